@@ -1,0 +1,195 @@
+//! Installing and starting units through `systemctl`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::unit::{Role, SLICE, Service, service_text, slice_text};
+
+/// Where an administrator's units live (systemd.unit(5)).
+pub const UNIT_DIR: &str = "/etc/systemd/system";
+
+/// What can go wrong with units.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A unit file could not be written or removed.
+    #[error("unit file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// `systemctl` could not be run at all.
+    #[error("cannot run systemctl {args}")]
+    Spawn {
+        /// The arguments given.
+        args: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// `systemctl` ran and refused.
+    #[error("systemctl {args} failed: {stderr}")]
+    Systemctl {
+        /// The arguments given.
+        args: String,
+        /// What it said.
+        stderr: String,
+    },
+}
+
+/// Whether systemd is the init of this machine: the test of sd_booted(3).
+#[must_use]
+pub fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Installs and drives units; `unit_dir` is [`UNIT_DIR`] but in tests.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    unit_dir: PathBuf,
+    systemctl: PathBuf,
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        Self::new(UNIT_DIR, "systemctl")
+    }
+}
+
+impl Manager {
+    /// A manager that writes to `unit_dir` and runs `systemctl`.
+    pub fn new(unit_dir: impl Into<PathBuf>, systemctl: impl Into<PathBuf>) -> Self {
+        Self { unit_dir: unit_dir.into(), systemctl: systemctl.into() }
+    }
+
+    /// Writes the unit (and its slice) where it differs from what is there. Returns whether anything changed.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or a failing `daemon-reload`.
+    pub fn install(&self, service: &Service) -> Result<bool, Error> {
+        let slice = self.write_if_changed(SLICE, &slice_text())?;
+        let unit = self.write_if_changed(service.role.unit_name(), &service_text(service))?;
+        if slice || unit {
+            self.run(&["daemon-reload"])?;
+        }
+        Ok(slice || unit)
+    }
+
+    /// Enables the unit at boot and restarts it when `restart`, else only starts it.
+    ///
+    /// # Errors
+    /// What `systemctl` said.
+    pub fn enable_and_start(&self, role: Role, restart: bool) -> Result<(), Error> {
+        self.run(&["enable", role.unit_name()])?;
+        let verb = if restart { "restart" } else { "start" };
+        // Without --no-block a unit that waits for the API server (Type=notify) would hold up its caller, who reports
+        // progress by other means.
+        self.run(&["--no-block", verb, role.unit_name()])
+    }
+
+    /// Stops, disables and deletes the unit. Absence is not an error.
+    ///
+    /// # Errors
+    /// A file that cannot be deleted, or what `systemctl` said.
+    pub fn remove(&self, role: Role) -> Result<(), Error> {
+        let path = self.unit_dir.join(role.unit_name());
+        if !path.exists() {
+            return Ok(());
+        }
+        self.run(&["disable", "--now", role.unit_name()])?;
+        fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
+        self.run(&["daemon-reload"])
+    }
+
+    /// Whether the unit is active; false when `systemctl` cannot tell.
+    #[must_use]
+    pub fn is_active(&self, role: Role) -> bool {
+        self.output(&["is-active", "--quiet", role.unit_name()]).is_ok_and(|out| out.status.success())
+    }
+
+    fn write_if_changed(&self, name: &str, text: &str) -> Result<bool, Error> {
+        let path = self.unit_dir.join(name);
+        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return Ok(false);
+        }
+        fs::write(&path, text).map_err(|source| Error::File { path, source })?;
+        Ok(true)
+    }
+
+    fn run(&self, args: &[&str]) -> Result<(), Error> {
+        let out = self.output(args)?;
+        if out.status.success() {
+            return Ok(());
+        }
+        let stderr = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+        Err(Error::Systemctl { args: args.join(" "), stderr })
+    }
+
+    fn output(&self, args: &[&str]) -> Result<Output, Error> {
+        tracing::debug!(?args, "systemctl");
+        Command::new(&self.systemctl)
+            .args(args)
+            .output()
+            .map_err(|source| Error::Spawn { args: args.join(" "), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A systemctl that writes down its arguments, one call a line, and fails when the file `fail` exists.
+    fn fake(dir: &Path) -> Manager {
+        let script = dir.join("systemctl");
+        let text = format!(
+            "#!/bin/sh\necho \"$@\" >> {0}/calls\nif [ -e {0}/fail ]; then echo refused >&2; exit 1; fi\n",
+            dir.display()
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        Manager::new(dir, script)
+    }
+
+    fn agent() -> Service {
+        Service { role: Role::Agent, executable: "/a".into(), args: vec![] }
+    }
+
+    fn temp(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("keelson-systemd-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn installing_twice_reloads_once() {
+        let dir = temp("twice");
+        let manager = fake(&dir);
+        assert!(manager.install(&agent()).unwrap());
+        assert!(!manager.install(&agent()).unwrap());
+        manager.enable_and_start(Role::Agent, false).unwrap();
+        manager.remove(Role::Agent).unwrap();
+        manager.remove(Role::Agent).unwrap();
+        let calls = fs::read_to_string(dir.join("calls")).unwrap();
+        let expected = "daemon-reload\nenable agent.service\n--no-block start agent.service\n\
+                        disable --now agent.service\ndaemon-reload\n";
+        assert_eq!(calls, expected);
+        assert!(!dir.join("agent.service").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_carries_what_systemctl_said() {
+        let dir = temp("refusal");
+        let manager = fake(&dir);
+        fs::write(dir.join("fail"), "").unwrap();
+        let error = manager.install(&agent()).unwrap_err();
+        assert_eq!(error.to_string(), "systemctl daemon-reload failed: refused");
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,135 @@
+//! Unit file texts, as pure functions.
+
+use std::path::{Path, PathBuf};
+
+/// The slice that both services live in, apart from `system.slice` so that its limits are the administrator's.
+pub const SLICE: &str = "keelson.slice";
+
+/// Which of the two programs a unit runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The node agent: owns containers that must outlive it.
+    Agent,
+    /// The control plane.
+    Master,
+}
+
+impl Role {
+    /// The unit's file name.
+    #[must_use]
+    pub fn unit_name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent.service",
+            Self::Master => "master.service",
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::Agent => "Keelson node agent",
+            Self::Master => "Keelson control plane",
+        }
+    }
+}
+
+/// What a unit runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Which program.
+    pub role: Role,
+    /// Absolute path of the executable.
+    pub executable: PathBuf,
+    /// Its arguments, unquoted.
+    pub args: Vec<String>,
+}
+
+/// The text of `keelson.slice`.
+#[must_use]
+pub fn slice_text() -> String {
+    "[Unit]\nDescription=Keelson\nBefore=slices.target\n\n[Slice]\nCPUAccounting=yes\nMemoryAccounting=yes\n".to_owned()
+}
+
+/// The text of a service unit.
+///
+/// `Delegate=yes` and `KillMode=process` belong together: the agent makes cgroups of its own, and a restart of the
+/// unit must not end what runs in them. `TasksMax=infinity` for the same reason: shims are forked by containerd, but
+/// exec probes and log followers count here.
+#[must_use]
+pub fn service_text(service: &Service) -> String {
+    let after = match service.role {
+        Role::Agent => "network-online.target containerd.service",
+        Role::Master => "network-online.target",
+    };
+    let extra = match service.role {
+        Role::Agent => "Delegate=yes\nKillMode=process\nTasksMax=infinity\nOOMScoreAdjust=-999\n",
+        Role::Master => "TimeoutStopSec=30\nOOMScoreAdjust=-900\n",
+    };
+    format!(
+        "[Unit]\nDescription={description}\nDocumentation=https://kubernetes.io/docs/\nWants={after}\nAfter={after}\n\
+         StartLimitIntervalSec=0\n\n\
+         [Service]\nType=notify\nNotifyAccess=main\nExecStart={command}\nRestart=always\nRestartSec=1\nSlice={SLICE}\n\
+         WatchdogSec=60\nLimitNOFILE=1048576\n{extra}\n\
+         [Install]\nWantedBy=multi-user.target\n",
+        description = service.role.description(),
+        command = command_line(&service.executable, &service.args),
+    )
+}
+
+fn command_line(executable: &Path, args: &[String]) -> String {
+    let mut line = quote(&executable.to_string_lossy());
+    for arg in args {
+        line.push(' ');
+        line.push_str(&quote(arg));
+    }
+    line
+}
+
+/// Quotes one word of `ExecStart=` (systemd.service(5), "Command lines"): specifiers and variables are doubled.
+fn quote(word: &str) -> String {
+    let escaped = word.replace('%', "%%").replace('$', "$$");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,%$@+".contains(c);
+    if !escaped.is_empty() && escaped.chars().all(plain) {
+        return escaped;
+    }
+    format!("\"{}\"", escaped.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(args: &[&str]) -> Service {
+        let args = args.iter().map(|a| (*a).to_owned()).collect();
+        Service { role: Role::Agent, executable: "/usr/local/bin/agent".into(), args }
+    }
+
+    #[test]
+    fn agent_unit_keeps_containers_over_restarts() {
+        let text = service_text(&agent(&["run", "--config-dir", "/etc/keelson"]));
+        for line in [
+            "Type=notify",
+            "Delegate=yes",
+            "KillMode=process",
+            "Restart=always",
+            "Slice=keelson.slice",
+            "ExecStart=/usr/local/bin/agent run --config-dir /etc/keelson",
+            "After=network-online.target containerd.service",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn master_unit_ends_everything_it_started() {
+        let service = Service { role: Role::Master, executable: "/m".into(), args: vec!["run".into()] };
+        let text = service_text(&service);
+        assert!(!text.contains("KillMode"), "{text}");
+        assert!(!text.contains("containerd"), "{text}");
+    }
+
+    #[test]
+    fn words_with_blanks_and_specifiers_are_quoted() {
+        let text = service_text(&agent(&["--x=a b", "100%", "$HOME", "say \"hi\""]));
+        assert!(text.contains(r#"agent "--x=a b" 100%% $$HOME "say \"hi\"""#), "{text}");
+    }
+}
