@@ -1,0 +1,223 @@
+//! One async method an rpc. A call that fails says which rpc it was; a runtime that restarts is reconnected to by the next call.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::error::{CallError, EndpointError};
+use crate::v1::image_service_client::ImageServiceClient;
+use crate::v1::runtime_service_client::RuntimeServiceClient;
+use crate::v1::{self, ContainerStatusResponse, PodSandboxStatusResponse};
+
+/// Lists of a full node exceed gRPC's 4 MiB default; kubelets allow 16 MiB.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// kubelet's `runtimeRequestTimeout` default.
+const CALL: Duration = Duration::from_secs(120);
+/// kubelet doubles the timeout for sandboxes, whose network may be slow to set up.
+const SANDBOX: Duration = Duration::from_secs(240);
+/// Pulls end by their progress deadline inside the runtime, not by ours.
+const PULL: Duration = Duration::from_secs(3600);
+
+/// A handle on one runtime. Cheap to clone; all clones share one connection.
+#[derive(Clone)]
+pub struct Client {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    channel: Channel,
+    socket: PathBuf,
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $service:ident.$name:ident($request:ident) -> $response:ident, $rpc:literal, $timeout:expr;)*) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// What the runtime answered, with the rpc's name.
+                pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, CallError> {
+                    let mut client = self.$service.clone();
+                    let call = client.$name(with_timeout(request, $timeout));
+                    match tokio::time::timeout($timeout, call).await {
+                        Ok(Ok(response)) => Ok(response.into_inner()),
+                        Ok(Err(status)) => Err(CallError::new($rpc, status)),
+                        Err(_) => Err(CallError::new($rpc, tonic::Status::deadline_exceeded("context deadline exceeded"))),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    /// Name and version of the runtime.
+    runtime.version(VersionRequest) -> VersionResponse, "Version", CALL;
+    /// RuntimeReady and NetworkReady, runtime handlers and features.
+    runtime.status(StatusRequest) -> StatusResponse, "Status", CALL;
+    /// The cgroup driver (containerd 2.0 and later).
+    runtime.runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, "RuntimeConfig", CALL;
+    /// The pod CIDR, for runtimes that template their CNI configuration.
+    runtime.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", CALL;
+    /// Creates and starts a sandbox, its network included.
+    runtime.run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse, "RunPodSandbox", SANDBOX;
+    /// Stops a sandbox and everything in it; idempotent.
+    runtime.stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse, "StopPodSandbox", SANDBOX;
+    /// Removes a stopped sandbox; idempotent.
+    runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse, "RemovePodSandbox", SANDBOX;
+    /// One sandbox, with its addresses.
+    runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse, "PodSandboxStatus", CALL;
+    /// All sandboxes that a filter lets through.
+    runtime.list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse, "ListPodSandbox", CALL;
+    /// Creates a container in a sandbox.
+    runtime.create_container(CreateContainerRequest) -> CreateContainerResponse, "CreateContainer", CALL;
+    /// Starts a created container.
+    runtime.start_container(StartContainerRequest) -> StartContainerResponse, "StartContainer", CALL;
+    /// Removes a container; idempotent.
+    runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse, "RemoveContainer", CALL;
+    /// All containers that a filter lets through.
+    runtime.list_containers(ListContainersRequest) -> ListContainersResponse, "ListContainers", CALL;
+    /// One container.
+    runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse, "ContainerStatus", CALL;
+    /// Changes the cgroup limits of a running container.
+    runtime.update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources", CALL;
+    /// Makes the runtime reopen a log file that was rotated away.
+    runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", CALL;
+    /// The URL at which the runtime streams an exec session.
+    runtime.exec(ExecRequest) -> ExecResponse, "Exec", CALL;
+    /// The URL at which the runtime streams an attach session.
+    runtime.attach(AttachRequest) -> AttachResponse, "Attach", CALL;
+    /// The URL at which the runtime streams a port-forward session.
+    runtime.port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward", CALL;
+    /// CPU, memory and disk use of one container.
+    runtime.container_stats(ContainerStatsRequest) -> ContainerStatsResponse, "ContainerStats", CALL;
+    /// CPU, memory and disk use of containers.
+    runtime.list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, "ListContainerStats", CALL;
+    /// All images.
+    images.list_images(ListImagesRequest) -> ListImagesResponse, "ListImages", CALL;
+    /// One image; `image` is unset where there is none.
+    images.image_status(ImageStatusRequest) -> ImageStatusResponse, "ImageStatus", CALL;
+    /// Pulls an image and answers its reference.
+    images.pull_image(PullImageRequest) -> PullImageResponse, "PullImage", PULL;
+    /// Removes an image; idempotent.
+    images.remove_image(RemoveImageRequest) -> RemoveImageResponse, "RemoveImage", CALL;
+    /// Where images lie and how much they take.
+    images.image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse, "ImageFsInfo", CALL;
+}
+
+impl Client {
+    /// A client of the runtime at `unix:///path` (a bare absolute path is accepted too). Connects at the first call.
+    ///
+    /// # Errors
+    /// When the endpoint is not a unix socket's.
+    pub fn new(endpoint: &str) -> Result<Self, EndpointError> {
+        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+        if !path.starts_with('/') {
+            return Err(EndpointError::NotUnix(endpoint.to_owned()));
+        }
+        let socket = PathBuf::from(path);
+        Ok(Self::over(channel(&socket), socket))
+    }
+
+    /// A client over a channel of the caller's (a fake runtime in the same process).
+    #[must_use]
+    pub fn over(channel: Channel, socket: PathBuf) -> Self {
+        let runtime = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let images = ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        Self { runtime, images, channel, socket }
+    }
+
+    /// The socket this client talks to.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The connection itself, for containerd's own services beside CRI ([`crate::import`], [`crate::events`]).
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(crate) fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        self.runtime.clone()
+    }
+
+    /// Stops a container: SIGTERM (or its stop signal), then SIGKILL after `grace_seconds`. The call lasts as long.
+    ///
+    /// # Errors
+    /// What the runtime answered.
+    pub async fn stop_container(&self, container_id: &str, grace_seconds: i64) -> Result<(), CallError> {
+        const RPC: &str = "StopContainer";
+        let timeout = CALL + Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
+        let request = v1::StopContainerRequest { container_id: container_id.to_owned(), timeout: grace_seconds };
+        let mut client = self.runtime.clone();
+        bounded(RPC, timeout, client.stop_container(with_timeout(request, timeout))).await.map(drop)
+    }
+
+    /// Runs a command in a container and waits for it. `timeout` of zero means none; when it passes, the runtime kills the
+    /// command and answers `DeadlineExceeded`.
+    ///
+    /// # Errors
+    /// What the runtime answered; a command that fails is no error but an exit code.
+    pub async fn exec_sync(
+        &self,
+        container_id: &str,
+        cmd: Vec<String>,
+        timeout: Duration,
+    ) -> Result<v1::ExecSyncResponse, CallError> {
+        const RPC: &str = "ExecSync";
+        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+        let request = v1::ExecSyncRequest { container_id: container_id.to_owned(), cmd, timeout: seconds };
+        let mut client = self.runtime.clone();
+        // The runtime keeps the deadline; ours is later by enough for its answer to arrive.
+        let ours = if timeout.is_zero() { PULL } else { timeout + Duration::from_secs(10) };
+        bounded(RPC, ours, client.exec_sync(with_timeout(request, ours))).await
+    }
+
+    /// Status of one sandbox by id.
+    ///
+    /// # Errors
+    /// What the runtime answered.
+    pub async fn sandbox(&self, id: &str) -> Result<PodSandboxStatusResponse, CallError> {
+        self.pod_sandbox_status(v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false }).await
+    }
+
+    /// Status of one container by id.
+    ///
+    /// # Errors
+    /// What the runtime answered.
+    pub async fn container(&self, id: &str) -> Result<ContainerStatusResponse, CallError> {
+        self.container_status(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false }).await
+    }
+}
+
+async fn bounded<T>(
+    rpc: &'static str,
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(CallError::new(rpc, status)),
+        Err(_) => Err(CallError::new(rpc, tonic::Status::deadline_exceeded("context deadline exceeded"))),
+    }
+}
+
+/// The runtime learns the deadline too and gives up with us.
+fn with_timeout<T>(message: T, timeout: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+fn channel(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    // The authority is never resolved: the connector opens the socket. containerd wants a valid one all the same.
+    Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    }))
+}
