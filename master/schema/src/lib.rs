@@ -1,45 +1,34 @@
 //! What the API server knows about each kind, as data plus small pure functions: types, defaults, validation,
 //! strategies, merge keys, table columns, OpenAPI. No I/O, no HTTP, no store.
 //!
-//! An object is one [`serde_json::Value`] from the moment it is decoded until it is encoded.
+//! An object is one [`serde_json::Value`] from the moment it is decoded until it is encoded. The road of a write is
+//! [`Kind::decode`], [`Kind::default`], [`Kind::prepare_create`] or [`Kind::prepare_update`], admission (elsewhere),
+//! [`Kind::validate_create`] or [`Kind::validate_update`], [`Kind::to_storage`].
+//!
+//! # Adding a kind
+//! 1. Name its definition in `data/generate.py` (`ROOTS`) and run that script; it writes `data/types.json.gz` (what the
+//!    server checks against) and `data/openapi.json.gz` (what clients are shown).
+//! 2. Write `src/kinds/<group>/<kind>.rs`: one `pub static KIND: Kind`, starting from [`Kind::namespaced`] or
+//!    [`Kind::cluster`], that names the functions which differ from the plain ones ([`Hooks`]).
+//! 3. List it in `kinds::ALL`.
+//!
+//! Nothing in the API server changes: paths, discovery, OpenAPI, tables, patches and watches follow from the description.
 
-use serde_json::Value;
+mod decode;
+mod defaults;
+mod errors;
+mod fields;
+mod kind;
+mod kinds;
+mod registry;
+mod strategic;
+mod strategy;
+mod table;
 
-/// How a request asked for unknown and duplicate fields to be treated (`fieldValidation=`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FieldValidation {
-    Ignore,
-    #[default]
-    Warn,
-    Strict,
-}
-
-/// What part of an object a write may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The main resource: `status` is kept from the stored object where the kind has a status subresource.
-    Main,
-    /// `…/status`: only `status` (and labels/annotations as upstream) comes from the request.
-    Status,
-    /// Pod `…/ephemeralcontainers`, `…/resize`, `…/binding`; namespace `…/finalize`; CSR `…/approval`; by name.
-    Other(&'static str),
-}
-
-/// One invalid field, printed as upstream prints `field.Error`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FieldError {
-    /// Kubernetes' cause type: `FieldValueInvalid`, `FieldValueRequired`, `FieldValueDuplicate`,
-    /// `FieldValueNotSupported`, `FieldValueForbidden`, `FieldValueTooLong`, `FieldValueTooMany`, …
-    pub reason: &'static str,
-    /// e.g. `spec.containers[0].name`
-    pub field: String,
-    /// e.g. `Invalid value: "A": a lowercase RFC 1123 label must consist of …`
-    pub message: String,
-}
-
-/// A value decoded from a request body, with the warnings that the client must see.
-#[derive(Debug)]
-pub struct Decoded {
-    pub value: Value,
-    pub warnings: Vec<String>,
-}
+pub use errors::{DecodeError, Errors, FieldError, PatchError, Path, UnsupportedField};
+pub use kind::{
+    Column, Decoded, FieldLabel, FieldValidation, Hooks, Kind, NameRule, Names, Part, Priority, StatusOnCreate,
+    Storage, Subresource,
+};
+pub use registry::{Group, Registry};
+pub use table::human_duration;

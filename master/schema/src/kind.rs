@@ -1,0 +1,315 @@
+//! What a kind is: its names, verbs and subresources as data, and the functions that data cannot say.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::errors::{DecodeError, Errors, FieldError, PatchError, UnsupportedField};
+use crate::{decode, defaults, fields, strategic, strategy, table};
+
+/// How a request asked for unknown and duplicate fields to be treated (`fieldValidation=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// What part of an object a write may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The main resource: `status` is kept from the stored object where the kind has a status subresource.
+    Main,
+    /// `…/status`: only `status` (and labels/annotations as upstream) comes from the request.
+    Status,
+    /// Pod `…/ephemeralcontainers`, `…/resize`, `…/binding`; namespace `…/finalize`; CSR `…/approval`; by name.
+    Other(&'static str),
+}
+
+/// A value decoded from a request body, with the warnings that the client must see.
+#[derive(Debug)]
+pub struct Decoded {
+    pub value: Value,
+    pub warnings: Vec<String>,
+}
+
+/// The four spellings of a kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    pub kind: &'static str,
+    pub list: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+}
+
+/// Under which resource objects of a kind are stored: two kinds that share one (both `Event`s) are one set of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+}
+
+/// A subresource as discovery shows it; `kind` is what its body is.
+#[derive(Debug, Clone, Copy)]
+pub struct Subresource {
+    pub name: &'static str,
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub verbs: &'static [&'static str],
+}
+
+/// How wide a terminal must be for a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Always shown.
+    Normal,
+    /// Shown by `kubectl get -o wide` only (priority 1).
+    Wide,
+}
+
+/// One column of `meta.k8s.io/v1 Table`.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    pub name: &'static str,
+    /// OpenAPI type: `string`, `integer`, `boolean`, …
+    pub kind: &'static str,
+    /// OpenAPI format; `name` marks the column that names the object.
+    pub format: &'static str,
+    pub description: &'static str,
+    pub priority: Priority,
+}
+
+/// A field that a list or watch may select by.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldLabel {
+    pub label: &'static str,
+    /// JSON pointer of its value.
+    pub pointer: &'static str,
+    /// What an absent value counts as: the zero value of its Go type.
+    pub absent: &'static str,
+}
+
+impl FieldLabel {
+    /// A text field: absent is empty.
+    pub const fn text(label: &'static str, pointer: &'static str) -> Self {
+        Self { label, pointer, absent: "" }
+    }
+}
+
+/// What becomes of `status` in a create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusOnCreate {
+    /// Dropped, as most strategies do.
+    Reset,
+    /// Taken from the request: Node, and kinds without a status subresource.
+    Keep,
+}
+
+/// How the names of a kind may look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain: most kinds.
+    Subdomain,
+    /// RFC 1123 label: Namespace.
+    Label,
+    /// RFC 1035 label: Service.
+    Label1035,
+    /// Whatever can stand in a URL path: RBAC kinds.
+    PathSegment,
+    /// Nothing is asked of it: reviews.
+    Any,
+}
+
+/// The functions of a kind: what is done beyond the steps that all kinds share. The plain form does nothing more.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Fills what the request left out, after the defaults that hang on types; idempotent.
+    pub default: fn(&mut Value),
+    pub prepare_create: fn(&mut Value),
+    pub prepare_update: fn(Part, &mut Value, &Value),
+    pub validate: fn(&Value, &mut Errors),
+    /// Runs after metadata was compared; calls `validate` itself where upstream does.
+    pub validate_update: fn(Part, &Value, &Value, &mut Errors),
+    /// The cells of [`Kind::columns`].
+    pub row: fn(&Value, Timestamp) -> Vec<Value>,
+    pub to_storage: fn(Value) -> Value,
+    pub from_storage: fn(Value) -> Value,
+}
+
+impl Hooks {
+    pub const PLAIN: Hooks = Hooks {
+        default: |_| {},
+        prepare_create: |_| {},
+        prepare_update: |_, _, _| {},
+        validate: |_, _| {},
+        validate_update: |_, _, _, _| {},
+        row: table::name_and_age,
+        to_storage: |object| object,
+        from_storage: |object| object,
+    };
+}
+
+/// One kind of object: data, and the functions that data cannot say.
+pub struct Kind {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub list_kind: &'static str,
+    /// Empty for kinds that are only bodies (Eviction, TokenRequest, Scale, DeleteOptions): they have no path of their own.
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    /// In discovery's order.
+    pub verbs: &'static [&'static str],
+    pub subresources: &'static [Subresource],
+    pub storage: Storage,
+    /// Name of its definition in the OpenAPI document.
+    pub definition: &'static str,
+    pub names: NameRule,
+    pub status_on_create: StatusOnCreate,
+    /// Whether `metadata.generation` counts changes of the spec.
+    pub generation: bool,
+    /// Whether a PUT to a name that does not exist creates the object (Lease, Event, Endpoints, …).
+    pub create_on_update: bool,
+    /// Whether an update needs no `metadata.resourceVersion`.
+    pub unconditional_update: bool,
+    /// Selectable beside `metadata.name` and `metadata.namespace`.
+    pub fields: &'static [FieldLabel],
+    pub columns: &'static [Column],
+    pub hooks: Hooks,
+}
+
+/// What can be done with a stored object.
+const CRUD: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+impl Kind {
+    const fn new(group: &'static str, version: &'static str, names: Names, namespaced: bool) -> Kind {
+        Kind {
+            group,
+            version,
+            kind: names.kind,
+            list_kind: names.list,
+            plural: names.plural,
+            singular: names.singular,
+            short_names: &[],
+            categories: &[],
+            namespaced,
+            verbs: CRUD,
+            subresources: &[],
+            storage: Storage { group, version, plural: names.plural },
+            definition: "",
+            names: NameRule::Subdomain,
+            status_on_create: StatusOnCreate::Reset,
+            generation: false,
+            create_on_update: false,
+            unconditional_update: true,
+            fields: &[],
+            columns: table::NAME_AND_AGE,
+            hooks: Hooks::PLAIN,
+        }
+    }
+
+    /// A kind whose objects live in namespaces, with all verbs and plain hooks.
+    pub const fn namespaced(group: &'static str, version: &'static str, names: Names) -> Kind {
+        Self::new(group, version, names, true)
+    }
+
+    /// A kind of the whole cluster, with all verbs and plain hooks.
+    pub const fn cluster(group: &'static str, version: &'static str, names: Names) -> Kind {
+        Self::new(group, version, names, false)
+    }
+
+    /// A kind that only occurs as a body: no path, no verbs.
+    pub const fn body(group: &'static str, version: &'static str, kind: &'static str) -> Kind {
+        let names = Names { kind, list: "", plural: "", singular: "" };
+        Kind { verbs: &[], ..Self::new(group, version, names, true) }
+    }
+
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// Reads a JSON body: types checked, unknown fields dropped and reported, quantities and times made canonical, and
+    /// zero values dropped or filled in as Go's encoder would.
+    pub fn decode(&self, body: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
+        decode::from_json(self, body, validation)
+    }
+
+    /// [`Kind::decode`] for a body that was parsed already (YAML, a patched object).
+    pub fn decode_value(&self, body: Value, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+        decode::from_value(self, body, Vec::new(), validation)
+    }
+
+    /// Fills in what the request left out, as upstream's `SetDefaults_*`; idempotent.
+    pub fn default(&self, object: &mut Value) {
+        defaults::apply(self, object);
+    }
+
+    /// Upstream's `PrepareForCreate`: status dropped, generation 1, fields that a client may not set cleared.
+    pub fn prepare_create(&self, object: &mut Value) {
+        strategy::prepare_create(self, object);
+    }
+
+    /// Upstream's `PrepareForUpdate` for one part of the object: what this write may not change is kept from `old`.
+    pub fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
+        strategy::prepare_update(self, part, object, old);
+    }
+
+    /// Everything wrong with a new object, in upstream's words; runs after admission.
+    pub fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        strategy::validate_create(self, object)
+    }
+
+    /// Everything wrong with a change of one part of an object.
+    pub fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+        strategy::validate_update(self, part, object, old)
+    }
+
+    pub fn columns(&self) -> &'static [Column] {
+        self.columns
+    }
+
+    /// The cells of one object, as many as there are [`Kind::columns`].
+    pub fn table_row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        (self.hooks.row)(object, now)
+    }
+
+    /// Every field that objects of this kind are selected by, with the object's value.
+    pub fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        fields::of(self, object)
+    }
+
+    /// Whether a field selector may name this label.
+    pub fn check_field_label(&self, label: &str) -> Result<(), UnsupportedField> {
+        fields::check(self, label)
+    }
+
+    /// Applies a strategic merge patch.
+    pub fn strategic_merge(&self, original: &Value, patch: &Value) -> Result<Value, PatchError> {
+        strategic::merge(self, original, patch)
+    }
+
+    /// The object as it is stored: as a kind of [`Kind::storage`].
+    pub fn to_storage(&self, object: Value) -> Value {
+        (self.hooks.to_storage)(object)
+    }
+
+    /// A stored object as this kind shows it.
+    pub fn from_storage(&self, object: Value) -> Value {
+        (self.hooks.from_storage)(object)
+    }
+}

@@ -1,0 +1,3 @@
+pub mod self_subject_review;
+pub mod token_request;
+pub mod token_review;

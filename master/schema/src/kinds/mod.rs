@@ -1,0 +1,53 @@
+//! One file a kind.
+
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod policy;
+mod rbac;
+mod scheduling;
+
+use crate::kind::Kind;
+
+/// Every kind, in the order of discovery.
+pub(crate) static ALL: &[&Kind] = &[
+    &core::namespace::KIND,
+    &core::node::KIND,
+    &core::pod::KIND,
+    &core::service::KIND,
+    &core::endpoints::KIND,
+    &core::config_map::KIND,
+    &core::secret::KIND,
+    &core::service_account::KIND,
+    &core::event::KIND,
+    &core::binding::KIND,
+    &apps::replica_set::KIND,
+    &apps::deployment::KIND,
+    &apps::daemon_set::KIND,
+    &apps::controller_revision::KIND,
+    &discovery::endpoint_slice::KIND,
+    &coordination::lease::KIND,
+    &events::event::KIND,
+    &rbac::role::KIND,
+    &rbac::role_binding::KIND,
+    &rbac::cluster_role::KIND,
+    &rbac::cluster_role_binding::KIND,
+    &certificates::certificate_signing_request::KIND,
+    &authentication::token_review::KIND,
+    &authentication::self_subject_review::KIND,
+    &authentication::token_request::KIND,
+    &authorization::subject_access_review::KIND,
+    &authorization::local_subject_access_review::KIND,
+    &authorization::self_subject_access_review::KIND,
+    &authorization::self_subject_rules_review::KIND,
+    &scheduling::priority_class::KIND,
+    &policy::pod_disruption_budget::KIND,
+    &policy::eviction::KIND,
+    &autoscaling::scale::KIND,
+];

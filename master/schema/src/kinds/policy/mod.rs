@@ -1,0 +1,2 @@
+pub mod eviction;
+pub mod pod_disruption_budget;

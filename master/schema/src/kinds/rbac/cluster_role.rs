@@ -1,0 +1,13 @@
+//! `rbac.authorization.k8s.io/v1` ClusterRole.
+
+use crate::kind::{Kind, NameRule, Names};
+
+pub static KIND: Kind = Kind {
+    definition: "io.k8s.api.rbac.v1.ClusterRole",
+    names: NameRule::PathSegment,
+    create_on_update: true,
+    ..Kind::cluster("rbac.authorization.k8s.io", "v1", NAMES)
+};
+
+const NAMES: Names =
+    Names { kind: "ClusterRole", list: "ClusterRoleList", plural: "clusterroles", singular: "clusterrole" };

@@ -1,0 +1,13 @@
+//! `rbac.authorization.k8s.io/v1` RoleBinding.
+
+use crate::kind::{Kind, NameRule, Names};
+
+pub static KIND: Kind = Kind {
+    definition: "io.k8s.api.rbac.v1.RoleBinding",
+    names: NameRule::PathSegment,
+    create_on_update: true,
+    ..Kind::namespaced("rbac.authorization.k8s.io", "v1", NAMES)
+};
+
+const NAMES: Names =
+    Names { kind: "RoleBinding", list: "RoleBindingList", plural: "rolebindings", singular: "rolebinding" };
