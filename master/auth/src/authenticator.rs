@@ -1,0 +1,111 @@
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+
+use crate::{BootstrapToken, Facts, Refusal, ServiceAccountTokens, UserInfo, x509};
+
+/// What anyone may ask, exactly these paths (the `anonymous` conditions of an AuthenticationConfiguration).
+const OPEN_PATHS: [&str; 3] = ["/livez", "/readyz", "/version"];
+
+/// What a request brings that may say who sent it.
+#[derive(Default, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The leaf certificate; the TLS layer has verified its chain against the cluster CA.
+    pub client_certificate: Option<&'a CertificateDer<'a>>,
+    /// The `Authorization` header.
+    pub authorization: Option<&'a str>,
+}
+
+/// Who sent a request, and for whom the credential was meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authentication {
+    pub user: UserInfo,
+    /// The audiences, of those asked for, that a token is good for; empty for certificates and bootstrap tokens.
+    pub audiences: Vec<String>,
+}
+
+/// Why a request has no user. The client sees a bare 401; the text is for the log.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AuthenticationError {
+    #[error("no credentials")]
+    Missing,
+    #[error("the client certificate has no common name")]
+    NamelessCertificate,
+    #[error("the Authorization header is not of the form \"Bearer TOKEN\"")]
+    NotBearer,
+    #[error("invalid bearer token: {0}")]
+    InvalidToken(String),
+}
+
+impl From<AuthenticationError> for Refusal {
+    fn from(_: AuthenticationError) -> Self {
+        Refusal::unauthorized()
+    }
+}
+
+/// Tells who sent a request: client certificate first, then bearer token, as upstream orders them.
+pub struct Authenticator {
+    facts: Arc<Facts>,
+    tokens: Arc<ServiceAccountTokens>,
+}
+
+impl Authenticator {
+    pub fn new(facts: Arc<Facts>, tokens: Arc<ServiceAccountTokens>) -> Self {
+        Authenticator { facts, tokens }
+    }
+
+    /// The issuer behind this authenticator, for TokenRequest and the OpenID documents.
+    pub fn tokens(&self) -> &ServiceAccountTokens {
+        &self.tokens
+    }
+
+    /// The user of a request to `path`. Without credentials only the health and version paths are open.
+    pub fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+        path: &str,
+        now: Timestamp,
+    ) -> Result<UserInfo, AuthenticationError> {
+        if let Some(certificate) = credentials.client_certificate {
+            return x509::user(certificate).ok_or(AuthenticationError::NamelessCertificate);
+        }
+        let Some(header) = credentials.authorization else {
+            return if OPEN_PATHS.contains(&path) { Ok(UserInfo::anonymous()) } else { Err(AuthenticationError::Missing) };
+        };
+        let token = bearer(header).ok_or(AuthenticationError::NotBearer)?;
+        Ok(self.authenticate_token(token, &[], now)?.user)
+    }
+
+    /// The user of a bearer token; `audiences` empty means the API server's own.
+    pub fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Authentication, AuthenticationError> {
+        if let Ok((id, secret)) = BootstrapToken::parse(token) {
+            let user = self.facts.bootstrap_token(id).and_then(|token| token.authenticate(secret, now));
+            let unknown = || AuthenticationError::InvalidToken(format!("no valid bootstrap token {id}"));
+            return user.map(|user| Authentication { user, audiences: Vec::new() }).ok_or_else(unknown);
+        }
+        if !self.tokens.claims_to_be_ours(token) {
+            return Err(AuthenticationError::InvalidToken("of no known kind".to_owned()));
+        }
+        let (user, audiences) = self
+            .tokens
+            .authenticate(token, audiences, now)
+            .map_err(|error| AuthenticationError::InvalidToken(error.to_string()))?;
+        Ok(Authentication { user, audiences })
+    }
+}
+
+/// The token of `Bearer TOKEN`; the scheme in any case, as upstream.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Bootstrap tokens: Secrets of one type in kube-system that let a machine ask for its first certificate.
+//! Rules: <https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/>.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use rand::Rng as _;
+use serde_json::{Value, json};
+
+use crate::{SecretText, UserInfo, names};
+
+pub(crate) const NAMESPACE: &str = "kube-system";
+pub(crate) const SECRET_PREFIX: &str = "bootstrap-token-";
+const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
+const ID_LENGTH: usize = 6;
+const SECRET_LENGTH: usize = 16;
+/// The group that the default roles let ask for node certificates, as kubeadm names it.
+const DEFAULT_EXTRA_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BootstrapTokenError {
+    #[error("the bootstrap token {0:?} was not of the form \"\\A([a-z0-9]{{6}})\\.([a-z0-9]{{16}})\\z\"")]
+    Form(String),
+}
+
+/// A bootstrap token, `ID.SECRET`; its Debug shows the id only.
+#[derive(Debug, Clone)]
+pub struct BootstrapToken {
+    id: String,
+    secret: SecretText,
+    expiration: Expiration,
+    for_authentication: bool,
+    extra_groups: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiration {
+    Never,
+    At(Timestamp),
+    /// What stands there is no time: upstream then takes the token for expired.
+    Unreadable,
+}
+
+impl BootstrapToken {
+    /// A new random token for joining nodes.
+    pub fn generate(expires: Option<Timestamp>) -> Self {
+        BootstrapToken {
+            id: random_text(ID_LENGTH),
+            secret: SecretText::new(random_text(SECRET_LENGTH)),
+            expiration: expires.map_or(Expiration::Never, Expiration::At),
+            for_authentication: true,
+            extra_groups: vec![DEFAULT_EXTRA_GROUP.to_owned()],
+        }
+    }
+
+    /// Splits `ID.SECRET`. The error names the id only: the rest may be a secret with a typing error in it.
+    pub fn parse(text: &str) -> Result<(&str, &str), BootstrapTokenError> {
+        let wrong = || BootstrapTokenError::Form(text.split('.').next().unwrap_or_default().chars().take(ID_LENGTH).collect());
+        let (id, secret) = text.split_once('.').ok_or_else(wrong)?;
+        let plain = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));
+        if plain(id, ID_LENGTH) && plain(secret, SECRET_LENGTH) { Ok((id, secret)) } else { Err(wrong()) }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// `ID.SECRET`, to be shown to whoever may join a node.
+    pub fn reveal(&self) -> String {
+        format!("{}.{}", self.id, self.secret.reveal())
+    }
+
+    pub fn expires(&self) -> Option<Timestamp> {
+        match self.expiration {
+            Expiration::At(at) => Some(at),
+            Expiration::Never | Expiration::Unreadable => None,
+        }
+    }
+
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        match self.expiration {
+            Expiration::Never => false,
+            Expiration::At(at) => at <= now,
+            Expiration::Unreadable => true,
+        }
+    }
+
+    /// Reads a token from its Secret; `None` when that is of another type, incomplete or being deleted.
+    pub fn from_secret(secret: &Value) -> Option<Self> {
+        if secret.get("type").and_then(Value::as_str) != Some(SECRET_TYPE)
+            || secret.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null())
+        {
+            return None;
+        }
+        let data = |key: &str| {
+            let encoded = secret.get("data")?.get(key)?.as_str()?;
+            String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
+        };
+        let id = data("token-id")?;
+        if secret.pointer("/metadata/name")?.as_str()? != format!("{SECRET_PREFIX}{id}") {
+            return None;
+        }
+        let expiration = match data("expiration") {
+            None => Expiration::Never,
+            Some(text) if text.is_empty() => Expiration::Never,
+            Some(text) => text.parse().map_or(Expiration::Unreadable, Expiration::At),
+        };
+        let extra_groups = data("auth-extra-groups").unwrap_or_default();
+        let extra_groups: Vec<String> =
+            extra_groups.split(',').map(str::trim).filter(|g| !g.is_empty()).map(str::to_owned).collect();
+        // One group outside the reserved prefix spoils the token, as upstream has it.
+        let groups_are_valid = extra_groups.iter().all(|group| is_bootstrap_group(group));
+        Some(BootstrapToken {
+            id,
+            secret: SecretText::new(data("token-secret").filter(|secret| !secret.is_empty())?),
+            expiration,
+            for_authentication: groups_are_valid && data("usage-bootstrap-authentication").as_deref() == Some("true"),
+            extra_groups,
+        })
+    }
+
+    /// The Secret that this token is kept in.
+    pub fn to_secret(&self) -> Value {
+        let mut data = json!({
+            "token-id": self.id,
+            "token-secret": self.secret.reveal(),
+            "usage-bootstrap-authentication": if self.for_authentication { "true" } else { "false" },
+            "usage-bootstrap-signing": "true",
+            "auth-extra-groups": self.extra_groups.join(","),
+        });
+        if let Expiration::At(at) = self.expiration {
+            data["expiration"] = json!(whole_seconds(at));
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": format!("{SECRET_PREFIX}{}", self.id), "namespace": NAMESPACE },
+            "type": SECRET_TYPE,
+            "stringData": data,
+        })
+    }
+
+    /// The user that presents `secret`, if this token is good for that now.
+    pub(crate) fn authenticate(&self, secret: &str, now: Timestamp) -> Option<UserInfo> {
+        if !self.secret.matches(secret) || !self.for_authentication || self.is_expired(now) {
+            return None;
+        }
+        let mut groups = vec![names::BOOTSTRAPPERS_GROUP.to_owned()];
+        groups.extend(self.extra_groups.iter().cloned());
+        groups.push(names::ALL_AUTHENTICATED.to_owned());
+        Some(UserInfo { username: format!("{}{}", names::BOOTSTRAP_USER_PREFIX, self.id), groups, ..UserInfo::default() })
+    }
+}
+
+/// `\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`
+fn is_bootstrap_group(group: &str) -> bool {
+    let Some(rest) = group.strip_prefix("system:bootstrappers:") else { return false };
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=256).contains(&rest.len())
+        && rest.bytes().all(|b| plain(b) || b == b':' || b == b'-')
+        && rest.bytes().last().is_some_and(plain)
+}
+
+fn whole_seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}
+
+fn random_text(length: usize) -> String {
+    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut random = rand::rng();
+    (0..length).filter_map(|_| ALPHABET.get(random.random_range(0..ALPHABET.len()))).map(|b| char::from(*b)).collect()
+}
+
+#[cfg(test)]
+mod tests;

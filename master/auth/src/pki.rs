@@ -1,0 +1,178 @@
+//! The cluster's certificates: its CA, and what the CA signs for the master itself
+//! (<https://kubernetes.io/docs/setup/best-practices/certificates/>).
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::SecretText;
+
+const DAY_SECONDS: i64 = 24 * 3600;
+const CA_LIFETIME_SECONDS: i64 = 10 * 365 * DAY_SECONDS;
+/// How long a leaf lives; it is renewed well before.
+pub const LEAF_LIFETIME_SECONDS: i64 = 365 * DAY_SECONDS;
+/// Clocks of joining machines may be a little behind.
+const BACKDATE_SECONDS: i64 = 5 * 60;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("generating a certificate")]
+    Generate(#[from] rcgen::Error),
+    #[error("the certificate cannot be read")]
+    Certificate,
+    #[error("the moment {0} is out of range")]
+    Time(Timestamp),
+}
+
+/// A certificate in PEM with the key that belongs to it.
+#[derive(Debug, Clone)]
+pub struct CertifiedKey {
+    pub certificate_pem: String,
+    pub key_pem: SecretText,
+}
+
+/// The cluster CA, able to sign.
+pub struct Ca {
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// What a leaf is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    Client,
+    Server,
+}
+
+/// A leaf certificate to be made.
+#[derive(Debug, Clone)]
+pub struct Leaf<'a> {
+    pub common_name: &'a str,
+    pub organization: Option<&'a str>,
+    pub dns_names: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    pub usage: Usage,
+}
+
+impl Ca {
+    /// A new self-signed CA of the usual name, `kubernetes`.
+    pub fn generate(now: Timestamp) -> Result<(Self, CertifiedKey), PkiError> {
+        let key = KeyPair::generate()?;
+        let mut params = params("kubernetes", None, now, CA_LIFETIME_SECONDS)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate_pem = params.self_signed(&key)?.pem();
+        let key_pem = SecretText::new(key.serialize_pem());
+        let certified = CertifiedKey { certificate_pem: certificate_pem.clone(), key_pem };
+        let issuer = Issuer::new(params, key);
+        Ok((Ca { certificate_pem, issuer }, certified))
+    }
+
+    pub fn load(certificate_pem: &str, key_pem: &SecretText) -> Result<Self, PkiError> {
+        let key = KeyPair::from_pem(key_pem.reveal())?;
+        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
+        Ok(Ca { certificate_pem: certificate_pem.to_owned(), issuer })
+    }
+
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Signs a fresh key for `leaf`.
+    pub fn issue(&self, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey, PkiError> {
+        let key = KeyPair::generate()?;
+        let mut params = params(leaf.common_name, leaf.organization, now, LEAF_LIFETIME_SECONDS)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match leaf.usage {
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        }];
+        for name in &leaf.dns_names {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+        }
+        params.subject_alt_names.extend(leaf.addresses.iter().copied().map(SanType::IpAddress));
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(CertifiedKey { certificate_pem: certificate.pem(), key_pem: SecretText::new(key.serialize_pem()) })
+    }
+}
+
+/// A new P-256 private key in PEM (PKCS#8).
+pub fn new_key_pem() -> Result<String, PkiError> {
+    Ok(KeyPair::generate()?.serialize_pem())
+}
+
+/// `sha256:HEX` over the certificate's SubjectPublicKeyInfo: what `--ca-cert-hash` pins, as kubeadm has it.
+pub fn public_key_hash(certificate_pem: &str) -> Result<String, PkiError> {
+    let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| PkiError::Certificate)?;
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| PkiError::Certificate)?;
+    Ok(format!("sha256:{:x}", Sha256::digest(certificate.public_key().raw)))
+}
+
+/// Until when a certificate is good, and the names and addresses it is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validity {
+    pub not_after: Timestamp,
+    pub dns_names: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+}
+
+pub fn validity(certificate_pem: &str) -> Result<Validity, PkiError> {
+    use x509_parser::extensions::GeneralName;
+    let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| PkiError::Certificate)?;
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| PkiError::Certificate)?;
+    let seconds = certificate.validity().not_after.timestamp();
+    let not_after = Timestamp::from_second(seconds).map_err(|_| PkiError::Certificate)?;
+    let (mut dns_names, mut addresses) = (Vec::new(), Vec::new());
+    let names = certificate.subject_alternative_name().map_err(|_| PkiError::Certificate)?;
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => dns_names.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
+            _ => {}
+        }
+    }
+    Ok(Validity { not_after, dns_names, addresses })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+fn params(
+    common_name: &str,
+    organization: Option<&str>,
+    now: Timestamp,
+    lifetime_seconds: i64,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    params.not_before = time(now, -BACKDATE_SECONDS)?;
+    params.not_after = time(now, lifetime_seconds)?;
+    // Positive and of at most 20 octets (RFC 5280).
+    params.serial_number = Some(SerialNumber::from(rand::random::<u64>() >> 1));
+    Ok(params)
+}
+
+fn time(now: Timestamp, seconds: i64) -> Result<time::OffsetDateTime, PkiError> {
+    let seconds = now.as_second().saturating_add(seconds);
+    time::OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Time(now))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Nobody may grant what he does not have: the checks that upstream makes when a Role or a binding is written
+//! (`pkg/registry/rbac/*/policybased`, `pkg/registry/rbac/validation`).
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::{GROUP, PolicyRule, Rbac, RoleRef};
+use crate::{Attributes, Authorizer, Refusal, UserInfo, names};
+
+/// One write of an RBAC object.
+pub struct Write<'a> {
+    pub user: &'a UserInfo,
+    /// `roles`, `clusterroles`, `rolebindings` or `clusterrolebindings`; others are not judged.
+    pub resource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub old: Option<&'a Value>,
+    pub new: &'a Value,
+}
+
+/// Refuses a create or update that would grant more than its user has, unless he may `escalate` or `bind`.
+pub fn check(rbac: &Rbac, authorizer: &dyn Authorizer, write: &Write<'_>) -> Result<(), Refusal> {
+    if write.user.in_group(names::PRIVILEGED_GROUP) {
+        return Ok(());
+    }
+    match write.resource {
+        "roles" | "clusterroles" => check_role(rbac, authorizer, write),
+        "rolebindings" | "clusterrolebindings" => check_binding(rbac, authorizer, write),
+        _ => Ok(()),
+    }
+}
+
+fn check_role(rbac: &Rbac, authorizer: &dyn Authorizer, write: &Write<'_>) -> Result<(), Refusal> {
+    let same = |field: &str| write.old.is_some_and(|old| is_same(old.get(field), write.new.get(field)));
+    if same("rules") && same("aggregationRule") {
+        return Ok(());
+    }
+    if write.may(authorizer, "escalate", write.resource, write.name) {
+        return Ok(());
+    }
+    let mut rules = PolicyRule::of_role(write.new);
+    // An aggregating role may come to hold anything, so that only who has everything may write it.
+    if write.new.get("aggregationRule").is_some_and(|rule| !rule.is_null()) && !same("aggregationRule") {
+        rules.extend(everything());
+    }
+    write.confirm(rbac, &rules, Vec::new())
+}
+
+fn check_binding(rbac: &Rbac, authorizer: &dyn Authorizer, write: &Write<'_>) -> Result<(), Refusal> {
+    let same = |field: &str| write.old.is_some_and(|old| is_same(old.get(field), write.new.get(field)));
+    if same("roleRef") && same("subjects") {
+        return Ok(());
+    }
+    let role = write.new.get("roleRef").and_then(|role| RoleRef::deserialize(role).ok()).unwrap_or_default();
+    let resource = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
+    if write.may(authorizer, "bind", resource, &role.name) {
+        return Ok(());
+    }
+    match rbac.role_rules(&role, write.namespace) {
+        Ok(rules) => write.confirm(rbac, &rules, Vec::new()),
+        Err(error) => Err(Refusal::not_found_text(GROUP, resource, &role.name, error)),
+    }
+}
+
+fn everything() -> [PolicyRule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
+    ]
+}
+
+/// Absent, null and empty are the same to upstream's typed objects.
+fn is_same(old: Option<&Value>, new: Option<&Value>) -> bool {
+    let filled = |value: Option<&Value>| value.filter(|v| !v.is_null() && v.as_array().is_none_or(|a| !a.is_empty())).cloned();
+    filled(old) == filled(new)
+}
+
+impl Write<'_> {
+    fn may(&self, authorizer: &dyn Authorizer, verb: &str, resource: &str, name: &str) -> bool {
+        let attributes = Attributes {
+            user: self.user,
+            verb,
+            group: GROUP,
+            version: "v1",
+            resource,
+            subresource: "",
+            namespace: self.namespace,
+            name,
+            path: None,
+            field_selector: "",
+            label_selector: "",
+        };
+        authorizer.authorize(&attributes).allowed()
+    }
+
+    fn confirm(&self, rbac: &Rbac, wanted: &[PolicyRule], mut errors: Vec<String>) -> Result<(), Refusal> {
+        let (held, resolution_errors) = rbac.rules_for(self.user, self.namespace);
+        errors.extend(resolution_errors);
+        let missing: Vec<PolicyRule> = wanted
+            .iter()
+            .flat_map(breakdown)
+            .filter(|wanted| !held.iter().any(|rule| rule.covers(wanted)))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut missing: Vec<String> = compact(missing).iter().map(describe).collect();
+        missing.sort();
+        missing.dedup();
+        let mut why = format!(
+            "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+            self.user.username,
+            quoted(&self.user.groups),
+            missing.join("\n")
+        );
+        if !errors.is_empty() {
+            why.push_str(&format!("; resolution errors: [{}]", errors.join(" ")));
+        }
+        Err(Refusal::forbidden(GROUP, self.resource, self.name, &why))
+    }
+}
+
+/// A rule as rules of one verb and one group, resource and name, or one URL.
+pub(super) fn breakdown(rule: &PolicyRule) -> Vec<PolicyRule> {
+    let one = |text: &String| vec![text.clone()];
+    let names: Vec<Vec<String>> =
+        if rule.resource_names.is_empty() { vec![Vec::new()] } else { rule.resource_names.iter().map(one).collect() };
+    let mut parts = Vec::new();
+    for verb in &rule.verbs {
+        for url in &rule.non_resource_urls {
+            parts.push(PolicyRule { verbs: one(verb), non_resource_urls: one(url), ..PolicyRule::default() });
+        }
+        let pairs = rule.api_groups.iter().flat_map(|group| rule.resources.iter().map(move |resource| (group, resource)));
+        for (group, resource) in pairs {
+            parts.extend(names.iter().map(|names| PolicyRule {
+                verbs: one(verb),
+                api_groups: one(group),
+                resources: one(resource),
+                resource_names: names.clone(),
+                ..PolicyRule::default()
+            }));
+        }
+    }
+    parts
+}
+
+/// Joins the verbs of parts about the same resource, so that the message is short.
+fn compact(parts: Vec<PolicyRule>) -> Vec<PolicyRule> {
+    let mut joined: Vec<PolicyRule> = Vec::new();
+    for part in parts {
+        let same = joined.iter_mut().find(|rule| {
+            part.non_resource_urls.is_empty()
+                && (&rule.api_groups, &rule.resources, &rule.resource_names, &rule.non_resource_urls)
+                    == (&part.api_groups, &part.resources, &part.resource_names, &part.non_resource_urls)
+        });
+        match same {
+            Some(rule) => rule.verbs.extend(part.verbs),
+            None => joined.push(part),
+        }
+    }
+    joined
+}
+
+/// As upstream's `CompactString` prints a rule.
+fn describe(rule: &PolicyRule) -> String {
+    let fields = [
+        ("APIGroups", &rule.api_groups),
+        ("Resources", &rule.resources),
+        ("NonResourceURLs", &rule.non_resource_urls),
+        ("ResourceNames", &rule.resource_names),
+        ("Verbs", &rule.verbs),
+    ];
+    let shown: Vec<String> = fields
+        .iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(name, values)| format!("{name}:{}", quoted(values)))
+        .collect();
+    format!("{{{}}}", shown.join(", "))
+}
+
+/// As Go's `%q` prints a slice.
+fn quoted(values: &[String]) -> String {
+    let values: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+    format!("[{}]", values.join(" "))
+}
