@@ -1,1 +1,3 @@
+//! The service proxy: Services and EndpointSlices become map elements of one nftables table.
 
+pub mod types;
