@@ -1,0 +1,71 @@
+//! The seam between the agent and the kernel's cgroups.
+
+use crate::detect::Hierarchy;
+use crate::name::{CgroupName, Naming, QosLevel, Tree};
+use crate::stats::Stats;
+use crate::values::Values;
+use crate::{Error, v1, v2};
+
+/// What is done to cgroups. Every operation can be repeated, and blocks.
+pub trait Driver: Send + Sync {
+    /// How names are spelled, for CRI's `cgroup_parent`.
+    fn naming(&self) -> Naming;
+
+    /// Creates the cgroup and those above it where they are missing, and sets `values`.
+    ///
+    /// # Errors
+    /// When a folder cannot be made or a value not written.
+    fn ensure(&self, name: &CgroupName, values: &Values) -> Result<(), Error>;
+
+    /// Whether the cgroup is there in every hierarchy that it should be in.
+    fn exists(&self, name: &CgroupName) -> bool;
+
+    /// Kills what still runs in the cgroup and below, then removes it bottom up. One that is not there is removed.
+    ///
+    /// # Errors
+    /// When a process outlives SIGKILL or a folder cannot be removed.
+    fn destroy(&self, name: &CgroupName) -> Result<(), Error>;
+
+    /// Processes in the cgroup and below.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn pids(&self, name: &CgroupName) -> Result<Vec<i32>, Error>;
+
+    /// Use of memory and CPU, and OOM kills.
+    ///
+    /// # Errors
+    /// When the cgroup is not there or its files are not understood.
+    fn stats(&self, name: &CgroupName) -> Result<Stats, Error>;
+
+    /// Names of the folders directly below a cgroup, in any hierarchy; none when it is not there.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn children(&self, name: &CgroupName) -> Result<Vec<String>, Error>;
+}
+
+/// The cgroupfs driver for what is mounted.
+///
+/// # Errors
+/// When controllers that Kubernetes needs are missing.
+pub fn open(hierarchy: Hierarchy) -> Result<Box<dyn Driver>, Error> {
+    Ok(match hierarchy {
+        Hierarchy::V2 { mount } => Box::new(v2::Cgroupfs::new(mount)?),
+        Hierarchy::V1 { controllers, named, .. } => Box::new(v1::Cgroupfs::new(controllers, named)?),
+    })
+}
+
+/// Pods that have a cgroup, on whatever level: after a restart, those of pods that are gone are orphans.
+///
+/// # Errors
+/// When the tree cannot be read.
+pub fn pods(driver: &dyn Driver, tree: &Tree) -> Result<Vec<(QosLevel, String)>, Error> {
+    let mut found = Vec::new();
+    for level in QosLevel::ALL {
+        for child in driver.children(&tree.qos(level))? {
+            found.extend(driver.naming().pod_uid(&child).map(|uid| (level, uid)));
+        }
+    }
+    Ok(found)
+}

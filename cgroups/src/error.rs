@@ -1,0 +1,23 @@
+use std::io;
+use std::path::PathBuf;
+
+/// What can go wrong with a cgroup, always with the path it went wrong at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot create cgroup {}", path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot write {value:?} to {}", path.display())]
+    Write { path: PathBuf, value: String, source: io::Error },
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} holds {content:?}, which is not understood", path.display())]
+    Format { path: PathBuf, content: String },
+    #[error("cannot remove cgroup {}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("cgroup {} still has processes {pids:?} after SIGKILL", path.display())]
+    Busy { path: PathBuf, pids: Vec<i32> },
+    #[error("no cgroup hierarchy is mounted below {}", path.display())]
+    NotMounted { path: PathBuf },
+    #[error("cgroup controllers {missing:?} are not available")]
+    MissingControllers { missing: Vec<&'static str> },
+}

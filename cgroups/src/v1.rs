@@ -1,0 +1,122 @@
+//! cgroupfs on cgroup v1: one folder in each controller's hierarchy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::driver::Driver;
+use crate::name::{CgroupName, Naming};
+use crate::stats::{self, Stats};
+use crate::values::{Values, files_v1};
+use crate::{Error, fs};
+
+/// Controllers without which limits cannot be kept (the kubelet's list, less `hugetlb` and `cpuset`, which it may miss).
+const REQUIRED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+
+/// The hierarchies of a cgroup v1 machine.
+#[derive(Debug)]
+pub struct Cgroupfs {
+    controllers: BTreeMap<String, PathBuf>,
+    /// Hierarchies without a controller: runtimes put containers there too, so that they are cleaned but not filled.
+    named: Vec<PathBuf>,
+}
+
+impl Cgroupfs {
+    /// A driver over mount points by controller.
+    ///
+    /// # Errors
+    /// When one that is needed is missing.
+    pub fn new(controllers: BTreeMap<String, PathBuf>, named: Vec<PathBuf>) -> Result<Self, Error> {
+        let missing: Vec<_> = REQUIRED.into_iter().filter(|name| !controllers.contains_key(*name)).collect();
+        if missing.is_empty() { Ok(Self { controllers, named }) } else { Err(Error::MissingControllers { missing }) }
+    }
+
+    /// Mount points, each once: cpu and cpuacct often share theirs.
+    fn mounts(&self) -> BTreeSet<&Path> {
+        self.controllers.values().map(PathBuf::as_path).collect()
+    }
+
+    fn folder(&self, controller: &str, name: &CgroupName) -> Option<PathBuf> {
+        self.controllers.get(controller).map(|mount| mount.join(Naming::Cgroupfs.relative(name)))
+    }
+
+    fn required(&self, controller: &'static str, name: &CgroupName) -> Result<PathBuf, Error> {
+        self.folder(controller, name).ok_or(Error::MissingControllers { missing: vec![controller] })
+    }
+
+    fn create(mount: &Path, name: &CgroupName, cpuset: bool) -> Result<(), Error> {
+        let mut folder = mount.to_path_buf();
+        for part in name.parts() {
+            folder.push(part);
+            fs::create(&folder)?;
+            if cpuset {
+                inherit(&folder, "cpuset.cpus")?;
+                inherit(&folder, "cpuset.mems")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new cpuset is empty, and no process can enter it until it has CPUs and memory nodes.
+fn inherit(folder: &Path, file: &str) -> Result<(), Error> {
+    let own = folder.join(file);
+    if !fs::read(&own)?.trim().is_empty() {
+        return Ok(());
+    }
+    match folder.parent() {
+        Some(parent) => fs::write(&own, fs::read(&parent.join(file))?.trim()),
+        None => Ok(()),
+    }
+}
+
+impl Driver for Cgroupfs {
+    fn naming(&self) -> Naming {
+        Naming::Cgroupfs
+    }
+
+    fn ensure(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
+        let cpuset = self.controllers.get("cpuset").map(PathBuf::as_path);
+        for mount in self.mounts() {
+            Self::create(mount, name, cpuset == Some(mount))?;
+        }
+        for setting in files_v1(values) {
+            fs::write(&self.required(setting.controller, name)?.join(setting.file), &setting.value)?;
+        }
+        Ok(())
+    }
+
+    fn exists(&self, name: &CgroupName) -> bool {
+        self.mounts().iter().all(|mount| mount.join(Naming::Cgroupfs.relative(name)).is_dir())
+    }
+
+    fn destroy(&self, name: &CgroupName) -> Result<(), Error> {
+        let relative = Naming::Cgroupfs.relative(name);
+        let folders: Vec<_> = self
+            .mounts()
+            .into_iter()
+            .chain(self.named.iter().map(PathBuf::as_path))
+            .map(|mount| mount.join(&relative))
+            .collect();
+        for folder in &folders {
+            fs::kill_all(folder)?;
+        }
+        folders.iter().try_for_each(|folder| fs::remove(folder))
+    }
+
+    fn pids(&self, name: &CgroupName) -> Result<Vec<i32>, Error> {
+        fs::pids(&self.required("memory", name)?)
+    }
+
+    fn stats(&self, name: &CgroupName) -> Result<Stats, Error> {
+        stats::read_v1(&self.required("memory", name)?, &self.required("cpuacct", name)?)
+    }
+
+    fn children(&self, name: &CgroupName) -> Result<Vec<String>, Error> {
+        let mut found = BTreeSet::new();
+        for mount in self.mounts() {
+            let folders = fs::children(&mount.join(Naming::Cgroupfs.relative(name)))?;
+            found.extend(folders.iter().filter_map(|f| Some(f.file_name()?.to_string_lossy().into_owned())));
+        }
+        Ok(found.into_iter().collect())
+    }
+}

@@ -1,0 +1,167 @@
+//! cgroupfs on cgroup v2: one folder, whose parents must hand controllers down.
+
+use std::path::{Path, PathBuf};
+
+use crate::driver::Driver;
+use crate::name::{CgroupName, Naming};
+use crate::stats::{self, Stats};
+use crate::values::{Values, files_v2};
+use crate::{Error, fs};
+
+/// Controllers without which limits cannot be kept.
+const REQUIRED: [&str; 3] = ["cpu", "memory", "pids"];
+/// All that are handed down to pods where the kernel has them.
+const WANTED: [&str; 6] = ["cpu", "cpuset", "memory", "io", "pids", "hugetlb"];
+
+/// The unified hierarchy.
+#[derive(Debug)]
+pub struct Cgroupfs {
+    mount: PathBuf,
+    wanted: Vec<&'static str>,
+}
+
+impl Cgroupfs {
+    /// A driver over the cgroup2 mount point.
+    ///
+    /// # Errors
+    /// When a controller that is needed is missing.
+    pub fn new(mount: PathBuf) -> Result<Self, Error> {
+        let available = fs::read(&mount.join("cgroup.controllers"))?;
+        let has = |name: &&'static str| available.split_whitespace().any(|word| word == *name);
+        let missing: Vec<_> = REQUIRED.into_iter().filter(|name| !has(name)).collect();
+        if missing.is_empty() {
+            Ok(Self { mount, wanted: WANTED.into_iter().filter(has).collect() })
+        } else {
+            Err(Error::MissingControllers { missing })
+        }
+    }
+
+    fn folder(&self, name: &CgroupName) -> PathBuf {
+        self.mount.join(Naming::Cgroupfs.relative(name))
+    }
+
+    /// Gives children of `folder` the controllers they lack.
+    fn delegate(&self, folder: &Path) -> Result<(), Error> {
+        let control = folder.join("cgroup.subtree_control");
+        let enabled = fs::read(&control)?;
+        let missing: Vec<_> =
+            self.wanted.iter().filter(|name| !enabled.split_whitespace().any(|word| word == **name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let value = missing.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+        fs::write(&control, &value)
+    }
+}
+
+impl Driver for Cgroupfs {
+    fn naming(&self) -> Naming {
+        Naming::Cgroupfs
+    }
+
+    fn ensure(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
+        let mut folder = self.mount.clone();
+        for part in name.parts() {
+            self.delegate(&folder)?;
+            folder.push(part);
+            fs::create(&folder)?;
+        }
+        // Runtimes make a cgroup for each container below, which needs the controllers too.
+        self.delegate(&folder)?;
+        for setting in files_v2(values) {
+            fs::write(&folder.join(setting.file), &setting.value)?;
+        }
+        Ok(())
+    }
+
+    fn exists(&self, name: &CgroupName) -> bool {
+        self.folder(name).is_dir()
+    }
+
+    fn destroy(&self, name: &CgroupName) -> Result<(), Error> {
+        let folder = self.folder(name);
+        let kill = folder.join("cgroup.kill");
+        if kill.exists() {
+            // One write kills the whole tree without racing against forks (Linux 5.14); the loop then waits.
+            fs::write(&kill, "1")?;
+        }
+        fs::kill_all(&folder)?;
+        fs::remove(&folder)
+    }
+
+    fn pids(&self, name: &CgroupName) -> Result<Vec<i32>, Error> {
+        fs::pids(&self.folder(name))
+    }
+
+    fn stats(&self, name: &CgroupName) -> Result<Stats, Error> {
+        stats::read_v2(&self.folder(name))
+    }
+
+    fn children(&self, name: &CgroupName) -> Result<Vec<String>, Error> {
+        let mut names: Vec<_> = fs::children(&self.folder(name))?
+            .iter()
+            .filter_map(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs as std_fs;
+
+    use super::*;
+    use crate::name::{QosLevel, Tree};
+    use crate::values::Limit;
+
+    /// A plain folder behaves as the cgroup2 file system does for what is written, but has no control files of its own.
+    fn fake(controllers: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std_fs::write(folder.path().join("cgroup.controllers"), controllers).unwrap();
+        folder
+    }
+
+    #[test]
+    fn missing_controllers_are_named() {
+        let folder = fake("cpu io");
+        let error = Cgroupfs::new(folder.path().into()).unwrap_err();
+        assert!(matches!(error, Error::MissingControllers { missing } if missing == ["memory", "pids"]));
+    }
+
+    #[test]
+    fn writes_what_the_conversion_says_and_delegates_what_the_kernel_has() {
+        let folder = fake("cpu memory pids io");
+        let tree = Tree::new("");
+        let name = tree.pod(QosLevel::Burstable, "u1");
+        let leaf = folder.path().join("kubepods/burstable/podu1");
+        std_fs::create_dir_all(&leaf).unwrap();
+        for path in ["", "kubepods", "kubepods/burstable", "kubepods/burstable/podu1"] {
+            std_fs::write(folder.path().join(path).join("cgroup.subtree_control"), "cpu\n").unwrap();
+        }
+        let driver = Cgroupfs::new(folder.path().into()).unwrap();
+        driver.ensure(&name, &Values { memory: Some(Limit::At(4096)), ..Values::default() }).unwrap();
+        assert_eq!(std_fs::read_to_string(leaf.join("memory.max")).unwrap(), "4096");
+        assert_eq!(std_fs::read_to_string(leaf.join("cgroup.subtree_control")).unwrap(), "+memory +io +pids");
+        assert_eq!(driver.children(&tree.qos(QosLevel::Burstable)).unwrap(), ["podu1"]);
+        assert_eq!(driver.children(&tree.qos(QosLevel::BestEffort)).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn reads_statistics() {
+        let folder = fake("cpu memory pids");
+        let driver = Cgroupfs::new(folder.path().into()).unwrap();
+        let pods = folder.path().join("kubepods");
+        std_fs::create_dir_all(&pods).unwrap();
+        for (file, text) in [
+            ("memory.current", "1000\n"),
+            ("memory.stat", "anon 5\ninactive_file 400\n"),
+            ("cpu.stat", "usage_usec 7\nuser_usec 3\n"),
+            ("memory.events", "oom 3\noom_kill 2\n"),
+        ] {
+            std_fs::write(pods.join(file), text).unwrap();
+        }
+        let expected = Stats { memory_usage: 1000, memory_working_set: 600, cpu_usage_nanos: 7000, oom_kills: 2 };
+        assert_eq!(driver.stats(&Tree::new("").pods()).unwrap(), expected);
+    }
+}

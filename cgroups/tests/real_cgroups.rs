@@ -1,0 +1,125 @@
+//! Against the kernel's own cgroups, as root, under a root of this process' own. Covers whichever version is mounted.
+
+use std::process::{Child, Command};
+
+use cgroups::driver;
+use cgroups::values::{self, Allocatable, Limit, Values};
+use cgroups::{Driver, Hierarchy, QosLevel, Tree, detect, open};
+
+struct Machine {
+    driver: Box<dyn Driver>,
+    tree: Tree,
+    v2: bool,
+}
+
+impl Machine {
+    fn new(test: &str) -> Self {
+        let hierarchy = detect::detect().expect("a machine with cgroups");
+        let tree = Tree::new(&format!("keelson-test-{test}-{}", std::process::id()));
+        let v2 = hierarchy.is_v2();
+        Self { driver: open(hierarchy).expect("the controllers that Kubernetes needs"), tree, v2 }
+    }
+
+    fn read(&self, controller: &str, file: &str, name: &cgroups::name::CgroupName) -> String {
+        let mount = match detect::detect().unwrap() {
+            Hierarchy::V2 { mount } => mount,
+            Hierarchy::V1 { controllers, .. } => controllers[controller].clone(),
+        };
+        let path = mount.join(self.driver.naming().relative(name)).join(file);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+    }
+
+    fn enter(&self, pid: u32, name: &cgroups::name::CgroupName) {
+        let mounts = match detect::detect().unwrap() {
+            Hierarchy::V2 { mount } => vec![mount],
+            Hierarchy::V1 { controllers, named, .. } => controllers.into_values().chain(named).collect(),
+        };
+        for mount in mounts {
+            let folder = mount.join(self.driver.naming().relative(name));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.driver.destroy(self.tree.root()).expect("the test's cgroups are removed");
+    }
+}
+
+fn sleeper() -> Child {
+    Command::new("sleep").arg("1000").spawn().unwrap()
+}
+
+#[test]
+fn tree_is_made_with_its_values_and_can_be_entered() {
+    let machine = Machine::new("tree");
+    let (driver, tree) = (&machine.driver, &machine.tree);
+    let pods = tree.pods();
+    let node = Allocatable { cpu: 2000, memory: Some(1 << 30), pids: Some(5000) };
+    driver.ensure(&pods, &values::node(&node)).unwrap();
+    driver.ensure(&tree.qos(QosLevel::Burstable), &values::qos(QosLevel::Burstable, 500)).unwrap();
+    driver.ensure(&tree.qos(QosLevel::BestEffort), &values::qos(QosLevel::BestEffort, 0)).unwrap();
+    let pod = tree.pod(QosLevel::Burstable, "u1");
+    let limits = Values {
+        cpu_shares: Some(512),
+        cpu_quota: Some(Limit::At(50_000)),
+        cpu_period: Some(100_000),
+        memory: Some(Limit::At(64 << 20)),
+        pids: Some(Limit::At(100)),
+    };
+    driver.ensure(&pod, &limits).unwrap();
+    driver.ensure(&pod, &limits).unwrap();
+    assert!(driver.exists(&pod));
+
+    let memory = if machine.v2 { "memory.max" } else { "memory.limit_in_bytes" };
+    assert_eq!(machine.read("memory", memory, &pods), (1_u64 << 30).to_string());
+    assert_eq!(machine.read("memory", memory, &pod), (64_u64 << 20).to_string());
+    assert_eq!(machine.read("pids", "pids.max", &pod), "100");
+    if machine.v2 {
+        assert_eq!(machine.read("cpu", "cpu.max", &pod), "50000 100000");
+    } else {
+        assert_eq!(machine.read("cpu", "cpu.shares", &pod), "512");
+        assert_eq!(machine.read("cpu", "cpu.cfs_quota_us", &pod), "50000");
+        assert!(!machine.read("cpuset", "cpuset.cpus", &pod).is_empty());
+        assert!(!machine.read("cpuset", "cpuset.mems", &pod).is_empty());
+    }
+    let raised = Values { memory: Some(Limit::At(128 << 20)), ..limits };
+    driver.ensure(&pod, &raised).unwrap();
+    assert_eq!(machine.read("memory", memory, &pod), (128_u64 << 20).to_string());
+    assert_eq!(driver::pods(driver.as_ref(), tree).unwrap(), [(QosLevel::Burstable, "u1".to_owned())]);
+}
+
+#[test]
+fn destroy_kills_what_is_left_and_can_be_repeated() {
+    let machine = Machine::new("destroy");
+    let (driver, tree) = (&machine.driver, &machine.tree);
+    let pod = tree.pod(QosLevel::BestEffort, "u2");
+    driver.ensure(&pod, &Values::default()).unwrap();
+    // On v2 a cgroup with controllers enabled for its children takes no processes itself, as with a real container.
+    let container = if machine.v2 { Tree::new(&format!("{pod}/c")).root().clone() } else { pod.clone() };
+    let mut child = sleeper();
+    machine.enter(child.id(), &container);
+    assert_eq!(driver.pids(&pod).unwrap(), [i32::try_from(child.id()).unwrap()]);
+    let stats = driver.stats(&pod).unwrap();
+    assert!(stats.memory_working_set <= stats.memory_usage);
+    assert_eq!(stats.oom_kills, 0);
+
+    // A killed process stays in its cgroup until it is reaped; containers are reaped by their shim, this one by us.
+    let reaper = std::thread::spawn(move || child.wait().unwrap());
+    driver.destroy(&pod).unwrap();
+    assert!(!reaper.join().unwrap().success());
+    assert!(!driver.exists(&pod));
+    driver.destroy(&pod).unwrap();
+    assert_eq!(driver::pods(driver.as_ref(), tree).unwrap(), []);
+}
+
+#[test]
+fn names_that_were_never_made_have_no_pids_and_no_stats() {
+    let machine = Machine::new("absent");
+    let pod = machine.tree.pod(QosLevel::Guaranteed, "u3");
+    assert!(!machine.driver.exists(&pod));
+    assert_eq!(machine.driver.pids(&pod).unwrap(), []);
+    assert!(machine.driver.stats(&pod).is_err());
+}
