@@ -1,1 +1,45 @@
-fn main() {}
+//! What developers type, behind `make`: `cargo xtask up | down | status | check`.
+
+mod check;
+mod show;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Keelson's developer commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster on this machine and show a service answering
+    Up {
+        /// How many worker machines
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=50))]
+        nodes: u8,
+    },
+    /// End the cluster and look for leftovers
+    Down,
+    /// Check the house rules: layers, sizes
+    Check,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up { nodes } => up::up(nodes),
+        Command::Down => up::down(),
+        Command::Check => check::check(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

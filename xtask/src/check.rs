@@ -1,0 +1,106 @@
+//! `cargo xtask check`: the rules of the house that neither rustc nor clippy knows. What is written in ARCHITECTURE.md about who
+//! may use whom is enforced here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use keelson_tests::harness::{images::checkout, shell::output};
+
+/// Crate -> the only rooms that may name it as a dependency. Rooms are folders.
+const ONLY_THROUGH: &[(&str, &[&str])] = &[
+    ("tonic", &["cri", "probes"]),
+    ("prost", &["cri", "probes"]),
+    ("k8s-cri", &["cri"]),
+    ("rtnetlink", &["netns"]),
+    ("netlink-packet-route", &["netns"]),
+    ("nlink", &["netns"]),
+    ("zbus", &["systemd"]),
+    ("redb", &["master/store"]),
+    ("cri", &["agent", "tests"]),
+    ("netns", &["cni-plugins", "proxy", "agent"]),
+    ("pod", &["agent"]),
+    ("cgroups", &["agent"]),
+    ("volumes", &["agent"]),
+    ("probes", &["agent"]),
+    ("proxy", &["agent"]),
+    ("store", &["master", "master/apiserver"]),
+    ("apiserver", &["master", "master/controllers", "master/scheduler"]),
+];
+const LONGEST_FILE: usize = 600;
+
+/// Checks all rules and lists every breach.
+pub fn check() -> Result<()> {
+    let root = checkout();
+    let mut breaches = layers(&root)?;
+    breaches.extend(sizes(&root)?);
+    if breaches.is_empty() {
+        println!("layers and sizes are as they should be");
+        return Ok(());
+    }
+    for breach in &breaches {
+        println!("{breach}");
+    }
+    bail!("{} breach(es) of the house rules", breaches.len());
+}
+
+/// A dependency that a room may not have.
+fn layers(root: &Path) -> Result<Vec<String>> {
+    let mut breaches = Vec::new();
+    for manifest in tracked(root, "Cargo.toml")? {
+        let room = manifest.parent().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+        if room.is_empty() {
+            continue;
+        }
+        let text = fs::read_to_string(root.join(&manifest)).with_context(|| format!("read {}", manifest.display()))?;
+        for (krate, rooms) in ONLY_THROUGH.iter().filter(|(k, _)| depends(&text, k)) {
+            let own = Path::new(&room).file_name().is_some_and(|n| n == *krate);
+            if !own && !rooms.contains(&room.as_str()) {
+                breaches.push(format!("{}: {krate} is used only through {}", manifest.display(), rooms.join(", ")));
+            }
+        }
+    }
+    Ok(breaches)
+}
+
+/// Whether `[dependencies]` names the crate. What only tests or the build use is not a layer.
+fn depends(manifest: &str, krate: &str) -> bool {
+    let mut section = "";
+    manifest.lines().map(str::trim).any(|line| {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let name = line.split(['.', ' ', '=']).next().unwrap_or("");
+        section == "[dependencies]" && name == krate
+    })
+}
+
+fn sizes(root: &Path) -> Result<Vec<String>> {
+    let mut breaches = Vec::new();
+    for file in tracked(root, "*.rs")? {
+        let lines = fs::read_to_string(root.join(&file)).with_context(|| format!("read {}", file.display()))?.lines().count();
+        if lines > LONGEST_FILE {
+            breaches.push(format!("{}: {lines} lines, where {LONGEST_FILE} are the most", file.display()));
+        }
+    }
+    Ok(breaches)
+}
+
+fn tracked(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+    let listed = output(Command::new("git").current_dir(root).args(["ls-files", "--", pattern]))?;
+    Ok(listed.lines().map(PathBuf::from).filter(|p| root.join(p).exists()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_dependencies_section_counts() {
+        let manifest = "[dependencies]\ntonic.workspace = true\n[dev-dependencies]\nnlink = \"1\"\n";
+        assert!(depends(manifest, "tonic"));
+        assert!(!depends(manifest, "nlink"));
+        assert!(!depends(manifest, "tonic-prost"));
+    }
+}
