@@ -1,20 +1,282 @@
-//! From a request body to an object.
+//! From a request body to an object: types checked, unknown fields dropped, values made canonical, and zero values
+//! left out or filled in as a round trip through upstream's Go structs would.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::errors::DecodeError;
+use crate::errors::{DecodeError, Path, quote};
+use crate::json;
 use crate::kind::{Decoded, FieldValidation, Kind};
+use crate::quantity;
+use crate::types::{Definition, Field, Type, Types, types};
+use crate::value::{Object, is_zero};
 
 pub(crate) fn from_json(kind: &Kind, body: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
-    let value = serde_json::from_slice(body).map_err(|e| DecodeError::Syntax(e.to_string()))?;
-    from_value(kind, value, Vec::new(), validation)
+    let (value, duplicates) = json::parse(body).map_err(|e| DecodeError::Syntax(e.to_string()))?;
+    let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {}", quote(&path))).collect();
+    from_value(kind, value, duplicates, validation)
 }
 
 pub(crate) fn from_value(
-    _kind: &Kind,
+    kind: &Kind,
     value: Value,
-    warnings: Vec<String>,
-    _validation: FieldValidation,
+    duplicates: Vec<String>,
+    validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
-    Ok(Decoded { value, warnings })
+    let tables = types();
+    let root = tables.root(kind.definition).unwrap_or(Type::Any);
+    let mut decoder = Decoder { tables, warnings: duplicates };
+    let name = format!("{}.{}", kind.version, kind.kind);
+    let mut value = decoder.value(root, value, &Place { path: None, owner: "", go: &name })?;
+    if let Value::Object(object) = &mut value {
+        object.entry("apiVersion").or_insert_with(|| kind.api_version().into());
+        object.entry("kind").or_insert_with(|| kind.kind.into());
+    }
+    match validation {
+        FieldValidation::Strict if !decoder.warnings.is_empty() => Err(DecodeError::Strict(decoder.warnings)),
+        FieldValidation::Ignore => Ok(Decoded { value, warnings: Vec::new() }),
+        _ => Ok(Decoded { value, warnings: decoder.warnings }),
+    }
+}
+
+/// The value that a field of a kind has when nothing is said about it, or null.
+pub(crate) fn zero(kind: &Kind, field: &str) -> Value {
+    let tables = types();
+    let Some(Type::Object(index)) = tables.root(kind.definition) else { return Value::Null };
+    let Some(field) = tables.get(index).and_then(|d| d.field(field)) else { return Value::Null };
+    let mut decoder = Decoder { tables, warnings: Vec::new() };
+    decoder.value(field.kind, Value::Null, &Place { path: None, owner: "", go: "" }).unwrap_or_default()
+}
+
+/// Where the decoder is, as Go would name it.
+struct Place<'a> {
+    path: Option<&'a Path<'a>>,
+    /// The Go struct that holds the field; empty at the root.
+    owner: &'a str,
+    /// The Go type of the value; empty where it follows from the type.
+    go: &'a str,
+}
+
+impl Place<'_> {
+    /// `json: cannot unmarshal string into Go struct field PodSpec.spec.hostPID of type bool`
+    fn mismatch(&self, found: &str, wanted: &str) -> DecodeError {
+        let wanted = if self.go.is_empty() { wanted } else { self.go };
+        DecodeError::Type(match self.path {
+            Some(path) => format!(
+                "json: cannot unmarshal {found} into Go struct field {}.{} of type {wanted}",
+                self.owner,
+                path.fields()
+            ),
+            None => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
+        })
+    }
+}
+
+struct Decoder {
+    tables: &'static Types,
+    warnings: Vec<String>,
+}
+
+impl Decoder {
+    fn value(&mut self, kind: Type, value: Value, place: &Place) -> Result<Value, DecodeError> {
+        match (kind, value) {
+            (Type::Any, value) => Ok(value),
+            (Type::Object(index), value) => match self.tables.get(index) {
+                Some(definition) => self.object(definition, value, place),
+                None => Ok(value),
+            },
+            (_, Value::Null) => Ok(Value::Null),
+            (Type::List(item), Value::Array(list)) => self.list(*item, list, place),
+            (Type::Map(item), Value::Object(map)) => self.map(*item, map, place),
+            (Type::List(_), other) => Err(place.mismatch(&found(&other), "[]interface {}")),
+            (Type::Map(_), other) => Err(place.mismatch(&found(&other), "map[string]interface {}")),
+            (kind, value) => scalar(kind, value, place),
+        }
+    }
+
+    fn list(&mut self, item: Type, list: Vec<Value>, place: &Place) -> Result<Value, DecodeError> {
+        let go = place.go.strip_prefix("[]").unwrap_or_default().trim_start_matches('*');
+        let mut out = Vec::with_capacity(list.len());
+        for (index, value) in list.into_iter().enumerate() {
+            let path = place.path.map(|p| p.index(index));
+            let value = self.value(item, value, &Place { path: path.as_ref(), owner: place.owner, go })?;
+            out.push(if value.is_null() { zero_of(item).unwrap_or(value) } else { value });
+        }
+        Ok(Value::Array(out))
+    }
+
+    fn map(&mut self, item: Type, map: Object, place: &Place) -> Result<Value, DecodeError> {
+        let go = place.go.strip_prefix("map[").and_then(|rest| rest.split_once(']')).map_or("", |(_, value)| value);
+        let go = if item == Type::Base64 { "[]uint8" } else { go };
+        let mut out = Object::new();
+        for (key, value) in map {
+            let path = place.path.map(|p| p.key(&key));
+            let value = self.value(item, value, &Place { path: path.as_ref(), owner: place.owner, go })?;
+            let value = if value.is_null() { zero_of(item).unwrap_or(value) } else { value };
+            out.insert(key, value);
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn object(&mut self, definition: &Definition, value: Value, place: &Place) -> Result<Value, DecodeError> {
+        let map = match value {
+            Value::Object(map) => map,
+            Value::Null => Object::new(),
+            other => return Err(place.mismatch(&found(&other), definition.go)),
+        };
+        let mut out = Object::new();
+        for (key, value) in map {
+            let path = match place.path {
+                Some(path) => path.child(&key),
+                None => Path::root(&key),
+            };
+            let Some(field) = definition.field(&key) else {
+                self.warnings.push(format!("unknown field {}", quote(&path.to_string())));
+                continue;
+            };
+            if value.is_null() {
+                continue;
+            }
+            let go = if field.go.is_empty() { plain_go(field.kind) } else { field.go };
+            let value = self.value(field.kind, value, &Place { path: Some(&path), owner: definition.go, go })?;
+            if !left_out(field, &value) {
+                out.insert(key, value);
+            }
+        }
+        self.fill(definition, &mut out)?;
+        Ok(Value::Object(out))
+    }
+
+    /// Adds what Go encodes even where the client said nothing: `resources: {}`, `restartCount: 0`.
+    fn fill(&mut self, definition: &Definition, out: &mut Object) -> Result<(), DecodeError> {
+        for field in definition.fields.iter().filter(|f| !f.pointer && !f.omit_empty) {
+            if out.contains_key(field.name) {
+                continue;
+            }
+            let zero = match field.kind {
+                Type::Object(index) => match self.tables.get(index) {
+                    Some(inner) => Some(self.object(inner, Value::Null, &Place { path: None, owner: "", go: "" })?),
+                    None => None,
+                },
+                other => zero_of(other),
+            };
+            if let Some(zero) = zero {
+                out.insert(field.name.to_string(), zero);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether Go's `omitempty` (or `omitzero`) drops the value.
+fn left_out(field: &Field, value: &Value) -> bool {
+    if value.is_null() {
+        return true;
+    }
+    if field.pointer || !field.omit_empty {
+        return false;
+    }
+    match value {
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        other => is_zero(other),
+    }
+}
+
+/// The zero value that JSON can show; lists, maps and times have none.
+fn zero_of(kind: Type) -> Option<Value> {
+    match kind {
+        Type::Text => Some("".into()),
+        Type::Bool => Some(false.into()),
+        Type::Int32 | Type::Int64 | Type::Float | Type::IntOrString => Some(0.into()),
+        Type::Quantity => Some("0".into()),
+        _ => None,
+    }
+}
+
+fn plain_go(kind: Type) -> &'static str {
+    match kind {
+        Type::Text => "string",
+        Type::Bool => "bool",
+        Type::Int32 => "int32",
+        Type::Int64 => "int64",
+        Type::Float => "float64",
+        _ => "",
+    }
+}
+
+fn scalar(kind: Type, value: Value, place: &Place) -> Result<Value, DecodeError> {
+    match (kind, value) {
+        (Type::Text, Value::String(text)) => Ok(text.into()),
+        (Type::Bool, Value::Bool(flag)) => Ok(flag.into()),
+        (Type::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(n.into()),
+        (Type::Int64, Value::Number(n)) if n.is_i64() => Ok(n.into()),
+        (Type::Float, Value::Number(n)) => Ok(n.into()),
+        (Type::Int32 | Type::Int64, Value::Number(n)) => Err(place.mismatch(&format!("number {n}"), plain_go(kind))),
+        (Type::Base64, Value::String(text)) => base64_text(&text),
+        (Type::Quantity, Value::String(text)) => quantity_text(&text),
+        (Type::Quantity, Value::Number(n)) => quantity_text(&n.to_string()),
+        (Type::Quantity, _) => Err(DecodeError::Type(quantity::SYNTAX.to_string())),
+        (Type::IntOrString, Value::String(text)) => Ok(text.into()),
+        (Type::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(n.into()),
+        (Type::IntOrString, Value::Number(n)) => Err(unmarshal(&format!("number {n}"), "int32")),
+        (Type::IntOrString, other) => Err(unmarshal(&found(&other), "int32")),
+        (Type::Time, Value::String(text)) => time(&text, "2006-01-02T15:04:05Z07:00", 0),
+        (Type::MicroTime, Value::String(text)) => time(&text, "2006-01-02T15:04:05.000000Z07:00", 6),
+        (Type::Time | Type::MicroTime, other) => Err(unmarshal(&found(&other), "string")),
+        (kind, other) => Err(place.mismatch(&found(&other), plain_go(kind))),
+    }
+}
+
+/// The error of a type that reads itself: Go names no field then.
+fn unmarshal(found: &str, wanted: &str) -> DecodeError {
+    DecodeError::Type(format!("json: cannot unmarshal {found} into Go value of type {wanted}"))
+}
+
+fn found(value: &Value) -> String {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+    .to_string()
+}
+
+fn quantity_text(text: &str) -> Result<Value, DecodeError> {
+    quantity::canonical(text).map(Value::from).map_err(DecodeError::Type)
+}
+
+/// Go skips line breaks in base64, and so do we.
+fn base64_text(text: &str) -> Result<Value, DecodeError> {
+    let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    match STANDARD.decode(&compact) {
+        Ok(_) => Ok(compact.into()),
+        Err(error) => {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                _ => compact.len() / 4 * 4,
+            };
+            Err(DecodeError::Type(format!("illegal base64 data at input byte {at}")))
+        }
+    }
+}
+
+/// A time in UTC with `digits` decimals of a second, as upstream encodes it.
+fn time(text: &str, layout: &str, digits: usize) -> Result<Value, DecodeError> {
+    let parsed: Option<Timestamp> = if text.contains('T') && !text.contains('[') { text.parse().ok() } else { None };
+    match parsed {
+        Some(time) => Ok(format!("{time:.digits$}").into()),
+        None => Err(DecodeError::Type(format!(
+            "parsing time {} as {}: cannot parse {} as \"2006\"",
+            quote(text),
+            quote(layout),
+            quote(text)
+        ))),
+    }
 }

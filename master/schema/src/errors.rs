@@ -166,6 +166,20 @@ impl<'a> Path<'a> {
         Path { parent: Some(self), step: Step::Index(index) }
     }
 
+    /// The fields of the path without indices and keys, joined with dots: how Go's decoder names a field.
+    pub(crate) fn fields(&self) -> String {
+        let mut names = Vec::new();
+        let mut at = Some(self);
+        while let Some(path) = at {
+            if let Step::Field(name) = path.step {
+                names.push(name);
+            }
+            at = path.parent;
+        }
+        names.reverse();
+        names.join(".")
+    }
+
     pub const fn key(&'a self, key: &'a str) -> Path<'a> {
         Path { parent: Some(self), step: Step::Key(key) }
     }

@@ -18,12 +18,19 @@ mod decode;
 mod defaults;
 mod errors;
 mod fields;
+mod json;
 mod kind;
 mod kinds;
+mod meta;
+mod names;
+mod pod;
+mod quantity;
 mod registry;
 mod strategic;
 mod strategy;
 mod table;
+mod types;
+mod value;
 
 pub use errors::{DecodeError, Errors, FieldError, PatchError, Path, UnsupportedField};
 pub use kind::{
