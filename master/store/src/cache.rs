@@ -1,0 +1,256 @@
+//! Every live object in memory, with the recent past of each resource.
+//!
+//! A resource has an ordered map of its objects and a ring of its recent events. The state at a past revision is the
+//! present with those events undone, so that old versions cost nothing until they are asked for.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::watch::{Event, Filter, Start, TooOld, Watch, WatchRequest, Watcher};
+use crate::{Entry, Key};
+
+/// How many events of one resource are kept at most.
+const RING: usize = 16_384;
+
+/// What to list.
+pub struct ListRequest<'a> {
+    pub resource: &'a str,
+    /// Empty for all namespaces.
+    pub namespace: &'a str,
+    /// Keys after this one only: where the last page ended.
+    pub after: Option<&'a str>,
+    /// 0 for no limit.
+    pub limit: usize,
+    /// The state at this revision; the present when `None`.
+    pub at: Option<u64>,
+    pub filter: Option<&'a Filter>,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page {
+    pub entries: Vec<Arc<Entry>>,
+    pub revision: u64,
+    /// How many keys follow the page, filter or not; `after` of the next page is the last key looked at.
+    pub remaining: usize,
+    pub last: Option<Key>,
+}
+
+/// Why a list cannot be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// History before `oldest` is gone.
+    #[error("revision {asked} is older than {oldest}, the oldest known")]
+    TooOld { asked: u64, oldest: u64 },
+    #[error("revision {asked} is newer than {current}, the current one")]
+    TooNew { asked: u64, current: u64 },
+}
+
+/// Everything that is served. Changes come from one thread, in the order of revisions.
+pub(crate) struct Cache {
+    resources: RwLock<HashMap<Box<str>, Arc<Mutex<Resource>>>>,
+    revision: AtomicU64,
+    /// What a resource that is first seen later starts its history with.
+    compacted: AtomicU64,
+}
+
+#[derive(Default)]
+struct Resource {
+    live: BTreeMap<Key, Arc<Entry>>,
+    ring: VecDeque<Arc<Event>>,
+    /// Events up to this revision are no longer in the ring.
+    forgotten: u64,
+    watchers: Vec<Watcher>,
+}
+
+impl Cache {
+    pub(crate) fn new(revision: u64, compacted: u64) -> Self {
+        Cache {
+            resources: RwLock::default(),
+            revision: AtomicU64::new(revision),
+            compacted: AtomicU64::new(compacted),
+        }
+    }
+
+    /// The revision up to which everything is visible.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Deletions at the end of the log may be gone, but their revisions were used.
+    pub(crate) fn advance(&self, revision: u64) {
+        self.revision.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    fn resource(&self, name: &str) -> Arc<Mutex<Resource>> {
+        if let Some(resource) = self.resources.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(resource);
+        }
+        let mut resources = self.resources.write().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = self.compacted.load(Ordering::Acquire);
+        let new = || Arc::new(Mutex::new(Resource { forgotten, ..Resource::default() }));
+        Arc::clone(resources.entry(name.into()).or_insert_with(new))
+    }
+
+    /// Makes one committed change visible and hands it to the watchers. Returns the version that is gone or replaced.
+    pub(crate) fn apply(&self, revision: u64, key: &Key, new: Option<Arc<Entry>>) -> Option<Arc<Entry>> {
+        let resource = self.resource(key.resource());
+        let mut resource = lock(&resource);
+        let old = match &new {
+            Some(entry) => resource.live.insert(key.clone(), Arc::clone(entry)),
+            None => resource.live.remove(key),
+        };
+        if old.is_some() || new.is_some() {
+            resource.publish(Arc::new(Event::new(revision, old.clone(), new)));
+        }
+        // Under the lock: a list that sees the change must not carry an older revision.
+        self.revision.fetch_max(revision, Ordering::AcqRel);
+        old
+    }
+
+    /// Drops the history up to `revision`.
+    pub(crate) fn forget(&self, revision: u64) {
+        self.compacted.fetch_max(revision, Ordering::AcqRel);
+        let resources: Vec<_> =
+            self.resources.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for resource in resources {
+            lock(&resource).forget(revision);
+        }
+    }
+
+    /// Visits every live object.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<Entry>)) {
+        let resources: Vec<_> =
+            self.resources.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for resource in resources {
+            let entries: Vec<_> = lock(&resource).live.values().cloned().collect();
+            entries.iter().for_each(&mut visit);
+        }
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        lock(&self.resource(key.resource())).live.get(key).cloned()
+    }
+
+    pub(crate) fn list(&self, request: &ListRequest<'_>) -> Result<Page, ListError> {
+        let resource = self.resource(request.resource);
+        let resource = lock(&resource);
+        let current = self.revision();
+        let revision = request.at.unwrap_or(current);
+        if revision > current {
+            return Err(ListError::TooNew { asked: revision, current });
+        }
+        if revision < resource.forgotten {
+            return Err(ListError::TooOld { asked: revision, oldest: resource.forgotten });
+        }
+        let prefix = Key::prefix(request.resource, request.namespace);
+        let undone = resource.undone_since(revision, &prefix);
+        let entries = resource.snapshot(&prefix, request.after, &undone);
+        drop(resource);
+        Ok(page(entries, revision, request))
+    }
+
+    pub(crate) fn watch(&self, request: WatchRequest) -> Result<Watch, TooOld> {
+        let resource = self.resource(&request.resource);
+        let mut resource = lock(&resource);
+        let current = self.revision();
+        let prefix = Key::prefix(&request.resource, &request.namespace);
+        let (initial, backlog, from) = match request.start {
+            Start::Now => (Vec::new(), Vec::new(), current),
+            Start::State => (resource.snapshot(&prefix, None, &BTreeMap::new()), Vec::new(), current),
+            Start::After(revision) if revision < resource.forgotten => {
+                return Err(TooOld { asked: revision, oldest: resource.forgotten });
+            }
+            Start::After(revision) => {
+                let first = resource.ring.partition_point(|event| event.revision() <= revision);
+                (Vec::new(), resource.ring.range(first..).cloned().collect(), revision)
+            }
+        };
+        let (watcher, watch) = Watch::new(request, prefix, (initial, backlog), (from, current));
+        resource.watchers.push(watcher);
+        Ok(watch)
+    }
+}
+
+impl Resource {
+    fn publish(&mut self, event: Arc<Event>) {
+        self.watchers.retain(|watcher| watcher.offer(&event));
+        if self.ring.len() == RING
+            && let Some(oldest) = self.ring.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest.revision());
+        }
+        self.ring.push_back(event);
+    }
+
+    fn forget(&mut self, revision: u64) {
+        let old = self.ring.partition_point(|event| event.revision() <= revision);
+        self.ring.drain(..old);
+        if self.ring.is_empty() {
+            self.ring.shrink_to_fit();
+        }
+        self.forgotten = self.forgotten.max(revision);
+        self.watchers.retain(|watcher| !watcher.is_gone());
+    }
+
+    /// For each key that changed after `revision`, what it was then.
+    fn undone_since(&self, revision: u64, prefix: &str) -> BTreeMap<Key, Option<Arc<Entry>>> {
+        let first = self.ring.partition_point(|event| event.revision() <= revision);
+        let mut undone = BTreeMap::new();
+        for event in self.ring.range(first..) {
+            if let Some(key) = event.key().filter(|key| key.as_str().starts_with(prefix)) {
+                undone.entry(key.clone()).or_insert_with(|| event.old.clone());
+            }
+        }
+        undone
+    }
+
+    fn snapshot(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        undone: &BTreeMap<Key, Option<Arc<Entry>>>,
+    ) -> Vec<Arc<Entry>> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let here = |key: &Key| key.as_str().starts_with(prefix);
+        let present = self.live.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| here(key));
+        if undone.is_empty() {
+            return present.map(|(_, entry)| Arc::clone(entry)).collect();
+        }
+        let mut entries: BTreeMap<&Key, &Arc<Entry>> = present.collect();
+        for (key, entry) in undone.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| here(key)) {
+            match entry {
+                Some(entry) => entries.insert(key, entry),
+                None => entries.remove(key),
+            };
+        }
+        entries.into_values().cloned().collect()
+    }
+}
+
+/// Cuts one page out of all that follows its start.
+fn page(entries: Vec<Arc<Entry>>, revision: u64, request: &ListRequest<'_>) -> Page {
+    let total = entries.len();
+    let limit = if request.limit == 0 { usize::MAX } else { request.limit };
+    let mut page = Page { entries: Vec::new(), revision, remaining: 0, last: None };
+    for (index, entry) in entries.into_iter().enumerate() {
+        if page.entries.len() == limit {
+            page.remaining = total - index;
+            break;
+        }
+        page.last = Some(entry.key.clone());
+        if request.filter.is_none_or(|filter| filter(&entry)) {
+            page.entries.push(entry);
+        }
+    }
+    page
+}
+
+fn lock(resource: &Mutex<Resource>) -> MutexGuard<'_, Resource> {
+    resource.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,225 @@
+//! Group commit: one thread turns the writes that wait into one durable transaction.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::cache::Cache;
+use crate::{
+    Backend, BackendError, Entry, Facets, Key, ListError, ListRequest, Mismatch, Page, Record, TooOld, Watch,
+    WatchRequest, Write,
+};
+
+/// How often history is looked at for compaction.
+const TICK: Duration = Duration::from_secs(10);
+
+/// What the store must know about objects, and who follows them. Both run under the order of commits: they must be quick
+/// and must not call back into the store.
+pub trait Hooks: Send + Sync + 'static {
+    /// What selectors look at in a stored object; asked only when the store is loaded.
+    fn facets(&self, key: &Key, json: &[u8]) -> Facets;
+
+    /// An object was committed, or is gone; called for every object at start, then in the order of revisions.
+    fn committed(&self, key: &Key, json: Option<&[u8]>);
+}
+
+/// Sizes and times of a store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long history is kept for watches and paginated lists.
+    pub history: Duration,
+    /// How many revisions of history are kept at most.
+    pub history_revisions: u64,
+    /// How many writes may wait; further ones wait for a place.
+    pub queue: usize,
+    /// How many writes one transaction takes at most.
+    pub batch: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { history: Duration::from_secs(300), history_revisions: 200_000, queue: 1_024, batch: 256 }
+    }
+}
+
+/// A write with what selectors look at in its object.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    pub write: Write,
+    pub facets: Facets,
+}
+
+/// Why a write was not committed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// The key is not as the write expects it; `current` is its revision, `None` when there is no such object.
+    #[error("{key} is at revision {current:?}")]
+    Mismatch { key: Key, current: Option<u64> },
+    /// It is not known whether the write is durable.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A committed write: the new version of the object, or the one that was deleted.
+type Outcome = Result<Arc<Entry>, CommitError>;
+
+struct Waiting {
+    proposal: Proposal,
+    done: oneshot::Sender<Outcome>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The store: reads from memory, writes through the committer thread, which ends when the store is dropped.
+pub struct Store {
+    cache: Arc<Cache>,
+    queue: Sender<Waiting>,
+    places: Arc<Semaphore>,
+}
+
+impl Store {
+    /// Loads everything into memory and starts the committer. Blocks.
+    pub fn open(backend: Arc<dyn Backend>, hooks: Arc<dyn Hooks>, options: Options) -> Result<Self, BackendError> {
+        let cache = Arc::new(load(backend.as_ref(), hooks.as_ref())?);
+        cache.for_each(|entry| hooks.committed(&entry.key, Some(entry.json())));
+        let (queue, waiting) = mpsc::channel();
+        let places = Arc::new(Semaphore::new(options.queue));
+        let committer = Committer { backend, hooks, cache: Arc::clone(&cache), marks: VecDeque::new(), options };
+        thread::Builder::new()
+            .name("store-commit".into())
+            .spawn(move || committer.run(&waiting))
+            .map_err(|error| BackendError { operation: "starting", reason: error.to_string() })?;
+        Ok(Store { cache, queue, places })
+    }
+
+    /// Commits one write. When this returns the write is durable and every read sees it. A deletion answers with the last
+    /// version. Dropping the future does not undo the write.
+    pub async fn commit(&self, proposal: Proposal) -> Result<Arc<Entry>, CommitError> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| CommitError::Closed)?;
+        let (done, outcome) = oneshot::channel();
+        self.queue.send(Waiting { proposal, done, _place: place }).map_err(|_| CommitError::Closed)?;
+        outcome.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// The revision up to which every change is visible.
+    pub fn revision(&self) -> u64 {
+        self.cache.revision()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.cache.get(key)
+    }
+
+    pub fn list(&self, request: &ListRequest<'_>) -> Result<Page, ListError> {
+        self.cache.list(request)
+    }
+
+    pub fn watch(&self, request: WatchRequest) -> Result<Watch, TooOld> {
+        self.cache.watch(request)
+    }
+}
+
+/// Replays the log: what lived at the compacted revision, then the history that watches may ask for.
+fn load(backend: &dyn Backend, hooks: &dyn Hooks) -> Result<Cache, BackendError> {
+    let cache = Cache::new(0, 0);
+    let position = backend.load(&mut |record: Record| {
+        let entry = record.value.as_ref().map(|value| {
+            let facets = hooks.facets(&record.key, &value.json);
+            Arc::new(Entry::new(record.key.clone(), record.revision, value, facets))
+        });
+        cache.apply(record.revision, &record.key, entry);
+    })?;
+    cache.advance(position.revision);
+    cache.forget(position.compacted);
+    Ok(cache)
+}
+
+struct Committer {
+    backend: Arc<dyn Backend>,
+    hooks: Arc<dyn Hooks>,
+    cache: Arc<Cache>,
+    /// Which revision was current when, oldest first.
+    marks: VecDeque<(Instant, u64)>,
+    options: Options,
+}
+
+impl Committer {
+    fn run(mut self, waiting: &Receiver<Waiting>) {
+        let mut tick = Instant::now() + TICK;
+        loop {
+            match waiting.recv_timeout(tick.saturating_duration_since(Instant::now())) {
+                Ok(first) => self.commit(first, waiting),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= tick {
+                self.compact();
+                tick = Instant::now() + TICK;
+            }
+        }
+    }
+
+    fn commit(&self, first: Waiting, waiting: &Receiver<Waiting>) {
+        let rest = std::iter::from_fn(|| waiting.try_recv().ok());
+        let batch: Vec<Waiting> = std::iter::once(first).chain(rest.take(self.options.batch.saturating_sub(1))).collect();
+        let mut writes = Vec::with_capacity(batch.len());
+        let mut askers = Vec::with_capacity(batch.len());
+        for Waiting { proposal, done, _place } in batch {
+            writes.push(proposal.write);
+            askers.push((proposal.facets, done, _place));
+        }
+        match self.backend.commit(&writes) {
+            Ok(results) => {
+                for ((write, (facets, done, _)), result) in writes.into_iter().zip(askers).zip(results) {
+                    // The asker may have gone away.
+                    let _ = done.send(self.apply(write, facets, result));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "writes were not committed");
+                for (_, done, _) in askers {
+                    let _ = done.send(Err(error.clone().into()));
+                }
+            }
+        }
+    }
+
+    fn apply(&self, write: Write, facets: Facets, result: Result<u64, Mismatch>) -> Outcome {
+        let Write { key, value, .. } = write;
+        let revision = match result {
+            Ok(revision) => revision,
+            Err(Mismatch { current }) => return Err(CommitError::Mismatch { key, current }),
+        };
+        let new = value.map(|value| Arc::new(Entry::new(key.clone(), revision, &value, facets)));
+        let old = self.cache.apply(revision, &key, new.clone());
+        self.hooks.committed(&key, new.as_ref().map(|entry| entry.json().as_ref()));
+        new.or(old).ok_or(CommitError::Mismatch { key, current: None })
+    }
+
+    fn compact(&mut self) {
+        let (now, current) = (Instant::now(), self.cache.revision());
+        if self.marks.back().is_none_or(|(_, revision)| *revision < current) {
+            self.marks.push_back((now, current));
+        }
+        let mut target = current.saturating_sub(self.options.history_revisions);
+        while let Some((at, revision)) = self.marks.front().copied() {
+            if now.duration_since(at) < self.options.history {
+                break;
+            }
+            target = target.max(revision);
+            self.marks.pop_front();
+        }
+        if target == 0 {
+            return;
+        }
+        self.cache.forget(target);
+        if let Err(error) = self.backend.compact(target) {
+            tracing::warn!(%error, revision = target, "history was not compacted");
+        }
+    }
+}

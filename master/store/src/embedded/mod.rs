@@ -1,0 +1,249 @@
+//! The embedded backend: one redb file that holds the log, keyed by revision as etcd's is.
+//!
+//! Appending by revision touches few pages, so that many writes fit one cheap transaction. Which record is the latest of
+//! its key is kept in memory and rebuilt at start. Records that were superseded are queued by the revision that
+//! superseded them; compaction takes them from the head of that queue, and redb reuses their pages.
+
+mod record;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+
+use crate::{Backend, BackendError, Expect, Key, Mismatch, Position, Record, Write};
+
+const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const REVISION: &str = "revision";
+const COMPACTED: &str = "compacted";
+const FORMAT: &str = "format";
+const FORMAT_1: u64 = 1;
+
+/// redb's page cache; reads are served by our own cache, so that little is needed here.
+const CACHE_BYTES: usize = 4 << 20;
+/// How many records one compaction transaction removes, so that writes never wait long for it.
+const COMPACT_STEP: usize = 4_096;
+/// A file larger than this is rewritten at start when most of it is free.
+const REWRITE_BYTES: u64 = 16 << 20;
+
+/// A store in one file.
+pub struct Embedded {
+    path: PathBuf,
+    database: Database,
+    state: Mutex<State>,
+}
+
+/// What is known of the log without reading it.
+#[derive(Debug, Default, Clone)]
+struct State {
+    revision: u64,
+    compacted: u64,
+    latest: HashMap<Key, u64>,
+    superseded: VecDeque<Superseded>,
+}
+
+/// The record `victim` is of no use once history before `by` is forgotten.
+#[derive(Debug, Clone, Copy)]
+struct Superseded {
+    by: u64,
+    victim: u64,
+}
+
+impl Embedded {
+    /// Opens the file or makes it. The folder must exist and be on a file system that honours fsync.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
+        let path = path.as_ref().to_path_buf();
+        let mut database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&path)
+            .map_err(|error| failed("opening")(format!("{}: {error}", path.display())))?;
+        let mut state = prepare(&database)?;
+        read_log(&database, |record| state.note(&record.key, record.revision, record.value.is_none()))?;
+        rewrite_if_sparse(&mut database, &path);
+        Ok(Embedded { path, database, state: Mutex::new(state) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, BackendError> {
+        begin(&self.database)
+    }
+
+    fn remove(&self, victims: &[u64], compacted: u64) -> Result<(), BackendError> {
+        let transaction = self.begin()?;
+        {
+            let mut log = transaction.open_table(LOG).map_err(failed("compaction"))?;
+            for victim in victims {
+                log.remove(victim).map_err(failed("compaction"))?;
+            }
+            let mut meta = transaction.open_table(META).map_err(failed("compaction"))?;
+            meta.insert(COMPACTED, compacted).map_err(failed("compaction"))?;
+        }
+        transaction.commit().map_err(failed("compaction"))
+    }
+}
+
+impl State {
+    fn check(&self, write: &Write, pending: &HashMap<&Key, Option<u64>>) -> Result<Option<u64>, Mismatch> {
+        let current = pending.get(&write.key).copied().unwrap_or_else(|| self.latest.get(&write.key).copied());
+        let met = match write.expect {
+            Expect::Present => current.is_some(),
+            Expect::Absent => current.is_none(),
+            Expect::Revision(revision) => current == Some(revision),
+        };
+        if met && (current.is_some() || write.value.is_some()) { Ok(current) } else { Err(Mismatch { current }) }
+    }
+
+    fn note(&mut self, key: &Key, revision: u64, deleted: bool) {
+        let old = if deleted { self.latest.remove(key) } else { self.latest.insert(key.clone(), revision) };
+        self.superseded.extend(old.map(|victim| Superseded { by: revision, victim }));
+        if deleted {
+            self.superseded.push_back(Superseded { by: revision, victim: revision });
+        }
+        self.revision = self.revision.max(revision);
+    }
+}
+
+impl Backend for Embedded {
+    fn load(&self, visit: &mut dyn FnMut(Record)) -> Result<Position, BackendError> {
+        read_log(&self.database, visit)?;
+        let state = self.state();
+        Ok(Position { revision: state.revision, compacted: state.compacted })
+    }
+
+    fn commit(&self, writes: &[Write]) -> Result<Vec<Result<u64, Mismatch>>, BackendError> {
+        let mut state = self.state();
+        let mut pending: HashMap<&Key, Option<u64>> = HashMap::with_capacity(writes.len());
+        let mut results = Vec::with_capacity(writes.len());
+        let mut revision = state.revision;
+        let transaction = self.begin()?;
+        {
+            let mut log = transaction.open_table(LOG).map_err(failed("commit"))?;
+            for write in writes {
+                if let Err(mismatch) = state.check(write, &pending) {
+                    results.push(Err(mismatch));
+                    continue;
+                }
+                revision += 1;
+                pending.insert(&write.key, write.value.is_some().then_some(revision));
+                let bytes = record::encode(&write.key, write.value.as_ref());
+                log.insert(revision, bytes.as_slice()).map_err(failed("commit"))?;
+                results.push(Ok(revision));
+            }
+            if revision > state.revision {
+                let mut meta = transaction.open_table(META).map_err(failed("commit"))?;
+                meta.insert(REVISION, revision).map_err(failed("commit"))?;
+            }
+        }
+        if revision == state.revision {
+            return transaction.abort().map_err(failed("commit")).map(|()| results);
+        }
+        transaction.commit().map_err(failed("commit"))?;
+        for (write, result) in writes.iter().zip(&results) {
+            if let Ok(revision) = result {
+                state.note(&write.key, *revision, write.value.is_none());
+            }
+        }
+        Ok(results)
+    }
+
+    fn compact(&self, revision: u64) -> Result<(), BackendError> {
+        loop {
+            let mut state = self.state();
+            let target = revision.min(state.revision);
+            if target <= state.compacted {
+                return Ok(());
+            }
+            let due = state.superseded.iter().take_while(|s| s.by <= target).take(COMPACT_STEP).count();
+            let last = due < COMPACT_STEP;
+            let victims: Vec<u64> = state.superseded.iter().take(due).map(|s| s.victim).collect();
+            let reached = match state.superseded.get(due.saturating_sub(1)) {
+                Some(superseded) if !last => superseded.by,
+                _ => target,
+            };
+            self.remove(&victims, reached)?;
+            state.superseded.drain(..due);
+            state.compacted = state.compacted.max(reached);
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, BackendError> {
+    let mut transaction = database.begin_write().map_err(failed("commit"))?;
+    transaction.set_durability(Durability::Immediate).map_err(failed("commit"))?;
+    // Reopening after a crash is then instant, whatever the size of the file.
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// Makes the tables of a new file and reads where an old one stands.
+fn prepare(database: &Database) -> Result<State, BackendError> {
+    let transaction = begin(database)?;
+    let state = {
+        transaction.open_table(LOG).map_err(failed("opening"))?;
+        let mut meta = transaction.open_table(META).map_err(failed("opening"))?;
+        let read = |meta: &redb::Table<'_, &str, u64>, name: &'static str| {
+            meta.get(name).map(|value| value.map(|v| v.value())).map_err(failed("opening"))
+        };
+        match read(&meta, FORMAT)? {
+            None => {
+                meta.insert(FORMAT, FORMAT_1).map_err(failed("opening"))?;
+            }
+            Some(FORMAT_1) => {}
+            Some(other) => return Err(failed("opening")(format!("format {other} is not known to this version"))),
+        }
+        State {
+            revision: read(&meta, REVISION)?.unwrap_or(1),
+            compacted: read(&meta, COMPACTED)?.unwrap_or(1),
+            ..State::default()
+        }
+    };
+    transaction.commit().map_err(failed("opening"))?;
+    Ok(state)
+}
+
+fn read_log(database: &Database, mut visit: impl FnMut(Record)) -> Result<(), BackendError> {
+    let transaction = database.begin_read().map_err(failed("reading"))?;
+    let log = transaction.open_table(LOG).map_err(failed("reading"))?;
+    for row in log.iter().map_err(failed("reading"))? {
+        let (revision, bytes) = row.map_err(failed("reading"))?;
+        let revision = revision.value();
+        let record = record::decode(revision, bytes.value())
+            .ok_or_else(|| failed("reading")(format!("record {revision} is damaged")))?;
+        visit(record);
+    }
+    Ok(())
+}
+
+/// A failure is no reason not to start: the file is whole, only large.
+fn rewrite_if_sparse(database: &mut Database, path: &Path) {
+    let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if size < REWRITE_BYTES {
+        return;
+    }
+    let stored = database.begin_write().ok().and_then(|t| t.stats().ok()).map_or(size, |stats| stats.stored_bytes());
+    if stored > size / 4 {
+        return;
+    }
+    if let Err(error) = database.compact() {
+        tracing::warn!(path = %path.display(), %error, "store file could not be made smaller");
+    }
+}
+
+fn failed<E: ToString>(operation: &'static str) -> impl Fn(E) -> BackendError {
+    move |error| BackendError { operation, reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests;
