@@ -294,9 +294,7 @@ impl Cluster {
 }
 
 fn remove_pods(host: &HostPaths) -> Result<()> {
-    let client = cri::Client::new(&host.endpoint())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    containerd::call(host, async |client| {
         for pod in client.list_pod_sandbox(cri::v1::ListPodSandboxRequest::default()).await?.items {
             let id = || pod.id.clone();
             client.stop_pod_sandbox(cri::v1::StopPodSandboxRequest { pod_sandbox_id: id() }).await?;
@@ -307,7 +305,10 @@ fn remove_pods(host: &HostPaths) -> Result<()> {
 }
 
 /// Removes what processes leave when they are killed rather than stopped: shims, mounts, cgroups, namespaces, sockets.
-fn sweep(layout: &Layout) -> Result<()> {
+///
+/// # Errors
+/// When something refuses to go.
+pub fn sweep(layout: &Layout) -> Result<()> {
     let run = layout.run();
     kill_shims(layout)?;
     for mount in mounts_below(&[&run, &layout.base])? {

@@ -51,14 +51,20 @@ pub fn start(layout: &Layout, host: &HostPaths) -> Result<Process> {
         command.env("PATH", path);
     }
     let process = spawn(&name, &mut command, &log)?;
-    let client = cri::Client::new(&host.endpoint())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     wait_for(&format!("{name} (its log: {})", log.display()), Duration::from_secs(60), || {
         anyhow::ensure!(process.alive(), "{name} ended");
-        runtime.block_on(client.version(cri::v1::VersionRequest::default()))?;
-        Ok(())
+        call(host, async |client| Ok(client.version(cri::v1::VersionRequest::default()).await.map(drop)?))
     })?;
     Ok(process)
+}
+
+/// Talks to a host's containerd.
+///
+/// # Errors
+/// What the talk ends with.
+pub fn call<T>(host: &HostPaths, talk: impl AsyncFnOnce(cri::Client) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { talk(cri::Client::new(&host.endpoint())?).await })
 }
 
 fn config_text(host: &HostPaths, version: &str) -> String {

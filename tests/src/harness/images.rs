@@ -96,11 +96,11 @@ fn layer(programs: &[(&str, &[u8])], links: &[&str]) -> Result<Vec<u8>> {
 /// # Errors
 /// When containerd refuses one.
 pub fn import(host: &HostPaths, images: &[Image], mut done: impl FnMut(&Image)) -> Result<()> {
-    let client = cri::Client::new(&host.endpoint())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for image in images {
-        runtime.block_on(cri::import::import(&client, image))?;
-        done(image);
-    }
-    Ok(())
+    super::containerd::call(host, async |client| {
+        for image in images {
+            cri::import::import(&client, image).await?;
+            done(image);
+        }
+        Ok(())
+    })
 }
