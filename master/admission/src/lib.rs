@@ -1,9 +1,26 @@
-//! Admission as Kubernetes has it on by default, as functions over one object: NamespaceLifecycle, NodeRestriction,
-//! ServiceAccount, DefaultTolerationSeconds, TaintNodesByCondition, Priority. Runs after decoding and defaulting, before
-//! validation; mutating ones first.
+//! Admission as Kubernetes has it on by default, as functions over one object. Runs after decoding and defaulting; the
+//! mutating steps before validation, the validating ones after it
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/>).
+//!
+//! A plugin is a file: its name is Kubernetes' name for it. [`Chain::new`] lists them in upstream's order.
 
-use auth::UserInfo;
+mod certificates;
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod node_restriction;
+mod pods;
+mod priority;
+mod rbac_escalation;
+mod service_account;
+mod taint_nodes_by_condition;
+
+use std::sync::Arc;
+
+use auth::{Authorizer, Rbac, UserInfo};
 use serde_json::Value;
+
+pub use auth::Refusal;
+pub use priority::PriorityClasses;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -13,15 +30,31 @@ pub enum Operation {
     Connect,
 }
 
+impl Operation {
+    /// As upstream's texts print it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
+}
+
 /// One write on its way in.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub user: &'a UserInfo,
     pub operation: Operation,
     pub group: &'a str,
     pub resource: &'a str,
+    /// With one, the object is the subresource's body (TokenRequest, Eviction, Binding); of `status` the whole object.
     pub subresource: &'a str,
     pub namespace: &'a str,
+    /// Empty while a name is still to be generated.
     pub name: &'a str,
+    /// The stored object, of updates and deletes.
     pub old: Option<&'a Value>,
 }
 
@@ -30,11 +63,101 @@ pub trait Lookup: Send + Sync {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value>;
 }
 
-/// A refusal: HTTP code, Status reason and message as upstream words them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    pub code: u16,
-    pub reason: &'static str,
-    pub message: String,
+/// What plugins may ask.
+#[derive(Clone)]
+pub struct Context {
+    pub lookup: Arc<dyn Lookup>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub rbac: Arc<Rbac>,
+    /// Must be fed as an [`auth::Observer`].
+    pub priority_classes: Arc<PriorityClasses>,
 }
+
+/// One admission plugin. Both steps let everything pass that is not theirs.
+trait Plugin: Send + Sync {
+    /// May change the object; runs before validation.
+    fn admit(&self, _: &Context, _: &Request<'_>, _: &mut Value) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// May only refuse; sees the object as it would be stored. `object` is `None` for deletes.
+    fn validate(&self, _: &Context, _: &Request<'_>, _: Option<&Value>) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// The plugins in order.
+pub struct Chain {
+    context: Context,
+    plugins: Vec<Box<dyn Plugin>>,
+}
+
+impl Chain {
+    pub fn new(context: Context) -> Self {
+        let plugins: Vec<Box<dyn Plugin>> = vec![
+            Box::new(namespace_lifecycle::NamespaceLifecycle),
+            Box::new(service_account::ServiceAccount),
+            Box::new(node_restriction::NodeRestriction),
+            Box::new(taint_nodes_by_condition::TaintNodesByCondition),
+            Box::new(priority::Priority),
+            Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(certificates::CertificateApproval),
+            Box::new(certificates::CertificateSigning),
+            Box::new(certificates::CertificateSubjectRestriction),
+            Box::new(rbac_escalation::RbacEscalation),
+        ];
+        Chain { context, plugins }
+    }
+
+    /// The mutating pass over the body of a create or update (and of creates of subresources): after defaulting, before
+    /// validation.
+    pub fn admit(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Refusal> {
+        self.plugins.iter().try_for_each(|plugin| plugin.admit(&self.context, request, object))
+    }
+
+    /// The validating pass: after validation, last before the commit. Deletes have no object.
+    pub fn validate(&self, request: &Request<'_>, object: Option<&Value>) -> Result<(), Refusal> {
+        self.plugins.iter().try_for_each(|plugin| plugin.validate(&self.context, request, object))
+    }
+
+    /// Whether the request would be refused only because its namespace is so young that the `default` ServiceAccount is not
+    /// there yet. The API server then waits a little and asks again (upstream: ten times, 100 to 200 ms apart).
+    pub fn is_too_early(&self, request: &Request<'_>, object: &Value) -> bool {
+        service_account::is_too_early(&self.context, request, object)
+    }
+}
+
+impl Request<'_> {
+    fn is(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        (self.group, self.resource, self.subresource) == (group, resource, subresource)
+    }
+
+    /// `admission.NewForbidden`: names the object as well as it is known.
+    fn forbidden(&self, object: Option<&Value>, why: &str) -> Refusal {
+        Refusal::forbidden(self.group, self.resource, self.object_name(object), why)
+    }
+
+    fn object_name<'b>(&'b self, object: Option<&'b Value>) -> &'b str {
+        let named = |pointer: &str| {
+            let name = object.and_then(|object| object.pointer(pointer)).and_then(Value::as_str);
+            name.filter(|name| !name.is_empty())
+        };
+        if !self.name.is_empty() {
+            return self.name;
+        }
+        named("/metadata/name").or_else(|| named("/metadata/generateName")).unwrap_or("Unknown")
+    }
+}
+
+/// The text at a JSON pointer, empty where there is none: as Go's zero value.
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The items at a JSON pointer, none where there is no list.
+fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod testing;

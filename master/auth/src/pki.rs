@@ -3,14 +3,17 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
+use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::SecretText;
@@ -28,6 +31,8 @@ pub enum PkiError {
     Generate(#[from] rcgen::Error),
     #[error("the certificate cannot be read")]
     Certificate,
+    #[error("the certificate signing request cannot be read: {0}")]
+    Request(&'static str),
     #[error("the moment {0} is out of range")]
     Time(Timestamp),
 }
@@ -143,6 +148,27 @@ pub fn validity(certificate_pem: &str) -> Result<Validity, PkiError> {
         }
     }
     Ok(Validity { not_after, dns_names, addresses })
+}
+
+/// Whom a certificate signing request asks a certificate for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CsrSubject {
+    pub common_name: Option<String>,
+    pub organizations: Vec<String>,
+}
+
+/// Reads the subject of a CertificateSigningRequest's `spec.request`: base64 of PEM, as the API carries it.
+pub fn csr_subject(request: &str) -> Result<CsrSubject, PkiError> {
+    let pem = STANDARD.decode(request).map_err(|_| PkiError::Request("not base64"))?;
+    let der = CertificateSigningRequestDer::from_pem_slice(&pem)
+        .map_err(|_| PkiError::Request("PEM block type must be CERTIFICATE REQUEST"))?;
+    let (_, csr) = X509CertificationRequest::from_der(&der).map_err(|_| PkiError::Request("not PKCS#10"))?;
+    let subject = &csr.certification_request_info.subject;
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
+    Ok(CsrSubject {
+        common_name: subject.iter_common_name().next().and_then(text),
+        organizations: subject.iter_organization().filter_map(text).collect(),
+    })
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
