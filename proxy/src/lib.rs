@@ -1,3 +1,182 @@
 //! The service proxy: Services and EndpointSlices become map elements of one nftables table.
+//!
+//! The table's rules are the same whatever Services there are (see [`ruleset`]), so that any change of a Service or an
+//! endpoint is a change of map elements in one transaction, and costs the same beside ten Services or ten thousand.
+//!
+//! [`Table`] is the model: it takes Services, EndpointSlices and facts of the node, and gives transactions. [`Proxy`]
+//! commits them, and forgets the UDP connections to endpoints that are gone. Traffic of pods that leaves the cluster is
+//! masqueraded here too ([`types::NodeFacts::pod_cidrs`]).
 
+pub mod compile;
+pub mod convert;
+pub mod ruleset;
+pub mod sets;
+mod table;
 pub mod types;
+
+use std::collections::BTreeSet;
+
+use netns::NetNs;
+use netns::conntrack::Conntrack;
+use netns::nft::{Batch, Kernel, Name, Nft};
+
+pub use table::{Flush, Table};
+use types::{EndpointSlice, NodeFacts, ObjectName, Service};
+
+/// The table's name where nothing else is said.
+pub const TABLE: &str = "keelson";
+
+/// Bridged packets pass through the table as well: a pod that answers to a neighbour on the same bridge does not pass
+/// through routing, and the answer would arrive untranslated.
+const BRIDGE_SYSCTLS: [&str; 2] = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
+
+/// A failed flush or clean-up. The next flush starts from the beginning.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The namespace could not be entered.
+    #[error("open proxy in {0}")]
+    Open(String, #[source] netns::Error),
+    /// The kernel refused the transaction.
+    #[error("commit table {0:?}")]
+    Commit(Name, #[source] netns::Error),
+    /// Stale UDP connections could not be deleted. The table is committed.
+    #[error("delete stale udp connections")]
+    Conntrack(#[source] netns::Error),
+}
+
+/// How a proxy is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The table's name.
+    pub table: Name,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { table: TABLE.into() }
+    }
+}
+
+/// What a flush did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Services with an address.
+    pub services: usize,
+    /// Endpoints, counted once for each Service port.
+    pub endpoints: usize,
+    /// Whether the whole table was replaced.
+    pub full: bool,
+    /// Elements added and deleted.
+    pub elements: usize,
+    /// Other changes: tables, chains, sets, rules.
+    pub structure: usize,
+    /// UDP connections forgotten.
+    pub stale_flows: usize,
+}
+
+/// The proxy of one network namespace.
+#[derive(Debug)]
+pub struct Proxy<K = Nft> {
+    kernel: K,
+    conntrack: Option<Conntrack>,
+    table: Table,
+    config: Config,
+}
+
+impl Proxy<Nft> {
+    /// A proxy for `namespace`. Nothing is changed there before the first flush, except that bridged packets are made to
+    /// pass through the table where the kernel can do so.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn open(namespace: &NetNs, config: Config) -> Result<Self, Error> {
+        let fail = |e| Error::Open(namespace.path().display().to_string(), e);
+        for key in BRIDGE_SYSCTLS {
+            match netns::sysctl::write(namespace, key, "1") {
+                Err(e) if !e.is_not_found() => tracing::warn!(key, error = %e, "cannot set sysctl"),
+                _ => {}
+            }
+        }
+        let kernel = Nft::open(namespace).map_err(fail)?;
+        let conntrack = Conntrack::open(namespace).map_err(fail)?;
+        Ok(Self { conntrack: Some(conntrack), ..Self::with_kernel(kernel, config) })
+    }
+}
+
+impl<K: Kernel> Proxy<K> {
+    /// A proxy that commits to `kernel` and does not touch connections.
+    pub fn with_kernel(kernel: K, config: Config) -> Self {
+        Self { kernel, conntrack: None, table: Table::new(config.table.clone()), config }
+    }
+
+    /// The model: change it, then [`Self::flush`].
+    pub fn table(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
+    /// Makes exactly these Services and EndpointSlices (each with its Service) wanted, and flushes.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub async fn apply(
+        &mut self,
+        services: impl IntoIterator<Item = (ObjectName, Service)>,
+        slices: impl IntoIterator<Item = (ObjectName, ObjectName, EndpointSlice)>,
+        facts: NodeFacts,
+    ) -> Result<Stats, Error> {
+        self.table.set_facts(facts);
+        let mut services_gone: BTreeSet<_> = self.table.service_names().cloned().collect();
+        for (name, service) in services {
+            services_gone.remove(&name);
+            self.table.upsert_service(name, service);
+        }
+        let mut slices_gone: BTreeSet<_> = self.table.slice_names().cloned().collect();
+        for (name, service, slice) in slices {
+            slices_gone.remove(&name);
+            self.table.upsert_slice(name, service, slice);
+        }
+        services_gone.iter().for_each(|name| self.table.remove_service(name));
+        slices_gone.iter().for_each(|name| self.table.remove_slice(name));
+        self.flush().await
+    }
+
+    /// Makes the kernel have what is wanted, in one transaction. The first one, and the one after a failure, replaces
+    /// the table atomically, whatever was in it.
+    ///
+    /// # Errors
+    /// When the kernel refuses; nothing has changed then, and the next flush replaces the table. When the table is
+    /// committed but stale UDP connections could not be deleted.
+    pub async fn flush(&mut self) -> Result<Stats, Error> {
+        if self.table.is_clean() {
+            let (services, endpoints) = self.table.count();
+            return Ok(Stats { services, endpoints, ..Stats::default() });
+        }
+        let flush = self.table.flush();
+        if let Err(error) = self.kernel.commit(&flush.batch).await {
+            self.table.failed();
+            return Err(Error::Commit(self.config.table.clone(), error));
+        }
+        let (services, endpoints) = self.table.count();
+        let (elements, structure) = flush.batch.count();
+        let stale_flows = self.forget_stale(&flush).await?;
+        Ok(Stats { services, endpoints, full: flush.full, elements, structure, stale_flows })
+    }
+
+    async fn forget_stale(&self, flush: &Flush) -> Result<usize, Error> {
+        let Some(conntrack) = self.conntrack.as_ref().filter(|_| !flush.udp.is_empty()) else { return Ok(0) };
+        let stale = |flow: &netns::conntrack::UdpFlow| {
+            flush.udp.get(&flow.original).is_some_and(|endpoints| !endpoints.contains(&flow.answering))
+        };
+        conntrack.delete_udp(stale).await.map_err(Error::Conntrack)
+    }
+}
+
+/// Removes the table from `namespace`, and with it everything that the proxy did there. No table is no error.
+///
+/// # Errors
+/// When the namespace cannot be entered or the kernel refuses.
+pub async fn cleanup(namespace: &NetNs, config: &Config) -> Result<(), Error> {
+    let kernel = Nft::open(namespace).map_err(|e| Error::Open(namespace.path().display().to_string(), e))?;
+    let batch = Batch::deleting(config.table.clone());
+    kernel.commit(&batch).await.map_err(|e| Error::Commit(config.table.clone(), e))
+}

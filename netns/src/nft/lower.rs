@@ -209,6 +209,9 @@ fn expr(expr: &Expr) -> Result<nl::Expr> {
             offset: 0,
         },
         Expr::Learn { map, key, value, timeout } => learn(map, *key, *value, *timeout)?,
+        Expr::Forget { map, key } => {
+            nl::DynsetExpr::new(nl::DynsetOp::Delete, map.as_ref(), register(*key)?).into()
+        }
         Expr::Dnat { family, address, port } => dnat(*family, *address, *port)?,
         Expr::Masquerade => {
             nl::RawExpr::new("masq", number_attribute(NFTA_MASQ_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY)).into()

@@ -397,6 +397,13 @@ pub enum Expr {
         /// How long it lives.
         timeout: Duration,
     },
+    /// Removes an element of a dynamic map, if it is there. A key that is learnt again keeps its old value otherwise.
+    Forget {
+        /// The map.
+        map: Name,
+        /// Its key.
+        key: Reg,
+    },
     /// Translates the connection's destination.
     Dnat {
         /// The family of the address.

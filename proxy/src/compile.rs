@@ -1,0 +1,258 @@
+//! One Service with its endpoints, compiled to what the kernel is to hold for it. Pure.
+//!
+//! The rules are those of the Service API and of KEP-2086 (internalTrafficPolicy), KEP-1669 (terminating endpoints) and
+//! the virtual IPs reference.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netns::nft::{Element, Family};
+
+use crate::ruleset::{KIND_DROP, KIND_REJECT, MAX_ENDPOINTS, kind_of};
+use crate::sets::{self, Address, SetId};
+use crate::types::{Endpoint, EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
+
+/// An endpoint's address and port.
+pub type Target = (IpAddr, u16);
+
+/// Endpoints that connections are spread over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its number in the kernel's maps, never used again for another.
+    pub id: u32,
+    /// The Service port's name and protocol.
+    pub port: (Arc<str>, Protocol),
+    /// Whether only endpoints of this node count.
+    pub local: bool,
+    /// What each slot holds, for each family.
+    pub slots: [Vec<Target>; 2],
+    /// What happens when a family has no slots.
+    pub empty_kind: [u32; 2],
+    /// Seconds that clients are remembered.
+    pub affinity: Option<u32>,
+}
+
+impl Group {
+    /// The slots of one family.
+    pub fn slots(&self, family: Family) -> &[Target] {
+        let [v4, v6] = &self.slots;
+        if family == Family::V4 { v4 } else { v6 }
+    }
+
+    fn kind(&self, family: Family) -> u32 {
+        let [v4, v6] = self.empty_kind;
+        match self.slots(family).len() {
+            0 if family == Family::V4 => v4,
+            0 => v6,
+            endpoints => kind_of(endpoints),
+        }
+    }
+}
+
+/// Where a group is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frontend {
+    /// The address.
+    pub address: Address,
+    /// The group's place in [`Compiled::groups`].
+    pub group: usize,
+    /// Only for packets from outside of the cluster.
+    pub outside: bool,
+    /// Whether clients are always masqueraded.
+    pub masquerade: bool,
+}
+
+/// What the kernel is to hold for one Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Compiled {
+    /// The groups of endpoints.
+    pub groups: Vec<Group>,
+    /// Where they are reached.
+    pub frontends: Vec<Frontend>,
+    /// Addresses that answer nothing but the Service's ports.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Endpoints of this node.
+    pub local_endpoints: BTreeSet<IpAddr>,
+}
+
+/// Compiles `service`. Groups keep the number and, as far as they can, the slots that they have in `previous`; `next_id`
+/// numbers new ones.
+pub fn compile<'a>(
+    service: &Service,
+    slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+    facts: &NodeFacts,
+    previous: &Compiled,
+    next_id: &mut u32,
+) -> Compiled {
+    let mut compiled = Compiled { cluster_ips: service.cluster_ips.clone(), ..Compiled::default() };
+    for port in &service.ports {
+        let endpoints = Endpoints::of(port, slices.clone());
+        let mut group = |local: bool, compiled: &mut Compiled| {
+            let key = (port.name.clone(), port.protocol);
+            let old = previous.groups.iter().find(|old| old.port == key && old.local == local);
+            let id = old.map_or_else(|| number(next_id), |old| old.id);
+            compiled.groups.push(endpoints.group(id, key, local, old, service));
+            compiled.groups.len() - 1
+        };
+        let cluster = group(false, &mut compiled);
+        let either = [service.internal_policy, service.external_policy];
+        let local = either.contains(&TrafficPolicy::Local).then(|| group(true, &mut compiled));
+        frontends(service, port, facts, (cluster, local), &mut compiled.frontends);
+        compiled.local_endpoints.extend(endpoints.usable.iter().filter(|e| e.2).map(|e| e.0));
+    }
+    compiled
+}
+
+fn number(next: &mut u32) -> u32 {
+    let id = *next;
+    *next = next.wrapping_add(1);
+    id
+}
+
+/// The endpoints that serve one Service port.
+struct Endpoints {
+    /// Address, port, and whether it is on this node.
+    usable: Vec<(IpAddr, u16, bool)>,
+    /// The same, chosen among this node's alone.
+    usable_local: Vec<(IpAddr, u16, bool)>,
+}
+
+impl Endpoints {
+    fn of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a EndpointSlice>) -> Self {
+        let mut all: Vec<(&Endpoint, u16)> = Vec::new();
+        for slice in slices {
+            let serving = slice.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol);
+            let Some(serving) = serving else { continue };
+            all.extend(slice.endpoints.iter().map(|endpoint| (endpoint, serving.port)));
+        }
+        Self { usable: usable(&all, false), usable_local: usable(&all, true) }
+    }
+
+    fn group(&self, id: u32, port: (Arc<str>, Protocol), local: bool, old: Option<&Group>, service: &Service) -> Group {
+        let from = if local { &self.usable_local } else { &self.usable };
+        let targets = |family: Family| -> BTreeSet<Target> {
+            from.iter().filter(|e| Family::of(&e.0) == family).map(|e| (e.0, e.1)).collect()
+        };
+        let elsewhere = |family: Family| local && self.usable.iter().any(|e| Family::of(&e.0) == family);
+        Group {
+            id,
+            port,
+            local,
+            slots: Family::BOTH.map(|family| fill(old.map_or(&[], |old| old.slots(family)), targets(family))),
+            empty_kind: Family::BOTH.map(|family| if elsewhere(family) { KIND_DROP } else { KIND_REJECT }),
+            affinity: service.affinity.map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1)),
+        }
+    }
+}
+
+/// The ready endpoints of each family, or where none is, those that still serve while they terminate (KEP-1669).
+fn usable(all: &[(&Endpoint, u16)], local: bool) -> Vec<(IpAddr, u16, bool)> {
+    let mut chosen = Vec::new();
+    for family in Family::BOTH {
+        let candidates = || {
+            all.iter().filter(move |(e, _)| Family::of(&e.address) == family && (e.local || !local))
+        };
+        let ready = candidates().any(|(e, _)| e.ready);
+        let suits = |e: &Endpoint| if ready { e.ready } else { e.serving && e.terminating };
+        chosen.extend(candidates().filter(|(e, _)| suits(e)).map(|(e, port)| (e.address, *port, e.local)));
+    }
+    chosen
+}
+
+/// Puts `targets` into slots with the fewest changes to `old`: what stays keeps its slot, what is new takes the place of
+/// what left, and the last ones close the gaps that remain.
+fn fill(old: &[Target], mut targets: BTreeSet<Target>) -> Vec<Target> {
+    let mut slots: Vec<Option<Target>> = old.iter().map(|slot| targets.take(slot)).collect();
+    let mut new = targets.into_iter();
+    for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
+        *slot = new.next();
+    }
+    slots.extend(new.map(Some));
+    let mut filled = Vec::with_capacity(slots.len());
+    let mut rest: std::collections::VecDeque<_> = slots.into();
+    while let Some(slot) = rest.pop_front() {
+        match slot {
+            Some(target) => filled.push(target),
+            None => filled.extend(std::iter::from_fn(|| rest.pop_back()).flatten().next()),
+        }
+    }
+    filled.truncate(MAX_ENDPOINTS);
+    filled
+}
+
+fn frontends(
+    service: &Service,
+    port: &ServicePort,
+    facts: &NodeFacts,
+    (cluster, local): (usize, Option<usize>),
+    frontends: &mut Vec<Frontend>,
+) {
+    let at = |ip: IpAddr, port_number: u16| Address { ip, protocol: port.protocol, port: port_number };
+    let internal = match service.internal_policy {
+        TrafficPolicy::Local => local.unwrap_or(cluster),
+        TrafficPolicy::Cluster => cluster,
+    };
+    for ip in &service.cluster_ips {
+        let address = at(*ip, port.port);
+        frontends.push(Frontend { address, group: internal, outside: false, masquerade: false });
+    }
+    let published = service.external_ips.iter().chain(&service.load_balancer_ips).map(|ip| at(*ip, port.port));
+    let node_ports = port.node_port.into_iter().flat_map(|number| {
+        facts.node_port_addresses.iter().map(move |ip| at(*ip, number))
+    });
+    for address in published.chain(node_ports).collect::<BTreeSet<_>>() {
+        // From inside the cluster every endpoint may be used, whatever the policy; and since the client may be on
+        // another node than this one, the answer must come back through here.
+        frontends.push(Frontend { address, group: cluster, outside: false, masquerade: true });
+        if let (TrafficPolicy::Local, Some(local)) = (service.external_policy, local) {
+            frontends.push(Frontend { address, group: local, outside: true, masquerade: false });
+        }
+    }
+}
+
+impl Compiled {
+    /// The elements that the kernel is to hold.
+    pub fn elements(&self) -> Vec<(SetId, Element)> {
+        let mut elements = Vec::new();
+        for frontend in &self.frontends {
+            self.frontend_elements(frontend, &mut elements);
+        }
+        for group in &self.groups {
+            group_elements(group, &mut elements);
+        }
+        elements.extend(self.cluster_ips.iter().map(|ip| (SetId::ClusterIps(Family::of(ip)), sets::cluster_ip(*ip))));
+        elements
+    }
+
+    fn frontend_elements(&self, frontend: &Frontend, elements: &mut Vec<(SetId, Element)>) {
+        let Some(group) = self.groups.get(frontend.group) else { return };
+        let family = Family::of(&frontend.address.ip);
+        let set = if frontend.outside { SetId::External(family) } else { SetId::Services(family) };
+        let value = sets::numbers(group.id, group.kind(family));
+        elements.push((set, Element::value(frontend.address.key(), value)));
+        if frontend.masquerade {
+            elements.push((SetId::Masqueraded(family), Element::new(frontend.address.key())));
+        }
+    }
+
+    /// How many endpoints there are, counted once for each Service port.
+    pub fn endpoint_count(&self) -> usize {
+        self.groups.iter().filter(|group| !group.local).flat_map(|group| &group.slots).map(Vec::len).sum()
+    }
+}
+
+fn group_elements(group: &Group, elements: &mut Vec<(SetId, Element)>) {
+    for family in Family::BOTH {
+        for (slot, (ip, port)) in (0u32..).zip(group.slots(family)) {
+            let element = Element::value(sets::numbers(group.id, slot), sets::endpoint(*ip, *port));
+            elements.push((SetId::Endpoints(family), element));
+            if group.affinity.is_some() {
+                elements.push((SetId::Sticky(family), sets::sticky(group.id, *ip, *port)));
+            }
+        }
+    }
+    if let Some(seconds) = group.affinity {
+        elements.push((SetId::Affinity, sets::affinity(group.id, seconds)));
+    }
+}

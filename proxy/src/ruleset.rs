@@ -1,0 +1,396 @@
+//! The table's chains and rules. Their number does not depend on Services.
+//!
+//! A packet's way:
+//!
+//! - `prerouting`, `output` (nat): the address and port it is sent to are looked up in `servicesF` (or `externalF`), which
+//!   gives a group of endpoints and a kind. A client that the group remembers (`clientsF`) is sent to the same endpoint
+//!   again. Otherwise the kind says what happens: reject, drop, or pick one of 2^k slots at random.
+//! - A pick draws a slot and looks it up in `endpointsF`. A group fills more than half of its 2^k slots, the first ones: a
+//!   draw beyond them finds nothing and the next rule draws again; the last rule draws from the first half, which is full.
+//!   After [`DRAWS`] draws at most 3 % of connections get that far, so that endpoints are picked evenly to within that.
+//! - `learn-*` (filter): remembers the endpoint of a new connection to a group with affinity.
+//! - `postrouting` (nat): masquerades by where the connection was first sent to, so no mark of the packet is needed.
+//!
+//! Registers cannot be carried from one rule to the next, so each rule looks up what it needs; it happens once for each
+//! connection. For a family of `A`-word addresses registers are: 0 address, `A` protocol, `A+1` port, `A+2` group,
+//! from `A+3` on what is found next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use netns::nft::{
+    Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, MetaKey, Op, Reg, Reject, Set, Type, Verdict,
+};
+
+use crate::sets::Sets;
+use crate::types::NodeFacts;
+
+/// The kind of a group without endpoints.
+pub const KIND_REJECT: u32 = 0;
+/// The kind of a group that has endpoints, but none on this node, where only those may be used.
+pub const KIND_DROP: u32 = 1;
+const KIND_PICK: u32 = 2;
+/// Groups have up to 2^13 slots; endpoints beyond 8,192 get no connections.
+const MAX_CLASS: u32 = 13;
+/// The most endpoints of a group.
+pub const MAX_ENDPOINTS: usize = 1 << MAX_CLASS;
+/// How often a rule draws before the last one that always hits.
+const DRAWS: usize = 5;
+
+const NFPROTO: [(Family, u8); 2] = [(Family::V4, 2), (Family::V6, 10)];
+const TCP: u8 = 6;
+const CT_STATE_NEW: u32 = 8;
+const CT_STATUS_DNAT: u32 = 0x20;
+const RTN_LOCAL: u32 = 2;
+/// Just after `dstnat`, so that the destination is the endpoint already.
+const AFTER_DSTNAT: i32 = -99;
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+/// Multicast and link-local destinations: they are not outside of anything, so that pods keep their address.
+const NEVER_MASQUERADED: [&str; 4] = ["224.0.0.0/4", "169.254.0.0/16", "ff00::/8", "fe80::/10"];
+
+/// The kind of a group with `endpoints` endpoints, more than none.
+pub fn kind_of(endpoints: usize) -> u32 {
+    let slots = endpoints.clamp(1, MAX_ENDPOINTS).next_power_of_two();
+    KIND_PICK + slots.trailing_zeros()
+}
+
+/// Adds all sets, chains and rules to a batch that starts with an empty table.
+pub fn skeleton(batch: &mut Batch, sets: &Sets, facts: &NodeFacts) {
+    batch.ops.extend(sets.all().map(|set| Op::AddSet(set.clone())));
+    reject_chain(batch);
+    for family in Family::BOTH {
+        let rules = Rules::new(family);
+        rules.address_sets(batch, facts);
+        for map in [rules.services.clone(), rules.external.clone()] {
+            rules.pick_chains(batch, &map);
+        }
+        rules.lookup_chains(batch);
+        rules.masquerade_chains(batch, facts);
+        rules.learn_chain(batch);
+    }
+    base_chains(batch);
+}
+
+/// Adds what remembers clients for `seconds`: a chain for each family, with a fixed number of rules.
+pub fn learn_chains(batch: &mut Batch, seconds: u32) {
+    for family in Family::BOTH {
+        Rules::new(family).learn_for(batch, seconds);
+    }
+}
+
+fn reject_chain(batch: &mut Batch) {
+    batch.chain("reject");
+    batch.rule("reject", vec![
+        Expr::Meta { key: MetaKey::L4Proto, to: Reg(0) },
+        Expr::Cmp { from: Reg(0), not: false, data: vec![TCP] },
+        Expr::Reject(Reject::TcpReset),
+    ]);
+    batch.rule("reject", vec![Expr::Reject(Reject::PortUnreachable)]);
+}
+
+fn base_chains(batch: &mut Batch) {
+    let chains = [
+        ("prerouting", HookKind::Nat, Hook::Prerouting, DSTNAT, "outside", vec![]),
+        ("output", HookKind::Nat, Hook::Output, DSTNAT, "services", vec![]),
+        ("postrouting", HookKind::Nat, Hook::Postrouting, SRCNAT, "masquerade", vec![]),
+        ("learn-prerouting", HookKind::Filter, Hook::Prerouting, AFTER_DSTNAT, "learn", new_and_translated()),
+        ("learn-output", HookKind::Filter, Hook::Output, AFTER_DSTNAT, "learn", new_and_translated()),
+    ];
+    for (name, kind, hook, priority, target, conditions) in chains {
+        batch.base_chain(name, kind, hook, priority);
+        for (family, nfproto) in NFPROTO {
+            let mut exprs = conditions.clone();
+            exprs.push(Expr::Meta { key: MetaKey::NfProto, to: Reg(0) });
+            exprs.push(Expr::Cmp { from: Reg(0), not: false, data: vec![nfproto] });
+            exprs.push(Expr::Verdict(Verdict::Jump(format!("{target}{}", family.digit()).into())));
+            batch.rule(name, exprs);
+        }
+    }
+}
+
+fn new_and_translated() -> Vec<Expr> {
+    let mut exprs = has_bit(CtKey::State, CT_STATE_NEW);
+    exprs.extend(has_bit(CtKey::Status, CT_STATUS_DNAT));
+    exprs
+}
+
+fn has_bit(key: CtKey, bit: u32) -> Vec<Expr> {
+    vec![
+        Expr::Ct { key, to: Reg(0) },
+        Expr::Mask { reg: Reg(0), mask: bit.to_ne_bytes().to_vec() },
+        Expr::Cmp { from: Reg(0), not: true, data: vec![0; 4] },
+    ]
+}
+
+/// Builds the rules of one family.
+struct Rules {
+    family: Family,
+    services: String,
+    external: String,
+}
+
+impl Rules {
+    fn new(family: Family) -> Self {
+        let name = |name: &str| format!("{name}{}", family.digit());
+        Self { family, services: name("services"), external: name("external") }
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{name}{}", self.family.digit())
+    }
+
+    fn words(&self) -> u8 {
+        self.family.words()
+    }
+
+    /// Where a group's number is, after a lookup.
+    fn group(&self) -> Reg {
+        Reg(self.words() + 2)
+    }
+
+    /// The register after the group's number.
+    fn next(&self) -> Reg {
+        Reg(self.words() + 3)
+    }
+
+    /// `words` addresses after [`Self::next`].
+    fn after_next(&self, addresses: u8) -> Reg {
+        Reg(self.next().0 + addresses * self.words())
+    }
+
+    fn saddr(&self, to: Reg) -> Expr {
+        Expr::Payload { field: Field::Saddr(self.family), to }
+    }
+
+    fn daddr(&self, to: Reg) -> Expr {
+        Expr::Payload { field: Field::Daddr(self.family), to }
+    }
+
+    /// Finds the group that the packet is sent to.
+    fn find(&self, map: &str) -> Vec<Expr> {
+        vec![
+            self.daddr(Reg(0)),
+            Expr::Meta { key: MetaKey::L4Proto, to: Reg(self.words()) },
+            Expr::Payload { field: Field::Dport, to: Reg(self.words() + 1) },
+            lookup(map, Reg(0), Some(self.group())),
+        ]
+    }
+
+    /// Loads what the packet's connection was first sent to.
+    fn original(&self) -> Vec<Expr> {
+        vec![
+            Expr::Ct { key: CtKey::OriginalDaddr(self.family), to: Reg(0) },
+            Expr::Meta { key: MetaKey::L4Proto, to: Reg(self.words()) },
+            Expr::Ct { key: CtKey::OriginalDport, to: Reg(self.words() + 1) },
+        ]
+    }
+
+    /// Finds the group that the packet's connection was first sent to.
+    fn find_original(&self, map: &str) -> Vec<Expr> {
+        let mut exprs = self.original();
+        exprs.push(lookup(map, Reg(0), Some(self.group())));
+        exprs
+    }
+
+    /// Goes on when the packet is from outside of the cluster's pod network.
+    fn from_outside(&self) -> Vec<Expr> {
+        vec![self.saddr(Reg(0)), not_in(self.name("cluster"), Reg(0))]
+    }
+
+    fn address_sets(&self, batch: &mut Batch, facts: &NodeFacts) {
+        let never = NEVER_MASQUERADED.iter().filter_map(|net| net.parse().ok());
+        let direct = facts.cluster_cidrs.iter().chain(&facts.non_masquerade_cidrs).copied().chain(never).collect();
+        self.address_set(batch, "cluster", facts.cluster_cidrs.clone());
+        self.address_set(batch, "pods", facts.pod_cidrs.clone());
+        self.address_set(batch, "direct", direct);
+    }
+
+    fn address_set(&self, batch: &mut Batch, name: &str, mut nets: Vec<IpNet>) {
+        nets.retain(|net| Family::of(&net.addr()) == self.family);
+        let set = Arc::new(Set::new(self.name(name), vec![self.family.address()]).interval());
+        batch.ops.push(Op::AddSet(set.clone()));
+        // Ranges of one set must not overlap.
+        let elements: Vec<_> = IpNet::aggregate(&nets).into_iter().map(Element::net).collect();
+        if !elements.is_empty() {
+            batch.ops.push(Op::AddElements(set, elements));
+        }
+    }
+
+    /// The chains that pick an endpoint of the group found in `map`, and the map from kind to chain.
+    fn pick_chains(&self, batch: &mut Batch, map: &str) {
+        let kinds = Arc::new(Set::vmap(format!("kinds-{map}"), vec![Type::Number]));
+        let mut elements = vec![
+            kind_element(KIND_REJECT, Verdict::Goto("reject".into())),
+            kind_element(KIND_DROP, Verdict::Drop),
+        ];
+        for class in 0..=MAX_CLASS {
+            let slots = 1u32 << class;
+            let chain = format!("pick-{map}-{slots}");
+            batch.chain(chain.clone());
+            // One or two endpoints fill their slots, so that every draw hits.
+            let (draws, last) = if class < 2 { (0, slots) } else { (DRAWS, slots / 2) };
+            for modulus in std::iter::repeat_n(slots, draws).chain([last]) {
+                batch.rule(chain.clone(), self.pick(map, modulus));
+            }
+            elements.push(kind_element(KIND_PICK + class, Verdict::Goto(chain.into())));
+        }
+        batch.ops.push(Op::AddSet(kinds.clone()));
+        batch.ops.push(Op::AddElements(kinds, elements));
+    }
+
+    fn pick(&self, map: &str, modulus: u32) -> Vec<Expr> {
+        let mut exprs = self.find(map);
+        exprs.push(Expr::Random { modulus, to: self.next() });
+        exprs.push(lookup(&self.name("endpoints"), self.group(), Some(self.next())));
+        exprs.push(self.dnat());
+        exprs
+    }
+
+    /// To the endpoint that was found after the group.
+    fn dnat(&self) -> Expr {
+        Expr::Dnat { family: self.family, address: self.next(), port: self.after_next(1) }
+    }
+
+    fn lookup_chains(&self, batch: &mut Batch) {
+        let services = self.services.clone();
+        batch.chain(services.clone());
+        batch.rule(services.clone(), self.remembered(&self.services));
+        batch.rule(services.clone(), self.dispatch(&self.services));
+        // Any other port of a cluster IP: say no, or the packet would leave by the default route.
+        batch.rule(services.clone(), vec![
+            self.daddr(Reg(0)),
+            lookup(&self.name("cluster-ips"), Reg(0), None),
+            Expr::Verdict(Verdict::Goto("reject".into())),
+        ]);
+        let outside = self.name("outside");
+        batch.chain(outside.clone());
+        let goto_services = Expr::Verdict(Verdict::Goto(services.into()));
+        batch.rule(outside.clone(), vec![
+            self.saddr(Reg(0)),
+            lookup(&self.name("cluster"), Reg(0), None),
+            goto_services.clone(),
+        ]);
+        batch.rule(outside.clone(), self.remembered(&self.external));
+        batch.rule(outside.clone(), self.dispatch(&self.external));
+        batch.rule(outside, vec![goto_services]);
+    }
+
+    /// To the endpoint that the client had before, if the group still has it.
+    fn remembered(&self, map: &str) -> Vec<Expr> {
+        let mut exprs = self.find(map);
+        exprs.push(self.saddr(self.next()));
+        exprs.push(lookup(&self.name("clients"), self.group(), Some(self.next())));
+        exprs.push(lookup(&self.name("sticky"), self.group(), None));
+        exprs.push(self.dnat());
+        exprs
+    }
+
+    fn dispatch(&self, map: &str) -> Vec<Expr> {
+        let mut exprs = self.find(map);
+        exprs.push(Expr::VerdictMap { map: format!("kinds-{map}").into(), from: self.next() });
+        exprs
+    }
+
+    fn masquerade_chains(&self, batch: &mut Batch, facts: &NodeFacts) {
+        let of_service = self.name("masquerade-service");
+        batch.chain(of_service.clone());
+        // A pod that reaches itself: the answer must come back through here.
+        batch.rule(of_service.clone(), vec![
+            self.saddr(Reg(0)),
+            self.daddr(Reg(self.words())),
+            lookup(&self.name("hairpin"), Reg(0), None),
+            Expr::Masquerade,
+        ]);
+        // externalTrafficPolicy Local keeps the client's address.
+        let mut keep = self.from_outside();
+        keep.push(Expr::SourceType { to: Reg(0) });
+        keep.push(Expr::Cmp { from: Reg(0), not: true, data: RTN_LOCAL.to_ne_bytes().to_vec() });
+        keep.extend(self.find_original(&self.external));
+        keep.push(Expr::Verdict(Verdict::Return));
+        batch.rule(of_service.clone(), keep);
+        let mut always = self.original();
+        always.push(lookup(&self.name("masqueraded"), Reg(0), None));
+        always.push(Expr::Masquerade);
+        batch.rule(of_service.clone(), always);
+        if facts.cluster_cidrs.iter().any(|net| Family::of(&net.addr()) == self.family) {
+            let mut outside = self.find_original(&self.services);
+            outside.extend(self.from_outside());
+            outside.push(Expr::Masquerade);
+            batch.rule(of_service.clone(), outside);
+        }
+        let masquerade = self.name("masquerade");
+        batch.chain(masquerade.clone());
+        let mut translated = has_bit(CtKey::Status, CT_STATUS_DNAT);
+        translated.push(Expr::Verdict(Verdict::Jump(of_service.into())));
+        batch.rule(masquerade.clone(), translated);
+        batch.rule(masquerade, vec![
+            self.saddr(Reg(0)),
+            lookup(&self.name("pods"), Reg(0), None),
+            self.daddr(Reg(0)),
+            not_in(self.name("direct"), Reg(0)),
+            Expr::Masquerade,
+        ]);
+    }
+
+    /// Finds how long a new connection's client is to be remembered, and goes there.
+    fn learn_chain(&self, batch: &mut Batch) {
+        let timeouts = self.name("affinity-timeouts");
+        batch.ops.push(Op::AddSet(self.timeouts()));
+        let chain = self.name("learn");
+        batch.chain(chain.clone());
+        let remember = [
+            lookup("affinity", self.group(), Some(self.next())),
+            Expr::VerdictMap { map: timeouts.into(), from: self.next() },
+        ];
+        let mut external = self.from_outside();
+        external.extend(self.find_original(&self.external));
+        external.extend(remember.clone());
+        batch.rule(chain.clone(), external);
+        let mut services = self.find_original(&self.services);
+        services.extend(remember);
+        batch.rule(chain, services);
+    }
+
+    fn timeouts(&self) -> Arc<Set> {
+        Arc::new(Set::vmap(self.name("affinity-timeouts"), vec![Type::Number]))
+    }
+
+    fn learn_for(&self, batch: &mut Batch, seconds: u32) {
+        let chain = format!("{}-{seconds}", self.name("learn"));
+        batch.chain(chain.clone());
+        let clients = self.name("clients");
+        // Which of the two maps sent the packet here need not be known: what is learnt for the other one's group is
+        // never looked up, since a client is always inside or always outside.
+        for map in [&self.services, &self.external] {
+            let mut load = self.find_original(map);
+            load.push(self.saddr(self.next()));
+            let mut forget = load.clone();
+            forget.push(Expr::Forget { map: clients.clone().into(), key: self.group() });
+            batch.rule(chain.clone(), forget);
+            load.push(self.daddr(self.after_next(1)));
+            load.push(Expr::Payload { field: Field::Dport, to: self.after_next(2) });
+            load.push(Expr::Learn {
+                map: clients.clone().into(),
+                key: self.group(),
+                value: self.after_next(1),
+                timeout: Duration::from_secs(u64::from(seconds)),
+            });
+            batch.rule(chain.clone(), load);
+        }
+        batch.ops.push(Op::AddElements(self.timeouts(), vec![kind_element(seconds, Verdict::Goto(chain.into()))]));
+    }
+}
+
+fn kind_element(kind: u32, verdict: Verdict) -> Element {
+    Element::verdict(kind.to_ne_bytes().to_vec(), verdict)
+}
+
+fn lookup(set: &str, from: Reg, to: Option<Reg>) -> Expr {
+    Expr::Lookup { set: set.to_owned().into(), from, to, not: false }
+}
+
+fn not_in(set: String, from: Reg) -> Expr {
+    Expr::Lookup { set: set.into(), from, to: None, not: true }
+}

@@ -1,0 +1,360 @@
+//! The model of the table: what is wanted, what the kernel has, and the transaction that leads from one to the other.
+
+use std::collections::btree_map::Entry as MapEntry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netns::nft::{Batch, Datum, Element, Family, Name, Op, Set};
+
+use crate::compile::{Compiled, Target, compile};
+use crate::ruleset;
+use crate::sets::{self, Address, SetId, Sets};
+use crate::types::{EndpointSlice, NodeFacts, ObjectName, Protocol, Service};
+
+/// Services, EndpointSlices and node facts, and what of them is in the kernel.
+#[derive(Debug)]
+pub struct Table {
+    name: Name,
+    sets: Sets,
+    facts: NodeFacts,
+    services: BTreeMap<ObjectName, Entry>,
+    /// Which Service a slice is of.
+    slices: HashMap<ObjectName, ObjectName>,
+    /// Services that may not be in the kernel as they are wanted.
+    dirty: BTreeSet<ObjectName>,
+    claims: Claims,
+    /// How many Services have a local endpoint.
+    local_endpoints: HashMap<IpAddr, u32>,
+    /// The affinity timeouts that the kernel has chains for.
+    timeouts: BTreeSet<u32>,
+    /// Those of the Services that are being flushed.
+    wanted_timeouts: BTreeSet<u32>,
+    service_count: usize,
+    /// Counted once for each Service port.
+    endpoints: usize,
+    next_id: u32,
+    /// Whether the kernel has the table as this model says. Not so at the start and after a failed commit.
+    adopted: bool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    service: Option<Service>,
+    slices: BTreeMap<Arc<str>, EndpointSlice>,
+    compiled: Compiled,
+}
+
+/// Which Service has an address, and which ones would like to have it: the first one wins.
+#[derive(Debug, Default)]
+struct Claims {
+    owners: HashMap<Address, ObjectName>,
+    waiting: BTreeMap<Address, BTreeSet<ObjectName>>,
+}
+
+/// A transaction and what is to be done after it.
+#[derive(Debug)]
+pub struct Flush {
+    /// The transaction.
+    pub batch: Batch,
+    /// Whether it replaces the whole table.
+    pub full: bool,
+    /// UDP addresses whose endpoints changed, with those that they have now: connections to others are stale.
+    pub udp: BTreeMap<Target, BTreeSet<Target>>,
+}
+
+/// What an element was before the flush and is after it.
+#[derive(Debug, Default)]
+struct Change {
+    before: Option<Option<Datum>>,
+    after: Option<Option<Datum>>,
+}
+
+type Changes = BTreeMap<(SetId, Vec<u8>), Change>;
+
+impl Table {
+    /// An empty model of the table `name`.
+    pub fn new(name: Name) -> Self {
+        Self {
+            name,
+            sets: Sets::new(),
+            facts: NodeFacts::default(),
+            services: BTreeMap::new(),
+            slices: HashMap::new(),
+            dirty: BTreeSet::new(),
+            claims: Claims::default(),
+            local_endpoints: HashMap::new(),
+            timeouts: BTreeSet::new(),
+            wanted_timeouts: BTreeSet::new(),
+            service_count: 0,
+            endpoints: 0,
+            next_id: 1,
+            adopted: false,
+        }
+    }
+
+    /// Sets the facts of the node. A change rewrites the whole table with the next flush.
+    pub fn set_facts(&mut self, facts: NodeFacts) {
+        if self.facts != facts {
+            self.facts = facts;
+            self.adopted = false;
+        }
+    }
+
+    /// Adds or changes a Service.
+    pub fn upsert_service(&mut self, name: ObjectName, service: Service) {
+        let entry = self.services.entry(name.clone()).or_default();
+        if entry.service.as_ref() != Some(&service) {
+            let before = entry.service.replace(service);
+            self.service_count += usize::from(before.is_none());
+            self.dirty.insert(name);
+        }
+    }
+
+    /// Removes a Service; one that is not there is no error.
+    pub fn remove_service(&mut self, name: &ObjectName) {
+        if let Some(entry) = self.services.get_mut(name)
+            && entry.service.take().is_some()
+        {
+            self.service_count -= 1;
+            self.dirty.insert(name.clone());
+        }
+    }
+
+    /// Adds or changes an EndpointSlice of `service`.
+    pub fn upsert_slice(&mut self, name: ObjectName, service: ObjectName, slice: EndpointSlice) {
+        if self.slices.get(&name).is_some_and(|owner| *owner != service) {
+            self.remove_slice(&name);
+        }
+        let entry = self.services.entry(service.clone()).or_default();
+        match entry.slices.entry(name.name.clone()) {
+            MapEntry::Occupied(is) if *is.get() == slice => return,
+            MapEntry::Occupied(mut is) => drop(is.insert(slice)),
+            MapEntry::Vacant(place) => drop(place.insert(slice)),
+        }
+        self.slices.insert(name, service.clone());
+        self.dirty.insert(service);
+    }
+
+    /// Removes an EndpointSlice; one that is not there is no error.
+    pub fn remove_slice(&mut self, name: &ObjectName) {
+        let Some(service) = self.slices.remove(name) else { return };
+        if let Some(entry) = self.services.get_mut(&service) {
+            entry.slices.remove(&name.name);
+            self.dirty.insert(service);
+        }
+    }
+
+    /// The names of all Services.
+    pub fn service_names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.services.iter().filter(|(_, entry)| entry.service.is_some()).map(|(name, _)| name)
+    }
+
+    /// The names of all EndpointSlices.
+    pub fn slice_names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.slices.keys()
+    }
+
+    /// How many Services there are, and how many endpoints as of the last flush, counted once for each Service port.
+    pub fn count(&self) -> (usize, usize) {
+        (self.service_count, self.endpoints)
+    }
+
+    /// Whether the kernel has what is wanted, as far as is known.
+    pub fn is_clean(&self) -> bool {
+        self.adopted && self.dirty.is_empty()
+    }
+
+    /// Says that the last flush could not be committed: the next one replaces the whole table.
+    pub fn failed(&mut self) {
+        self.adopted = false;
+    }
+
+    /// The transaction that makes the kernel have what is wanted. Call [`Self::failed`] if it is not committed.
+    pub fn flush(&mut self) -> Flush {
+        let full = !self.adopted;
+        let mut udp = BTreeMap::new();
+        let mut changes = Changes::new();
+        if full {
+            self.dirty.extend(self.services.keys().cloned());
+        }
+        while let Some(name) = self.dirty.pop_first() {
+            self.recompile(&name, &mut changes, &mut udp);
+        }
+        let batch = if full { self.full_batch() } else { self.partial_batch(changes) };
+        self.adopted = true;
+        Flush { batch, full, udp }
+    }
+
+    /// Compiles one Service anew and notes what changes.
+    fn recompile(&mut self, name: &ObjectName, changes: &mut Changes, udp: &mut BTreeMap<Target, BTreeSet<Target>>) {
+        let Some(entry) = self.services.get_mut(name) else { return };
+        let previous = std::mem::take(&mut entry.compiled);
+        let mut compiled = match &entry.service {
+            None => Compiled::default(),
+            Some(service) => compile(service, entry.slices.values(), &self.facts, &previous, &mut self.next_id),
+        };
+        let freed = self.claims.settle(name, &previous, &mut compiled);
+        self.dirty.extend(freed);
+        note_elements(changes, &previous, &compiled);
+        self.note_local(changes, &previous.local_endpoints, &compiled.local_endpoints);
+        note_udp(udp, &previous, &compiled);
+        self.endpoints = self.endpoints + compiled.endpoint_count() - previous.endpoint_count();
+        self.wanted_timeouts.extend(compiled.groups.iter().filter_map(|group| group.affinity));
+        if let MapEntry::Occupied(mut entry) = self.services.entry(name.clone()) {
+            entry.get_mut().compiled = compiled;
+            if entry.get().service.is_none() && entry.get().slices.is_empty() {
+                entry.remove();
+            }
+        }
+    }
+
+    /// Endpoints of this node may belong to several Services; their element goes with the last one.
+    fn note_local(&mut self, changes: &mut Changes, before: &BTreeSet<IpAddr>, after: &BTreeSet<IpAddr>) {
+        for ip in before.difference(after) {
+            if let Some(users) = self.local_endpoints.get_mut(ip) {
+                *users -= 1;
+                if *users == 0 {
+                    self.local_endpoints.remove(ip);
+                    note(changes, SetId::Hairpin(Family::of(ip)), sets::hairpin(*ip), false);
+                }
+            }
+        }
+        for ip in after.difference(before) {
+            let users = self.local_endpoints.entry(*ip).or_default();
+            *users += 1;
+            if *users == 1 {
+                note(changes, SetId::Hairpin(Family::of(ip)), sets::hairpin(*ip), true);
+            }
+        }
+    }
+
+    fn full_batch(&mut self) -> Batch {
+        let mut batch = Batch::replacing(self.name.clone());
+        ruleset::skeleton(&mut batch, &self.sets, &self.facts);
+        self.timeouts.clear();
+        self.add_timeouts(&mut batch);
+        let mut by_set: BTreeMap<SetId, Vec<Element>> = BTreeMap::new();
+        for (set, element) in self.services.values().flat_map(|entry| entry.compiled.elements()) {
+            by_set.entry(set).or_default().push(element);
+        }
+        for ip in self.local_endpoints.keys() {
+            by_set.entry(SetId::Hairpin(Family::of(ip))).or_default().push(sets::hairpin(*ip));
+        }
+        for (set, mut elements) in by_set {
+            elements.sort_unstable();
+            batch.ops.push(Op::AddElements(self.sets.get(set).clone(), elements));
+        }
+        batch
+    }
+
+    fn partial_batch(&mut self, changes: Changes) -> Batch {
+        let mut batch = Batch::new(self.name.clone());
+        self.add_timeouts(&mut batch);
+        let (mut gone, mut new): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
+        for ((set, key), change) in changes {
+            if change.before == change.after {
+                continue;
+            }
+            if change.before.is_some() {
+                gone.entry(set).or_default().push(Element::new(key.clone()));
+            }
+            if let Some(data) = change.after {
+                new.entry(set).or_default().push(Element { data, ..Element::new(key) });
+            }
+        }
+        // A changed element is deleted and added: the kernel shows no packet the state between.
+        let set = |id: SetId| -> Arc<Set> { self.sets.get(id).clone() };
+        batch.ops.extend(gone.into_iter().map(|(id, elements)| Op::DeleteElements(set(id), elements)));
+        batch.ops.extend(new.into_iter().map(|(id, elements)| Op::AddElements(set(id), elements)));
+        batch
+    }
+
+    /// Adds the chains of timeouts that no Service had before. They stay until the table is replaced.
+    fn add_timeouts(&mut self, batch: &mut Batch) {
+        for seconds in std::mem::take(&mut self.wanted_timeouts) {
+            if self.timeouts.insert(seconds) {
+                ruleset::learn_chains(batch, seconds);
+            }
+        }
+    }
+}
+
+impl Claims {
+    /// Gives `name` the addresses of `compiled` that are free, takes the others out of it, and frees those of `previous`
+    /// that it no longer wants. Returns the Services that wait for one of these.
+    fn settle(&mut self, name: &ObjectName, previous: &Compiled, compiled: &mut Compiled) -> BTreeSet<ObjectName> {
+        compiled.frontends.retain(|frontend| {
+            let owner = self.owners.entry(frontend.address).or_insert_with(|| name.clone());
+            if owner == name {
+                return true;
+            }
+            tracing::warn!(service = %name, %owner, address = ?frontend.address, "address belongs to another Service");
+            self.waiting.entry(frontend.address).or_default().insert(name.clone());
+            false
+        });
+        let kept: BTreeSet<Address> = compiled.frontends.iter().map(|frontend| frontend.address).collect();
+        let mut freed = BTreeSet::new();
+        for address in previous.frontends.iter().map(|frontend| frontend.address) {
+            if !kept.contains(&address) && self.owners.get(&address) == Some(name) {
+                self.owners.remove(&address);
+                freed.extend(self.waiting.remove(&address).unwrap_or_default());
+            }
+        }
+        freed
+    }
+}
+
+fn note(changes: &mut Changes, set: SetId, element: Element, added: bool) {
+    let change = changes.entry((set, element.key)).or_default();
+    if added {
+        change.after = Some(element.data);
+    } else {
+        // The first removal tells what the kernel has, unless this flush had added it.
+        if change.before.is_none() && change.after.is_none() {
+            change.before = Some(element.data);
+        }
+        change.after = None;
+    }
+}
+
+fn note_elements(changes: &mut Changes, previous: &Compiled, compiled: &Compiled) {
+    let before: BTreeSet<(SetId, Element)> = previous.elements().into_iter().collect();
+    let after: BTreeSet<(SetId, Element)> = compiled.elements().into_iter().collect();
+    for (set, element) in before.difference(&after) {
+        note(changes, *set, element.clone(), false);
+    }
+    for (set, element) in after.difference(&before) {
+        note(changes, *set, element.clone(), true);
+    }
+}
+
+/// The UDP addresses of one Service, with the endpoints of each.
+fn udp_endpoints(compiled: &Compiled) -> BTreeMap<Target, BTreeSet<Target>> {
+    let mut addresses: BTreeMap<Target, BTreeSet<Target>> = BTreeMap::new();
+    for frontend in compiled.frontends.iter().filter(|frontend| frontend.address.protocol == Protocol::Udp) {
+        let slots = compiled.groups.get(frontend.group).map_or(&[][..], |group| {
+            group.slots(Family::of(&frontend.address.ip))
+        });
+        addresses.entry((frontend.address.ip, frontend.address.port)).or_default().extend(slots);
+    }
+    addresses
+}
+
+/// Notes the UDP addresses that lost an endpoint or got their first one. Before that, packets went astray, and the kernel
+/// remembers where to.
+fn note_udp(udp: &mut BTreeMap<Target, BTreeSet<Target>>, previous: &Compiled, compiled: &Compiled) {
+    let before = udp_endpoints(previous);
+    let after = udp_endpoints(compiled);
+    for (address, endpoints) in &after {
+        let had = before.get(address);
+        let lost = had.is_some_and(|had| !had.is_subset(endpoints));
+        let first = !endpoints.is_empty() && had.is_none_or(BTreeSet::is_empty);
+        if lost || first {
+            udp.insert(*address, endpoints.clone());
+        }
+    }
+    for address in before.keys().filter(|address| !after.contains_key(address)) {
+        udp.entry(*address).or_default().clear();
+    }
+}
