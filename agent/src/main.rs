@@ -1,1 +1,96 @@
-fn main() {}
+//! `agent join`, `agent run`, `agent leave`, `agent version`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agent::join::JoinError;
+use agent::join::options::JoinOptions;
+use agent::{join, leave, run};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Keelson's node agent: everything a worker machine needs beside containerd.
+#[derive(Parser)]
+#[command(name = "agent", version = agent::node::facts::KUBELET_VERSION)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this machine a node of a cluster
+    Join(Box<JoinOptions>),
+    /// Run the node (what agent.service runs)
+    Run {
+        /// Folder of configuration and keys
+        #[arg(long, default_value = "/etc/keelson")]
+        config_dir: PathBuf,
+    },
+    /// Undo what join and run made on this machine
+    Leave {
+        /// Folder of configuration and keys
+        #[arg(long, default_value = "/etc/keelson")]
+        config_dir: PathBuf,
+    },
+    /// Print the version
+    Version,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        anyhow::bail!("a tls provider is already installed");
+    }
+    // Two workers: the work is waiting, and each thread costs memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    match command {
+        Command::Join(options) => runtime.block_on(join_and_run(&options)),
+        Command::Run { config_dir } => runtime.block_on(run::run(&config_dir)),
+        Command::Leave { config_dir } => runtime.block_on(leave::leave(&config_dir)),
+        Command::Version => {
+            println!("{}", agent::node::facts::KUBELET_VERSION);
+            Ok(())
+        }
+    }
+}
+
+async fn join_and_run(options: &JoinOptions) -> anyhow::Result<()> {
+    let joined = join::join(options).await?;
+    if systemd::is_running() && !options.foreground {
+        let executable = std::env::current_exe().context("cannot tell where this program lies")?;
+        return Ok(joined.start_service(&executable).await?);
+    }
+    let watching = tokio::spawn(async move {
+        match joined.wait_ready().await {
+            // It goes on trying in the foreground; the reason is worth reading, not worth ending for.
+            Err(error @ JoinError::NotReady { .. }) => eprintln!("agent: {error}"),
+            Err(error) => eprintln!("agent: cannot tell whether the node is Ready: {error}"),
+            Ok(()) => {}
+        }
+    });
+    let ended = run::run(&options.config_dir).await;
+    watching.abort();
+    ended
+}

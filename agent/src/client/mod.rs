@@ -1,0 +1,159 @@
+//! The API client: `kube::Client` over a connection of our own, so that credentials can be renewed while it runs.
+//!
+//! kube's bundled connector reads a certificate once. Ours keeps the current hyper client behind a lock: a renewal
+//! replaces it, later requests use the new certificate, and watches that are still open end on their own within minutes,
+//! long before the old certificate expires.
+
+pub mod backoff;
+mod connector;
+pub mod tls;
+pub mod watch;
+
+use std::sync::{Arc, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::Body;
+use rustls::ClientConfig;
+
+pub use connector::{ConnectError, Server};
+use connector::Connector;
+
+/// As client-go: an idle HTTP/2 connection is probed after 30 s and given up 15 s later.
+const PING_AFTER: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+const IDLE: Duration = Duration::from_secs(90);
+
+type Http = HyperClient<Connector, Body>;
+
+/// Who a client is at first: later renewals go through [`Renewal`].
+#[derive(Debug)]
+pub enum Credentials {
+    /// A bootstrap token.
+    Token(String),
+    /// The certificate in the TLS configuration.
+    Certificate,
+}
+
+/// Replaces the TLS configuration of a running client.
+#[derive(Clone)]
+pub struct Renewal {
+    server: Server,
+    current: Arc<RwLock<Http>>,
+}
+
+impl Renewal {
+    /// Requests from now on use `config`.
+    pub fn replace(&self, config: Arc<ClientConfig>) {
+        let http = build(&self.server, config);
+        match self.current.write() {
+            Ok(mut current) => *current = http,
+            Err(poisoned) => *poisoned.into_inner() = http,
+        }
+    }
+}
+
+/// A client of `server` that trusts and presents what `config` says.
+///
+/// # Errors
+/// A token that cannot be an HTTP header.
+pub fn new(
+    server: &Server,
+    config: Arc<ClientConfig>,
+    credentials: &Credentials,
+) -> Result<(kube::Client, Renewal), header::InvalidHeaderValue> {
+    let authorization = match credentials {
+        Credentials::Token(token) => {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
+            value.set_sensitive(true);
+            Some(value)
+        }
+        Credentials::Certificate => None,
+    };
+    let current = Arc::new(RwLock::new(build(server, config)));
+    let service =
+        Service { current: Arc::clone(&current), authority: server.authority(), authorization };
+    let client = kube::Client::new(service, "default");
+    Ok((client, Renewal { server: server.clone(), current }))
+}
+
+fn build(server: &Server, config: Arc<ClientConfig>) -> Http {
+    HyperClient::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(4)
+        .http2_keep_alive_interval(PING_AFTER)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_initial_stream_window_size(256 * 1024)
+        .http2_initial_connection_window_size(1024 * 1024)
+        .build(Connector::new(server.clone(), config))
+}
+
+/// Sends requests of kube, which have a path only, to the one server.
+#[derive(Clone)]
+struct Service {
+    current: Arc<RwLock<Http>>,
+    authority: Authority,
+    authorization: Option<HeaderValue>,
+}
+
+impl Service {
+    fn absolute(&self, request: &mut Request<Body>) -> Result<(), http::Error> {
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::builder()
+            .scheme(Scheme::HTTPS)
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()?;
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("keelson-agent/", env!("CARGO_PKG_VERSION"))));
+        if let Some(value) = &self.authorization {
+            headers.insert(header::AUTHORIZATION, value.clone());
+        }
+        Ok(())
+    }
+}
+
+impl tower::Service<Request<Body>> for Service {
+    type Response = Response<Incoming>;
+    type Error = tower::BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let prepared = self.absolute(&mut request);
+        let http = match self.current.read() {
+            Ok(current) => current.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        };
+        Box::pin(async move {
+            prepared?;
+            Ok(http.request(request).await?)
+        })
+    }
+}
+
+/// The `Status.code` of an error that the API server answered with.
+#[must_use]
+pub fn api_code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// Whether an error is the API server's `NotFound`.
+#[must_use]
+pub fn is_not_found(error: &kube::Error) -> bool {
+    api_code(error) == Some(404)
+}

@@ -1,0 +1,96 @@
+//! Which fields `KubeletConfiguration` has (kubelet.config.k8s.io/v1beta1, Kubernetes 1.36), and which of them Keelson
+//! obeys. A user's file is never refused for a field that upstream knows; a field that has no effect here is named.
+
+use serde_json::Value;
+
+/// Fields that Keelson obeys, or whose effect it has in any case.
+const OBEYED: &[&str] = &[
+    "address", "allowedUnsafeSysctls", "apiVersion", "authentication", "authorization", "cgroupDriver", "cgroupRoot",
+    "cgroupsPerQOS", "clusterDNS", "clusterDomain", "configMapAndSecretChangeDetectionStrategy", "containerLogMaxFiles",
+    "containerLogMaxSize", "containerRuntimeEndpoint", "contentType", "cpuCFSQuota", "cpuCFSQuotaPeriod",
+    "crashLoopBackOff", "enableControllerAttachDetach", "enableDebuggingHandlers", "enableServer",
+    "enforceNodeAllocatable", "eventBurst", "eventRecordQPS", "evictionHard", "failCgroupV1", "failSwapOn",
+    "healthzBindAddress", "healthzPort", "imageServiceEndpoint", "kind", "kubeReserved", "logging", "maxPods",
+    "maxParallelImagePulls", "memorySwap", "nodeLeaseDurationSeconds", "nodeStatusMaxImages",
+    "nodeStatusReportFrequency", "nodeStatusUpdateFrequency", "podCIDR", "podLogsDir", "podPidsLimit", "podsPerCore",
+    "port", "providerID", "registerNode", "registerWithTaints", "resolvConf", "rotateCertificates",
+    "runtimeRequestTimeout", "seccompDefault", "serializeImagePulls", "serverTLSBootstrap", "staticPodPath",
+    "streamingConnectionIdleTimeout", "syncFrequency", "systemReserved", "tlsCertFile", "tlsPrivateKeyFile",
+];
+
+/// Fields that upstream has and that have no effect here.
+const KNOWN: &[&str] = &[
+    "containerLogMaxWorkers", "containerLogMonitorInterval", "cpuManagerPolicy", "cpuManagerPolicyOptions",
+    "cpuManagerReconcilePeriod", "enableContentionProfiling", "enableDebugFlagsHandler", "enableProfilingHandler",
+    "enableSystemLogHandler", "enableSystemLogQuery", "evictionMaxPodGracePeriod", "evictionMinimumReclaim",
+    "evictionPressureTransitionPeriod", "evictionSoft", "evictionSoftGracePeriod", "featureGates",
+    "fileCheckFrequency", "hairpinMode", "httpCheckFrequency", "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent", "imageMaximumGCAge", "imageMinimumGCAge", "imagePullCredentialsVerificationPolicy",
+    "iptablesDropBit", "iptablesMasqueradeBit", "kernelMemcgNotification", "kubeAPIBurst", "kubeAPIQPS",
+    "kubeReservedCgroup", "kubeletCgroups", "localStorageCapacityIsolation", "makeIPTablesUtilChains",
+    "maxOpenFiles", "memoryManagerPolicy", "memoryThrottlingFactor", "mergeDefaultEvictionSettings", "oomScoreAdj",
+    "preloadedImagesVerificationAllowlist", "protectKernelDefaults", "qosReserved", "readOnlyPort", "registryBurst",
+    "registryPullQPS", "reservedMemory", "reservedSystemCPUs", "runOnce", "showHiddenMetricsForVersion",
+    "shutdownGracePeriod", "shutdownGracePeriodByPodPriority", "shutdownGracePeriodCriticalPods",
+    "singleProcessOOMKill", "staticPodURL", "staticPodURLHeader", "systemCgroups", "systemReservedCgroup",
+    "tlsCipherSuites", "tlsCurvePreferences", "tlsMinVersion", "topologyManagerPolicy",
+    "topologyManagerPolicyOptions", "topologyManagerScope", "tracing", "userNamespaces", "volumePluginDir",
+    "volumeStatsAggPeriod",
+];
+
+/// Values that some installers write and that ask for exactly what happens anyway: not worth a warning.
+fn is_moot(field: &str, value: &Value) -> bool {
+    let text = |expected: &str| value.as_str() == Some(expected);
+    match field {
+        _ if value.is_null() || text("0s") || text("") => true,
+        "cpuManagerPolicy" | "topologyManagerPolicy" => text("none"),
+        "memoryManagerPolicy" => text("None"),
+        "readOnlyPort" => value.as_u64() == Some(0),
+        "protectKernelDefaults" | "enableContentionProfiling" | "runOnce" => value.as_bool() == Some(false),
+        _ => value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty),
+    }
+}
+
+/// The warnings that a configuration deserves, one a field, in the file's order.
+#[must_use]
+pub fn warnings(document: &Value) -> Vec<String> {
+    let Some(fields) = document.as_object() else { return Vec::new() };
+    fields
+        .iter()
+        .filter_map(|(field, value)| {
+            let name = field.as_str();
+            if OBEYED.contains(&name) {
+                None
+            } else if KNOWN.contains(&name) {
+                (!is_moot(name, value)).then(|| format!("field {name:?} of KubeletConfiguration has no effect here"))
+            } else {
+                Some(format!("unknown field {name:?} in KubeletConfiguration"))
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_are_sorted_apart_and_disjoint() {
+        assert!(OBEYED.iter().all(|f| !KNOWN.contains(f)));
+        assert!(KNOWN.windows(2).all(|w| w[0] < w[1]), "KNOWN is kept sorted");
+    }
+
+    #[test]
+    fn names_unknown_and_ineffective_fields_only() {
+        let document = json!({"maxPods": 5, "maxPodz": 5, "tracing": {"endpoint": "x"}, "cpuManagerPolicy": "none",
+            "volumeStatsAggPeriod": "0s"});
+        assert_eq!(
+            warnings(&document),
+            [
+                "unknown field \"maxPodz\" in KubeletConfiguration",
+                "field \"tracing\" of KubeletConfiguration has no effect here",
+            ]
+        );
+    }
+}

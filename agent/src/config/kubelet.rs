@@ -1,0 +1,315 @@
+//! The part of `KubeletConfiguration` (kubelet.config.k8s.io/v1beta1) that Keelson obeys, with upstream's defaults
+//! (pkg/kubelet/apis/config/v1beta1/defaults.go).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Taint;
+use serde::{Deserialize, Serialize};
+
+use super::duration::GoDuration;
+
+/// `KubeletConfiguration`, the obeyed fields. Absent fields hold upstream's default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KubeletConfiguration {
+    /// Always `kubelet.config.k8s.io/v1beta1`.
+    pub api_version: String,
+    /// Always `KubeletConfiguration`.
+    pub kind: String,
+    /// Folder of static pod manifests; empty for none.
+    pub static_pod_path: String,
+    /// Root folder of container logs.
+    pub pod_logs_dir: String,
+    /// How often a pod is looked at again although nothing happened.
+    pub sync_frequency: GoDuration,
+    /// Address the HTTPS server binds to.
+    pub address: String,
+    /// Port of the HTTPS server.
+    pub port: u16,
+    /// Whether that server runs at all.
+    pub enable_server: bool,
+    /// Whether exec, attach, logs and port-forward are served.
+    pub enable_debugging_handlers: bool,
+    /// A serving certificate of the administrator's; empty to ask the cluster for one.
+    pub tls_cert_file: String,
+    /// Its key.
+    pub tls_private_key_file: String,
+    /// Whether the client certificate is renewed by CSR.
+    pub rotate_certificates: bool,
+    /// Whether the serving certificate is asked for by CSR.
+    #[serde(rename = "serverTLSBootstrap")]
+    pub server_tls_bootstrap: bool,
+    /// Who may talk to the HTTPS server.
+    pub authentication: Authentication,
+    /// What they may do there.
+    pub authorization: Authorization,
+    /// Events a second; 0 for no limit.
+    #[serde(rename = "eventRecordQPS")]
+    pub event_record_qps: i32,
+    /// Burst of events.
+    pub event_burst: i32,
+    /// Port of the plain healthz endpoint; 0 for none.
+    pub healthz_port: u16,
+    /// Its address.
+    pub healthz_bind_address: String,
+    /// DNS domain of the cluster.
+    pub cluster_domain: String,
+    /// Name servers of pods with `dnsPolicy: ClusterFirst`.
+    #[serde(rename = "clusterDNS")]
+    pub cluster_dns: Vec<String>,
+    /// How long an idle exec or port-forward connection is kept.
+    pub streaming_connection_idle_timeout: GoDuration,
+    /// How often the node's state is computed.
+    pub node_status_update_frequency: GoDuration,
+    /// How often it is sent although nothing changed.
+    pub node_status_report_frequency: GoDuration,
+    /// Duration of the node's lease.
+    pub node_lease_duration_seconds: i32,
+    /// cgroup under which everything of pods lies; empty for the root.
+    pub cgroup_root: String,
+    /// Whether there is a cgroup for each QoS class and pod.
+    #[serde(rename = "cgroupsPerQOS")]
+    pub cgroups_per_qos: bool,
+    /// `cgroupfs` or `systemd`; the runtime's word wins where it has one.
+    pub cgroup_driver: String,
+    /// Time a runtime request may take, but for long ones.
+    pub runtime_request_timeout: GoDuration,
+    /// Pods this node takes.
+    pub max_pods: i32,
+    /// Pods a core; 0 for no such limit.
+    pub pods_per_core: i32,
+    /// Pod network for a node without an API server.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: String,
+    /// Processes a pod; -1 for no limit.
+    pub pod_pids_limit: i64,
+    /// The resolv.conf that pods' resolv.conf starts from; empty for none.
+    pub resolv_conf: String,
+    /// Whether CPU limits become CFS quotas.
+    #[serde(rename = "cpuCFSQuota")]
+    pub cpu_cfs_quota: bool,
+    /// The period of those quotas.
+    #[serde(rename = "cpuCFSQuotaPeriod")]
+    pub cpu_cfs_quota_period: GoDuration,
+    /// Images listed in the node's status; -1 for all.
+    pub node_status_max_images: i32,
+    /// Whether images are pulled one at a time.
+    pub serialize_image_pulls: bool,
+    /// Pulls at the same time, where not serialized.
+    pub max_parallel_image_pulls: Option<i32>,
+    /// Signals below (or above) which pods are evicted.
+    pub eviction_hard: BTreeMap<String, String>,
+    /// Whether swap stops the start.
+    pub fail_swap_on: bool,
+    /// How pods use swap.
+    pub memory_swap: MemorySwap,
+    /// Size at which a container log is rotated.
+    pub container_log_max_size: String,
+    /// Files kept of one container log.
+    pub container_log_max_files: i32,
+    /// Resources kept from pods for the system.
+    pub system_reserved: BTreeMap<String, String>,
+    /// Resources kept from pods for Kubernetes.
+    pub kube_reserved: BTreeMap<String, String>,
+    /// Which of `pods`, `system-reserved`, `kube-reserved` are enforced by cgroups.
+    pub enforce_node_allocatable: Vec<String>,
+    /// Unsafe sysctls that pods may ask for.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// The node's `spec.providerID`.
+    #[serde(rename = "providerID")]
+    pub provider_id: String,
+    /// Limits of the restart back-off.
+    pub crash_loop_back_off: CrashLoopBackOff,
+    /// Whether `RuntimeDefault` is the seccomp profile of pods that name none.
+    pub seccomp_default: bool,
+    /// Taints the node registers with.
+    pub register_with_taints: Vec<Taint>,
+    /// Whether the node registers itself.
+    pub register_node: bool,
+    /// The runtime's socket.
+    pub container_runtime_endpoint: String,
+    /// The image service's socket; empty for the same.
+    pub image_service_endpoint: String,
+    /// Whether cgroup v1 stops the start.
+    #[serde(rename = "failCgroupV1")]
+    pub fail_cgroup_v1: bool,
+}
+
+/// `KubeletAuthentication`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Authentication {
+    /// Client certificates.
+    pub x509: X509Authentication,
+    /// Bearer tokens.
+    pub webhook: WebhookAuthentication,
+    /// Requests without credentials.
+    pub anonymous: AnonymousAuthentication,
+}
+
+/// `KubeletX509Authentication`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct X509Authentication {
+    /// CA bundle of client certificates; empty for the cluster's own.
+    #[serde(rename = "clientCAFile")]
+    pub client_ca_file: String,
+}
+
+/// `KubeletWebhookAuthentication`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WebhookAuthentication {
+    /// Whether tokens are asked about with `TokenReview`.
+    pub enabled: bool,
+    /// How long an answer holds.
+    #[serde(rename = "cacheTTL")]
+    pub cache_ttl: GoDuration,
+}
+
+impl Default for WebhookAuthentication {
+    fn default() -> Self {
+        Self { enabled: true, cache_ttl: GoDuration::secs(120) }
+    }
+}
+
+/// `KubeletAnonymousAuthentication`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AnonymousAuthentication {
+    /// Whether they are served as `system:anonymous`.
+    pub enabled: bool,
+}
+
+/// `KubeletAuthorization`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Authorization {
+    /// `Webhook` or `AlwaysAllow`.
+    pub mode: String,
+    /// How long answers of `SubjectAccessReview` hold.
+    pub webhook: WebhookAuthorization,
+}
+
+impl Default for Authorization {
+    fn default() -> Self {
+        Self { mode: "Webhook".into(), webhook: WebhookAuthorization::default() }
+    }
+}
+
+/// `KubeletWebhookAuthorization`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WebhookAuthorization {
+    /// For a yes.
+    #[serde(rename = "cacheAuthorizedTTL")]
+    pub cache_authorized_ttl: GoDuration,
+    /// For a no.
+    #[serde(rename = "cacheUnauthorizedTTL")]
+    pub cache_unauthorized_ttl: GoDuration,
+}
+
+impl Default for WebhookAuthorization {
+    fn default() -> Self {
+        Self { cache_authorized_ttl: GoDuration::secs(300), cache_unauthorized_ttl: GoDuration::secs(30) }
+    }
+}
+
+/// `MemorySwapConfiguration`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemorySwap {
+    /// `NoSwap` (also when empty) or `LimitedSwap`.
+    pub swap_behavior: String,
+}
+
+/// `CrashLoopBackOffConfig`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CrashLoopBackOff {
+    /// The longest pause between restarts; upstream's default is five minutes.
+    pub max_container_restart_period: Option<GoDuration>,
+}
+
+/// The one API version that is read and written.
+pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
+/// The kind of the document.
+pub const KIND: &str = "KubeletConfiguration";
+
+impl Default for KubeletConfiguration {
+    fn default() -> Self {
+        Self {
+            api_version: API_VERSION.into(),
+            kind: KIND.into(),
+            static_pod_path: String::new(),
+            pod_logs_dir: "/var/log/pods".into(),
+            sync_frequency: GoDuration::secs(60),
+            address: "0.0.0.0".into(),
+            port: 10250,
+            enable_server: true,
+            enable_debugging_handlers: true,
+            tls_cert_file: String::new(),
+            tls_private_key_file: String::new(),
+            // Upstream's default is false for a file without the field, and kubeadm always writes true.
+            rotate_certificates: true,
+            server_tls_bootstrap: true,
+            authentication: Authentication::default(),
+            authorization: Authorization::default(),
+            event_record_qps: 50,
+            event_burst: 100,
+            healthz_port: 10248,
+            healthz_bind_address: "127.0.0.1".into(),
+            cluster_domain: String::new(),
+            cluster_dns: Vec::new(),
+            streaming_connection_idle_timeout: GoDuration::secs(4 * 3600),
+            node_status_update_frequency: GoDuration::secs(10),
+            node_status_report_frequency: GoDuration::secs(300),
+            node_lease_duration_seconds: 40,
+            cgroup_root: String::new(),
+            cgroups_per_qos: true,
+            cgroup_driver: "cgroupfs".into(),
+            runtime_request_timeout: GoDuration::secs(120),
+            max_pods: 110,
+            pods_per_core: 0,
+            pod_cidr: String::new(),
+            pod_pids_limit: -1,
+            resolv_conf: "/etc/resolv.conf".into(),
+            cpu_cfs_quota: true,
+            cpu_cfs_quota_period: GoDuration(std::time::Duration::from_millis(100)),
+            node_status_max_images: 50,
+            serialize_image_pulls: true,
+            max_parallel_image_pulls: None,
+            eviction_hard: default_eviction_hard(),
+            fail_swap_on: true,
+            memory_swap: MemorySwap::default(),
+            container_log_max_size: "10Mi".into(),
+            container_log_max_files: 5,
+            system_reserved: BTreeMap::new(),
+            kube_reserved: BTreeMap::new(),
+            enforce_node_allocatable: vec!["pods".into()],
+            allowed_unsafe_sysctls: Vec::new(),
+            provider_id: String::new(),
+            crash_loop_back_off: CrashLoopBackOff::default(),
+            seccomp_default: false,
+            register_with_taints: Vec::new(),
+            register_node: true,
+            container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
+            image_service_endpoint: String::new(),
+            fail_cgroup_v1: false,
+        }
+    }
+}
+
+/// Upstream's hard eviction thresholds on Linux (`DefaultEvictionHard`).
+fn default_eviction_hard() -> BTreeMap<String, String> {
+    [
+        ("memory.available", "100Mi"),
+        ("nodefs.available", "10%"),
+        ("nodefs.inodesFree", "5%"),
+        ("imagefs.available", "15%"),
+        ("imagefs.inodesFree", "5%"),
+    ]
+    .into_iter()
+    .map(|(signal, threshold)| (signal.to_owned(), threshold.to_owned()))
+    .collect()
+}

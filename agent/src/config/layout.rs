@@ -1,0 +1,98 @@
+//! Where the agent's files lie.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Name of the settings file, which has to be found before anything else is known.
+pub const NODE_YAML: &str = "node.yaml";
+
+/// The three roots and every path below them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Configuration and keys; survives everything but `agent leave`.
+    pub config_dir: PathBuf,
+    /// State that survives a reboot: volumes, checkpoints.
+    pub data_dir: PathBuf,
+    /// State that a reboot ends.
+    pub run_dir: PathBuf,
+}
+
+impl Layout {
+    /// A layout from its roots.
+    pub fn new(config_dir: impl Into<PathBuf>, data_dir: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+        Self { config_dir: config_dir.into(), data_dir: data_dir.into(), run_dir: run_dir.into() }
+    }
+
+    /// The `KubeletConfiguration`.
+    #[must_use]
+    pub fn agent_yaml(&self) -> PathBuf {
+        self.config_dir.join("agent.yaml")
+    }
+
+    /// What a `KubeletConfiguration` cannot say.
+    #[must_use]
+    pub fn node_yaml(&self) -> PathBuf {
+        self.config_dir.join(NODE_YAML)
+    }
+
+    /// A kubeconfig with the node's own credentials, for people and for the agent itself.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.config_dir.join("kubeconfig")
+    }
+
+    /// Keys and certificates; 0700.
+    #[must_use]
+    pub fn pki_dir(&self) -> PathBuf {
+        self.config_dir.join("pki")
+    }
+
+    /// The cluster's CA.
+    #[must_use]
+    pub fn ca_cert(&self) -> PathBuf {
+        self.pki_dir().join("ca.crt")
+    }
+
+    /// The client certificate and its key, in one file so that a reader never sees one without the other.
+    #[must_use]
+    pub fn client_pem(&self) -> PathBuf {
+        self.pki_dir().join("client.pem")
+    }
+
+    /// The serving certificate and its key, likewise.
+    #[must_use]
+    pub fn serving_pem(&self) -> PathBuf {
+        self.pki_dir().join("serving.pem")
+    }
+}
+
+/// Writes a file with mode 0600 so that readers see the old content or the new, and a power cut leaves either.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_atomic(path, content, 0o600)
+}
+
+/// [`write_private`] with another mode.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    // Hidden, and with a suffix that neither containerd nor a glob for *.conflist takes for the real thing.
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        // Best effort: the error of the write is the one worth reporting.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}

@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use super::*;
+
+fn parse(text: &str) -> Result<(KubeletConfiguration, Vec<String>), Error> {
+    parse_kubelet(Path::new("agent.yaml"), text)
+}
+
+const HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+
+#[test]
+fn an_empty_document_holds_the_defaults() {
+    let (config, warnings) = parse(HEAD).unwrap();
+    assert_eq!(config, KubeletConfiguration::default());
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.max_pods, 110);
+    assert_eq!(config.eviction_hard["memory.available"], "100Mi");
+}
+
+/// What kubeadm 1.36 writes to /var/lib/kubelet/config.yaml, zero durations and all.
+const KUBEADM: &str = r#"apiVersion: kubelet.config.k8s.io/v1beta1
+authentication:
+  anonymous:
+    enabled: false
+  webhook:
+    cacheTTL: 0s
+    enabled: true
+  x509:
+    clientCAFile: /etc/kubernetes/pki/ca.crt
+authorization:
+  mode: Webhook
+  webhook:
+    cacheAuthorizedTTL: 0s
+    cacheUnauthorizedTTL: 0s
+cgroupDriver: systemd
+clusterDNS:
+- 10.96.0.10
+clusterDomain: cluster.local
+containerRuntimeEndpoint: ""
+cpuManagerReconcilePeriod: 0s
+crashLoopBackOff: {}
+evictionPressureTransitionPeriod: 0s
+fileCheckFrequency: 0s
+healthzBindAddress: 127.0.0.1
+healthzPort: 10248
+httpCheckFrequency: 0s
+imageMaximumGCAge: 0s
+imageMinimumGCAge: 0s
+kind: KubeletConfiguration
+logging:
+  flushFrequency: 0
+  options:
+    json:
+      infoBufferSize: "0"
+    text:
+      infoBufferSize: "0"
+  verbosity: 0
+memorySwap: {}
+nodeStatusReportFrequency: 0s
+nodeStatusUpdateFrequency: 0s
+rotateCertificates: true
+runtimeRequestTimeout: 0s
+shutdownGracePeriod: 0s
+shutdownGracePeriodCriticalPods: 0s
+staticPodPath: /etc/kubernetes/manifests
+streamingConnectionIdleTimeout: 0s
+syncFrequency: 0s
+volumeStatsAggPeriod: 0s
+"#;
+
+#[test]
+fn kubeadms_file_works_without_a_warning() {
+    let (config, warnings) = parse(KUBEADM).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.node_status_report_frequency.0, Duration::from_secs(300));
+    assert_eq!(config.authorization.webhook.cache_unauthorized_ttl.0, Duration::from_secs(30));
+    assert_eq!(config.authentication.webhook.cache_ttl.0, Duration::from_secs(120));
+    assert_eq!(config.cluster_dns, ["10.96.0.10"]);
+    assert_eq!(config.cgroup_driver, "systemd");
+    assert_eq!(config.authentication.x509.client_ca_file, "/etc/kubernetes/pki/ca.crt");
+}
+
+#[test]
+fn a_wrong_type_is_an_error_that_names_the_file() {
+    let error = parse(&format!("{HEAD}maxPods: many\n")).unwrap_err().to_string();
+    assert!(error.starts_with("agent.yaml: invalid type: string \"many\""), "{error}");
+}
+
+#[test]
+fn another_kind_or_version_is_refused() {
+    for text in ["{}", "apiVersion: v1\nkind: ConfigMap\n", "apiVersion: kubelet.config.k8s.io/v1\nkind: KubeletConfiguration\n"] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains("expected kubelet.config.k8s.io/v1beta1 KubeletConfiguration"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_saved_is_loaded_again() {
+    let dir = std::env::temp_dir().join(format!("keelson-config-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let config = Config {
+        layout: Layout::new(&dir, "/var/lib/k", "/run/k"),
+        kubelet: KubeletConfiguration { max_pods: 7, cluster_dns: vec!["10.1.0.10".into()], ..Default::default() },
+        node: NodeSettings {
+            node_name: "n1".into(),
+            server: "https://[fd00::1]:6443".into(),
+            node_ip: Some("10.0.0.1".parse().unwrap()),
+            node_labels: [("a".to_owned(), "true".to_owned())].into(),
+            data_dir: "/var/lib/k".into(),
+            run_dir: "/run/k".into(),
+            cni_conf_dir: "/c".into(),
+            cni_bin_dir: "/b".into(),
+        },
+    };
+    config.save().unwrap();
+    let (loaded, warnings) = Config::load(&dir).unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(loaded.kubelet, config.kubelet);
+    assert_eq!(loaded.node, config.node);
+    assert_eq!(loaded.layout, config.layout);
+}
+
+#[test]
+fn values_no_node_can_run_with_are_named() {
+    for (change, field) in [
+        ("maxPods: -1", "maxPods"),
+        ("cgroupDriver: none", "cgroupDriver"),
+        ("authorization: {mode: RBAC}", "authorization.mode"),
+        ("containerLogMaxFiles: 1", "containerLogMaxFiles"),
+        ("tlsCertFile: /x", "tlsCertFile"),
+    ] {
+        let (config, _) = parse(&format!("{HEAD}{change}\n")).unwrap();
+        let error = validate(&config).unwrap_err().to_string();
+        assert!(error.contains(&format!(" {field}: ")), "{error}");
+    }
+}

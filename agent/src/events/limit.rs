@@ -1,0 +1,67 @@
+//! Token buckets.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A token bucket that waiting drains.
+#[derive(Debug)]
+pub(super) struct TokenBucket {
+    /// Time that one token takes to grow; `None` for no limit.
+    interval: Option<Duration>,
+    burst: u32,
+    /// The moment at which the bucket would be full.
+    full_at: Instant,
+}
+
+impl TokenBucket {
+    /// `qps` of 0 (or less) is no limit, as in `eventRecordQPS`.
+    pub(super) fn per_second(qps: i32, burst: i32) -> Self {
+        let interval = u32::try_from(qps).ok().filter(|qps| *qps > 0).map(|qps| Duration::from_secs(1) / qps);
+        let burst = u32::try_from(burst).unwrap_or(1).max(1);
+        Self { interval, burst, full_at: Instant::now() }
+    }
+
+    /// Takes a token, waiting for it where there is none.
+    pub(super) async fn take(&mut self) {
+        let Some(interval) = self.interval else { return };
+        let now = Instant::now();
+        let full_at = self.full_at.max(now) + interval;
+        let room = interval * self.burst;
+        let wait = full_at.saturating_duration_since(now).saturating_sub(room);
+        self.full_at = full_at;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_free_and_the_rest_is_paced() {
+        let mut bucket = TokenBucket::per_second(10, 5);
+        let start = Instant::now();
+        for _ in 0..5 {
+            bucket.take().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for _ in 0..10 {
+            bucket.take().await;
+        }
+        // tokio's clock ticks in milliseconds.
+        assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < Duration::from_millis(1100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_rate_is_no_limit() {
+        let mut bucket = TokenBucket::per_second(0, 0);
+        let start = Instant::now();
+        for _ in 0..1000 {
+            bucket.take().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,97 @@
+//! From what was asked and what the cluster says to the node's configuration.
+
+use std::path::Path;
+
+use rustls_pki_types::CertificateDer;
+use serde_json::{Value, json};
+
+use super::error::JoinError;
+use super::options::JoinOptions;
+use crate::config::{Config, KubeletConfiguration, Layout, NodeSettings, parse_kubelet, write_atomic, write_private};
+use crate::identity::{Identity, to_pem};
+
+/// Puts the configuration together: the cluster's document, or a stored one, under what the command line says.
+///
+/// # Errors
+/// A document that cannot be used.
+pub fn configuration(
+    options: &JoinOptions,
+    node_name: &str,
+    cluster: Option<&str>,
+) -> Result<(Config, Vec<String>), JoinError> {
+    let layout = Layout::new(&options.config_dir, &options.data_dir, &options.run_dir);
+    let (mut kubelet, warnings) = match cluster {
+        Some(text) => parse_kubelet(Path::new("configmap kube-system/kubelet-config"), text)?,
+        None => (KubeletConfiguration::default(), Vec::new()),
+    };
+    // Paths of the machine that the document was written on say nothing about this one.
+    kubelet.authentication.x509.client_ca_file = String::new();
+    kubelet.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);
+    if let Some(root) = &options.cgroup_root {
+        kubelet.cgroup_root.clone_from(root);
+    }
+    if let Some(dir) = &options.pod_log_dir {
+        kubelet.pod_logs_dir.clone_from(dir);
+    }
+    if let Some(taints) = &options.register_with_taints {
+        kubelet.register_with_taints.clone_from(&taints.0);
+    }
+    let node = NodeSettings {
+        node_name: node_name.to_owned(),
+        server: format!("https://{}", options.master),
+        node_ip: options.node_ip,
+        node_labels: options.node_labels.clone().unwrap_or_default(),
+        data_dir: options.data_dir.clone(),
+        run_dir: options.run_dir.clone(),
+        cni_conf_dir: options.cni_conf_dir.clone(),
+        cni_bin_dir: options.cni_bin_dir.clone(),
+    };
+    Ok((Config { layout, kubelet, node }, warnings))
+}
+
+/// Writes everything that `agent run` needs. The client certificate comes last: where it is, the rest is.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn write(config: &Config, ca: &CertificateDer<'_>, identity: &Identity) -> Result<(), JoinError> {
+    let layout = &config.layout;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| JoinError::Write { path, source }
+    };
+    for (dir, mode) in [
+        (layout.config_dir.clone(), 0o755),
+        (layout.pki_dir(), 0o700),
+        (layout.data_dir.clone(), 0o750),
+        (layout.run_dir.clone(), 0o755),
+    ] {
+        make_dir(&dir, mode).map_err(failed(&dir))?;
+    }
+    write_atomic(&layout.ca_cert(), to_pem(ca).as_bytes(), 0o644).map_err(failed(&layout.ca_cert()))?;
+    config.save()?;
+    let kubeconfig = serde_json::to_vec_pretty(&kubeconfig(config)).unwrap_or_default();
+    write_private(&layout.kubeconfig(), &kubeconfig).map_err(failed(&layout.kubeconfig()))?;
+    identity.save(&layout.client_pem())?;
+    Ok(())
+}
+
+fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// A kubeconfig that acts as this node. JSON, which is YAML. It names files, so that a renewal needs no rewrite.
+fn kubeconfig(config: &Config) -> Value {
+    let client = config.layout.client_pem();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "keelson", "cluster": {
+            "server": config.node.server, "certificate-authority": config.layout.ca_cert(),
+        }}],
+        "users": [{"name": "node", "user": {"client-certificate": client, "client-key": client}}],
+        "contexts": [{"name": "node", "context": {"cluster": "keelson", "user": "node"}}],
+        "current-context": "node",
+    })
+}

@@ -1,0 +1,270 @@
+//! What `agent join` is told, checked before anything is asked of anyone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use k8s_openapi::api::core::v1::Taint;
+
+use crate::client::Server;
+
+/// Command line of `agent join`.
+#[derive(Debug, Clone, Args)]
+pub struct JoinOptions {
+    /// The API server, HOST[:6443]
+    pub master: Server,
+    /// Bootstrap token, ID.SECRET
+    #[arg(long, env = "KEELSON_TOKEN", hide_env_values = true)]
+    pub token: Token,
+    /// Hash of the cluster CA's public key, sha256:HEX, as `kubeadm` writes it
+    #[arg(long)]
+    pub ca_cert_hash: CaHash,
+    /// Name of the Node; the host name where not given
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// Address of the Node; the source address towards the API server where not given
+    #[arg(long)]
+    pub node_ip: Option<IpAddr>,
+    /// Labels the Node registers with, key=value,...
+    #[arg(long, value_parser = parse_labels)]
+    pub node_labels: Option<Labels>,
+    /// Taints the Node registers with, key=value:Effect,...
+    #[arg(long, value_parser = parse_taints)]
+    pub register_with_taints: Option<Taints>,
+    /// Folder of configuration and keys
+    #[arg(long, default_value = "/etc/keelson")]
+    pub config_dir: PathBuf,
+    /// Folder of state that survives a reboot
+    #[arg(long, default_value = "/var/lib/keelson")]
+    pub data_dir: PathBuf,
+    /// Folder of state that does not
+    #[arg(long, default_value = "/run/keelson")]
+    pub run_dir: PathBuf,
+    /// Socket of the container runtime
+    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
+    pub container_runtime_endpoint: String,
+    /// cgroup under which everything of pods lies
+    #[arg(long)]
+    pub cgroup_root: Option<String>,
+    /// Where containerd looks for CNI configuration
+    #[arg(long, default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+    /// Where containerd looks for CNI plugins
+    #[arg(long, default_value = "/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+    /// Root folder of container logs
+    #[arg(long)]
+    pub pod_log_dir: Option<String>,
+    /// Run here instead of installing a systemd unit
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+/// Labels in the order of their keys.
+pub type Labels = BTreeMap<String, String>;
+
+/// Several taints; a newtype so that clap takes them for one value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taints(pub Vec<Taint>);
+
+/// A bootstrap token (`[a-z0-9]{6}\.[a-z0-9]{16}`). Its secret is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+/// A hash of a public key (`SubjectPublicKeyInfo`), in kubeadm's form.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CaHash([u8; 32]);
+
+/// A value that does not have the form it must have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormError {
+    /// A token.
+    #[error("the token is not of the form ID.SECRET, \"[a-z0-9]{{6}}.[a-z0-9]{{16}}\"")]
+    Token,
+    /// A hash.
+    #[error("{0:?} is not of the form sha256:HEX with 64 hex digits")]
+    Hash(String),
+    /// A label.
+    #[error("{0:?} is not a label of the form key=value")]
+    Label(String),
+    /// A taint.
+    #[error("{0:?} is not a taint of the form key=value:Effect, Effect being NoSchedule, PreferNoSchedule or NoExecute")]
+    Taint(String),
+    /// A node name.
+    #[error(
+        "{0:?} cannot be the name of a node: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
+         characters, '-' or '.', and must start and end with an alphanumeric character; use --node-name"
+    )]
+    NodeName(String),
+}
+
+impl Token {
+    /// The part that is no secret.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.split('.').next().unwrap_or_default()
+    }
+
+    /// The whole token, for a header.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({}.…)", self.id())
+    }
+}
+
+impl FromStr for Token {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let part = |p: &str, len| p.len() == len && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        match text.split_once('.') {
+            Some((id, secret)) if part(id, 6) && part(secret, 16) => Ok(Self(text.to_owned())),
+            _ => Err(FormError::Token),
+        }
+    }
+}
+
+impl CaHash {
+    /// The hash of a DER `SubjectPublicKeyInfo`.
+    #[must_use]
+    pub fn of_spki(spki: &[u8]) -> Self {
+        use sha2::Digest;
+        Self(sha2::Sha256::digest(spki).into())
+    }
+}
+
+impl fmt::Display for CaHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CaHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for CaHash {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fail = || FormError::Hash(text.to_owned());
+        let hex = text.strip_prefix("sha256:").ok_or_else(fail)?;
+        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(fail());
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| fail())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| fail())?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+fn parse_labels(text: &str) -> Result<Labels, FormError> {
+    list(text)
+        .map(|item| {
+            let (key, value) = item.split_once('=').ok_or_else(|| FormError::Label(item.to_owned()))?;
+            if key.is_empty() {
+                return Err(FormError::Label(item.to_owned()));
+            }
+            Ok((key.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+fn parse_taints(text: &str) -> Result<Taints, FormError> {
+    list(text).map(parse_taint).collect::<Result<_, _>>().map(Taints)
+}
+
+fn parse_taint(item: &str) -> Result<Taint, FormError> {
+    let fail = || FormError::Taint(item.to_owned());
+    let (head, effect) = item.rsplit_once(':').ok_or_else(fail)?;
+    let (key, value) = head.split_once('=').map_or((head, None), |(k, v)| (k, Some(v)));
+    if key.is_empty() || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        return Err(fail());
+    }
+    Ok(Taint { key: key.into(), value: value.map(Into::into), effect: effect.into(), time_added: None })
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// The node's name: what was asked for, or the host name in lower case as kubelet takes it.
+///
+/// # Errors
+/// [`FormError::NodeName`].
+pub fn node_name(asked: Option<&str>) -> Result<String, FormError> {
+    let name = match asked {
+        Some(name) => name.to_owned(),
+        None => nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().trim().to_lowercase())
+            .unwrap_or_default(),
+    };
+    let label = |l: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !l.is_empty() && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err(FormError::NodeName(name));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_keep_their_secret() {
+        let token: Token = "abcdef.0123456789abcdef".parse().unwrap();
+        assert_eq!(token.id(), "abcdef");
+        assert!(!format!("{token:?}").contains("0123456789abcdef"));
+        for text in ["", "abcdef", "abcdef.short", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef0"] {
+            assert_eq!(text.parse::<Token>(), Err(FormError::Token), "{text}");
+        }
+    }
+
+    #[test]
+    fn hashes_are_kubeadms() {
+        let text = "sha256:7c2e69131a36ae2a042a339b33381c6d0d43887e2de83720eff5359e26aec866";
+        assert_eq!(text.parse::<CaHash>().unwrap().to_string(), text);
+        for text in ["sha256:", "7c2e", "sha1:7c2e", &text[..70], &text.replace('7', "g")] {
+            assert!(text.parse::<CaHash>().is_err(), "{text}");
+        }
+        let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(CaHash::of_spki(b"").to_string(), empty);
+    }
+
+    #[test]
+    fn labels_and_taints() {
+        let labels = parse_labels("a=b, c/d=").unwrap();
+        assert_eq!(labels, Labels::from([("a".into(), "b".into()), ("c/d".into(), String::new())]));
+        assert!(parse_labels("a").is_err());
+        let taints = parse_taints("k=v:NoSchedule,k2:NoExecute").unwrap().0;
+        assert_eq!(taints[0].value.as_deref(), Some("v"));
+        assert_eq!((taints[1].key.as_str(), taints[1].value.as_deref()), ("k2", None));
+        assert!(parse_taints("k=v:Never").is_err());
+    }
+
+    #[test]
+    fn node_names_are_subdomains() {
+        assert_eq!(node_name(Some("n-1.example")).unwrap(), "n-1.example");
+        for name in ["", "N1", "-n", "n..1", "n_1"] {
+            assert!(node_name(Some(name)).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Trust on the strength of a hash: the API server presents its chain, and the certificate in it whose public key has
+//! the given hash becomes the only root from then on.
+//!
+//! Nothing that was said before that root is verified is believed, but for the wording of errors.
+
+use std::sync::{Arc, Mutex};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::discovery;
+use super::error::JoinError;
+use super::options::CaHash;
+use crate::client::{Server, tls};
+
+/// Finds the CA with the given hash at `server` and verifies the server with it.
+///
+/// # Errors
+/// Nobody there, another CA, other names, or a clock that makes certificates invalid.
+pub async fn pin(server: &Server, expected: CaHash) -> Result<CertificateDer<'static>, JoinError> {
+    let recorder = Arc::new(Recorder::default());
+    let config = unverified(&recorder)?;
+    drop(server.connect(Arc::clone(&config)).await.map_err(JoinError::from_connect)?);
+    let presented = recorder.chain();
+    let ca = match find(&presented, expected) {
+        Some(ca) => ca,
+        // A stock API server keeps its CA to itself and publishes it in a ConfigMap.
+        None => discovery::published(server, config, expected).await.ok_or_else(|| JoinError::WrongCa {
+            server: server.clone(),
+            expected,
+            found: presented.iter().filter_map(hash).collect(),
+        })?,
+    };
+    check_clock(server, &ca)?;
+    let verified = tls::client_config(std::slice::from_ref(&ca), None)?;
+    server.connect(verified).await.map_err(JoinError::from_connect)?;
+    Ok(ca)
+}
+
+/// The first certificate with that hash. Only CAs count: a leaf that happens to be named is nothing to trust others by.
+pub(super) fn find(chain: &[CertificateDer<'static>], expected: CaHash) -> Option<CertificateDer<'static>> {
+    chain.iter().find(|der| hash(der) == Some(expected) && is_ca(der)).cloned()
+}
+
+fn hash(der: &CertificateDer<'_>) -> Option<CaHash> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(CaHash::of_spki(certificate.public_key().raw))
+}
+
+fn is_ca(der: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(der).is_ok_and(|(_, certificate)| certificate.is_ca())
+}
+
+/// A machine whose clock is far off fails in confusing ways later: name the clock first.
+fn check_clock(server: &Server, ca: &CertificateDer<'_>) -> Result<(), JoinError> {
+    let Ok((_, certificate)) = X509Certificate::from_der(ca) else { return Ok(()) };
+    let validity = certificate.validity();
+    let now = crate::identity::now();
+    let problem = if now < validity.not_before.timestamp() {
+        format!("not valid before {}", utc(validity.not_before.timestamp()))
+    } else if now >= validity.not_after.timestamp() {
+        format!("expired since {}", utc(validity.not_after.timestamp()))
+    } else {
+        return Ok(());
+    };
+    Err(JoinError::Clock { server: server.clone(), now: utc(now), problem })
+}
+
+fn utc(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| seconds.to_string(), |t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+fn unverified(recorder: &Arc<Recorder>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(recorder) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Accepts any chain and remembers it. Handshake signatures are still checked, so that the chain is the peer's own.
+#[derive(Debug)]
+struct Recorder {
+    provider: Arc<CryptoProvider>,
+    chain: Mutex<Vec<CertificateDer<'static>>>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self { provider: tls::provider(), chain: Mutex::default() }
+    }
+}
+
+impl Recorder {
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.lock().map(|chain| chain.clone()).unwrap_or_default()
+    }
+}
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Ok(mut chain) = self.chain.lock() {
+            *chain = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,210 @@
+//! Error cases against a little TLS server that answers as an API server would.
+
+use std::collections::BTreeMap;
+
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::ServerConfig;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::options::CaHash;
+use super::*;
+use crate::client::Server;
+use crate::identity::tests::TestCa;
+
+/// What the server says to `METHOD /path`: status line and body. Anything else is 404.
+type Answers = BTreeMap<&'static str, (&'static str, String)>;
+
+struct Fake {
+    server: Server,
+    hash: CaHash,
+    ca: CertificateDer<'static>,
+}
+
+/// Starts a server whose certificate is for `names`; its task ends with the test's runtime.
+async fn fake(names: &[&str], change: impl FnOnce(&mut CertificateParams), send_ca: bool, answers: Answers) -> Fake {
+    let ca = TestCa::new("kubernetes");
+    let mut params = CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.signed_by(&key, &ca.issuer).unwrap().der().clone();
+    let chain = if send_ca { vec![leaf, ca.der.clone()] } else { vec![leaf] };
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut config = ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let answers = Arc::new(answers);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, answers) = (acceptor.clone(), Arc::clone(&answers));
+            tokio::spawn(async move { serve(acceptor.accept(tcp).await?, &answers).await });
+        }
+    });
+    let hash = {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        CaHash::of_spki(X509Certificate::from_der(&ca.der).unwrap().1.public_key().raw)
+    };
+    Fake { server: format!("127.0.0.1:{port}").parse().unwrap(), hash, ca: ca.der }
+}
+
+async fn serve(
+    mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+    answers: &Answers,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 8192];
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        let head = String::from_utf8_lossy(&buffer[..read]).into_owned();
+        let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        let missing = ("404 Not Found", failure(404, "not found"));
+        let (status, body) = answers.get(path.as_str()).unwrap_or(&missing);
+        let date = if path == "/version" && body == "old" { "Sun, 06 Nov 1994 08:49:37 GMT".to_owned() } else { today() };
+        let response = format!(
+            "HTTP/1.1 {status}\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(response.as_bytes()).await?;
+    }
+}
+
+fn today() -> String {
+    jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+fn failure(code: u16, message: &str) -> String {
+    format!(r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"{message}","code":{code}}}"#)
+}
+
+async fn good(answers: Answers) -> Fake {
+    fake(&["127.0.0.1"], |_| {}, true, answers).await
+}
+
+fn bootstrap(fake: &Fake) -> kube::Client {
+    let config = tls::client_config(std::slice::from_ref(&fake.ca), None).unwrap();
+    client::new(&fake.server, config, &Credentials::Token("abcdef.0123456789abcdef".into())).unwrap().0
+}
+
+#[tokio::test]
+async fn the_pinned_ca_is_found_in_the_chain() {
+    let fake = good(Answers::new()).await;
+    assert_eq!(pin::pin(&fake.server, fake.hash).await.unwrap(), fake.ca);
+}
+
+#[tokio::test]
+async fn a_stock_servers_ca_is_found_in_cluster_info() {
+    use base64::Engine;
+    // The CA is made inside of `fake`, so the first server lends it to nobody: its own ConfigMap cannot be known before.
+    let unknown = fake(&["127.0.0.1"], |_| {}, false, Answers::new()).await;
+    let error = pin::pin(&unknown.server, unknown.hash).await.unwrap_err();
+    assert!(matches!(error, JoinError::WrongCa { .. }), "{error}");
+    let data = base64::engine::general_purpose::STANDARD.encode(identity::to_pem(&unknown.ca));
+    let kubeconfig = format!(r#"{{"clusters":[{{"name":"","cluster":{{"certificate-authority-data":"{data}"}}}}]}}"#);
+    let map = serde_json::json!({"metadata": {"name": "cluster-info"}, "data": {"kubeconfig": kubeconfig}}).to_string();
+    let answers =
+        Answers::from([("/api/v1/namespaces/kube-public/configmaps/cluster-info", ("200 OK", map))]);
+    // This server is signed by another CA, so the published one is found and then does not verify it.
+    let liar = fake(&["127.0.0.1"], |_| {}, false, answers).await;
+    let error = pin::pin(&liar.server, unknown.hash).await.unwrap_err();
+    assert!(matches!(error, JoinError::NotTls { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_hash_names_both() {
+    let fake = good(Answers::new()).await;
+    let error = pin::pin(&fake.server, CaHash::of_spki(b"other")).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, JoinError::WrongCa { .. }), "{text}");
+    assert!(text.contains(&fake.hash.to_string()) && text.contains(&CaHash::of_spki(b"other").to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_unreachable_or_no_api_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server: Server = listener.local_addr().unwrap().to_string().parse().unwrap();
+    drop(listener);
+    let error = pin::pin(&server, CaHash::of_spki(b"")).await.unwrap_err();
+    assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server: Server = listener.local_addr().unwrap().to_string().parse().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await?;
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await
+    });
+    let error = pin::pin(&server, CaHash::of_spki(b"")).await.unwrap_err();
+    assert!(matches!(error, JoinError::NotTls { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn another_name_in_the_certificate_is_told() {
+    let fake = fake(&["master.example"], |_| {}, true, Answers::new()).await;
+    let error = pin::pin(&fake.server, fake.hash).await.unwrap_err();
+    assert!(matches!(error, JoinError::WrongName { .. }), "{error}");
+    assert!(error.to_string().contains("master.example"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_future_is_a_wrong_clock() {
+    let later = |params: &mut CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(2090, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2091, 1, 1);
+    };
+    let fake = fake(&["127.0.0.1"], later, true, Answers::new()).await;
+    let error = pin::pin(&fake.server, fake.hash).await.unwrap_err();
+    assert!(matches!(error, JoinError::Clock { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn clocks_that_differ_are_told() {
+    let fake = good(Answers::from([("/version", ("200 OK", "old".to_owned()))])).await;
+    let error = checks::clock(&bootstrap(&fake), &fake.server).await.unwrap_err();
+    assert!(matches!(error, JoinError::Skew { direction: "ahead of", .. }), "{error}");
+    let fake = good(Answers::new()).await;
+    checks::clock(&bootstrap(&fake), &fake.server).await.unwrap();
+}
+
+const CONFIG_PATH: &str = "/api/v1/namespaces/kube-system/configmaps/kubelet-config";
+
+#[tokio::test]
+async fn a_wrong_token_is_told_from_a_cluster_without_configuration() {
+    let token = "abcdef.0123456789abcdef".parse().unwrap();
+    let fake = good(Answers::from([(CONFIG_PATH, ("401 Unauthorized", failure(401, "Unauthorized")))])).await;
+    let error = checks::kubelet_config(&bootstrap(&fake), &token).await.unwrap_err();
+    assert!(matches!(&error, JoinError::Token { id } if id == "abcdef"), "{error}");
+    assert!(!error.to_string().contains("0123456789abcdef"));
+    let fake = good(Answers::new()).await;
+    assert_eq!(checks::kubelet_config(&bootstrap(&fake), &token).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_living_node_of_that_name_is_told() {
+    let node = r#"{"metadata":{"name":"n1"},"status":{"nodeInfo":{"machineID":"m","architecture":"","bootID":"",
+        "containerRuntimeVersion":"","kernelVersion":"","kubeProxyVersion":"","kubeletVersion":"","operatingSystem":"",
+        "osImage":"","systemUUID":""},"conditions":[{"type":"Ready","status":"True"}]}}"#;
+    let fake = good(Answers::from([("/api/v1/nodes/n1", ("200 OK", node.to_owned()))])).await;
+    let error = checks::name_is_free(&bootstrap(&fake), "n1").await.unwrap_err();
+    assert!(matches!(&error, JoinError::Occupied { machine, .. } if machine == "m"), "{error}");
+    checks::name_is_free(&bootstrap(&fake), "n2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_runtime_socket_is_named() {
+    for endpoint in ["tcp://1.2.3.4:1", "unix:///nonexistent/containerd.sock"] {
+        let error = check_runtime(endpoint).await.unwrap_err();
+        assert!(matches!(error, JoinError::Runtime { .. }), "{error}");
+        assert!(error.to_string().contains(endpoint), "{error}");
+    }
+}

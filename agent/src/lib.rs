@@ -1,0 +1,13 @@
+//! The node agent: kubelet, service proxy and pod network of one machine.
+//!
+//! `join` makes a machine a node, `run` is what a node runs. This crate is the only one that composes the node's rooms;
+//! what a room does is decided in the room.
+
+pub mod client;
+pub mod config;
+pub mod events;
+pub mod identity;
+pub mod join;
+pub mod leave;
+pub mod node;
+pub mod run;

@@ -1,0 +1,155 @@
+//! Putting Node objects together. Pure but for [`addresses`].
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSwapStatus, NodeSystemInfo,
+};
+
+use super::facts::{Facts, Filesystem, KUBELET_VERSION, architecture};
+use super::resources::resources;
+use super::runtime::RuntimeState;
+use crate::client::Server;
+use crate::config::Config;
+
+/// What a status is made of, beside conditions and configuration.
+pub(super) struct Parts<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) disk: Option<Filesystem>,
+    pub(super) addresses: &'a [IpAddr],
+    pub(super) runtime: &'a RuntimeState,
+    pub(super) runtime_version: &'a str,
+    pub(super) images: &'a [ContainerImage],
+}
+
+pub(super) fn status(config: &Config, parts: &Parts<'_>, conditions: Vec<NodeCondition>) -> NodeStatus {
+    let resources = resources(parts.facts, parts.disk, &config.kubelet);
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
+    let mut addresses: Vec<NodeAddress> =
+        parts.addresses.iter().map(|ip| address("InternalIP", ip.to_string())).collect();
+    addresses.push(address("Hostname", config.node.node_name.clone()));
+    NodeStatus {
+        addresses: Some(addresses),
+        allocatable: Some(resources.allocatable),
+        capacity: Some(resources.capacity),
+        conditions: Some(conditions),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.kubelet.port) }),
+        }),
+        features: parts.runtime.features.clone(),
+        images: Some(parts.images.to_vec()),
+        node_info: Some(system_info(parts)),
+        runtime_handlers: Some(parts.runtime.handlers.clone()).filter(|handlers| !handlers.is_empty()),
+        ..NodeStatus::default()
+    }
+}
+
+fn system_info(parts: &Parts<'_>) -> NodeSystemInfo {
+    let facts = parts.facts;
+    NodeSystemInfo {
+        architecture: architecture().into(),
+        boot_id: facts.boot_id.clone(),
+        container_runtime_version: parts.runtime_version.to_owned(),
+        kernel_version: facts.kernel_version.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.into(),
+        machine_id: facts.machine_id.clone(),
+        operating_system: "linux".into(),
+        os_image: facts.os_image.clone(),
+        swap: (facts.swap > 0).then(|| NodeSwapStatus { capacity: i64::try_from(facts.swap).ok() }),
+        system_uuid: facts.system_uuid.clone(),
+    }
+}
+
+/// The Node as it registers.
+pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
+    let mut labels: BTreeMap<String, String> = [
+        ("kubernetes.io/hostname", config.node.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    labels.extend(config.node.node_labels.clone());
+    let annotation = ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned());
+    let provider = Some(config.kubelet.provider_id.clone()).filter(|id| !id.is_empty());
+    let taints = Some(config.kubelet.register_with_taints.clone()).filter(|taints| !taints.is_empty());
+    let mut node =
+        super::bare(&config.node.node_name, NodeSpec { provider_id: provider, taints, ..NodeSpec::default() });
+    node.metadata.labels = Some(labels);
+    node.metadata.annotations = Some([annotation].into());
+    node.status = Some(status);
+    node
+}
+
+/// The configured address, or the one from which this machine reaches the API server: with several networks that is the
+/// one the cluster is on.
+pub(super) fn addresses(config: &Config) -> Vec<IpAddr> {
+    config.node.node_ip.or_else(|| source_address(&config.node.server)).into_iter().collect()
+}
+
+fn source_address(server: &str) -> Option<IpAddr> {
+    let server: Server = server.parse().ok()?;
+    // A name that is no address is left to the resolver, whose blocking is bounded by resolv.conf.
+    let target = std::net::ToSocketAddrs::to_socket_addrs(&(server.host(), server.port())).ok()?.next()?;
+    let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    // Connecting a datagram socket sends nothing; it only chooses route and source.
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    socket.local_addr().ok().map(|local| local.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KubeletConfiguration, Layout, NodeSettings};
+
+    fn config() -> Config {
+        Config {
+            layout: Layout::new("/c", "/d", "/r"),
+            kubelet: KubeletConfiguration::default(),
+            node: NodeSettings {
+                node_name: "n1".into(),
+                server: "https://127.0.0.1:6443".into(),
+                node_ip: None,
+                node_labels: [("tier".to_owned(), "x".to_owned())].into(),
+                data_dir: "/d".into(),
+                run_dir: "/r".into(),
+                cni_conf_dir: "/n".into(),
+                cni_bin_dir: "/b".into(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_new_node_has_the_well_known_labels() {
+        let parts = Parts {
+            facts: &Facts { cpus: 1, ..Facts::default() },
+            disk: None,
+            addresses: &["10.0.0.1".parse().unwrap()],
+            runtime: &RuntimeState::default(),
+            runtime_version: "containerd://1.6.20",
+            images: &[],
+        };
+        let node = new_node(&config(), status(&config(), &parts, vec![]));
+        let labels = node.metadata.labels.unwrap();
+        assert_eq!(labels["kubernetes.io/hostname"], "n1");
+        assert_eq!(labels["tier"], "x");
+        let status = node.status.unwrap();
+        let addresses: Vec<_> =
+            status.addresses.unwrap().into_iter().map(|a| format!("{}={}", a.type_, a.address)).collect();
+        assert_eq!(addresses, ["InternalIP=10.0.0.1", "Hostname=n1"]);
+        assert_eq!(status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port, 10250);
+        assert_eq!(status.node_info.unwrap().kubelet_version, KUBELET_VERSION);
+    }
+
+    #[test]
+    fn the_address_is_the_one_towards_the_server() {
+        assert_eq!(addresses(&config()), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+}

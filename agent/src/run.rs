@@ -1,0 +1,199 @@
+//! `agent run`: composes the node from its rooms.
+//!
+//! Nothing here needs the API server to be there: configuration and certificates are read from disk, every part waits
+//! for what it needs, and pods that run are adopted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::client::{self, Credentials, Renewal, Server, tls};
+use crate::config::Config;
+use crate::events::Recorder;
+use crate::identity::csr::Purpose;
+use crate::identity::rotate::Rotation;
+use crate::identity::{Identity, certificates};
+use crate::node::{self, NodeHandle, NodeInputs};
+
+/// Runs the node of `config_dir` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A configuration or certificate that cannot be used.
+pub async fn run(config_dir: &Path) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let config = load(config_dir)?;
+    let node = Node::start(config).await?;
+    let name = node.config.node.node_name.clone();
+    systemd::notify::ready(&format!("node {name}"));
+    tracing::info!(node = %name, version = node::facts::KUBELET_VERSION, "agent is running");
+    let feeding = tokio::spawn(feed_watchdog());
+    // Cancel-safe: signals are counted by tokio, and one is enough.
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    systemd::notify::stopping();
+    feeding.abort();
+    tracing::info!("agent is ending; containers go on");
+    drop(node);
+    Ok(())
+}
+
+fn load(config_dir: &Path) -> anyhow::Result<Arc<Config>> {
+    let (config, warnings) = Config::load(config_dir).context("this machine has not joined a cluster (agent join)")?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Arc::new(config))
+}
+
+async fn feed_watchdog() {
+    let Some(interval) = systemd::notify::watchdog_interval() else { return };
+    loop {
+        systemd::notify::watchdog();
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// The parts of a running node; dropping it ends them.
+struct Node {
+    config: Arc<Config>,
+    _node: NodeHandle,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Node {
+    async fn start(config: Arc<Config>) -> anyhow::Result<Self> {
+        let credentials = ClientIdentity::load(&config)?;
+        let client = credentials.client.clone();
+        let runtime = cri::Client::new(&config.kubelet.container_runtime_endpoint)
+            .context("containerRuntimeEndpoint")?;
+        let recorder = Recorder::start(
+            client.clone(),
+            &config.node.node_name,
+            config.kubelet.event_record_qps,
+            config.kubelet.event_burst,
+        );
+        let mut tasks = credentials.keep_valid(&config);
+        let inputs = NodeInputs { config: Arc::clone(&config), client: client.clone(), runtime, recorder };
+        let node = node::start(inputs);
+        let (serving, rotation) = serving_identity(&config, &client, &node)?;
+        tasks.extend(rotation);
+        drop(serving);
+        Ok(Self { config, _node: node, tasks })
+    }
+}
+
+/// The client certificate and the client that uses it.
+struct ClientIdentity {
+    client: kube::Client,
+    renewal: Renewal,
+    roots: Vec<rustls_pki_types::CertificateDer<'static>>,
+    current: watch::Sender<Option<Identity>>,
+}
+
+impl ClientIdentity {
+    fn load(config: &Config) -> anyhow::Result<Self> {
+        let layout = &config.layout;
+        let pem = std::fs::read(layout.ca_cert()).with_context(|| layout.ca_cert().display().to_string())?;
+        let roots = certificates(&layout.ca_cert().to_string_lossy(), &pem)?;
+        let identity = Identity::load(&layout.client_pem())?
+            .with_context(|| format!("{}: no client certificate (agent join)", layout.client_pem().display()))?;
+        if !identity.is_valid_at(crate::identity::now()) {
+            tracing::error!("the client certificate is not valid (any more): join again with a new token");
+        }
+        let server: Server = config.node.server.parse().context("server in node.yaml")?;
+        let config = tls::client_config(&roots, Some(Arc::clone(&identity.certified)))?;
+        let (client, renewal) = client::new(&server, config, &Credentials::Certificate)?;
+        let (current, _) = watch::channel(Some(identity));
+        Ok(Self { client, renewal, roots, current })
+    }
+
+    /// Starts renewal, unless the configuration forbids it.
+    fn keep_valid(self, config: &Config) -> Vec<tokio::task::JoinHandle<()>> {
+        if !config.kubelet.rotate_certificates {
+            return Vec::new();
+        }
+        let mut seen = self.current.subscribe();
+        let (purpose, wanted) = watch::channel(Some(Purpose::Client));
+        let rotation = Rotation {
+            client: self.client.clone(),
+            node_name: config.node.node_name.clone(),
+            path: config.layout.client_pem(),
+            purpose: wanted,
+            current: self.current,
+        };
+        let (renewal, roots) = (self.renewal, self.roots);
+        let using = async move {
+            while seen.changed().await.is_ok() {
+                let Some(identity) = seen.borrow_and_update().clone() else { continue };
+                match tls::client_config(&roots, Some(identity.certified)) {
+                    Ok(config) => renewal.replace(config),
+                    Err(error) => tracing::error!(%error, "renewed client certificate cannot be used"),
+                }
+            }
+            drop(purpose);
+        };
+        vec![tokio::spawn(rotation.run()), tokio::spawn(using)]
+    }
+}
+
+type Serving = watch::Receiver<Option<Identity>>;
+
+/// The serving certificate: the administrator's files, or one of the cluster's that follows the node's addresses.
+fn serving_identity(
+    config: &Arc<Config>,
+    client: &kube::Client,
+    node: &NodeHandle,
+) -> anyhow::Result<(Serving, Vec<tokio::task::JoinHandle<()>>)> {
+    let kubelet = &config.kubelet;
+    if !kubelet.tls_cert_file.is_empty() {
+        let read = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
+        let pem = format!("{}\n{}", read(&kubelet.tls_cert_file)?, read(&kubelet.tls_private_key_file)?);
+        let (_, current) = watch::channel(Some(Identity::from_pem(&kubelet.tls_cert_file, &pem)?));
+        return Ok((current, Vec::new()));
+    }
+    let stored = Identity::load(&config.layout.serving_pem()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "stored serving certificate cannot be used, another will be asked for");
+        None
+    });
+    let (sender, current) = watch::channel(stored);
+    let (purpose, wanted) = watch::channel(None);
+    let rotation = Rotation {
+        client: client.clone(),
+        node_name: config.node.node_name.clone(),
+        path: config.layout.serving_pem(),
+        purpose: wanted,
+        current: sender,
+    };
+    let name = config.node.node_name.clone();
+    let (mut addresses, mut registered) = (node.addresses.clone(), node.uid.clone());
+    let following = async move {
+        // The signer only approves what the Node object says, so there has to be one.
+        if registered.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        loop {
+            let ips = addresses.borrow_and_update().clone();
+            if !ips.is_empty() {
+                purpose.send_replace(Some(Purpose::Serving { dns: vec![name.clone()], ips }));
+            }
+            if addresses.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    Ok((current, vec![tokio::spawn(rotation.run()), tokio::spawn(following)]))
+}
