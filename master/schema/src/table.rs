@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::kind::{Column, Priority};
+use crate::value::Fields;
 
 impl Column {
     /// The column that names the object.
@@ -76,4 +77,87 @@ pub fn human_duration(seconds: i64) -> String {
         63_072_000..252_288_000 => pair(days / 365, 'y', days % 365, 'd'),
         _ => format!("{}y", days / 365),
     }
+}
+
+/// A time as it is stored, for kinds that upstream shows with its default columns.
+pub(crate) const NAME_AND_CREATED: &[Column] =
+    &[Column::NAME, Column { kind: "date", ..Column::text("Created At", "When the object was created") }];
+
+pub(crate) fn name_and_created(object: &Value, _now: Timestamp) -> Vec<Value> {
+    vec![name(object), object.at("metadata").at("creationTimestamp").clone()]
+}
+
+/// A text, or `<none>`.
+pub(crate) fn or_none(text: &str) -> Value {
+    or(text, "<none>")
+}
+
+/// A text, or what stands for its absence.
+pub(crate) fn or(text: &str, otherwise: &str) -> Value {
+    if text.is_empty() { otherwise.into() } else { text.into() }
+}
+
+/// A list of texts, joined; `<none>` where there is none.
+pub(crate) fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> Value {
+    or_none(&texts.collect::<Vec<_>>().join(","))
+}
+
+/// `a=b,c=d`, or `<none>`.
+pub(crate) fn labels(labels: &Value) -> Value {
+    let pairs: Vec<String> = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    or_none(&pairs.join(","))
+}
+
+/// A LabelSelector as kubectl writes it.
+pub(crate) fn selector(selector: &Value) -> Value {
+    let plain = selector.entries("matchLabels").map(|(key, value)| {
+        let text = format!("{key}={}", value.as_str().unwrap_or_default());
+        (key.as_str(), text)
+    });
+    let set = selector.list("matchExpressions").iter().map(|requirement| {
+        let key = requirement.text("key");
+        let mut values: Vec<&str> = requirement.list("values").iter().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let text = match requirement.text("operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_string(),
+        };
+        (key, text)
+    });
+    let mut parts: Vec<(&str, String)> = plain.chain(set).collect();
+    parts.sort_by(|a, b| a.0.cmp(b.0));
+    joined(parts.iter().map(|(_, text)| text.as_str()))
+}
+
+/// Names and images of a template's containers.
+pub(crate) fn containers(template: &Value) -> [Value; 2] {
+    let list = template.at("spec").list("containers");
+    let join = |field| list.iter().map(|c| c.text(field)).collect::<Vec<_>>().join(",").into();
+    [join("name"), join("image")]
+}
+
+/// `a,b,c + 2 more...`: three at most.
+pub(crate) fn with_more(items: &[String]) -> Value {
+    match items.get(..3) {
+        Some(first) if items.len() > 3 => format!("{} + {} more...", first.join(","), items.len() - 3).into(),
+        _ => joined(items.iter().map(String::as_str)),
+    }
+}
+
+/// An integer field, 0 where absent.
+pub(crate) fn count(object: &Value, field: &str) -> Value {
+    object.int(field).unwrap_or(0).into()
+}
+
+/// The condition of a type.
+pub(crate) fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    status.list("conditions").iter().find(|c| c.text("type") == kind)
 }

@@ -6,9 +6,10 @@ mod authorization;
 mod autoscaling;
 mod certificates;
 mod coordination;
-mod core;
+pub(crate) mod core;
 mod discovery;
 mod events;
+mod meta;
 mod policy;
 mod rbac;
 mod scheduling;
@@ -50,4 +51,5 @@ pub(crate) static ALL: &[&Kind] = &[
     &policy::pod_disruption_budget::KIND,
     &policy::eviction::KIND,
     &autoscaling::scale::KIND,
+    &meta::delete_options::KIND,
 ];

@@ -1,6 +1,11 @@
 //! `apps/v1` ReplicaSet.
 
-use crate::kind::{Kind, Names, Subresource};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Subresource};
+use crate::table::{self, count};
+use crate::value::{Fields, object_in, set_if_unset};
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.apps.v1.ReplicaSet",
@@ -23,8 +28,43 @@ pub static KIND: Kind = Kind {
         },
     ],
     generation: true,
+    fields: &[FieldLabel { label: "status.replicas", pointer: "/status/replicas", absent: "0" }],
+    columns: COLUMNS,
+    hooks: Hooks { default, row, ..Hooks::PLAIN },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 
 const NAMES: Names =
     Names { kind: "ReplicaSet", list: "ReplicaSetList", plural: "replicasets", singular: "replicaset" };
+
+const COLUMNS: &[Column] = &[
+    Column::NAME,
+    Column::integer("Desired", "Replicas asked for"),
+    Column::integer("Current", "Replicas there are"),
+    Column::integer("Ready", "Replicas that are ready"),
+    Column::AGE,
+    Column::wide("Containers", "Names of the template's containers"),
+    Column::wide("Images", "Images of the template's containers"),
+    Column::wide("Selector", "Label selector of the pods"),
+];
+
+fn default(object: &mut Value) {
+    if let Value::Object(object) = object {
+        set_if_unset(object_in(object, "spec"), "replicas", 1);
+    }
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (object.at("spec"), object.at("status"));
+    let [names, images] = table::containers(spec.at("template"));
+    vec![
+        table::name(object),
+        count(spec, "replicas"),
+        count(status, "replicas"),
+        count(status, "readyReplicas"),
+        table::age(object, now),
+        names,
+        images,
+        table::selector(spec.at("selector")),
+    ]
+}

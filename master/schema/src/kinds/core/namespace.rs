@@ -1,6 +1,11 @@
 //! `v1` Namespace.
 
-use crate::kind::{Kind, NameRule, Names, Subresource};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::kind::{Column, FieldLabel, Hooks, Kind, NameRule, Names, Subresource};
+use crate::table;
+use crate::value::Fields;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.Namespace",
@@ -11,7 +16,16 @@ pub static KIND: Kind = Kind {
     ],
     names: NameRule::Label,
     verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
+    fields: &[FieldLabel::text("status.phase", "/status/phase"), FieldLabel::text("name", "/metadata/name")],
+    columns: COLUMNS,
+    hooks: Hooks { row, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)
 };
 
 const NAMES: Names = Names { kind: "Namespace", list: "NamespaceList", plural: "namespaces", singular: "namespace" };
+
+const COLUMNS: &[Column] = &[Column::NAME, Column::text("Status", "Phase of the namespace"), Column::AGE];
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![table::name(object), object.at("status").text("phase").into(), table::age(object, now)]
+}

@@ -1,43 +1,88 @@
 //! `v1` Pod.
 
-use crate::kind::{Kind, Names, Subresource};
+use serde_json::{Value, json};
+
+use crate::defaults;
+use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
+use crate::pod::qos;
+use crate::pod::{row, update, validate};
+use crate::value::{Fields, put};
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.Pod",
     short_names: &["po"],
     categories: &["all"],
-    subresources: &[
-        Subresource { name: "attach", group: "", version: "v1", kind: "PodAttachOptions", verbs: &["create", "get"] },
-        Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: &["create"] },
-        Subresource {
-            name: "ephemeralcontainers",
-            group: "",
-            version: "v1",
-            kind: "Pod",
-            verbs: &["get", "patch", "update"],
-        },
-        Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
-        Subresource { name: "exec", group: "", version: "v1", kind: "PodExecOptions", verbs: &["create", "get"] },
-        Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
-        Subresource {
-            name: "portforward",
-            group: "",
-            version: "v1",
-            kind: "PodPortForwardOptions",
-            verbs: &["create", "get"],
-        },
-        Subresource {
-            name: "proxy",
-            group: "",
-            version: "v1",
-            kind: "PodProxyOptions",
-            verbs: &["create", "delete", "get", "patch", "update"],
-        },
-        Subresource { name: "resize", group: "", version: "v1", kind: "Pod", verbs: &["get", "patch", "update"] },
-        Subresource { name: "status", group: "", version: "v1", kind: "Pod", verbs: &["get", "patch", "update"] },
-    ],
+    subresources: SUBRESOURCES,
     generation: true,
+    fields: FIELDS,
+    columns: COLUMNS,
+    hooks: Hooks {
+        default: defaults::pod,
+        prepare_create,
+        prepare_update,
+        validate: validate::pod,
+        validate_update: update::pod,
+        row: row::pod,
+        ..Hooks::PLAIN
+    },
     ..Kind::namespaced("", "v1", NAMES)
 };
 
 const NAMES: Names = Names { kind: "Pod", list: "PodList", plural: "pods", singular: "pod" };
+
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+const CHANGE: &[&str] = &["get", "patch", "update"];
+const CONNECT: &[&str] = &["create", "get"];
+
+const fn core(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
+    Subresource { name, group: "", version: "v1", kind, verbs }
+}
+
+const SUBRESOURCES: &[Subresource] = &[
+    core("attach", "PodAttachOptions", CONNECT),
+    core("binding", "Binding", &["create"]),
+    core("ephemeralcontainers", "Pod", CHANGE),
+    Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
+    core("exec", "PodExecOptions", CONNECT),
+    core("log", "Pod", &["get"]),
+    core("portforward", "PodPortForwardOptions", CONNECT),
+    core("proxy", "PodProxyOptions", PROXY),
+    core("resize", "Pod", CHANGE),
+    core("status", "Pod", CHANGE),
+];
+
+const FIELDS: &[FieldLabel] = &[
+    FieldLabel::text("spec.nodeName", "/spec/nodeName"),
+    FieldLabel::text("spec.restartPolicy", "/spec/restartPolicy"),
+    FieldLabel::text("spec.schedulerName", "/spec/schedulerName"),
+    FieldLabel::text("spec.serviceAccountName", "/spec/serviceAccountName"),
+    FieldLabel { label: "spec.hostNetwork", pointer: "/spec/hostNetwork", absent: "false" },
+    FieldLabel::text("status.phase", "/status/phase"),
+    FieldLabel::text("status.podIP", "/status/podIP"),
+    FieldLabel::text("status.podIPs", "/status/podIP"),
+    FieldLabel::text("status.nominatedNodeName", "/status/nominatedNodeName"),
+];
+
+const COLUMNS: &[Column] = &[
+    Column::NAME,
+    Column::text("Ready", "Ready containers of those there are"),
+    Column::text("Status", "What the containers together are doing"),
+    Column::text("Restarts", "Restarts of the containers, and when the last one was"),
+    Column::AGE,
+    Column::wide("IP", "Address of the pod"),
+    Column::wide("Node", "Node that runs the pod"),
+    Column::wide("Nominated Node", "Node on which others are preempted for the pod"),
+    Column::wide("Readiness Gates", "Readiness gates that are true, of those there are"),
+];
+
+fn prepare_create(object: &mut Value) {
+    let class = qos::class(object.at("spec"));
+    put(object, "status", json!({ "phase": "Pending", "qosClass": class }));
+    if let Some(Value::Object(spec)) = object.get_mut("spec") {
+        spec.remove("ephemeralContainers");
+    }
+}
+
+fn prepare_update(part: Part, object: &mut Value, old: &Value) {
+    update::keep(part, object, old);
+}

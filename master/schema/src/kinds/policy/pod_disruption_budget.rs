@@ -1,6 +1,11 @@
 //! `policy/v1` PodDisruptionBudget.
 
-use crate::kind::{Kind, Names, Subresource};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::kind::{Column, Hooks, Kind, Names, Subresource};
+use crate::table;
+use crate::value::Fields;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.policy.v1.PodDisruptionBudget",
@@ -14,6 +19,8 @@ pub static KIND: Kind = Kind {
     }],
     generation: true,
     unconditional_update: false,
+    columns: COLUMNS,
+    hooks: Hooks { row, ..Hooks::PLAIN },
     ..Kind::namespaced("policy", "v1", NAMES)
 };
 
@@ -23,3 +30,26 @@ const NAMES: Names = Names {
     plural: "poddisruptionbudgets",
     singular: "poddisruptionbudget",
 };
+
+const COLUMNS: &[Column] = &[
+    Column::NAME,
+    Column::text("Min Available", "Pods that must stay available"),
+    Column::text("Max Unavailable", "Pods that may be away"),
+    Column::integer("Allowed Disruptions", "Pods that may be evicted now"),
+    Column::AGE,
+];
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let bound = |field| match object.at("spec").at(field) {
+        Value::String(text) => text.clone().into(),
+        Value::Number(number) => number.to_string().into(),
+        _ => Value::from("N/A"),
+    };
+    vec![
+        table::name(object),
+        bound("minAvailable"),
+        bound("maxUnavailable"),
+        table::count(object.at("status"), "disruptionsAllowed"),
+        table::age(object, now),
+    ]
+}

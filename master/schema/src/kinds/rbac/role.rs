@@ -1,12 +1,21 @@
 //! `rbac.authorization.k8s.io/v1` Role.
 
-use crate::kind::{Kind, NameRule, Names};
+use super::shared;
+use crate::kind::{Hooks, Kind, NameRule, Names};
+use crate::table;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.rbac.v1.Role",
     names: NameRule::PathSegment,
     create_on_update: true,
-    ..Kind::namespaced("rbac.authorization.k8s.io", "v1", NAMES)
+    columns: table::NAME_AND_CREATED,
+    hooks: Hooks {
+        row: table::name_and_created,
+        validate: |object, errors| shared::role_validate(object, true, errors),
+        validate_update: |_, object, _, errors| shared::role_validate(object, true, errors),
+        ..Hooks::PLAIN
+    },
+    ..Kind::namespaced(shared::GROUP, "v1", NAMES)
 };
 
 const NAMES: Names = Names { kind: "Role", list: "RoleList", plural: "roles", singular: "role" };
