@@ -1,0 +1,51 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::objects::ObjectError;
+
+/// Why a volume's files could not be made, changed or removed. Texts that clients match on are the kubelet's.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error("configmap references non-existent config key: {0}")]
+    ConfigKey(String),
+    #[error("references non-existent secret key: {0}")]
+    SecretKey(String),
+    #[error("invalid path: {0:?}")]
+    PayloadPath(String),
+    #[error("hostPath type check failed: {path} is not {expected}")]
+    HostPathType { path: String, expected: &'static str },
+    #[error("{0} is an invalid volume type")]
+    HostPathUnknownType(String),
+    #[error("no volume plugin matched: {0}")]
+    Unsupported(&'static str),
+    #[error("unknown storage medium {0:?}")]
+    Medium(String),
+    #[error("{0:?} is not a quantity")]
+    Quantity(String),
+    #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}")]
+    SubPath { volume: String, container: String },
+    #[error("{} still has mounts below it: {mounts:?}", path.display())]
+    StillMounted { path: PathBuf, mounts: Vec<PathBuf> },
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.into(), source }
+    }
+
+    pub(crate) fn errno(action: &'static str, path: &Path) -> impl FnOnce(nix::Error) -> Self {
+        move |errno| Self::Io { action, path: path.into(), source: errno.into() }
+    }
+}
+
+/// A volume that could not be set up, worded as the kubelet's `FailedMount` event.
+#[derive(Debug, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume \"{volume}\" : {error}")]
+pub struct SetUpError {
+    pub volume: String,
+    pub error: Error,
+}

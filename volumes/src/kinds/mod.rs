@@ -1,0 +1,156 @@
+//! One module a volume type. Each says what the volume must hold; [`crate::setup`] makes it so.
+
+pub mod config_map;
+pub mod downward_api;
+pub mod empty_dir;
+pub mod host_path;
+pub mod projected;
+pub mod secret;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, DownwardAPIVolumeSource, KeyToPath, ProjectedVolumeSource, SecretVolumeSource, Volume,
+};
+
+use crate::Error;
+use crate::atomic::{File, Payload};
+
+/// Permission bits where neither the item nor the volume says any.
+const DEFAULT_MODE: i32 = 0o644;
+
+/// A volume's type with what it was given.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    EmptyDir {
+        medium: Medium,
+        size_limit: Option<String>,
+    },
+    HostPath {
+        path: String,
+        check: String,
+    },
+    ConfigMap(ConfigMapVolumeSource),
+    Secret(SecretVolumeSource),
+    DownwardApi(DownwardAPIVolumeSource),
+    Projected(ProjectedVolumeSource),
+    /// A type that Keelson does not have, by its field name.
+    Unsupported(&'static str),
+}
+
+/// Where an emptyDir lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Medium {
+    Disk,
+    Memory,
+    /// Such as `HugePages`.
+    Unknown(String),
+}
+
+impl Kind {
+    /// A volume's type. A volume without any is an emptyDir (the API server's default).
+    #[must_use]
+    pub fn of(volume: &Volume) -> Self {
+        if let Some(source) = &volume.host_path {
+            return Self::HostPath { path: source.path.clone(), check: source.type_.clone().unwrap_or_default() };
+        }
+        if let Some(source) = &volume.config_map {
+            return Self::ConfigMap(source.clone());
+        }
+        if let Some(source) = &volume.secret {
+            return Self::Secret(source.clone());
+        }
+        if let Some(source) = &volume.downward_api {
+            return Self::DownwardApi(source.clone());
+        }
+        if let Some(source) = &volume.projected {
+            return Self::Projected(source.clone());
+        }
+        match unsupported(volume) {
+            Some(name) => Self::Unsupported(name),
+            None => empty_dir::of(volume.empty_dir.as_ref()),
+        }
+    }
+
+    /// The plugin's name after `kubernetes.io/`, which names its folder.
+    #[must_use]
+    pub fn plugin(&self) -> &'static str {
+        match self {
+            Self::EmptyDir { .. } => "empty-dir",
+            Self::HostPath { .. } => "host-path",
+            Self::ConfigMap(_) => "configmap",
+            Self::Secret(_) => "secret",
+            Self::DownwardApi(_) => "downward-api",
+            Self::Projected(_) => "projected",
+            Self::Unsupported(name) => name,
+        }
+    }
+
+    /// Whether the content can change while the pod runs.
+    #[must_use]
+    pub fn refreshes(&self) -> bool {
+        matches!(self, Self::ConfigMap(_) | Self::Secret(_) | Self::DownwardApi(_) | Self::Projected(_))
+    }
+}
+
+fn unsupported(volume: &Volume) -> Option<&'static str> {
+    [
+        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
+        (volume.ephemeral.is_some(), "ephemeral"),
+        (volume.csi.is_some(), "csi"),
+        (volume.image.is_some(), "image"),
+        (volume.nfs.is_some(), "nfs"),
+        (volume.iscsi.is_some(), "iscsi"),
+        (volume.fc.is_some(), "fc"),
+        (volume.git_repo.is_some(), "gitRepo"),
+        (volume.flex_volume.is_some(), "flexVolume"),
+        (volume.cephfs.is_some(), "cephfs"),
+        (volume.rbd.is_some(), "rbd"),
+        (volume.glusterfs.is_some(), "glusterfs"),
+        (volume.aws_elastic_block_store.is_some(), "awsElasticBlockStore"),
+        (volume.gce_persistent_disk.is_some(), "gcePersistentDisk"),
+        (volume.azure_disk.is_some(), "azureDisk"),
+        (volume.azure_file.is_some(), "azureFile"),
+        (volume.cinder.is_some(), "cinder"),
+        (volume.vsphere_volume.is_some(), "vsphereVolume"),
+        (volume.portworx_volume.is_some(), "portworxVolume"),
+        (volume.photon_persistent_disk.is_some(), "photonPersistentDisk"),
+        (volume.quobyte.is_some(), "quobyte"),
+        (volume.scale_io.is_some(), "scaleIO"),
+        (volume.storageos.is_some(), "storageos"),
+        (volume.flocker.is_some(), "flocker"),
+    ]
+    .into_iter()
+    .find_map(|(set, name)| set.then_some(name))
+}
+
+/// The bits of the first mode that is set.
+fn mode(item: Option<i32>, volume: Option<i32>) -> u32 {
+    // Negative modes do not pass the API's validation.
+    u32::try_from(item.or(volume).unwrap_or(DEFAULT_MODE)).unwrap_or(0o644) & 0o7777
+}
+
+/// Files for the keys that `items` picks, or for all keys under their own name.
+fn pick(
+    keys: impl Iterator<Item = (String, Vec<u8>)>,
+    items: Option<&[KeyToPath]>,
+    default_mode: Option<i32>,
+    optional: bool,
+    missing: impl Fn(String) -> Error,
+) -> Result<Payload, Error> {
+    let mut keys: std::collections::BTreeMap<_, _> = keys.collect();
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        let bits = mode(None, default_mode);
+        return Ok(keys.into_iter().map(|(key, data)| (key, File { data, mode: bits, owner: None })).collect());
+    };
+    let mut payload = Payload::new();
+    for item in items {
+        match keys.get_mut(&item.key) {
+            Some(data) => {
+                let file = File { data: data.clone(), mode: mode(item.mode, default_mode), owner: None };
+                payload.insert(item.path.clone(), file);
+            }
+            None if optional => {}
+            None => return Err(missing(item.key.clone())),
+        }
+    }
+    Ok(payload)
+}

@@ -1,0 +1,114 @@
+//! `subPath`: part of a volume, bound where no symlink of the container's making can lead it elsewhere
+//! (pkg/volume/util/subpath). The kernel resolves the path beneath the volume (`openat2`), and what it found is what is
+//! bound, by its descriptor.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
+
+use crate::{Error, fs as files};
+
+/// Binds `volume/sub_path` to `target`; a folder is made where there is nothing. Answers `target`.
+///
+/// # Errors
+/// A path that leaves the volume (`EXDEV`, or `ELOOP` through magic links), or a mount that fails.
+pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, Error> {
+    let named = volume.join(sub_path);
+    let root = File::open(volume).map_err(Error::io("open", volume))?;
+    let source = open_or_make(&root, sub_path).map_err(Error::errno("prepare subPath", &named))?;
+    let status = fstat(&source).map_err(Error::errno("stat", &named))?;
+    let directory = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
+    if bound(target, status.st_dev, status.st_ino) {
+        return Ok(target.to_path_buf());
+    }
+    release(target)?;
+    make_target(target, directory)?;
+    let from = format!("/proc/self/fd/{}", source.as_raw_fd());
+    mount(Some(from.as_str()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(Error::errno("bind subPath to", target))?;
+    Ok(target.to_path_buf())
+}
+
+fn how(flags: OFlag) -> OpenHow {
+    OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+}
+
+fn open_or_make(root: &File, sub_path: &str) -> Result<OwnedFd, Errno> {
+    match openat2(root.as_fd(), sub_path, how(OFlag::O_PATH)) {
+        Err(Errno::ENOENT) => make(root, sub_path),
+        result => result,
+    }
+}
+
+/// Makes the folders that are missing, each in the one above it that was opened safely.
+fn make(root: &File, sub_path: &str) -> Result<OwnedFd, Errno> {
+    let root_mode = Mode::from_bits_truncate(fstat(root)?.st_mode & 0o7777);
+    let mut done = PathBuf::new();
+    let mut folder = openat2(root.as_fd(), ".", how(OFlag::O_PATH | OFlag::O_DIRECTORY))?;
+    for part in Path::new(sub_path).components() {
+        done.push(part);
+        let opened = openat2(root.as_fd(), &done, how(OFlag::O_PATH | OFlag::O_DIRECTORY));
+        folder = match opened {
+            Err(Errno::ENOENT) => {
+                match mkdirat(&folder, part.as_os_str(), Mode::from_bits_truncate(0o700)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+                let made = openat2(root.as_fd(), &done, how(OFlag::O_RDONLY | OFlag::O_DIRECTORY))?;
+                // As the volume itself: containers of any user share it (upstream does the same).
+                fchmod(&made, root_mode)?;
+                made
+            }
+            result => result?,
+        };
+    }
+    Ok(folder)
+}
+
+/// Whether `target` already shows that very file. One that was replaced in the volume is bound anew.
+fn bound(target: &Path, device: u64, inode: u64) -> bool {
+    fs::metadata(target).is_ok_and(|m| m.dev() == device && m.ino() == inode)
+}
+
+fn release(target: &Path) -> Result<(), Error> {
+    match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(Error::errno("unmount", target)(errno)),
+    }
+}
+
+fn make_target(target: &Path, directory: bool) -> Result<(), Error> {
+    let exists = match fs::symlink_metadata(target) {
+        Ok(metadata) => Some(metadata.is_dir()),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io("stat", target)(error)),
+    };
+    match exists {
+        Some(is_dir) if is_dir == directory => return Ok(()),
+        Some(true) => files::remove_tree(target)?,
+        Some(false) => files::remove_file(target)?,
+        None => {}
+    }
+    if directory {
+        return files::make_dir(target);
+    }
+    if let Some(parent) = target.parent() {
+        files::make_dir(parent)?;
+    }
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(target)
+        .map(drop)
+        .map_err(Error::io("create", target))
+}

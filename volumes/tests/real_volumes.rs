@@ -1,0 +1,213 @@
+//! Volumes on the real file system, as root: tmpfs, bind mounts, ownership, teardown.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::sync::Mutex;
+
+use jiff::{Timestamp, ToSpan};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret};
+use volumes::{BoundToken, Downward, Layout, ObjectError, Objects, Plan, Prepared, SetUp, SetUpError, TokenAsk};
+use volumes::{plan, setup, subpath, teardown};
+
+#[derive(Default)]
+struct Cluster {
+    config_maps: Mutex<BTreeMap<String, ConfigMap>>,
+    secrets: Mutex<BTreeMap<String, Secret>>,
+}
+
+impl Cluster {
+    fn set_config(&self, name: &str, data: &[(&str, &str)]) {
+        let data = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.config_maps.lock().unwrap().insert(name.into(), ConfigMap { data: Some(data), ..ConfigMap::default() });
+    }
+}
+
+impl Objects for Cluster {
+    async fn config_map(&self, _: &str, name: &str) -> Result<ConfigMap, ObjectError> {
+        let missing = || ObjectError::NotFound { kind: "configmap", name: name.into() };
+        self.config_maps.lock().unwrap().get(name).cloned().ok_or_else(missing)
+    }
+
+    async fn secret(&self, _: &str, name: &str) -> Result<Secret, ObjectError> {
+        let missing = || ObjectError::NotFound { kind: "secret", name: name.into() };
+        self.secrets.lock().unwrap().get(name).cloned().ok_or_else(missing)
+    }
+
+    async fn token(&self, ask: &TokenAsk) -> Result<BoundToken, ObjectError> {
+        let token = format!("{}/{}/{}", ask.service_account, ask.pod_name, ask.audience);
+        Ok(BoundToken { token, renew_at: now() + 1.hour() })
+    }
+}
+
+struct Fields;
+
+impl Downward for Fields {
+    fn field(&self, selector: &ObjectFieldSelector) -> Result<String, String> {
+        Ok(format!("<{}>", selector.field_path))
+    }
+
+    fn resource(&self, selector: &ResourceFieldSelector) -> Result<String, String> {
+        Err(format!("no {}", selector.resource))
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+fn planned(volumes: serde_json::Value) -> Plan {
+    let mounts: Vec<_> = volumes
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| serde_json::json!({"name": v["name"], "mountPath": format!("/{}", v["name"].as_str().unwrap())}))
+        .collect();
+    let pod: Pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "p", "namespace": "n", "uid": "uid-1"},
+        "spec": {
+            "securityContext": {"fsGroup": 4711},
+            "containers": [{"name": "c", "volumeMounts": mounts}],
+            "volumes": volumes
+        }
+    }))
+    .unwrap();
+    plan(&pod)
+}
+
+async fn set_up(layout: &Layout, cluster: &Cluster, plan: &Plan) -> Result<Prepared, Vec<SetUpError>> {
+    let with = SetUp { layout, objects: cluster, fields: &Fields, memory: None, now: now() };
+    setup::set_up(plan, &with).await
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
+}
+
+fn mounts_below(path: &Path) -> usize {
+    read("/proc/self/mountinfo").lines().filter(|line| line.contains(path.to_str().unwrap())).count()
+}
+
+#[tokio::test]
+async fn every_kind_is_made_refreshed_and_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    let cluster = Cluster::default();
+    cluster.set_config("cm", &[("a", "1"), ("b", "2")]);
+    let secret = Secret { data: Some([("s".to_owned(), ByteString(b"hidden".to_vec()))].into()), ..Secret::default() };
+    cluster.secrets.lock().unwrap().insert("sec".into(), secret);
+    let plan = planned(serde_json::json!([
+        {"name": "disk", "emptyDir": {}},
+        {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "host", "hostPath": {"path": root.path().join("made"), "type": "DirectoryOrCreate"}},
+        {"name": "config", "configMap": {"name": "cm", "items": [{"key": "a", "path": "deep/a", "mode": 0o400}]}},
+        {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
+        {"name": "down", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+        {"name": "all", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "cm", "optional": true}},
+            {"configMap": {"name": "absent", "optional": true}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}
+        ]}}
+    ]));
+    let prepared = set_up(&layout, &cluster, &plan).await.unwrap();
+    assert_eq!(prepared.renew_at, Some(now() + 1.hour()));
+    assert!(prepared.refreshes);
+    let at = |name: &str| prepared.paths[name].clone();
+    assert_eq!(at("config"), layout.volume("uid-1", "configmap", "config"));
+    assert_eq!(read(at("config").join("deep/a")), "1");
+    assert_eq!(read(at("sec").join("s")), "hidden");
+    assert_eq!(read(at("down").join("labels")), "<metadata.labels>");
+    assert_eq!(read(at("all").join("token")), "default/p/");
+    assert_eq!(read(at("all").join("b")), "2");
+    let token = fs::metadata(at("all").join("token")).unwrap();
+    assert_eq!((token.gid(), token.mode() & 0o777), (4711, 0o640));
+    let disk = fs::metadata(at("disk")).unwrap();
+    assert_eq!((disk.gid(), disk.mode() & 0o7777), (4711, 0o2777));
+    assert!(root.path().join("made").is_dir());
+    // mem, sec, down, all.
+    assert_eq!(mounts_below(root.path()), 4);
+    assert!(fs::write(at("mem").join("big"), vec![1; 2 << 20]).is_err());
+
+    cluster.set_config("cm", &[("a", "changed"), ("c", "3")]);
+    set_up(&layout, &cluster, &plan).await.unwrap();
+    assert_eq!(read(at("config").join("deep/a")), "changed");
+    assert_eq!(read(at("all").join("c")), "3");
+    assert!(!at("all").join("b").exists());
+    assert_eq!(mounts_below(root.path()), 4);
+
+    assert_eq!(teardown::existing(&layout).unwrap(), ["uid-1"]);
+    teardown::tear_down(&layout, "uid-1").unwrap();
+    teardown::tear_down(&layout, "uid-1").unwrap();
+    assert_eq!(mounts_below(root.path()), 0);
+    assert_eq!(teardown::existing(&layout).unwrap(), Vec::<String>::new());
+    assert!(root.path().join("made").is_dir());
+}
+
+#[tokio::test]
+async fn errors_are_worded_as_upstream() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    let cluster = Cluster::default();
+    cluster.set_config("cm", &[("a", "1")]);
+    let plan = planned(serde_json::json!([
+        {"name": "x", "configMap": {"name": "y"}},
+        {"name": "k", "configMap": {"name": "cm", "items": [{"key": "zz", "path": "zz"}]}},
+        {"name": "s", "secret": {"secretName": "t"}},
+        {"name": "h", "hostPath": {"path": "/nowhere/at/all", "type": "Directory"}},
+        {"name": "fine", "emptyDir": {}}
+    ]));
+    let mut messages: Vec<_> =
+        set_up(&layout, &cluster, &plan).await.unwrap_err().iter().map(ToString::to_string).collect();
+    messages.sort();
+    assert_eq!(
+        messages,
+        [
+            r#"MountVolume.SetUp failed for volume "h" : hostPath type check failed: /nowhere/at/all is not a directory"#,
+            r#"MountVolume.SetUp failed for volume "k" : configmap references non-existent config key: zz"#,
+            r#"MountVolume.SetUp failed for volume "s" : secret "t" not found"#,
+            r#"MountVolume.SetUp failed for volume "x" : configmap "y" not found"#,
+        ]
+    );
+    assert!(layout.volume("uid-1", "empty-dir", "fine").is_dir());
+    teardown::tear_down(&layout, "uid-1").unwrap();
+}
+
+#[test]
+fn sub_paths_stay_in_their_volume() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    let volume = layout.volume("uid-2", "empty-dir", "v");
+    fs::create_dir_all(volume.join("real")).unwrap();
+    fs::write(volume.join("real/file"), "inside").unwrap();
+    fs::write(root.path().join("outside"), "outside").unwrap();
+    symlink("real", volume.join("good")).unwrap();
+    symlink("../../../../../outside", volume.join("bad")).unwrap();
+    symlink("/etc", volume.join("worse")).unwrap();
+    symlink("/proc/self/root", volume.join("magic")).unwrap();
+    let target = |index| layout.subpath("uid-2", "v", "c", index);
+
+    subpath::bind(&volume, "good/file", &target(0)).unwrap();
+    subpath::bind(&volume, "good/file", &target(0)).unwrap();
+    assert_eq!(read(target(0)), "inside");
+    subpath::bind(&volume, "made/here", &target(1)).unwrap();
+    assert!(volume.join("made/here").is_dir());
+    fs::write(target(1).join("seen"), "yes").unwrap();
+    assert_eq!(read(volume.join("made/here/seen")), "yes");
+    for bad in ["bad", "worse", "worse/passwd", "magic/etc", "../v", "/etc", "worse/new"] {
+        let result = subpath::bind(&volume, bad, &target(2));
+        assert!(result.is_err(), "{bad}");
+    }
+    assert_eq!(mounts_below(root.path()), 2);
+
+    // A file that was replaced is found again by a container that restarts.
+    fs::remove_file(volume.join("real/file")).unwrap();
+    fs::write(volume.join("real/file"), "new").unwrap();
+    subpath::bind(&volume, "good/file", &target(0)).unwrap();
+    assert_eq!(read(target(0)), "new");
+    teardown::tear_down(&layout, "uid-2").unwrap();
+    assert_eq!(mounts_below(root.path()), 0);
+}
