@@ -170,14 +170,14 @@ impl Netlink {
         }
     }
 
-    /// Creates a veth pair, both ends up.
+    /// Creates a veth pair. This end is up; the other one cannot be before the pair is complete, and is set up by a
+    /// conversation in its own namespace.
     ///
     /// # Errors
     /// The kernel's refusal; nothing exists then.
     pub async fn create_veth(&self, pair: &VethPair<'_>) -> Result<()> {
         let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(pair.peer_name)
-            .up()
             .setns_by_fd(pair.peer_namespace.as_fd().as_raw_fd());
         let mut link = LinkVeth::new(pair.name, pair.peer_name).up();
         if let Some(MacAddr(mac)) = pair.peer_mac {

@@ -366,15 +366,16 @@ impl Rules {
         for map in [&self.services, &self.external] {
             let mut load = self.find_original(map);
             load.push(self.saddr(self.next()));
-            let mut forget = load.clone();
-            forget.push(Expr::Forget { map: clients.clone().into(), key: self.group() });
-            batch.rule(chain.clone(), forget);
             load.push(self.daddr(self.after_next(1)));
             load.push(Expr::Payload { field: Field::Dport, to: self.after_next(2) });
+            let (key, value) = (self.group(), self.after_next(1));
+            let mut forget = load.clone();
+            forget.push(Expr::Forget { map: clients.clone().into(), key, value });
+            batch.rule(chain.clone(), forget);
             load.push(Expr::Learn {
                 map: clients.clone().into(),
-                key: self.group(),
-                value: self.after_next(1),
+                key,
+                value,
                 timeout: Duration::from_secs(u64::from(seconds)),
             });
             batch.rule(chain.clone(), load);

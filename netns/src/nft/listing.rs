@@ -169,7 +169,7 @@ impl fmt::Display for ExprText<'_> {
             Expr::Learn { map, key, value, timeout } => {
                 write!(f, "update {map}[r{}]=r{} timeout {}s", key.0, value.0, timeout.as_secs())
             }
-            Expr::Forget { map, key } => write!(f, "delete {map}[r{}]", key.0),
+            Expr::Forget { map, key, .. } => write!(f, "delete {map}[r{}]", key.0),
             Expr::Dnat { address, port, .. } => write!(f, "dnat to r{}:r{}", address.0, port.0),
             Expr::Masquerade => f.write_str("masquerade fully-random"),
             Expr::Reject(Reject::TcpReset) => f.write_str("reject with tcp reset"),

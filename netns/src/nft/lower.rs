@@ -209,8 +209,9 @@ fn expr(expr: &Expr) -> Result<nl::Expr> {
             offset: 0,
         },
         Expr::Learn { map, key, value, timeout } => learn(map, *key, *value, *timeout)?,
-        Expr::Forget { map, key } => {
-            nl::DynsetExpr::new(nl::DynsetOp::Delete, map.as_ref(), register(*key)?).into()
+        Expr::Forget { map, key, value } => {
+            let dynset = nl::DynsetExpr::new(nl::DynsetOp::Delete, map.as_ref(), register(*key)?);
+            dynset.sreg_data(register(*value)?).into()
         }
         Expr::Dnat { family, address, port } => dnat(*family, *address, *port)?,
         Expr::Masquerade => {

@@ -403,6 +403,8 @@ pub enum Expr {
         map: Name,
         /// Its key.
         key: Reg,
+        /// A register that holds a value; the kernel wants one, but does not compare it.
+        value: Reg,
     },
     /// Translates the connection's destination.
     Dnat {

@@ -1,0 +1,256 @@
+//! The proxy in real network namespaces: what clients in a pod, on the node and outside of the cluster see.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use common::{Node, Server, TestNs, ask, ask_udp, ip, net, udp_socket};
+use proxy::types::{
+    Endpoint, EndpointPort, EndpointSlice, NodeFacts, ObjectName, Protocol, Service, ServicePort, TrafficPolicy,
+};
+use proxy::{Config, Proxy};
+
+const CLUSTER_IP: &str = "10.96.0.10:80";
+
+struct World {
+    net: Node,
+    pods: Vec<TestNs>,
+    _servers: Vec<Server>,
+    proxy: Proxy,
+}
+
+/// A node with three pods: 10.1.0.2 and 10.1.0.3 serve on port 8080 as `a` and `b`, 10.1.0.4 serves nothing.
+async fn world() -> World {
+    let net_ = Node::new().await;
+    let mut proxy = Proxy::open(&net_.node.ns, Config::default()).unwrap();
+    proxy.table().set_facts(NodeFacts {
+        node_port_addresses: vec![ip("192.168.9.1")],
+        cluster_cidrs: vec![net("10.1.0.0/16"), net("fd00:1::/64")],
+        pod_cidrs: vec![net("10.1.0.0/24")],
+        non_masquerade_cidrs: Vec::new(),
+    });
+    let pods = vec![net_.pod(2).await, net_.pod(3).await, net_.pod(4).await];
+    let servers = vec![Server::start(&pods[0], "a", 8080), Server::start(&pods[1], "b", 8080)];
+    World { net: net_, pods, _servers: servers, proxy }
+}
+
+fn name() -> ObjectName {
+    ObjectName::new("default", "web")
+}
+
+fn service() -> Service {
+    let port = |name: &str, protocol, node_port| ServicePort { name: name.into(), protocol, port: 80, node_port };
+    Service {
+        cluster_ips: vec![ip("10.96.0.10"), ip("fd00:10::10")],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ports: vec![port("http", Protocol::Tcp, Some(30080)), port("dns", Protocol::Udp, None)],
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+    }
+}
+
+fn endpoint(address: &str) -> Endpoint {
+    Endpoint { address: ip(address), ready: true, serving: true, terminating: false, local: true }
+}
+
+fn slice(endpoints: Vec<Endpoint>) -> EndpointSlice {
+    let port = |name: &str, protocol| EndpointPort { name: name.into(), protocol, port: 8080 };
+    EndpointSlice { ports: vec![port("http", Protocol::Tcp), port("dns", Protocol::Udp)], endpoints }
+}
+
+impl World {
+    async fn endpoints(&mut self, addresses: &[&str]) -> proxy::Stats {
+        let endpoints = addresses.iter().map(|address| endpoint(address)).collect();
+        self.slice(slice(endpoints)).await
+    }
+
+    async fn slice(&mut self, slice: EndpointSlice) -> proxy::Stats {
+        self.proxy.table().upsert_slice(ObjectName::new("default", "web-1"), name(), slice);
+        self.proxy.flush().await.unwrap()
+    }
+
+    async fn service(&mut self, service: Service) -> proxy::Stats {
+        self.proxy.table().upsert_service(name(), service);
+        self.proxy.flush().await.unwrap()
+    }
+
+    /// Who answers `count` connections from the third pod.
+    fn answers(&self, address: &str, count: usize) -> BTreeSet<String> {
+        (0..count).map(|_| ask(&self.pods[2].ns, address).unwrap().0).collect()
+    }
+}
+
+fn both() -> BTreeSet<String> {
+    ["a", "b"].map(String::from).into()
+}
+
+#[tokio::test]
+async fn a_cluster_ip_spreads_over_its_endpoints() {
+    let mut world = world().await;
+    world.service(service()).await;
+    let stats = world.endpoints(&["10.1.0.2", "10.1.0.3"]).await;
+    assert!(!stats.full);
+    assert_eq!(stats.structure, 0, "an endpoint change is a change of map elements alone");
+    assert_eq!(world.answers(CLUSTER_IP, 40), both());
+    // A pod's address is kept on the way to another pod, the node itself is asked through its own address.
+    assert_eq!(ask(&world.pods[2].ns, CLUSTER_IP).unwrap().1, "10.1.0.4");
+    assert!(ask(&world.net.node.ns, CLUSTER_IP).is_ok());
+    // From outside, through the node.
+    assert_eq!(ask(&world.net.client.ns, CLUSTER_IP).unwrap().1, "10.1.0.1");
+    // Another port of the address answers with a refusal, not with silence.
+    assert_eq!(ask(&world.pods[2].ns, "10.96.0.10:81").unwrap_err(), ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn ipv6_works_the_same() {
+    let mut world = world().await;
+    world.service(service()).await;
+    world.endpoints(&["fd00:1::2", "fd00:1::3"]).await;
+    assert_eq!(world.answers("[fd00:10::10]:80", 40), both());
+    assert!(ask(&world.net.node.ns, "[fd00:10::10]:80").is_ok());
+    // The IPv4 address has no endpoints.
+    assert_eq!(ask(&world.pods[2].ns, CLUSTER_IP).unwrap_err(), ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn a_removed_endpoint_gets_no_connections() {
+    let mut world = world().await;
+    world.service(service()).await;
+    world.endpoints(&["10.1.0.2", "10.1.0.3"]).await;
+    let stats = world.endpoints(&["10.1.0.3"]).await;
+    assert_eq!(stats.structure, 0);
+    assert_eq!(world.answers(CLUSTER_IP, 20), ["b".to_owned()].into());
+    world.endpoints(&[]).await;
+    assert_eq!(ask(&world.pods[2].ns, CLUSTER_IP).unwrap_err(), ErrorKind::ConnectionRefused);
+    assert_eq!(ask(&world.net.node.ns, CLUSTER_IP).unwrap_err(), ErrorKind::ConnectionRefused);
+    assert_eq!(ask(&world.net.client.ns, "192.168.9.1:30080").unwrap_err(), ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn a_terminating_endpoint_serves_while_there_is_no_other() {
+    let mut world = world().await;
+    world.service(service()).await;
+    let leaving = Endpoint { ready: false, terminating: true, ..endpoint("10.1.0.2") };
+    world.slice(slice(vec![leaving])).await;
+    assert_eq!(world.answers(CLUSTER_IP, 5), ["a".to_owned()].into());
+    world.slice(slice(vec![leaving, endpoint("10.1.0.3")])).await;
+    assert_eq!(world.answers(CLUSTER_IP, 20), ["b".to_owned()].into());
+}
+
+#[tokio::test]
+async fn a_node_port_answers_from_outside() {
+    let mut world = world().await;
+    world.service(service()).await;
+    world.endpoints(&["10.1.0.2", "10.1.0.3"]).await;
+    let client = world.net.client.ns.clone();
+    let seen: BTreeSet<_> = (0..40).map(|_| ask(&client, "192.168.9.1:30080").unwrap()).collect();
+    // The client is masqueraded: the endpoint sees the bridge's address.
+    assert_eq!(seen, [("a", "10.1.0.1"), ("b", "10.1.0.1")].map(|(a, b)| (a.to_owned(), b.to_owned())).into());
+    // From a pod and from the node itself too.
+    assert!(ask(&world.pods[2].ns, "192.168.9.1:30080").is_ok());
+    assert!(ask(&world.net.node.ns, "192.168.9.1:30080").is_ok());
+}
+
+#[tokio::test]
+async fn external_policy_local_keeps_the_client_and_stays_on_the_node() {
+    let mut world = world().await;
+    world.service(Service { external_policy: TrafficPolicy::Local, ..service() }).await;
+    let remote = Endpoint { local: false, ..endpoint("10.1.0.3") };
+    world.slice(slice(vec![endpoint("10.1.0.2"), remote])).await;
+    let client = world.net.client.ns.clone();
+    let seen: BTreeSet<_> = (0..20).map(|_| ask(&client, "192.168.9.1:30080").unwrap()).collect();
+    assert_eq!(seen, [("a".to_owned(), "192.168.9.2".to_owned())].into());
+    // From inside, all endpoints may be used.
+    assert_eq!(world.answers("192.168.9.1:30080", 40), both());
+    // No endpoint here: silence, so that a load balancer looks elsewhere.
+    world.slice(slice(vec![remote])).await;
+    assert_eq!(ask(&client, "192.168.9.1:30080").unwrap_err(), ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn internal_policy_local_stays_on_the_node() {
+    let mut world = world().await;
+    world.service(Service { internal_policy: TrafficPolicy::Local, ..service() }).await;
+    world.slice(slice(vec![endpoint("10.1.0.2"), Endpoint { local: false, ..endpoint("10.1.0.3") }])).await;
+    assert_eq!(world.answers(CLUSTER_IP, 20), ["a".to_owned()].into());
+}
+
+#[tokio::test]
+async fn a_pod_reaches_itself() {
+    let mut world = world().await;
+    world.service(service()).await;
+    world.endpoints(&["10.1.0.2"]).await;
+    let (who, seen) = ask(&world.pods[0].ns, CLUSTER_IP).unwrap();
+    assert_eq!((who.as_str(), seen.as_str()), ("a", "10.1.0.1"));
+}
+
+#[tokio::test]
+async fn affinity_keeps_a_client_at_its_endpoint() {
+    let mut world = world().await;
+    world.service(Service { affinity: Some(Duration::from_secs(60)), ..service() }).await;
+    world.endpoints(&["10.1.0.2", "10.1.0.3"]).await;
+    let first = world.answers(CLUSTER_IP, 30);
+    assert_eq!(first.len(), 1, "one client, one endpoint");
+    // The endpoint leaves: the client moves, and stays there when the old one is back.
+    let (kept, other) = if first.contains("a") { ("10.1.0.3", "b") } else { ("10.1.0.2", "a") };
+    world.endpoints(&[kept]).await;
+    assert_eq!(world.answers(CLUSTER_IP, 5), [other.to_owned()].into());
+    world.endpoints(&["10.1.0.2", "10.1.0.3"]).await;
+    assert_eq!(world.answers(CLUSTER_IP, 30), [other.to_owned()].into());
+    // Clients outside of the cluster are remembered as well.
+    let client = world.net.client.ns.clone();
+    let seen: BTreeSet<_> = (0..30).map(|_| ask(&client, "192.168.9.1:30080").unwrap().0).collect();
+    assert_eq!(seen.len(), 1);
+    // And not for ever.
+    world.service(Service { affinity: Some(Duration::from_secs(1)), ..service() }).await;
+    let before = world.answers(CLUSTER_IP, 1);
+    let mut moved = false;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        moved |= world.answers(CLUSTER_IP, 1) != before;
+    }
+    assert!(moved);
+}
+
+#[tokio::test]
+async fn udp_clients_leave_a_removed_endpoint() {
+    let mut world = world().await;
+    world.service(service()).await;
+    world.endpoints(&["10.1.0.2"]).await;
+    let socket = udp_socket(&world.pods[2].ns);
+    assert_eq!(ask_udp(&socket, CLUSTER_IP).unwrap().0, "a");
+    let stats = world.endpoints(&["10.1.0.3"]).await;
+    assert!(stats.stale_flows > 0);
+    assert_eq!(ask_udp(&socket, CLUSTER_IP).unwrap().0, "b");
+}
+
+#[tokio::test]
+async fn a_restart_takes_the_table_over_and_cleanup_removes_it() {
+    let mut world = world().await;
+    world.service(service()).await;
+    world.endpoints(&["10.1.0.2"]).await;
+    let mut second = Proxy::open(&world.net.node.ns, Config::default()).unwrap();
+    let facts = NodeFacts { node_port_addresses: vec![ip("192.168.9.1")], ..NodeFacts::default() };
+    let slices = [(ObjectName::new("default", "web-1"), name(), slice(vec![endpoint("10.1.0.3")]))];
+    let stats = second.apply([(name(), service())], slices, facts.clone()).await.unwrap();
+    assert!(stats.full);
+    assert_eq!(world.answers(CLUSTER_IP, 5), ["b".to_owned()].into());
+    assert_eq!(second.apply([], [], facts).await.unwrap().services, 0);
+    assert!(ask(&world.pods[2].ns, CLUSTER_IP).is_err());
+    proxy::cleanup(&world.net.node.ns, &Config::default()).await.unwrap();
+    proxy::cleanup(&world.net.node.ns, &Config::default()).await.unwrap();
+    let nft = netns::nft::Nft::open(&world.net.node.ns).unwrap();
+    assert!(!nft.has_table(proxy::TABLE).await.unwrap());
+}
+
+#[tokio::test]
+async fn pods_leave_the_cluster_under_the_nodes_address() {
+    let mut world = world().await;
+    world.service(service()).await;
+    let _server = Server::start(&world.net.client, "outside", 9000);
+    assert_eq!(ask(&world.pods[2].ns, "192.168.9.2:9000").unwrap(), ("outside".to_owned(), "192.168.9.1".to_owned()));
+}
