@@ -3,7 +3,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let cri = protox::compile(["proto/runtime.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_server(true).compile_fds(cri)?;
+    tonic_prost_build::configure().build_server(true).generate_default_stubs(true).compile_fds(cri)?;
     let containerd = protox::compile(
         ["content", "images", "leases", "events"].map(|s| format!("proto/containerd.{s}.proto")),
         ["proto"],

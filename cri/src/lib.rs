@@ -6,6 +6,8 @@
 mod client;
 mod error;
 pub mod events;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod import;
 
 /// The CRI v1 messages and services, generated from `proto/runtime.proto`.

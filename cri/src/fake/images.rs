@@ -1,0 +1,60 @@
+//! The image service of the runtime in memory. A pull succeeds for every name but those with `missing` in them.
+
+use tonic::{Request, Response, Status};
+
+use super::Fake;
+use super::state::Verdict;
+use crate::v1::{self, image_service_server::ImageService};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn image(name: &str) -> v1::Image {
+    v1::Image { id: format!("sha256:{name}"), repo_tags: vec![name.to_owned()], size: 1000, ..v1::Image::default() }
+}
+
+#[tonic::async_trait]
+impl ImageService for Fake {
+    async fn list_images(&self, _: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesResponse> {
+        let mut state = self.lock();
+        state.log("ListImages", "");
+        Ok(Response::new(v1::ListImagesResponse { images: state.images.iter().map(|n| image(n)).collect() }))
+    }
+
+    async fn image_status(&self, request: Request<v1::ImageStatusRequest>) -> Answer<v1::ImageStatusResponse> {
+        let name = request.into_inner().image.map(|i| i.image).unwrap_or_default();
+        let mut state = self.lock();
+        state.log("ImageStatus", &name);
+        let image = state.images.contains(&name).then(|| image(&name));
+        Ok(Response::new(v1::ImageStatusResponse { image, ..v1::ImageStatusResponse::default() }))
+    }
+
+    async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Answer<v1::PullImageResponse> {
+        let name = request.into_inner().image.map(|i| i.image).unwrap_or_default();
+        let mut state = self.lock();
+        state.log("PullImage", &name);
+        let verdict = state.effect();
+        if let Verdict::FailBefore(status) = verdict {
+            return Err(status);
+        }
+        if name.contains("missing") {
+            return Err(Status::not_found(format!("failed to pull and unpack image {name:?}: not found")));
+        }
+        state.images.insert(name.clone());
+        match verdict {
+            Verdict::FailAfter(status) => Err(status),
+            _ => Ok(Response::new(v1::PullImageResponse { image_ref: format!("sha256:{name}") })),
+        }
+    }
+
+    async fn remove_image(&self, request: Request<v1::RemoveImageRequest>) -> Answer<v1::RemoveImageResponse> {
+        let name = request.into_inner().image.map(|i| i.image).unwrap_or_default();
+        let mut state = self.lock();
+        state.log("RemoveImage", &name);
+        state.images.remove(&name);
+        Ok(Response::new(v1::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(&self, _: Request<v1::ImageFsInfoRequest>) -> Answer<v1::ImageFsInfoResponse> {
+        Ok(Response::new(v1::ImageFsInfoResponse::default()))
+    }
+}

@@ -1,0 +1,74 @@
+use std::time::Duration;
+
+use super::*;
+use crate::events::{Event, follow};
+
+fn sandbox() -> v1::RunPodSandboxRequest {
+    let metadata = v1::PodSandboxMetadata { name: "p".into(), uid: "u-1".into(), namespace: "n".into(), attempt: 0 };
+    let config = v1::PodSandboxConfig { metadata: Some(metadata), ..Default::default() };
+    v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() }
+}
+
+async fn container(client: &Client, sandbox_id: &str, name: &str) -> String {
+    let config = v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(v1::ImageSpec { image: "i".into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let request =
+        v1::CreateContainerRequest { pod_sandbox_id: sandbox_id.into(), config: Some(config), sandbox_config: None };
+    client.create_container(request).await.unwrap().container_id
+}
+
+#[tokio::test(start_paused = true)]
+async fn containers_live_as_they_are_told() {
+    let fake = Fake::default();
+    fake.add_image("i");
+    fake.program("short", Program { ends: Some((Duration::from_secs(60), 3)), ..Program::default() });
+    fake.program("deaf", Program { on_term: None, ..Program::default() });
+    let client = fake.client();
+    let pod = client.run_pod_sandbox(sandbox()).await.unwrap().pod_sandbox_id;
+    let (short, deaf) = (container(&client, &pod, "short").await, container(&client, &pod, "deaf").await);
+    for id in [&short, &deaf] {
+        client.start_container(v1::StartContainerRequest { container_id: id.clone() }).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    let status = client.container(&short).await.unwrap().status.unwrap();
+    assert_eq!((status.state(), status.exit_code, status.reason.as_str()), (v1::ContainerState::ContainerExited, 3, "Error"));
+    assert_eq!(status.finished_at - status.started_at, 60_000_000_000);
+    client.stop_container(&deaf, 30).await.unwrap();
+    assert_eq!(client.container(&deaf).await.unwrap().status.unwrap().exit_code, 137);
+
+    client.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
+    client.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
+    assert!(client.sandbox(&pod).await.unwrap_err().is_not_found());
+    assert!(client.container(&deaf).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_failure_comes_before_or_after_the_effect() {
+    let fake = Fake::default();
+    let client = fake.client();
+    for after in [false, true] {
+        let status = Status::unavailable("as asked");
+        fake.fail(Failure { effect: 0, after, status });
+        let error = client.run_pod_sandbox(sandbox()).await.unwrap_err();
+        assert!(error.is_unavailable());
+        assert_eq!(error.to_string(), "RunPodSandbox: Unavailable: as asked");
+        assert_eq!(fake.sandboxes().len(), usize::from(after));
+    }
+    assert_eq!(fake.count("RunPodSandbox"), 2);
+}
+
+#[tokio::test]
+async fn events_say_which_pod() {
+    let fake = Fake::default();
+    fake.add_image("i");
+    let client = fake.client();
+    let mut events = follow(client.clone());
+    assert_eq!(events.recv().await.unwrap(), Event::Resync);
+    let pod = client.run_pod_sandbox(sandbox()).await.unwrap().pod_sandbox_id;
+    assert_eq!(events.recv().await.unwrap(), Event::Container { id: pod.clone(), pod_uid: Some("u-1".into()) });
+    let id = container(&client, &pod, "c").await;
+    assert_eq!(events.recv().await.unwrap(), Event::Container { id, pod_uid: Some("u-1".into()) });
+}
