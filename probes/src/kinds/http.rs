@@ -1,0 +1,245 @@
+//! http and https: a GET that must answer 200 to 399 (pkg/probe/http).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::tcp::dial_error;
+use super::{MAX_OUTPUT, tls};
+use crate::probe::{Outcome, Scheme, bracketed};
+
+const AGENT: &str = "kube-probe/1.36";
+/// As Go's client.
+const MAX_REDIRECTS: usize = 10;
+
+/// Where the first request goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub scheme: Scheme,
+    pub host: &'a str,
+    pub port: u16,
+    pub path: &'a str,
+    pub headers: &'a [(String, String)],
+}
+
+/// One request of a chain of redirects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hop {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+    /// With query.
+    path: String,
+}
+
+impl Hop {
+    fn first(target: &Target<'_>) -> Self {
+        let slash = if target.path.starts_with('/') { "" } else { "/" };
+        Self {
+            scheme: target.scheme,
+            host: target.host.to_owned(),
+            port: target.port,
+            path: format!("{slash}{}", target.path),
+        }
+    }
+
+    fn authority(&self) -> String {
+        format!("{}:{}", bracketed(&self.host), self.port)
+    }
+
+    fn url(&self) -> String {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        format!("{scheme}://{}{}", self.authority(), self.path)
+    }
+
+    /// Where `location` leads; `None` when that is another host or no URL of ours.
+    fn redirect(&self, location: &str) -> Option<Self> {
+        let uri: Uri = location.parse().ok()?;
+        let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let Some(host) = uri.host() else {
+            let path = if path.starts_with('/') { path } else { relative(&self.path, &path) };
+            return Some(Self { path, ..self.clone() });
+        };
+        let host = host.trim_matches(['[', ']']);
+        let scheme = match uri.scheme_str() {
+            Some("https") => Scheme::Https,
+            Some("http") => Scheme::Http,
+            _ => return None,
+        };
+        let port = uri.port_u16().unwrap_or(if scheme == Scheme::Https { 443 } else { 80 });
+        (host == self.host).then(|| Self { scheme, host: host.to_owned(), port, path })
+    }
+}
+
+fn relative(from: &str, to: &str) -> String {
+    let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+    format!("{folder}/{to}")
+}
+
+pub(crate) async fn probe(target: &Target<'_>, timeout: Duration) -> Outcome {
+    match tokio::time::timeout(timeout, follow(target)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::Failure(format!(
+            "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            Hop::first(target).url()
+        )),
+    }
+}
+
+async fn follow(target: &Target<'_>) -> Outcome {
+    let mut hop = Hop::first(target);
+    for redirects in 0.. {
+        let response = match get(&hop, target.headers).await {
+            Ok(response) => response,
+            Err(reason) => return Outcome::Failure(format!("Get \"{}\": {reason}", hop.url())),
+        };
+        let status = response.status();
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let next = location.filter(|_| followed(status)).and_then(|location| hop.redirect(location));
+        match next {
+            Some(_) if redirects == MAX_REDIRECTS => {
+                return Outcome::Failure(format!("Get \"{}\": stopped after {MAX_REDIRECTS} redirects", hop.url()));
+            }
+            Some(next) => hop = next,
+            None => return judge(status, response).await,
+        }
+    }
+    Outcome::Error("too many redirects".to_owned())
+}
+
+/// Statuses at which Go's client looks at Location.
+fn followed(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+async fn judge(status: StatusCode, response: Response<Incoming>) -> Outcome {
+    match status.as_u16() {
+        200..300 => Outcome::Success,
+        300..400 => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", body(response).await)),
+        code => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
+    }
+}
+
+/// The beginning of the body.
+async fn body(response: Response<Incoming>) -> String {
+    let mut body = response.into_body();
+    let mut read = Vec::new();
+    while read.len() < MAX_OUTPUT
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        if let Some(data) = frame.data_ref() {
+            read.extend_from_slice(data);
+        }
+    }
+    read.truncate(MAX_OUTPUT);
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+async fn get(hop: &Hop, headers: &[(String, String)]) -> Result<Response<Incoming>, String> {
+    let stream = TcpStream::connect((hop.host.as_str(), hop.port))
+        .await
+        .map_err(|error| dial_error(&hop.host, hop.port, &error))?;
+    let _ = stream.set_nodelay(true);
+    let request = request(hop, headers).map_err(|error| error.to_string())?;
+    match hop.scheme {
+        Scheme::Http => send(stream, request).await,
+        Scheme::Https => {
+            let name = ServerName::try_from(hop.host.clone()).map_err(|error| error.to_string())?;
+            let connector = tls::connector().map_err(|error| error.to_string())?;
+            send(connector.connect(name, stream).await.map_err(|error| error.to_string())?, request).await
+        }
+    }
+}
+
+async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // Ends with the response, or when the caller gives up and drops the sender.
+    tokio::spawn(connection);
+    sender
+        .send_request(request)
+        .await
+        .map_err(|error| if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() })
+}
+
+fn request(hop: &Hop, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, http::Error> {
+    let mut request = Request::get(hop.path.as_str()).body(Empty::new())?;
+    let own = request.headers_mut();
+    for (name, value) in headers {
+        own.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    // An empty User-Agent or Accept of the user's means none.
+    for (name, value) in [(USER_AGENT, AGENT), (ACCEPT, "*/*")] {
+        match own.get(&name) {
+            None => drop(own.insert(name, HeaderValue::from_static(value))),
+            Some(given) if given.is_empty() => drop(own.remove(&name)),
+            Some(_) => {}
+        }
+    }
+    if !own.contains_key(HOST) {
+        own.insert(HOST, HeaderValue::try_from(hop.authority())?);
+    }
+    own.insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(path: &str) -> Hop {
+        Hop { scheme: Scheme::Http, host: "10.0.0.1".into(), port: 8080, path: path.into() }
+    }
+
+    #[test]
+    fn redirects_stay_on_the_host() {
+        let from = hop("/a/b?x=1");
+        assert_eq!(from.redirect("/c?y=2"), Some(hop("/c?y=2")));
+        assert_eq!(from.redirect("http://10.0.0.1:8080/d"), Some(hop("/d")));
+        assert_eq!(from.redirect("http://10.0.0.1/"), Some(Hop { port: 80, ..hop("/") }));
+        let secure = Hop { scheme: Scheme::Https, port: 443, ..hop("/s") };
+        assert_eq!(from.redirect("https://10.0.0.1/s"), Some(secure));
+        assert_eq!(from.redirect("http://example.com/"), None);
+        assert_eq!(from.redirect("ftp://10.0.0.1/"), None);
+    }
+
+    #[test]
+    fn headers_of_the_user_win() {
+        let headers = |list: &[(&str, &str)]| {
+            let list: Vec<_> = list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let request = request(&hop("/"), &list).unwrap();
+            let mut lines: Vec<_> =
+                request.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(
+            headers(&[]),
+            ["accept: */*", "connection: close", "host: 10.0.0.1:8080", "user-agent: kube-probe/1.36"]
+        );
+        assert_eq!(
+            headers(&[("Host", "example.com"), ("User-Agent", ""), ("X-A", "1"), ("X-A", "2")]),
+            ["accept: */*", "connection: close", "host: example.com", "x-a: 1", "x-a: 2"]
+        );
+    }
+
+    #[test]
+    fn urls_as_go_prints_them() {
+        let target = Target { scheme: Scheme::Https, host: "fd00::1", port: 1, path: "healthz", headers: &[] };
+        assert_eq!(Hop::first(&target).url(), "https://[fd00::1]:1/healthz");
+    }
+}
