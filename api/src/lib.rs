@@ -1,1 +1,15 @@
+//! What Kubernetes objects mean: small pure helpers over the types of `k8s_openapi`. No I/O, no clock.
 
+pub mod affinity;
+pub mod conditions;
+pub mod ids;
+pub mod image;
+pub mod names;
+pub mod pod;
+pub mod qos;
+pub mod quantity;
+pub mod resources;
+pub mod selector;
+pub mod taints;
+
+pub use ids::{ContainerId, PodUid, SandboxId};

@@ -1,1 +1,14 @@
+//! The brain of the node: what to do next for one pod, and what its status is. Both are pure functions of [`World`].
+//!
+//! [`plan()`] answers with one batch of steps; the agent executes them, reads the world again, and asks again. Nothing
+//! is remembered between two calls but what [`World`] holds, and all of that is found again after a restart in the
+//! container runtime, the volume folders, the cgroup tree and the API object.
 
+pub mod plan;
+pub mod world;
+
+pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Role, StartContainer, Step};
+pub use world::{
+    Admission, Container, ContainerState, Desired, Eviction, Failure, HookState, Kill, NodeFacts, Observed, Prepared,
+    ProbeResults, Sandbox, Source, Stage, Verdict, World,
+};
