@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::{SecretText, UserInfo, names};
 
 pub(crate) const NAMESPACE: &str = "kube-system";
-pub(crate) const SECRET_PREFIX: &str = "bootstrap-token-";
+/// What a bootstrap token's Secret is called, before the token's id.
+pub const SECRET_PREFIX: &str = "bootstrap-token-";
 const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 const ID_LENGTH: usize = 6;
 const SECRET_LENGTH: usize = 16;
@@ -70,6 +71,16 @@ impl BootstrapToken {
         format!("{}.{}", self.id, self.secret.reveal())
     }
 
+    /// The groups that this token gives beside `system:bootstrappers`.
+    pub fn extra_groups(&self) -> &[String] {
+        &self.extra_groups
+    }
+
+    /// Whether it lets a machine authenticate, now.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
+        self.for_authentication && !self.is_expired(now)
+    }
+
     pub fn expires(&self) -> Option<Timestamp> {
         match self.expiration {
             Expiration::At(at) => Some(at),
@@ -122,27 +133,27 @@ impl BootstrapToken {
     /// The Secret that this token is kept in.
     pub fn to_secret(&self) -> Value {
         let mut data = json!({
-            "token-id": self.id,
-            "token-secret": self.secret.reveal(),
-            "usage-bootstrap-authentication": if self.for_authentication { "true" } else { "false" },
-            "usage-bootstrap-signing": "true",
-            "auth-extra-groups": self.extra_groups.join(","),
+            "token-id": STANDARD.encode(&self.id),
+            "token-secret": STANDARD.encode(self.secret.reveal()),
+            "usage-bootstrap-authentication": STANDARD.encode(self.for_authentication.to_string()),
+            "usage-bootstrap-signing": STANDARD.encode("true"),
+            "auth-extra-groups": STANDARD.encode(self.extra_groups.join(",")),
         });
         if let Expiration::At(at) = self.expiration {
-            data["expiration"] = json!(whole_seconds(at));
+            data["expiration"] = json!(STANDARD.encode(whole_seconds(at)));
         }
         json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": { "name": format!("{SECRET_PREFIX}{}", self.id), "namespace": NAMESPACE },
             "type": SECRET_TYPE,
-            "stringData": data,
+            "data": data,
         })
     }
 
     /// The user that presents `secret`, if this token is good for that now.
     pub(crate) fn authenticate(&self, secret: &str, now: Timestamp) -> Option<UserInfo> {
-        if !self.secret.matches(secret) || !self.for_authentication || self.is_expired(now) {
+        if !self.secret.matches(secret) || !self.is_usable(now) {
             return None;
         }
         let mut groups = vec![names::BOOTSTRAPPERS_GROUP.to_owned()];

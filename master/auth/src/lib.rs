@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use authenticator::{Authentication, Authenticator, AuthenticationError};
-pub use bootstrap::{BootstrapToken, BootstrapTokenError};
+pub use authenticator::{Authentication, AuthenticationError, Authenticator, Credentials};
+pub use bootstrap::{BootstrapToken, BootstrapTokenError, SECRET_PREFIX as BOOTSTRAP_SECRET_PREFIX};
 pub use decision::Authorizers;
 pub use facts::Facts;
 pub use jwt::{KeyError, SigningKey, VerifyingKey};

@@ -117,6 +117,11 @@ pub fn new_key_pem() -> Result<String, PkiError> {
     Ok(KeyPair::generate()?.serialize_pem())
 }
 
+/// The public half of a private key, in PEM (SubjectPublicKeyInfo).
+pub fn public_key_pem(key: &SecretText) -> Result<String, PkiError> {
+    Ok(KeyPair::from_pem(key.reveal())?.public_key_pem())
+}
+
 /// `sha256:HEX` over the certificate's SubjectPublicKeyInfo: what `--ca-cert-hash` pins, as kubeadm has it.
 pub fn public_key_hash(certificate_pem: &str) -> Result<String, PkiError> {
     let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| PkiError::Certificate)?;

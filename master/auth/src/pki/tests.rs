@@ -1,0 +1,80 @@
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn leaf() -> Leaf<'static> {
+    Leaf {
+        common_name: "kube-apiserver",
+        organization: Some("group"),
+        dns_names: vec!["kubernetes.default.svc".into()],
+        addresses: vec!["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        usage: Usage::Server,
+    }
+}
+
+#[test]
+fn a_ca_signs_what_verifies() {
+    let (ca, pair) = Ca::generate(now()).unwrap();
+    let loaded = Ca::load(&pair.certificate_pem, &pair.key_pem).unwrap();
+    for signer in [&ca, &loaded] {
+        let leaf = signer.issue(&leaf(), now()).unwrap();
+        let der = CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        let ca_der = CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap();
+        let (_, ca_parsed) = X509Certificate::from_der(&ca_der).unwrap();
+        parsed.verify_signature(Some(ca_parsed.public_key())).unwrap();
+        assert_eq!(parsed.issuer(), ca_parsed.subject());
+        assert!(ca_parsed.is_ca() && !parsed.is_ca());
+        assert_eq!(parsed.subject().to_string(), "O=group, CN=kube-apiserver");
+    }
+}
+
+#[test]
+fn lifetimes_are_a_year_and_ten() {
+    let (ca, pair) = Ca::generate(now()).unwrap();
+    let year = 365 * DAY_SECONDS;
+    let until = |pem: &str| validity(pem).unwrap().not_after.as_second() - now().as_second();
+    assert_eq!(until(&pair.certificate_pem), 10 * year);
+    let leaf = ca.issue(&leaf(), now()).unwrap();
+    assert_eq!(until(&leaf.certificate_pem), year);
+    let names = validity(&leaf.certificate_pem).unwrap();
+    assert_eq!(names.dns_names, ["kubernetes.default.svc"]);
+    assert_eq!(names.addresses, ["10.96.0.1", "fd00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
+}
+
+#[test]
+fn the_hash_is_of_the_key_not_of_the_certificate() {
+    let (_, pair) = Ca::generate(now()).unwrap();
+    let hash = public_key_hash(&pair.certificate_pem).unwrap();
+    assert_eq!(hash.len(), "sha256:".len() + 64);
+    let key = KeyPair::from_pem(pair.key_pem.reveal()).unwrap();
+    let renewed = CertificateParams::default().self_signed(&key).unwrap().pem();
+    assert_eq!(public_key_hash(&renewed).unwrap(), hash);
+    public_key_hash("nothing").unwrap_err();
+}
+
+#[test]
+fn a_request_names_its_subject() {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "system:node:n1");
+    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    let key = KeyPair::generate().unwrap();
+    let request = STANDARD.encode(params.serialize_request(&key).unwrap().pem().unwrap());
+    let subject = csr_subject(&request).unwrap();
+    assert_eq!(subject.common_name.as_deref(), Some("system:node:n1"));
+    assert_eq!(subject.organizations, ["system:nodes"]);
+    for wrong in ["", "?", "bm8=", &STANDARD.encode("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")] {
+        csr_subject(wrong).unwrap_err();
+    }
+}
+
+#[test]
+fn no_key_is_printed() {
+    let (_, pair) = Ca::generate(now()).unwrap();
+    assert!(!format!("{pair:?}").contains("PRIVATE KEY"));
+}

@@ -31,35 +31,34 @@ pub fn check(rbac: &Rbac, authorizer: &dyn Authorizer, write: &Write<'_>) -> Res
 }
 
 fn check_role(rbac: &Rbac, authorizer: &dyn Authorizer, write: &Write<'_>) -> Result<(), Refusal> {
-    let same = |field: &str| write.old.is_some_and(|old| is_same(old.get(field), write.new.get(field)));
-    if same("rules") && same("aggregationRule") {
+    if write.is_only_for_garbage_collection() || write.may(authorizer, "escalate", write.resource, write.name) {
         return Ok(());
     }
-    if write.may(authorizer, "escalate", write.resource, write.name) {
-        return Ok(());
-    }
-    let mut rules = PolicyRule::of_role(write.new);
+    write.confirm(rbac, &PolicyRule::of_role(write.new))?;
     // An aggregating role may come to hold anything, so that only who has everything may write it.
-    if write.new.get("aggregationRule").is_some_and(|rule| !rule.is_null()) && !same("aggregationRule") {
-        rules.extend(everything());
+    let aggregates = aggregates(write.new) || write.old.is_some_and(aggregates);
+    if aggregates && write.confirm(rbac, &everything()).is_err() {
+        let why = "must have cluster-admin privileges to use the aggregationRule";
+        return Err(Refusal::forbidden(GROUP, write.resource, write.name, why));
     }
-    write.confirm(rbac, &rules, Vec::new())
+    Ok(())
 }
 
 fn check_binding(rbac: &Rbac, authorizer: &dyn Authorizer, write: &Write<'_>) -> Result<(), Refusal> {
-    let same = |field: &str| write.old.is_some_and(|old| is_same(old.get(field), write.new.get(field)));
-    if same("roleRef") && same("subjects") {
-        return Ok(());
-    }
     let role = write.new.get("roleRef").and_then(|role| RoleRef::deserialize(role).ok()).unwrap_or_default();
     let resource = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
-    if write.may(authorizer, "bind", resource, &role.name) {
+    if write.is_only_for_garbage_collection() || write.may(authorizer, "bind", resource, &role.name) {
         return Ok(());
     }
     match rbac.role_rules(&role, write.namespace) {
-        Ok(rules) => write.confirm(rbac, &rules, Vec::new()),
+        Ok(rules) => write.confirm(rbac, &rules),
         Err(error) => Err(Refusal::not_found_text(GROUP, resource, &role.name, error)),
     }
+}
+
+fn aggregates(role: &Value) -> bool {
+    let selectors = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array);
+    selectors.is_some_and(|selectors| !selectors.is_empty())
 }
 
 fn everything() -> [PolicyRule; 2] {
@@ -68,12 +67,6 @@ fn everything() -> [PolicyRule; 2] {
         PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
         PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
     ]
-}
-
-/// Absent, null and empty are the same to upstream's typed objects.
-fn is_same(old: Option<&Value>, new: Option<&Value>) -> bool {
-    let filled = |value: Option<&Value>| value.filter(|v| !v.is_null() && v.as_array().is_none_or(|a| !a.is_empty())).cloned();
-    filled(old) == filled(new)
 }
 
 impl Write<'_> {
@@ -94,9 +87,23 @@ impl Write<'_> {
         authorizer.authorize(&attributes).allowed()
     }
 
-    fn confirm(&self, rbac: &Rbac, wanted: &[PolicyRule], mut errors: Vec<String>) -> Result<(), Refusal> {
-        let (held, resolution_errors) = rbac.rules_for(self.user, self.namespace);
-        errors.extend(resolution_errors);
+    /// The garbage collector may remove owners and finalizers of roles that it could not write
+    /// (`rbacregistry.IsOnlyMutatingGCFields`).
+    fn is_only_for_garbage_collection(&self) -> bool {
+        let rest = |object: &Value| {
+            let mut rest = object.clone();
+            if let Some(metadata) = rest["metadata"].as_object_mut() {
+                for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {
+                    metadata.remove(field);
+                }
+            }
+            rest
+        };
+        self.old.is_some_and(|old| rest(old) == rest(self.new))
+    }
+
+    fn confirm(&self, rbac: &Rbac, wanted: &[PolicyRule]) -> Result<(), Refusal> {
+        let (held, errors) = rbac.rules_for(self.user, self.namespace);
         let missing: Vec<PolicyRule> = wanted
             .iter()
             .flat_map(breakdown)
