@@ -16,8 +16,11 @@ pub struct ServiceAccount;
 
 impl Plugin for ServiceAccount {
     fn admit(&self, context: &Context, request: &Request<'_>, pod: &mut Value) -> Result<(), Refusal> {
-        if !is_pod_create(request) || pods::is_mirror(pod) {
+        if !is_pod_create(request) {
             return Ok(());
+        }
+        if pods::is_mirror(pod) {
+            return self.validate(context, request, Some(pod));
         }
         if text(pod, "/spec/serviceAccountName").is_empty() {
             pod["spec"]["serviceAccountName"] = json!(DEFAULT_ACCOUNT);

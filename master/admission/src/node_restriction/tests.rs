@@ -131,11 +131,11 @@ fn a_node_creates_mirror_pods_only() {
     for (pod, wanted) in cases {
         assert!(why(judge(pod.clone())).ends_with(wanted), "{pod}");
     }
-    // Before NodeRestriction, the ServiceAccount plugin has nothing against these in `admit`.
+    // The ServiceAccount plugin comes before.
     let secret = mirror(|pod| pod["spec"]["volumes"] = json!([{ "name": "v", "secret": { "secretName": "s" } }]));
-    assert_eq!(why(judge(secret)), "node \"n1\" can not create pods that reference secrets");
+    assert_eq!(why(judge(secret)), "a mirror pod may not reference secrets");
     let account = mirror(|pod| pod["spec"]["serviceAccountName"] = json!("default"));
-    assert_eq!(why(judge(account)), "node \"n1\" can not create pods that reference a service account");
+    assert_eq!(why(judge(account)), "a mirror pod may not reference service accounts");
 }
 
 #[test]
@@ -203,6 +203,7 @@ fn tokens_are_for_pods_of_the_node() {
         why(judge(bound("other", "uid-other"))),
         "node requested token bound to a pod scheduled on a different node"
     );
+    judge(bound("mine", "uid-mine")).unwrap();
     let mut foreign = bound("mine", "uid-mine");
     foreign["audiences"] = json!(["vault"]);
     assert_eq!(

@@ -233,3 +233,6 @@ impl BindTo {
         groups.chain(users).chain(accounts).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
