@@ -9,5 +9,6 @@ pub mod events;
 pub mod identity;
 pub mod join;
 pub mod leave;
+pub mod network;
 pub mod node;
 pub mod run;

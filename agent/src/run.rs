@@ -16,6 +16,7 @@ use crate::events::Recorder;
 use crate::identity::csr::Purpose;
 use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
+use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
@@ -63,6 +64,7 @@ async fn feed_watchdog() {
 struct Node {
     config: Arc<Config>,
     _node: NodeHandle,
+    _network: NetworkHandle,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -92,7 +94,14 @@ impl Node {
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
         drop(serving);
-        Ok(Self { config, _node: node, tasks })
+        let network = network::start(NetworkInputs {
+            config: Arc::clone(&config),
+            client,
+            addresses: node.addresses.clone(),
+            changed: node.look(),
+        })
+        .context("network")?;
+        Ok(Self { config, _node: node, _network: network, tasks })
     }
 }
 

@@ -4,6 +4,7 @@
 //! a watch that ends is resumed, 410 Gone starts over, failures back off with jitter. Consumers keep what they had
 //! while the server is away.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -85,11 +86,31 @@ struct PageMeta {
 /// and nothing piles up here.
 #[must_use]
 pub fn follow<T: Trimmed>(client: kube::Client, collection: Collection) -> mpsc::Receiver<Change<T>> {
+    follow_map(client, collection, |item: T| item)
+}
+
+/// [`follow`] for objects that are decoded whole and trimmed by a function of the consumer's, page by page.
+#[must_use]
+pub fn follow_map<T, O, F>(client: kube::Client, collection: Collection, trim: F) -> mpsc::Receiver<Change<O>>
+where
+    T: Trimmed,
+    O: Send + 'static,
+    F: Fn(T) -> O + Send + Sync + 'static,
+{
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
-        let mut watch = Watch { client, collection, sender, version: None, watched: false, backoff: Backoff::reflector() };
+        let closed = sender.clone();
+        let mut watch = Watch {
+            client,
+            collection,
+            sender,
+            trim,
+            version: None,
+            watched: false,
+            backoff: Backoff::reflector(),
+            decoded: PhantomData,
+        };
         // Cancel-safe: closed() holds no state, and a step that is dropped ends with its request.
-        let closed = watch.sender.clone();
         tokio::select! {
             () = watch.run() => {}
             () = closed.closed() => {}
@@ -98,15 +119,17 @@ pub fn follow<T: Trimmed>(client: kube::Client, collection: Collection) -> mpsc:
     receiver
 }
 
-struct Watch<T> {
+struct Watch<T, O, F> {
     client: kube::Client,
     collection: Collection,
-    sender: mpsc::Sender<Change<T>>,
+    sender: mpsc::Sender<Change<O>>,
+    trim: F,
     /// Where to watch from; `None` when a list is due.
     version: Option<String>,
     /// Whether the last step was a watch.
     watched: bool,
     backoff: Backoff,
+    decoded: PhantomData<fn() -> T>,
 }
 
 /// The consumer is gone.
@@ -129,7 +152,12 @@ impl From<kube::Error> for Failure {
     }
 }
 
-impl<T: Trimmed> Watch<T> {
+impl<T, O, F> Watch<T, O, F>
+where
+    T: Trimmed,
+    O: Send + 'static,
+    F: Fn(T) -> O + Send + Sync + 'static,
+{
     async fn run(&mut self) {
         loop {
             let started = Instant::now();
@@ -166,7 +194,7 @@ impl<T: Trimmed> Watch<T> {
                 token => format!("limit={PAGE}&continue={}", encode(token)),
             };
             let page: Page<T> = self.client.request(self.collection.request(&parameters)?).await?;
-            items.extend(page.items.unwrap_or_default());
+            items.extend(page.items.unwrap_or_default().into_iter().map(&self.trim));
             if page.metadata.next.is_empty() {
                 break page.metadata.resource_version;
             }
@@ -188,24 +216,24 @@ impl<T: Trimmed> Watch<T> {
         let limit = Duration::from_secs(seconds) + SILENCE;
         while let Ok(event) = tokio::time::timeout(limit, stream.try_next()).await {
             let Some(event) = event? else { return Ok(()) };
-            let change = match event {
-                WatchEvent::Added(item) | WatchEvent::Modified(item) => Change::Applied(item),
-                WatchEvent::Deleted(item) => Change::Deleted(item),
+            let (item, deleted) = match event {
+                WatchEvent::Added(item) | WatchEvent::Modified(item) => (item, false),
+                WatchEvent::Deleted(item) => (item, true),
                 WatchEvent::Bookmark(bookmark) => {
                     self.version = Some(bookmark.metadata.resource_version);
                     continue;
                 }
                 WatchEvent::Error(status) => return Err(Failure::Api(kube::Error::Api(status))),
             };
-            let (Change::Applied(item) | Change::Deleted(item)) = &change else { continue };
             let seen = item.resource_version().to_owned();
-            self.send(change).await?;
+            let item = (self.trim)(item);
+            self.send(if deleted { Change::Deleted(item) } else { Change::Applied(item) }).await?;
             self.version = Some(seen);
         }
         Ok(())
     }
 
-    async fn send(&self, change: Change<T>) -> Result<(), Closed> {
+    async fn send(&self, change: Change<O>) -> Result<(), Closed> {
         self.sender.send(change).await.map_err(|_| Closed)
     }
 }

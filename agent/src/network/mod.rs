@@ -1,0 +1,92 @@
+//! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
+//!
+//! Two tasks. One follows Nodes: its own podCIDR becomes the conflist, the others' become routes. The other follows
+//! Services and EndpointSlices and hands them to `proxy`. Both keep what they have while the API server is away.
+
+mod conflist;
+mod nodes;
+mod plugins;
+mod services;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netns::NetNs;
+use tokio::sync::{Notify, watch};
+
+pub use conflist::{BRIDGE, CONFLIST};
+pub use plugins::PluginError;
+
+use crate::client::watch::describe;
+use crate::config::Config;
+
+/// What the network's tasks need.
+pub struct NetworkInputs {
+    /// Configuration.
+    pub config: Arc<Config>,
+    /// The API server.
+    pub client: kube::Client,
+    /// This node's addresses.
+    pub addresses: watch::Receiver<Vec<IpAddr>>,
+    /// Told when the conflist was written: the node may be Ready now.
+    pub changed: Arc<Notify>,
+}
+
+/// The running tasks; dropping it ends them and leaves the network as it is.
+pub struct NetworkHandle {
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for NetworkHandle {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What is known of all nodes, for the proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    /// Pod networks of all nodes.
+    pub(crate) pod_cidrs: Vec<ipnet::IpNet>,
+    /// Those of this node.
+    pub(crate) own_pod_cidrs: Vec<ipnet::IpNet>,
+    /// Addresses of all nodes.
+    pub(crate) node_ips: Vec<IpAddr>,
+}
+
+/// Prepares the machine and starts the tasks. What cannot be prepared is logged: the node then says itself that its
+/// network is not ready.
+///
+/// # Errors
+/// The current network namespace cannot be opened.
+pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
+    let namespace = NetNs::current()?;
+    forward();
+    match plugins::install(&inputs.config.node.cni_bin_dir) {
+        Ok(installed) => tracing::debug!(installed, "cni plugins"),
+        Err(error) => tracing::warn!(error = %describe(&error), "cni plugins not installed, those that are there are used"),
+    }
+    let (cluster, seen) = watch::channel(Cluster::default());
+    let feed = services::Feed {
+        client: inputs.client.clone(),
+        node_name: inputs.config.node.node_name.clone(),
+        addresses: inputs.addresses,
+        cluster: seen,
+        namespace,
+    };
+    let follower = nodes::Follower::new(inputs.config, inputs.client, inputs.changed, cluster);
+    Ok(NetworkHandle { tasks: vec![tokio::spawn(follower.run()), tokio::spawn(feed.run())] })
+}
+
+/// Turns forwarding on in the namespace the agent runs in.
+fn forward() {
+    for (key, needed) in [("net/ipv4/ip_forward", true), ("net/ipv6/conf/all/forwarding", false)] {
+        if let Err(error) = netns::sysctl::write_current(key, "1")
+            && needed
+        {
+            tracing::warn!(key, error = %describe(&error), "cannot turn forwarding on: pods will not reach other nodes");
+        }
+    }
+}

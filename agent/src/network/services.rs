@@ -1,0 +1,193 @@
+//! Services and EndpointSlices, followed and handed to the proxy.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use netns::NetNs;
+use proxy::types::{EndpointSlice, NodeFacts, ObjectName, Service};
+use proxy::{Proxy, convert};
+use tokio::sync::{mpsc, watch};
+
+use super::Cluster;
+use crate::client::backoff::Backoff;
+use crate::client::watch::{Change, Collection, Trimmed, describe, follow_map};
+
+/// Changes that come within this time are one transaction: a rolling update is a burst of slices.
+const GATHER: Duration = Duration::from_millis(2);
+
+impl Trimmed for core::Service {
+    fn resource_version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+}
+
+impl Trimmed for discovery::EndpointSlice {
+    fn resource_version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+}
+
+type ServiceSeen = (ObjectName, Option<Service>);
+type SliceSeen = (ObjectName, Option<(ObjectName, EndpointSlice)>);
+
+pub(super) struct Feed {
+    pub(super) client: kube::Client,
+    pub(super) node_name: String,
+    pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
+    pub(super) cluster: watch::Receiver<Cluster>,
+    pub(super) namespace: NetNs,
+}
+
+impl Feed {
+    pub(super) async fn run(mut self) {
+        let mut proxy = match Proxy::open(&self.namespace, proxy::Config::default()) {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                tracing::error!(error = %describe(&error), "services cannot be served on this node");
+                return;
+            }
+        };
+        let (mut services, mut slices) = self.follow();
+        let mut listed = (false, false);
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut retry = None;
+        loop {
+            // Cancel-safe: recv() and changed() lose nothing when dropped; a pause that is dropped is begun anew.
+            tokio::select! {
+                change = services.recv() => match change {
+                    Some(change) => listed.0 |= absorb_service(&mut proxy, change),
+                    None => return,
+                },
+                change = slices.recv() => match change {
+                    Some(change) => listed.1 |= absorb_slice(&mut proxy, change),
+                    None => return,
+                },
+                changed = self.cluster.changed() => if changed.is_err() { return },
+                changed = self.addresses.changed() => if changed.is_err() { return },
+                () = pause(retry) => {}
+            }
+            // A table with half of the cluster in it would refuse connections that the one before it served.
+            if listed != (true, true) {
+                continue;
+            }
+            tokio::time::sleep(GATHER).await;
+            drain(&mut proxy, &mut services, &mut slices);
+            proxy.table().set_facts(self.facts());
+            retry = match proxy.flush().await {
+                Ok(stats) => {
+                    tracing::debug!(?stats, "services applied");
+                    backoff.reset();
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(error = %describe(&error), "services not applied, will retry");
+                    Some(backoff.pause())
+                }
+            };
+        }
+    }
+
+    fn follow(&self) -> (mpsc::Receiver<Change<ServiceSeen>>, mpsc::Receiver<Change<SliceSeen>>) {
+        // Headless Services and those of another proxy are left out by the server, as kube-proxy asks for it.
+        let selector = "labelSelector=%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name";
+        let collection = |path: &str| Collection { path: path.to_owned(), query: selector.to_owned() };
+        let services = follow_map(self.client.clone(), collection("/api/v1/services"), |service: core::Service| {
+            (convert::object_name(&service.metadata), convert::service(&service))
+        });
+        let node_name = self.node_name.clone();
+        let slices = follow_map(
+            self.client.clone(),
+            collection("/apis/discovery.k8s.io/v1/endpointslices"),
+            move |slice: discovery::EndpointSlice| {
+                (convert::object_name(&slice.metadata), convert::endpoint_slice(&slice, &node_name))
+            },
+        );
+        (services, slices)
+    }
+
+    fn facts(&mut self) -> NodeFacts {
+        let cluster = self.cluster.borrow_and_update().clone();
+        NodeFacts {
+            node_port_addresses: self.addresses.borrow_and_update().clone(),
+            cluster_cidrs: cluster.pod_cidrs,
+            pod_cidrs: cluster.own_pod_cidrs,
+            // Nodes have routes to pods, and want to know who asks.
+            non_masquerade_cidrs: cluster.node_ips.into_iter().map(IpNet::from).collect(),
+        }
+    }
+}
+
+async fn pause(retry: Option<Duration>) {
+    match retry {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes what is there already, so that one transaction carries it.
+fn drain(
+    proxy: &mut Proxy,
+    services: &mut mpsc::Receiver<Change<ServiceSeen>>,
+    slices: &mut mpsc::Receiver<Change<SliceSeen>>,
+) {
+    while let Ok(change) = services.try_recv() {
+        absorb_service(proxy, change);
+    }
+    while let Ok(change) = slices.try_recv() {
+        absorb_slice(proxy, change);
+    }
+}
+
+/// Answers whether the collection is known whole now.
+fn absorb_service(proxy: &mut Proxy, change: Change<ServiceSeen>) -> bool {
+    let table = proxy.table();
+    match change {
+        Change::Replaced(all) => {
+            let mut gone: BTreeSet<ObjectName> = table.service_names().cloned().collect();
+            for (name, service) in all {
+                let Some(service) = service else { continue };
+                gone.remove(&name);
+                table.upsert_service(name, service);
+            }
+            gone.iter().for_each(|name| table.remove_service(name));
+            true
+        }
+        Change::Applied((name, Some(service))) => {
+            table.upsert_service(name, service);
+            false
+        }
+        Change::Applied((name, None)) | Change::Deleted((name, _)) => {
+            table.remove_service(&name);
+            false
+        }
+    }
+}
+
+/// Answers whether the collection is known whole now.
+fn absorb_slice(proxy: &mut Proxy, change: Change<SliceSeen>) -> bool {
+    let table = proxy.table();
+    match change {
+        Change::Replaced(all) => {
+            let mut gone: BTreeSet<ObjectName> = table.slice_names().cloned().collect();
+            for (name, slice) in all {
+                let Some((service, slice)) = slice else { continue };
+                gone.remove(&name);
+                table.upsert_slice(name, service, slice);
+            }
+            gone.iter().for_each(|name| table.remove_slice(name));
+            true
+        }
+        Change::Applied((name, Some((service, slice)))) => {
+            table.upsert_slice(name, service, slice);
+            false
+        }
+        Change::Applied((name, None)) | Change::Deleted((name, _)) => {
+            table.remove_slice(&name);
+            false
+        }
+    }
+}
