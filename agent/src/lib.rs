@@ -12,3 +12,4 @@ pub mod leave;
 pub mod network;
 pub mod node;
 pub mod run;
+pub mod serve;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -18,6 +19,7 @@ use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
 use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
+use crate::serve::{self, ServeHandle, ServeInputs};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -65,6 +67,7 @@ struct Node {
     config: Arc<Config>,
     _node: NodeHandle,
     _network: NetworkHandle,
+    _server: Option<ServeHandle>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -89,11 +92,11 @@ impl Node {
             config.kubelet.event_burst,
         );
         let mut tasks = credentials.keep_valid(&config);
-        let inputs = NodeInputs { config: Arc::clone(&config), client: client.clone(), runtime, recorder };
+        let inputs = NodeInputs { config: Arc::clone(&config), client: client.clone(), runtime: runtime.clone(), recorder };
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
-        drop(serving);
+        let server = serve(&config, &client, &runtime, serving).await?;
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
             client,
@@ -101,7 +104,40 @@ impl Node {
             changed: node.look(),
         })
         .context("network")?;
-        Ok(Self { config, _node: node, _network: network, tasks })
+        Ok(Self { config, _node: node, _network: network, _server: server, tasks })
+    }
+}
+
+/// Starts the HTTPS server, unless the configuration forbids it.
+async fn serve(
+    config: &Arc<Config>,
+    client: &kube::Client,
+    runtime: &cri::Client,
+    certificate: Serving,
+) -> anyhow::Result<Option<ServeHandle>> {
+    if !config.kubelet.enable_server {
+        return Ok(None);
+    }
+    let inputs = ServeInputs {
+        config: Arc::clone(config),
+        client: client.clone(),
+        runtime: runtime.clone(),
+        pods: Arc::new(NoPods),
+        certificate,
+    };
+    Ok(Some(serve::start(inputs).await?))
+}
+
+/// Before pod workers there are no pods.
+struct NoPods;
+
+impl serve::Pods for NoPods {
+    fn all(&self) -> Vec<Arc<Pod>> {
+        Vec::new()
+    }
+
+    fn get(&self, _: &str, _: &str) -> Option<Arc<Pod>> {
+        None
     }
 }
 

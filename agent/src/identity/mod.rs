@@ -76,6 +76,17 @@ pub struct Identity {
     pub sans: Vec<String>,
 }
 
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The key must not reach a log.
+        f.debug_struct("Identity")
+            .field("common_name", &self.common_name)
+            .field("sans", &self.sans)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Identity {
     /// Reads a chain and its key, in any order, from one PEM text; checks that they belong together.
     ///

@@ -1,0 +1,148 @@
+use std::fs;
+use std::io::Write;
+
+use super::*;
+
+/// Runs until the flag is cleared.
+struct Flag(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Liveness for Flag {
+    async fn is_running(&mut self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+fn dead() -> Flag {
+    Flag(std::sync::Arc::default())
+}
+
+struct Temp(PathBuf);
+
+impl Temp {
+    fn new(name: &str, content: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("keelson-logs-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("0.log"), content).unwrap();
+        Self(dir)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.join("0.log")
+    }
+
+    fn append(&self, text: &str) {
+        fs::OpenOptions::new().append(true).open(self.log()).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+const GOLDEN: &str = "\
+2026-01-01T00:00:01.000000001Z stdout F one
+2026-01-01T00:00:02.000000002Z stderr F two
+garbage that no runtime wrote
+2026-01-01T00:00:03.000000003Z stdout P thr
+2026-01-01T00:00:04.000000004Z stdout F ee
+2026-01-01T00:00:05.000000005Z stdout F four
+";
+
+async fn read_all(content: &str, name: &str, options: &LogOptions) -> String {
+    let temp = Temp::new(name, content);
+    let (sink, mut chunks) = mpsc::channel(1);
+    let path = temp.log();
+    let reading = read(&path, options, sink, dead());
+    let collecting = async {
+        let mut all = Vec::new();
+        while let Some(chunk) = chunks.recv().await {
+            all.extend_from_slice(&chunk);
+        }
+        String::from_utf8(all).unwrap()
+    };
+    let (done, all) = tokio::join!(reading, collecting);
+    done.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn partial_entries_are_joined() {
+    assert_eq!(read_all(GOLDEN, "all", &LogOptions::default()).await, "one\ntwo\nthree\nfour\n");
+}
+
+#[tokio::test]
+async fn time_stamps_stand_at_line_starts() {
+    let options = LogOptions { timestamps: true, ..LogOptions::default() };
+    assert_eq!(
+        read_all(GOLDEN, "stamps", &options).await,
+        "2026-01-01T00:00:01.000000001Z one\n2026-01-01T00:00:02.000000002Z two\n\
+         2026-01-01T00:00:03.000000003Z three\n2026-01-01T00:00:05.000000005Z four\n"
+    );
+}
+
+#[tokio::test]
+async fn tail_since_limit_and_stream() {
+    let tail = |lines| LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
+    assert_eq!(read_all(GOLDEN, "tail0", &tail(0)).await, "");
+    assert_eq!(read_all(GOLDEN, "tail1", &tail(1)).await, "four\n");
+    assert_eq!(read_all(GOLDEN, "tail2", &tail(2)).await, "ee\nfour\n");
+    assert_eq!(read_all(GOLDEN, "tail99", &tail(99)).await, "one\ntwo\nthree\nfour\n");
+    let since = LogOptions { since: Some("2026-01-01T00:00:05Z".parse().unwrap()), ..LogOptions::default() };
+    assert_eq!(read_all(GOLDEN, "since", &since).await, "four\n");
+    let limit = LogOptions { limit_bytes: Some(6), ..LogOptions::default() };
+    assert_eq!(read_all(GOLDEN, "limit", &limit).await, "one\ntw");
+    let stderr = LogOptions { stream: Some(Stream::Stderr), ..LogOptions::default() };
+    assert_eq!(read_all(GOLDEN, "stream", &stderr).await, "two\n");
+}
+
+#[tokio::test]
+async fn an_unfinished_last_line_is_not_lost() {
+    assert_eq!(read_all("2026-01-01T00:00:01Z stdout F cut", "cut", &LogOptions::default()).await, "cut\n");
+}
+
+#[tokio::test]
+async fn tails_are_found_over_block_borders() {
+    use std::fmt::Write as _;
+    let mut content = String::new();
+    for n in 0..5000 {
+        writeln!(content, "2026-01-01T00:00:01Z stdout F line {n} {}", "x".repeat(n % 50)).unwrap();
+    }
+    let options = LogOptions { tail_lines: Some(3000), ..LogOptions::default() };
+    let text = read_all(&content, "blocks", &options).await;
+    assert_eq!(text.lines().count(), 3000);
+    assert!(text.starts_with("line 2000 "), "{}", &text[..20]);
+}
+
+#[tokio::test]
+async fn following_goes_over_a_rotation_and_ends_with_the_container() {
+    let temp = Temp::new("follow", "2026-01-01T00:00:01Z stdout F one\n");
+    let running = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (sink, mut chunks) = mpsc::channel(1);
+    let (path, flag) = (temp.log(), Flag(running.clone()));
+    let reading = tokio::spawn(async move {
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        read(&path, &options, sink, flag).await
+    });
+    assert_eq!(chunks.recv().await.unwrap(), "one\n");
+    temp.append("2026-01-01T00:00:02Z stdout F tw");
+    temp.append("o\n");
+    assert_eq!(chunks.recv().await.unwrap(), "two\n");
+    fs::rename(temp.log(), temp.0.join("0.log.20260101-000003")).unwrap();
+    fs::write(temp.log(), "").unwrap();
+    temp.append("2026-01-01T00:00:03Z stdout F three\n");
+    assert_eq!(chunks.recv().await.unwrap(), "three\n");
+    running.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(chunks.recv().await, None);
+    reading.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_follower_ends_when_nobody_listens() {
+    let temp = Temp::new("deaf", "2026-01-01T00:00:01Z stdout F one\n");
+    let (sink, chunks) = mpsc::channel(1);
+    drop(chunks);
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    read(&temp.log(), &options, sink, dead()).await.unwrap();
+}

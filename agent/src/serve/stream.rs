@@ -1,0 +1,90 @@
+//! Exec, attach and port-forward: the client's upgrade is passed on to the URL that the runtime gave, byte by byte.
+//!
+//! This is the seam for translating protocols: today client and runtime must speak the same one (SPDY/3.1 or WebSocket
+//! v4), which API servers and containerd do.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::routes::{Body, text};
+
+/// Headers that describe the session; everything else (credentials above all) stays here.
+const PASSED: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    HeaderName::from_static("x-stream-protocol-version"),
+    header::CONTENT_LENGTH,
+];
+
+/// Whether the request asks for an upgrade at all.
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    headers.contains_key(header::UPGRADE)
+        && connection.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Passes the session on to `url`.
+pub(super) async fn proxy(request: Request<Incoming>, url: &str) -> Response<Body> {
+    if !is_upgrade(request.headers()) {
+        return text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr over an upgraded connection\n");
+    }
+    match connect(request, url).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::warn!(%error, "runtime's streaming server cannot be reached");
+            text(StatusCode::INTERNAL_SERVER_ERROR, &format!("error dialing backend: {error}\n"))
+        }
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<Body>, BoxError> {
+    let uri: Uri = url.parse()?;
+    let authority = uri.authority().ok_or("the runtime's url has no host")?.clone();
+    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection.with_upgrades());
+
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut onward = Request::builder().method(request.method()).uri(path).header(header::HOST, authority.as_str());
+    for name in PASSED {
+        for value in request.headers().get_all(&name) {
+            onward = onward.header(&name, value);
+        }
+    }
+    let client = hyper::upgrade::on(&mut request);
+    let mut answer = sender.send_request(onward.body(Empty::<Bytes>::new())?).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (parts, body) = answer.into_parts();
+        return Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync()));
+    }
+    let runtime = hyper::upgrade::on(&mut answer);
+    tokio::spawn(async move {
+        if let Err(error) = join(client, runtime).await {
+            tracing::debug!(%error, "stream ended");
+        }
+    });
+    let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    for (name, value) in answer.headers() {
+        response = response.header(name, value);
+    }
+    Ok(response.body(Empty::new().map_err(|never| match never {}).boxed_unsync())?)
+}
+
+async fn join(client: hyper::upgrade::OnUpgrade, runtime: hyper::upgrade::OnUpgrade) -> Result<(), BoxError> {
+    let mut client = TokioIo::new(client.await?);
+    let mut runtime = TokioIo::new(runtime.await?);
+    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut runtime, 16 * 1024, 16 * 1024).await?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The whole server over real TLS, with an API server that allows everything and a runtime that is not there.
+
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::config::{KubeletConfiguration, Layout, NodeSettings};
+use crate::identity::csr::Purpose;
+use crate::identity::tests::TestCa;
+use crate::identity::to_pem;
+
+struct NoPods;
+
+impl Pods for NoPods {
+    fn all(&self) -> Vec<Arc<Pod>> {
+        Vec::new()
+    }
+
+    fn get(&self, _: &str, _: &str) -> Option<Arc<Pod>> {
+        None
+    }
+}
+
+fn allowing() -> kube::Client {
+    let service = tower::service_fn(|_: Request<kube::client::Body>| async {
+        let body = r#"{"metadata":{},"spec":{},"status":{"allowed":true}}"#;
+        let body = http_body_util::Full::new(bytes::Bytes::from(body));
+        Ok::<_, std::convert::Infallible>(http::Response::builder().status(201).body(body).unwrap())
+    });
+    kube::Client::new(service, "default")
+}
+
+struct Running {
+    handle: ServeHandle,
+    ca: TestCa,
+    certificate: watch::Sender<Option<Identity>>,
+    dir: std::path::PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+async fn running(name: &str) -> Running {
+    let dir = std::env::temp_dir().join(format!("keelson-serve-{}-{name}", std::process::id()));
+    let layout = Layout::new(&dir, &dir, &dir);
+    std::fs::create_dir_all(layout.pki_dir()).unwrap();
+    let ca = TestCa::new("ca");
+    std::fs::write(layout.ca_cert(), to_pem(&ca.der)).unwrap();
+    let config = Config {
+        layout,
+        // Port 0 is refused in files; here it means any.
+        kubelet: KubeletConfiguration { address: "127.0.0.1".into(), port: 0, ..KubeletConfiguration::default() },
+        node: NodeSettings {
+            node_name: "n1".into(),
+            server: "https://127.0.0.1:1".into(),
+            node_ip: None,
+            node_labels: Default::default(),
+            data_dir: dir.clone(),
+            run_dir: dir.clone(),
+            cni_conf_dir: dir.clone(),
+            cni_bin_dir: dir.clone(),
+        },
+    };
+    let (certificate, seen) = watch::channel(None);
+    let handle = start(ServeInputs {
+        config: Arc::new(config),
+        client: allowing(),
+        runtime: cri::Client::new("unix:///nonexistent.sock").unwrap(),
+        pods: Arc::new(NoPods),
+        certificate: seen,
+    })
+    .await
+    .unwrap();
+    Running { handle, ca, certificate, dir }
+}
+
+impl Running {
+    fn serving(&self) -> Identity {
+        self.ca.identity("n1", &Purpose::Serving { dns: vec![], ips: vec!["127.0.0.1".parse().unwrap()] })
+    }
+
+    async fn get(&self, path: &str, identity: Option<&Identity>) -> Result<String, crate::client::ConnectError> {
+        let certified = identity.map(|identity| Arc::clone(&identity.certified));
+        let mut tls = (*tls::client_config(std::slice::from_ref(&self.ca.der), certified).unwrap()).clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let server: crate::client::Server = self.handle.local.to_string().parse().unwrap();
+        let mut stream = server.connect(Arc::new(tls)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // The server's close without close_notify is an error to rustls and none to us.
+        let _ = stream.read_to_end(&mut answer).await;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+}
+
+#[tokio::test]
+async fn handshakes_fail_until_there_is_a_certificate_and_follow_renewals() {
+    let running = running("renewal").await;
+    assert!(running.get("/healthz", None).await.is_err());
+    running.certificate.send_replace(Some(running.serving()));
+    assert!(running.get("/healthz", None).await.unwrap().starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
+async fn only_certificates_of_the_cluster_are_served() {
+    let running = running("auth").await;
+    running.certificate.send_replace(Some(running.serving()));
+    let client = running.ca.identity("master", &Purpose::Client);
+    assert!(running.get("/healthz", Some(&client)).await.unwrap().ends_with("ok"));
+    let pods = running.get("/pods", Some(&client)).await.unwrap();
+    assert!(pods.contains(r#""kind":"PodList""#), "{pods}");
+    let configz = running.get("/configz", Some(&client)).await.unwrap();
+    assert!(configz.contains(r#""maxPods":110"#), "{configz}");
+    assert!(running.get("/nothing", Some(&client)).await.unwrap().starts_with("HTTP/1.1 404"));
+    let stranger = TestCa::new("other").identity("master", &Purpose::Client);
+    // TLS 1.3 reports the refused certificate with the first read.
+    assert!(!running.get("/healthz", Some(&stranger)).await.is_ok_and(|answer| answer.contains("200 OK")));
+}
+
+#[tokio::test]
+async fn bad_requests_are_answered_and_a_missing_runtime_is_said() {
+    let running = running("bad").await;
+    running.certificate.send_replace(Some(running.serving()));
+    let client = running.ca.identity("master", &Purpose::Client);
+    let answer = running.get("/containerLogs/ns/p/c?tailLines=x", Some(&client)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 422") && answer.contains("tailLines: Invalid value"), "{answer}");
+    let answer = running.get("/containerLogs/ns/p/c", Some(&client)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    let answer = running.get("/exec/ns/p/c?command=sh", Some(&client)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("at least 1 of stdin, stdout, stderr"), "{answer}");
+}
