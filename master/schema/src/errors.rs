@@ -64,6 +64,10 @@ impl Errors {
         self.0.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn push(&mut self, reason: &'static str, path: &Path, head: String, detail: &str) {
         let message = if detail.is_empty() { head } else { format!("{head}: {detail}") };
         self.0.push(FieldError { reason, field: path.to_string(), message });

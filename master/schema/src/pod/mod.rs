@@ -1,7 +1,14 @@
 //! Pod specs: shared by pods and by everything that makes pods from a template.
 
+mod containers;
+mod environment;
+pub(crate) mod handlers;
 pub(crate) mod image;
 pub(crate) mod qos;
+pub(crate) mod resources;
 pub(crate) mod row;
+pub(crate) mod scheduling;
+mod security;
 pub(crate) mod update;
 pub(crate) mod validate;
+mod volumes;
