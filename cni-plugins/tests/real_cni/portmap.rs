@@ -1,0 +1,116 @@
+//! `portmap` behind `bridge`, and `ipMasq`.
+
+use crate::common::{Container, Host, TestNs, block_on, exchange};
+use netns::{Netlink, Route, VethPair};
+use serde_json::{Value, json};
+
+/// A machine outside, at 192.168.77.2; the host is 192.168.77.1. It has no route to the containers.
+fn outside(host: &Host) -> TestNs {
+    let outside = TestNs::new("outside");
+    block_on(async {
+        let netlink = Netlink::open(&host.host.ns).unwrap();
+        let pair = VethPair {
+            name: "ext0",
+            peer_name: "eth0",
+            peer_namespace: &outside.ns,
+            peer_mac: None,
+            mtu: None,
+            master: None,
+        };
+        netlink.create_veth(&pair).await.unwrap();
+        let inside = Netlink::open(&outside.ns).unwrap();
+        for (netlink, name, address) in [(&netlink, "ext0", "192.168.77.1/24"), (&inside, "eth0", "192.168.77.2/24")] {
+            let index = netlink.require_link(name).await.unwrap().index;
+            netlink.set_up(index).await.unwrap();
+            netlink.add_address(index, address.parse().unwrap()).await.unwrap();
+        }
+        // Only for replies to reach back through the host in the tests that want it.
+        let _ = Route::via("0.0.0.0/0".parse().unwrap(), "192.168.77.1".parse().unwrap());
+    });
+    outside
+}
+
+fn portmap(previous: &Value, mappings: Value) -> Value {
+    json!({
+        "cniVersion": "1.1.0", "name": "test", "type": "portmap", "capabilities": {"portMappings": true},
+        "runtimeConfig": {"portMappings": mappings}, "prevResult": previous,
+    })
+}
+
+#[test]
+fn a_port_of_the_host_leads_to_the_container() {
+    let host = Host::new();
+    let outside = outside(&host);
+    let a = Container::new("a");
+    let result = host.call("bridge", "ADD", &a, &host.bridge_config()).unwrap();
+    let mapping = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+    let config = portmap(&result, mapping);
+    assert_eq!(host.call("portmap", "ADD", &a, &config).unwrap()["ips"], result["ips"]);
+    // From outside, from the host itself by both of its addresses, and from the container.
+    assert_eq!(exchange(&outside.ns, &a.ns.ns, 80, "192.168.77.1:8080").unwrap(), "192.168.77.2");
+    assert!(exchange(&host.host.ns, &a.ns.ns, 80, "192.168.77.1:8080").is_ok());
+    assert_eq!(exchange(&host.host.ns, &a.ns.ns, 80, "127.0.0.1:8080").unwrap(), "10.44.0.1");
+    assert_eq!(exchange(&a.ns.ns, &a.ns.ns, 80, "192.168.77.1:8080").unwrap(), "10.44.0.1");
+    assert_eq!(host.call("portmap", "CHECK", &a, &config), Ok(Value::Null));
+    // The port is taken.
+    let b = Container::new("b");
+    let result_b = host.call("bridge", "ADD", &b, &host.bridge_config()).unwrap();
+    let config_b = portmap(&result_b, json!([{"hostPort": 8080, "containerPort": 81}]));
+    assert_eq!(host.call("portmap", "ADD", &b, &config_b).unwrap_err()["code"], 7);
+    // Gone with its container, and the table with the last one.
+    host.call("portmap", "DEL", &a, &config).unwrap();
+    assert!(exchange(&outside.ns, &a.ns.ns, 80, "192.168.77.1:8080").is_err());
+    assert_eq!(host.call("portmap", "CHECK", &a, &config).unwrap_err()["code"], 102);
+    assert!(!host.has_table());
+    host.call("portmap", "ADD", &b, &config_b).unwrap();
+    assert_eq!(exchange(&outside.ns, &b.ns.ns, 81, "192.168.77.1:8080").unwrap(), "192.168.77.2");
+}
+
+#[test]
+fn a_port_of_one_address_is_of_no_other() {
+    let host = Host::new();
+    let outside = outside(&host);
+    let a = Container::new("a");
+    let result = host.call("bridge", "ADD", &a, &host.bridge_config()).unwrap();
+    let mapping = json!([{"hostPort": 8080, "containerPort": 80, "hostIP": "192.168.77.1"}]);
+    host.call("portmap", "ADD", &a, &portmap(&result, mapping)).unwrap();
+    assert!(exchange(&outside.ns, &a.ns.ns, 80, "192.168.77.1:8080").is_ok());
+    assert!(exchange(&host.host.ns, &a.ns.ns, 80, "10.44.0.1:8080").is_err());
+}
+
+#[test]
+fn bad_mappings_are_named() {
+    let host = Host::new();
+    let a = Container::new("a");
+    let result = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.44.0.2/24"}]});
+    let cases = [
+        (json!([{"hostPort": 70000, "containerPort": 80}]), "portMappings[0].hostPort"),
+        (json!([{"hostPort": 80, "containerPort": 0}]), "portMappings[0].containerPort"),
+        (json!([{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]), "portMappings[0].protocol"),
+        (json!([{"hostPort": 80, "containerPort": 80, "hostIP": "x"}]), "portMappings[0].hostIP"),
+        (json!("x"), "runtimeConfig"),
+    ];
+    for (mappings, field) in cases {
+        let error = host.call("portmap", "ADD", &a, &portmap(&result, mappings)).unwrap_err();
+        assert!(error["msg"].as_str().unwrap().contains(field), "{error} does not name {field}");
+    }
+    let mut alone = portmap(&result, json!([]));
+    alone.as_object_mut().unwrap().remove("prevResult");
+    assert!(host.call("portmap", "ADD", &a, &alone).unwrap_err()["msg"].as_str().unwrap().contains("prevResult"));
+    // Nothing to forward: the result of the plugin before, and no table.
+    assert_eq!(host.call("portmap", "ADD", &a, &portmap(&result, json!([]))).unwrap()["ips"], result["ips"]);
+    assert!(!host.has_table());
+}
+
+#[test]
+fn ip_masq_hides_the_container_from_outside() {
+    let host = Host::new();
+    let outside = outside(&host);
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let mut config = host.bridge_config();
+    config["ipMasq"] = json!(true);
+    host.call("bridge", "ADD", &a, &config).unwrap();
+    host.call("bridge", "ADD", &b, &config).unwrap();
+    assert_eq!(exchange(&a.ns.ns, &outside.ns, 80, "192.168.77.2:80").unwrap(), "192.168.77.1");
+    assert_eq!(exchange(&a.ns.ns, &b.ns.ns, 80, "10.44.0.3:80").unwrap(), "10.44.0.2");
+}
