@@ -4,7 +4,10 @@
 //! is remembered between two calls but what [`World`] holds, and all of that is found again after a restart in the
 //! container runtime, the volume folders, the cgroup tree and the API object.
 
+pub mod downward;
+pub mod env;
 pub mod plan;
+pub mod resolve;
 pub mod world;
 
 pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Role, StartContainer, Step};
