@@ -1,1 +1,83 @@
+//! The controllers: what makes a cluster out of objects.
+//!
+//! Each controller is a pure decision (`plan.rs` where there is more than a line of it) and a small loop around it:
+//! [`machinery::Informer`]s call its handlers, which put keys into its queue; its workers take them out, decide, and
+//! write through a client of their own identity. All controllers share one trimmed cache for each kind ([`Caches`]).
+//!
+//! To add a controller: a module with `start(&mut Context)` that registers handlers and spawns its workers, and a line in
+//! [`run`]. StatefulSet, Job, CronJob, HorizontalPodAutoscaler and PodDisruptionBudget are not here yet.
 
+mod certificates;
+mod cluster_role_aggregation;
+mod context;
+mod daemon_set;
+mod deployment;
+mod discovery;
+mod endpoint_slice;
+mod expectations;
+mod garbage;
+pub mod hash;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+pub mod owner;
+mod pod_control;
+mod pod_gc;
+pub mod pods;
+mod replica_set;
+mod root_ca;
+mod service_account;
+mod taint_eviction;
+mod token_cleaner;
+mod trim;
+
+use tokio::task::JoinSet;
+
+pub use context::{Caches, ClientFor, Config, SigningCa};
+
+use context::Context;
+
+/// Why the controllers cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The CA that signs requests cannot be used.
+    #[error("certificate signing")]
+    Signing(#[from] certificates::SigningError),
+}
+
+/// Runs all controllers for ever. Dropping the future ends them, writes under way included.
+///
+/// # Errors
+/// When the signing CA cannot be read.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let caches = Caches::default();
+    let watcher = (config.client_for)("shared-informers");
+    let mut context = Context { config, caches, tasks: JoinSet::new() };
+    replica_set::start(&mut context);
+    deployment::start(&mut context);
+    daemon_set::start(&mut context);
+    endpoint_slice::start(&mut context);
+    endpoint_slice::start_endpoints(&mut context);
+    endpoint_slice::start_mirroring(&mut context);
+    node_lifecycle::start(&mut context);
+    taint_eviction::start(&mut context);
+    pod_gc::start(&mut context);
+    node_ipam::start(&mut context);
+    namespace::start(&mut context);
+    garbage::start(&mut context);
+    service_account::start(&mut context);
+    root_ca::start(&mut context);
+    certificates::start(&mut context)?;
+    token_cleaner::start(&mut context);
+    cluster_role_aggregation::start(&mut context);
+    // Handlers are all there now: the watches may begin.
+    let Context { caches, mut tasks, .. } = context;
+    caches.watch(&watcher, &mut tasks);
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(()) => tracing::debug!("a controller task ended"),
+            Err(error) => tracing::error!(%error, "a controller task failed"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! CertificateSigningRequests: approving those of nodes, signing what is approved, removing what is done with.
+
+mod approve;
+mod request;
+mod sign;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use machinery::{Outcome, Retry, WorkQueue, run_workers};
+use serde_json::{Value, json};
+
+use crate::context::{Caches, Context};
+use approve::Approval;
+use request::{Request, condition};
+pub use sign::Error as SigningError;
+
+const NAME: &str = "certificate-controller";
+const WORKERS: usize = 2;
+/// How long requests are kept: without a decision, and with one.
+const PENDING: Duration = Duration::from_secs(24 * 3600);
+const DECIDED: Duration = Duration::from_secs(3600);
+
+struct Controller {
+    client: Client,
+    caches: Caches,
+    signer: sign::Signer,
+}
+
+pub(crate) fn start(context: &mut Context) -> Result<(), sign::Error> {
+    let signer = sign::Signer::new(&context.config.signing_ca, context.config.signing_duration)?;
+    let queue = WorkQueue::new();
+    let caches = context.caches.clone();
+    let to = queue.clone();
+    caches.certificate_requests.on_change(move |change| {
+        to.add(change.object().metadata.name.as_deref().unwrap_or_default());
+    });
+    // A serving certificate waits until the Node says that it has the addresses.
+    let (to, requests) = (queue.clone(), caches.certificate_requests.clone());
+    caches.nodes.on_change(move |change| {
+        let addresses =
+            |node: &k8s_openapi::api::core::v1::Node| node.status.as_ref().and_then(|status| status.addresses.clone());
+        if change.old().is_some_and(|old| addresses(old) == addresses(change.object())) {
+            return;
+        }
+        let user = format!("system:node:{}", change.object().metadata.name.as_deref().unwrap_or_default());
+        for request in requests.all().iter().filter(|one| one.spec.username.as_deref() == Some(&user)) {
+            to.add(request.metadata.name.as_deref().unwrap_or_default());
+        }
+    });
+    let controller = Arc::new(Controller { client: context.client(NAME), caches, signer });
+    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    }));
+    Ok(())
+}
+
+impl Controller {
+    async fn reconcile(&self, name: &str) -> Result<Outcome, Retry<kube::Error>> {
+        let Some(csr) = self.caches.certificate_requests.get(name) else { return Ok(Outcome::Done) };
+        let decided = ["Approved", "Denied", "Failed"].iter().any(|kind| condition(&csr, kind).is_some());
+        if !decided {
+            self.approve(name, &csr).await?;
+        } else if wants_certificate(&csr) && sign::KNOWN_SIGNERS.contains(&csr.spec.signer_name.as_str()) {
+            self.sign(name, &csr).await?;
+        }
+        match left(&csr, Timestamp::now()) {
+            Some(left) => Ok(Outcome::After(left)),
+            None => {
+                self.remove(name).await?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    async fn approve(&self, name: &str, csr: &CertificateSigningRequest) -> Result<(), kube::Error> {
+        let Ok(request) = Request::parse(&csr.spec.request.0) else { return Ok(()) };
+        let approval = match approve::recognise(csr, &request) {
+            Approval::None => return Ok(()),
+            Approval::Review { subresource, message } => {
+                if !self.may(csr, subresource).await? {
+                    return Ok(());
+                }
+                message
+            }
+            Approval::Serving { node } => {
+                let Some(node) = self.caches.nodes.get(node) else { return Ok(()) };
+                if let Err(error) = approve::serving_names_match(&request, &node) {
+                    tracing::info!(csr = name, %error, "serving certificate is not approved");
+                    return Ok(());
+                }
+                "Auto approving kubelet serving certificate for the node's own name and addresses."
+            }
+        };
+        let patch = with_condition(csr, "Approved", "AutoApproved", approval);
+        gone_is_fine(self.requests().patch_approval(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+
+    /// Asks the API server whether the requester may have this kind of certificate without anybody looking at it.
+    async fn may(&self, csr: &CertificateSigningRequest, subresource: &str) -> Result<bool, kube::Error> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: csr.spec.username.clone(),
+                uid: csr.spec.uid.clone(),
+                groups: csr.spec.groups.clone(),
+                extra: csr.spec.extra.clone(),
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some("certificates.k8s.io".into()),
+                    resource: Some("certificatesigningrequests".into()),
+                    verb: Some("create".into()),
+                    version: Some("*".into()),
+                    subresource: Some(subresource.into()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let api = Api::<SubjectAccessReview>::all(self.client.clone());
+        let answer = api.create(&PostParams::default(), &review).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    async fn sign(&self, name: &str, csr: &CertificateSigningRequest) -> Result<(), kube::Error> {
+        let patch = match self.signer.sign(csr, Timestamp::now()) {
+            Ok(pem) => json!({"status": {"certificate": ByteString(pem.into_bytes())}}),
+            Err(error) => {
+                tracing::info!(csr = name, %error, "certificate is not signed");
+                with_condition(csr, "Failed", "SignerValidationFailure", &error.to_string())
+            }
+        };
+        gone_is_fine(self.requests().patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), kube::Error> {
+        gone_is_fine(self.requests().delete(name, &DeleteParams::default()).await)
+    }
+
+    fn requests(&self) -> Api<CertificateSigningRequest> {
+        Api::all(self.client.clone())
+    }
+}
+
+fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(error) if !machinery::is_not_found(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn wants_certificate(csr: &CertificateSigningRequest) -> bool {
+    let has = csr.status.as_ref().and_then(|status| status.certificate.as_ref()).is_some();
+    condition(csr, "Approved").is_some()
+        && condition(csr, "Denied").is_none()
+        && condition(csr, "Failed").is_none()
+        && !has
+}
+
+/// The request with one more condition, as a merge patch that only applies to this version.
+fn with_condition(csr: &CertificateSigningRequest, kind: &str, reason: &str, message: &str) -> Value {
+    let now = Time(Timestamp::now());
+    let known = csr.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let mut conditions = json!(known);
+    if let Some(all) = conditions.as_array_mut() {
+        all.push(json!({
+            "type": kind, "status": "True", "reason": reason, "message": message,
+            "lastUpdateTime": now, "lastTransitionTime": now,
+        }));
+    }
+    json!({"metadata": {"resourceVersion": csr.metadata.resource_version}, "status": {"conditions": conditions}})
+}
+
+/// How long the request is still kept; none when it is to be removed.
+fn left(csr: &CertificateSigningRequest, now: Timestamp) -> Option<Duration> {
+    let decided = ["Approved", "Denied", "Failed"].iter().filter_map(|kind| condition(csr, kind));
+    let decided_at = decided.filter_map(|one| one.last_update_time.as_ref()).map(|time| time.0).max();
+    let created = csr.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let (since, keep) = decided_at.map_or((created, PENDING), |at| (at, DECIDED));
+    let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    keep.checked_sub(age).filter(|left| !left.is_zero())
+}

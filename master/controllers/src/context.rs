@@ -1,0 +1,179 @@
+//! What all controllers share: one cache for each kind, clients by identity, settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use machinery::{Informer, Kind, Recorder, trim_metadata};
+use tokio::task::JoinSet;
+
+use crate::trim;
+
+/// Makes the client of one controller. The argument is the controller's name as upstream's ServiceAccounts have it
+/// (`deployment-controller`, `generic-garbage-collector`, …); `shared-informers` is who watches for all of them.
+pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// What the controllers are told.
+#[derive(Clone)]
+pub struct Config {
+    /// Clients by identity.
+    pub client_for: ClientFor,
+    /// Pod addresses; each node gets a /24 (IPv4) or /64 (IPv6) out of it. None: nodes get no podCIDR.
+    pub cluster_cidr: Option<IpNet>,
+    /// Service addresses; never given to a node.
+    pub service_cidr: Option<IpNet>,
+    /// How long a node may be silent before it counts as lost.
+    pub node_monitor_grace: Duration,
+    /// Signs client and serving certificates of the cluster.
+    pub signing_ca: SigningCa,
+    /// How long a signed certificate is valid unless the request wants less.
+    pub signing_duration: Duration,
+    /// What pods verify the API server with: published as ConfigMap kube-root-ca.crt in each namespace.
+    pub root_ca_pem: String,
+}
+
+/// The certificate authority that signs CertificateSigningRequests.
+#[derive(Clone)]
+pub struct SigningCa {
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PKCS#8 PEM.
+    pub key_pem: String,
+}
+
+/// One trimmed copy of each kind that any controller asks about.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "each field is the cache of the kind that it is named after")]
+pub struct Caches {
+    pub pods: Arc<Informer<Pod>>,
+    pub nodes: Arc<Informer<Node>>,
+    pub leases: Arc<Informer<Lease>>,
+    pub namespaces: Arc<Informer<Namespace>>,
+    pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub deployments: Arc<Informer<Deployment>>,
+    pub daemon_sets: Arc<Informer<DaemonSet>>,
+    pub revisions: Arc<Informer<ControllerRevision>>,
+    pub services: Arc<Informer<Service>>,
+    pub endpoints: Arc<Informer<Endpoints>>,
+    pub endpoint_slices: Arc<Informer<EndpointSlice>>,
+    pub service_accounts: Arc<Informer<ServiceAccount>>,
+    /// Only the ConfigMaps called kube-root-ca.crt.
+    pub root_ca_maps: Arc<Informer<ConfigMap>>,
+    /// Only Secrets of type bootstrap.kubernetes.io/token.
+    pub bootstrap_tokens: Arc<Informer<Secret>>,
+    pub certificate_requests: Arc<Informer<CertificateSigningRequest>>,
+    pub cluster_roles: Arc<Informer<ClusterRole>>,
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self {
+            pods: Informer::new(trim::pod, trim::pod_groups),
+            nodes: Informer::plain(trim::node),
+            leases: Informer::plain(|lease| trim_metadata(&mut lease.metadata)),
+            namespaces: Informer::plain(|namespace| trim_metadata(&mut namespace.metadata)),
+            replica_sets: Informer::new(|set| trim_metadata(&mut set.metadata), trim::owner_groups),
+            deployments: Informer::plain(|deployment| trim_metadata(&mut deployment.metadata)),
+            daemon_sets: Informer::plain(|set| trim_metadata(&mut set.metadata)),
+            revisions: Informer::new(|revision| trim_metadata(&mut revision.metadata), trim::owner_groups),
+            services: Informer::plain(|service| trim_metadata(&mut service.metadata)),
+            endpoints: Informer::plain(|endpoints| trim_metadata(&mut endpoints.metadata)),
+            endpoint_slices: Informer::new(|slice| trim_metadata(&mut slice.metadata), trim::slice_groups),
+            service_accounts: Informer::plain(trim::service_account),
+            root_ca_maps: Informer::plain(|map| trim_metadata(&mut map.metadata)),
+            bootstrap_tokens: Informer::plain(trim::bootstrap_token),
+            certificate_requests: Informer::plain(|request| trim_metadata(&mut request.metadata)),
+            cluster_roles: Informer::plain(|role| trim_metadata(&mut role.metadata)),
+        }
+    }
+}
+
+impl Caches {
+    /// Waits until every cache holds its first list.
+    pub async fn synced(&self) {
+        futures::join!(
+            self.pods.synced(),
+            self.nodes.synced(),
+            self.leases.synced(),
+            self.namespaces.synced(),
+            self.replica_sets.synced(),
+            self.deployments.synced(),
+            self.daemon_sets.synced(),
+            self.revisions.synced(),
+            self.services.synced(),
+            self.endpoints.synced(),
+            self.endpoint_slices.synced(),
+            self.service_accounts.synced(),
+            self.root_ca_maps.synced(),
+            self.bootstrap_tokens.synced(),
+            self.certificate_requests.synced(),
+            self.cluster_roles.synced(),
+        );
+    }
+
+    /// Starts the watches.
+    pub(crate) fn watch(&self, client: &Client, tasks: &mut JoinSet<()>) {
+        let all = watcher::Config::default;
+        start(tasks, client, &self.pods, all());
+        start(tasks, client, &self.nodes, all());
+        let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease");
+        tasks.spawn(self.leases.clone().run(leases, all()));
+        start(tasks, client, &self.namespaces, all());
+        start(tasks, client, &self.replica_sets, all());
+        start(tasks, client, &self.deployments, all());
+        start(tasks, client, &self.daemon_sets, all());
+        start(tasks, client, &self.revisions, all());
+        start(tasks, client, &self.services, all());
+        start(tasks, client, &self.endpoints, all());
+        start(tasks, client, &self.endpoint_slices, all());
+        start(tasks, client, &self.service_accounts, all());
+        let root_ca = format!("metadata.name={}", crate::root_ca::CONFIG_MAP);
+        start(tasks, client, &self.root_ca_maps, all().fields(&root_ca));
+        let tokens = Api::<Secret>::namespaced(client.clone(), "kube-system");
+        let only_tokens = all().fields("type=bootstrap.kubernetes.io/token");
+        tasks.spawn(self.bootstrap_tokens.clone().run(tokens, only_tokens));
+        start(tasks, client, &self.certificate_requests, all());
+        start(tasks, client, &self.cluster_roles, all());
+    }
+}
+
+fn start<K: Kind>(tasks: &mut JoinSet<()>, client: &Client, informer: &Arc<Informer<K>>, config: watcher::Config) {
+    tasks.spawn(informer.clone().run(Api::all(client.clone()), config));
+}
+
+/// Everything that starting a controller needs.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) caches: Caches,
+    pub(crate) tasks: JoinSet<()>,
+}
+
+impl Context {
+    pub(crate) fn client(&self, controller: &str) -> Client {
+        (self.config.client_for)(controller)
+    }
+
+    /// A recorder whose events name `component`, written with the controller's identity.
+    pub(crate) fn recorder(&mut self, controller: &str, component: &'static str) -> Recorder {
+        let (recorder, writing) = Recorder::new(self.client(controller), component);
+        self.tasks.spawn(writing);
+        recorder
+    }
+
+    /// Runs a controller's workers once the caches are filled.
+    pub(crate) fn spawn_synced(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let caches = self.caches.clone();
+        self.tasks.spawn(async move {
+            caches.synced().await;
+            work.await;
+        });
+    }
+}

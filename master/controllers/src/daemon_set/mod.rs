@@ -1,0 +1,251 @@
+//! DaemonSet: one pod on every node that it is for.
+
+mod plan;
+mod revision;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use machinery::{Change, EventType, Outcome, Retry, WorkQueue, key_of, reference, run_workers};
+use serde_json::{Value, json};
+
+use crate::context::{Caches, Context};
+use crate::expectations::Expectations;
+use crate::owner::{claim, controller_of, controller_reference, selects};
+use crate::pod_control::{PodControl, candidates};
+use crate::pods;
+use plan::Facts;
+
+const NAME: &str = "daemon-set-controller";
+/// The component that events name, without dashes as upstream has it.
+const COMPONENT: &str = "daemonset-controller";
+const WORKERS: usize = 2;
+
+struct Controller {
+    client: Client,
+    caches: Caches,
+    pods: PodControl,
+}
+
+pub(crate) fn start(context: &mut Context) {
+    let queue = WorkQueue::new();
+    let expectations = Arc::new(Expectations::default());
+    let caches = context.caches.clone();
+    observe_sets_and_nodes(&caches, &queue, &expectations);
+    observe_pods(&caches, &queue, &expectations);
+    let recorder = context.recorder(NAME, COMPONENT);
+    let client = context.client(NAME);
+    let pods = PodControl { client: client.clone(), recorder, expectations };
+    let controller = Arc::new(Controller { client, caches, pods });
+    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    }));
+}
+
+fn observe_sets_and_nodes(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
+    let (to, expectations) = (queue.clone(), expectations.clone());
+    caches.daemon_sets.on_change(move |change| {
+        let key = key_of(&change.object().metadata);
+        if matches!(change, Change::Deleted(_)) {
+            expectations.forget(&key);
+        }
+        to.add(key);
+    });
+    let (to, sets) = (queue.clone(), caches.daemon_sets.clone());
+    caches.nodes.on_change(move |change| {
+        let what_counts = |node: &Node| {
+            let spec = node.spec.as_ref();
+            (
+                node.metadata.labels.clone(),
+                spec.and_then(|spec| spec.taints.clone()),
+                spec.and_then(|spec| spec.unschedulable),
+            )
+        };
+        if change.old().is_some_and(|old| what_counts(old) == what_counts(change.object())) {
+            return;
+        }
+        sets.all().iter().for_each(|set| to.add(key_of(&set.metadata)));
+    });
+}
+
+fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
+    let (queue, expectations, sets) = (queue.clone(), expectations.clone(), caches.daemon_sets.clone());
+    caches.pods.on_change(move |change| {
+        let pod = change.object();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let owner = controller_of(&pod.metadata);
+        let Some(owner) = owner.filter(|owner| owner.kind == "DaemonSet") else {
+            if owner.is_none() && !matches!(change, Change::Deleted(_)) {
+                for set in sets.in_namespace(namespace).iter().filter(|set| wants(set, pod)) {
+                    queue.add(key_of(&set.metadata));
+                }
+            }
+            return;
+        };
+        let key = format!("{namespace}/{}", owner.name);
+        if matches!(change, Change::Added(_)) {
+            expectations.created(&key, 1);
+        }
+        if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
+            expectations.deleted(&key, pod.metadata.uid.as_deref().unwrap_or_default());
+        }
+        queue.add(key);
+    });
+}
+
+fn wants(set: &DaemonSet, pod: &Pod) -> bool {
+    set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.metadata.labels.as_ref()))
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
+        let Some(set) = self.caches.daemon_sets.get(key) else { return Ok(Outcome::Done) };
+        let Some(spec) = &set.spec else { return Ok(Outcome::Done) };
+        if set.metadata.deletion_timestamp.is_some() {
+            return Ok(Outcome::Done);
+        }
+        let may_count = self.pods.expectations.are_met(key);
+        let owned = self
+            .pods
+            .claim(&*set, claim(&set.metadata, &spec.selector, candidates(&self.caches.pods, &set.metadata)))
+            .await?;
+        let revisions =
+            self.caches.revisions.indexed(&format!("owner/{}", set.metadata.uid.as_deref().unwrap_or_default()));
+        let hash = self.current_revision(&set, &revisions).await?;
+        let nodes = self.caches.nodes.all();
+        let now = Timestamp::now();
+        let facts = Facts { set: &set, nodes: &nodes, pods: &owned, hash: &hash, now };
+        let mut plan = plan::plan(&facts);
+        if may_count {
+            self.manage(key, &set, &hash, &mut plan).await?;
+            self.clean_up(&set, &revisions, &hash, &owned).await?;
+        }
+        let status = status::status(&facts);
+        self.write_status(&set, &status).await?;
+        Ok(plan.look_again.map_or(Outcome::Done, |seconds| Outcome::After(Duration::from_secs(seconds))))
+    }
+
+    async fn manage(&self, key: &str, set: &DaemonSet, hash: &str, plan: &mut plan::Plan) -> Result<(), kube::Error> {
+        let about = reference(set);
+        for pod in &plan.failed {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let node = pods::node_name(pod).unwrap_or_default();
+            let message =
+                format!("Found failed daemon pod {} on node {node}, will try to kill it", key_of(&pod.metadata));
+            tracing::debug!(pod = name, node, "removing a failed daemon pod");
+            self.pods.recorder.event(about.clone(), EventType::Warning, "FailedDaemonPod", message);
+        }
+        if plan.create.is_empty() && plan.delete.is_empty() {
+            return Ok(());
+        }
+        let uids = plan.delete.iter().filter_map(|pod| pod.metadata.uid.clone());
+        self.pods.expectations.expect(key, plan.create.len(), uids);
+        let new: Vec<Pod> = plan.create.iter().map(|node| revision::pod_for(set, node, hash)).collect();
+        let created = self.pods.create(key, &about, new).await;
+        self.pods.delete(key, &about, &plan.delete).await?;
+        created
+    }
+
+    /// The hash of the current template; its ControllerRevision is made when there is none.
+    async fn current_revision(
+        &self,
+        set: &DaemonSet,
+        known: &[Arc<ControllerRevision>],
+    ) -> Result<String, kube::Error> {
+        let wanted = revision::of(set, known);
+        let api = self.revisions(set);
+        if let Some(existing) = known.iter().find(|one| revision::same_data(one, &wanted)) {
+            if existing.revision < wanted.revision {
+                let patch = json!({"revision": wanted.revision});
+                let name = existing.metadata.name.as_deref().unwrap_or_default();
+                api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            }
+            return Ok(revision::hash_of(existing));
+        }
+        match api.create(&PostParams::default(), &wanted).await {
+            Ok(_) => Ok(revision::hash_of(&wanted)),
+            Err(error) if machinery::is_already_exists(&error) => {
+                let existing = api.get(wanted.metadata.name.as_deref().unwrap_or_default()).await?;
+                if revision::same_data(&existing, &wanted) {
+                    return Ok(revision::hash_of(&wanted));
+                }
+                let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0) + 1;
+                let patch = json!({"status": {"collisionCount": collisions}});
+                self.patch_status(set, patch).await?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drops old revisions beyond revisionHistoryLimit that no pod has.
+    async fn clean_up(
+        &self,
+        set: &DaemonSet,
+        known: &[Arc<ControllerRevision>],
+        current: &str,
+        owned: &[Arc<Pod>],
+    ) -> Result<(), kube::Error> {
+        for old in revision::surplus(set, known, current, owned) {
+            match self.revisions(set).delete(&old, &DeleteParams::default()).await {
+                Err(error) if !machinery::is_not_found(&error) => return Err(error),
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_status(&self, set: &DaemonSet, status: &DaemonSetStatus) -> Result<(), kube::Error> {
+        if set.status.as_ref() == Some(status) {
+            return Ok(());
+        }
+        let mut whole = json!(status);
+        if let Some(fields) = whole.as_object_mut() {
+            // A merge patch only removes what it names.
+            for count in ["numberAvailable", "numberUnavailable", "updatedNumberScheduled"] {
+                fields.entry(count).or_insert(Value::Null);
+            }
+        }
+        self.patch_status(set, json!({"status": whole})).await
+    }
+
+    async fn patch_status(&self, set: &DaemonSet, patch: Value) -> Result<(), kube::Error> {
+        let api =
+            Api::<DaemonSet>::namespaced(self.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default());
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(error) if !machinery::is_not_found(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn revisions(&self, set: &DaemonSet) -> Api<ControllerRevision> {
+        Api::namespaced(self.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default())
+    }
+}
+
+/// The pods of each node: of those that wait for their node, by the node that they are made for.
+fn by_node<'a>(pods: &'a [Arc<Pod>]) -> BTreeMap<&'a str, Vec<&'a Arc<Pod>>> {
+    let mut by_node: BTreeMap<&str, Vec<&Arc<Pod>>> = BTreeMap::new();
+    for pod in pods {
+        if let Some(node) = pods::node_name(pod).or_else(|| revision::target(pod)) {
+            by_node.entry(node).or_default().push(pod);
+        }
+    }
+    by_node
+}
+
+/// Marks a pod as made by this DaemonSet.
+fn own(set: &DaemonSet, pod: &mut Pod) {
+    pod.metadata.owner_references = Some(vec![controller_reference(set)]);
+}

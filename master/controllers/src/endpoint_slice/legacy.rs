@@ -1,0 +1,177 @@
+//! Endpoints (v1), for those who still read them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use machinery::{Outcome, Retry, WorkQueue, key_of, run_workers, split_key};
+use serde_json::json;
+
+use super::{families, observe, pods_of, select};
+use crate::context::{Caches, Context};
+use crate::pods;
+
+const NAME: &str = "endpoint-controller";
+const WORKERS: usize = 5;
+/// The most addresses in an Endpoints object.
+const MOST: usize = 1000;
+const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+
+struct Controller {
+    client: Client,
+    caches: Caches,
+}
+
+pub(crate) fn start(context: &mut Context) {
+    let queue = WorkQueue::new();
+    let caches = context.caches.clone();
+    observe(&caches, &queue);
+    let to = queue.clone();
+    let services = caches.services.clone();
+    caches.endpoints.on_change(move |change| {
+        let key = key_of(&change.object().metadata);
+        if services.get(&key).is_some() {
+            to.add(key);
+        }
+    });
+    let controller = Arc::new(Controller { client: context.client(NAME), caches });
+    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    }));
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
+        let (namespace, name) = split_key(key);
+        let api = Api::<Endpoints>::namespaced(self.client.clone(), namespace);
+        let Some(service) = self.caches.services.get(key) else {
+            if self.caches.endpoints.get(key).is_some_and(|known| is_ours(&known)) {
+                match api.delete(name, &DeleteParams::default()).await {
+                    Ok(_) => (),
+                    Err(error) if machinery::is_not_found(&error) => (),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            return Ok(Outcome::Done);
+        };
+        if !select::has_selector(&service) || service.metadata.deletion_timestamp.is_some() {
+            return Ok(Outcome::Done);
+        }
+        let wanted = endpoints(&service, &pods_of(&self.caches, &service));
+        match self.caches.endpoints.get(key) {
+            Some(known) if is_same(&known, &wanted) => (),
+            Some(known) => {
+                let over = wanted.metadata.annotations.as_ref().and_then(|all| all.get(OVER_CAPACITY));
+                let patch = json!({
+                    "metadata": {
+                        "resourceVersion": known.metadata.resource_version,
+                        "labels": wanted.metadata.labels,
+                        "annotations": {OVER_CAPACITY: over},
+                    },
+                    "subsets": wanted.subsets.unwrap_or_default(),
+                });
+                api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            }
+            None => match api.create(&PostParams::default(), &wanted).await {
+                Ok(_) => (),
+                Err(error) if machinery::is_namespace_terminating(&error) => (),
+                Err(error) => return Err(error.into()),
+            },
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn is_ours(endpoints: &Endpoints) -> bool {
+    endpoints.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == NAME)
+}
+
+fn is_same(known: &Endpoints, wanted: &Endpoints) -> bool {
+    let over =
+        |endpoints: &Endpoints| endpoints.metadata.annotations.as_ref().and_then(|all| all.get(OVER_CAPACITY)).cloned();
+    known.subsets.as_deref().unwrap_or_default() == wanted.subsets.as_deref().unwrap_or_default()
+        && known.metadata.labels == wanted.metadata.labels
+        && over(known) == over(wanted)
+}
+
+/// The Endpoints of a Service: addresses grouped by the ports that they serve. Terminating pods are left out.
+pub(crate) fn endpoints(service: &Service, pods: &[Arc<Pod>]) -> Endpoints {
+    let family = families(service).into_iter().next().unwrap_or("IPv4");
+    let mut by_ports: BTreeMap<Vec<PortKey>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
+    let mut count = 0;
+    for pod in pods.iter().filter(|pod| belongs(service, pod)) {
+        let Some(ip) = select::address(pod, family) else { continue };
+        count += 1;
+        if count > MOST {
+            continue;
+        }
+        let address = EndpointAddress {
+            ip,
+            hostname: select::hostname(service, pod),
+            node_name: pods::node_name(pod).map(str::to_owned),
+            target_ref: Some(select::target(pod)),
+        };
+        let ready = select::publishes_not_ready(service) || pods::is_ready(pod);
+        let lists = by_ports.entry(ports(service, pod)).or_default();
+        if ready { lists.0.push(address) } else { lists.1.push(address) }
+    }
+    let subsets: Vec<EndpointSubset> = by_ports.into_iter().map(|(ports, lists)| subset(ports, lists)).collect();
+    let mut labels = select::service_labels(service);
+    labels.insert(MANAGED_BY.into(), NAME.into());
+    Endpoints {
+        metadata: ObjectMeta {
+            name: service.metadata.name.clone(),
+            namespace: service.metadata.namespace.clone(),
+            labels: Some(labels),
+            annotations: (count > MOST).then(|| [(OVER_CAPACITY.to_owned(), "truncated".to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        subsets: Some(subsets).filter(|all| !all.is_empty()),
+    }
+}
+
+/// Name, number, protocol, application protocol.
+type PortKey = (Option<String>, i32, String, Option<String>);
+
+fn belongs(service: &Service, pod: &Pod) -> bool {
+    if pod.metadata.deletion_timestamp.is_some() && !select::publishes_not_ready(service) {
+        return false;
+    }
+    !pods::has_ended(pod)
+}
+
+fn ports(service: &Service, pod: &Pod) -> Vec<PortKey> {
+    let all = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let mut found: Vec<PortKey> = all
+        .filter_map(|port| {
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+            Some((port.name.clone(), select::target_port(port, pod)?, protocol, port.app_protocol.clone()))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn subset(ports: Vec<PortKey>, lists: (Vec<EndpointAddress>, Vec<EndpointAddress>)) -> EndpointSubset {
+    let sorted = |mut addresses: Vec<EndpointAddress>| {
+        addresses.sort_by(|a, b| a.ip.cmp(&b.ip));
+        Some(addresses).filter(|all| !all.is_empty())
+    };
+    let ports = ports.into_iter().map(|(name, port, protocol, app_protocol)| EndpointPort {
+        name,
+        port,
+        protocol: Some(protocol),
+        app_protocol,
+    });
+    let ports: Vec<EndpointPort> = ports.collect();
+    EndpointSubset {
+        addresses: sorted(lists.0),
+        not_ready_addresses: sorted(lists.1),
+        ports: Some(ports).filter(|all| !all.is_empty()),
+    }
+}

@@ -1,0 +1,127 @@
+//! What the collector reads again and writes.
+
+use std::collections::BTreeSet;
+
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::graph::{Object, Policy};
+use crate::discovery::KnownKind;
+
+/// Writes with the collector's identity.
+pub(super) struct Writer {
+    client: Client,
+}
+
+impl Writer {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn api(&self, kind: &KnownKind, namespace: &str) -> Api<DynamicObject> {
+        if kind.namespaced {
+            Api::namespaced_with(self.client.clone(), namespace, &kind.resource)
+        } else {
+            Api::all_with(self.client.clone(), &kind.resource)
+        }
+    }
+
+    /// Whether an object with this name and uid exists.
+    pub(super) async fn exists(
+        &self,
+        kind: &KnownKind,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<bool, kube::Error> {
+        let found = self.api(kind, namespace).get_metadata_opt(name).await?;
+        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(uid)))
+    }
+
+    /// Deletes exactly the version that was decided on: when its owners changed since, the decision is made again.
+    pub(super) async fn delete(&self, kind: &KnownKind, object: &Object, policy: Policy) -> Result<(), kube::Error> {
+        let params = DeleteParams {
+            propagation_policy: Some(match policy {
+                Policy::Background => PropagationPolicy::Background,
+                Policy::Foreground => PropagationPolicy::Foreground,
+                Policy::Orphan => PropagationPolicy::Orphan,
+            }),
+            preconditions: Some(Preconditions { uid: Some(object.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let api = self.api(kind, &object.namespace);
+        // The picture may be old: an owner may have been added meanwhile.
+        let Some(now) = api.get_metadata_opt(&object.name).await? else { return Ok(()) };
+        let owners = now.metadata.owner_references.unwrap_or_default();
+        let same = now.metadata.uid.as_ref() == Some(&object.uid)
+            && owners.iter().map(|owner| &owner.uid).eq(object.owners.iter().map(|owner| &owner.uid));
+        if !same {
+            return Ok(());
+        }
+        done_or_gone(api.delete(&object.name, &params).await)
+    }
+
+    /// Takes owners off the object.
+    pub(super) async fn drop_owners(
+        &self,
+        kind: &KnownKind,
+        object: &Object,
+        uids: &BTreeSet<String>,
+    ) -> Result<(), kube::Error> {
+        let api = self.api(kind, &object.namespace);
+        let Some(now) = api.get_metadata_opt(&object.name).await? else { return Ok(()) };
+        if now.metadata.uid.as_ref() != Some(&object.uid) {
+            return Ok(());
+        }
+        let mut owners = now.metadata.owner_references.unwrap_or_default();
+        let before = owners.len();
+        owners.retain(|owner| !uids.contains(&owner.uid));
+        if owners.len() == before {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"resourceVersion": now.metadata.resource_version, "ownerReferences": owners}});
+        done_or_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+
+    /// The object no longer blocks the deletion of this owner.
+    pub(super) async fn unblock(&self, kind: &KnownKind, object: &Object, owner: &str) -> Result<(), kube::Error> {
+        let api = self.api(kind, &object.namespace);
+        let Some(now) = api.get_metadata_opt(&object.name).await? else { return Ok(()) };
+        let mut owners = now.metadata.owner_references.unwrap_or_default();
+        for reference in owners.iter_mut().filter(|reference| reference.uid == owner) {
+            reference.block_owner_deletion = Some(false);
+        }
+        let patch = json!({"metadata": {"resourceVersion": now.metadata.resource_version, "ownerReferences": owners}});
+        done_or_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+
+    /// Takes one finalizer off the object.
+    pub(super) async fn drop_finalizer(
+        &self,
+        kind: &KnownKind,
+        object: &Object,
+        finalizer: &str,
+    ) -> Result<(), kube::Error> {
+        let api = self.api(kind, &object.namespace);
+        let Some(now) = api.get_metadata_opt(&object.name).await? else { return Ok(()) };
+        if now.metadata.uid.as_ref() != Some(&object.uid) {
+            return Ok(());
+        }
+        let mut finalizers = now.metadata.finalizers.unwrap_or_default();
+        let before = finalizers.len();
+        finalizers.retain(|one| one != finalizer);
+        if finalizers.len() == before {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"resourceVersion": now.metadata.resource_version, "finalizers": finalizers}});
+        done_or_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+}
+
+fn done_or_gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(error) if !machinery::is_not_found(&error) => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,26 @@
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
+
+use super::plan::{Remaining, conditions};
+
+#[test]
+fn conditions_name_what_is_left_and_keep_their_times() {
+    let early: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let late: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+    let mut left = Remaining::default();
+    assert!(left.is_empty());
+    left.note("configmaps.", std::iter::empty());
+    left.note("pods.", [vec!["example.com/hold".to_owned()], vec![]].into_iter());
+    assert!(!left.is_empty());
+    let first = conditions(&Namespace::default(), &left, early);
+    let message = |kind: &str| first.iter().find(|one| one.type_ == kind).and_then(|one| one.message.clone()).unwrap();
+    assert_eq!(message("NamespaceContentRemaining"), "Some resources are remaining: pods. has 2 resource instances");
+    assert_eq!(
+        message("NamespaceFinalizersRemaining"),
+        "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
+    );
+    assert_eq!(message("NamespaceDeletionDiscoveryFailure"), "All resources successfully discovered");
+    let status = NamespaceStatus { conditions: Some(first.clone()), ..NamespaceStatus::default() };
+    let namespace = Namespace { status: Some(status), ..Namespace::default() };
+    assert_eq!(conditions(&namespace, &left, late), first);
+}

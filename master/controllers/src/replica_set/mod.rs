@@ -1,0 +1,188 @@
+//! ReplicaSet: keeps as many pods of a template as asked for.
+
+mod plan;
+pub(crate) mod rank;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use machinery::{Change, Outcome, Retry, WorkQueue, key_of, reference, run_workers};
+use serde_json::json;
+
+use crate::context::{Caches, Context};
+use crate::expectations::Expectations;
+use crate::owner::{claim, controller_of, controller_reference, selects};
+use crate::pod_control::{Failure, PodControl, answer, candidates};
+use crate::pods;
+
+const NAME: &str = "replicaset-controller";
+const WORKERS: usize = 5;
+
+struct Controller {
+    client: Client,
+    caches: Caches,
+    pods: PodControl,
+}
+
+pub(crate) fn start(context: &mut Context) {
+    let queue = WorkQueue::new();
+    let expectations = Arc::new(Expectations::default());
+    let caches = context.caches.clone();
+    observe_sets(&caches, &queue, &expectations);
+    observe_pods(&caches, &queue, &expectations);
+    let recorder = context.recorder(NAME, NAME);
+    let client = context.client(NAME);
+    let pods = PodControl { client: client.clone(), recorder, expectations };
+    let controller = Arc::new(Controller { client, caches, pods });
+    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    }));
+}
+
+fn observe_sets(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
+    let (queue, expectations) = (queue.clone(), expectations.clone());
+    caches.replica_sets.on_change(move |change| {
+        let key = key_of(&change.object().metadata);
+        if matches!(change, Change::Deleted(_)) {
+            expectations.forget(&key);
+        }
+        queue.add(key);
+    });
+}
+
+fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
+    let (queue, expectations, sets) = (queue.clone(), expectations.clone(), caches.replica_sets.clone());
+    caches.pods.on_change(move |change| {
+        let pod = change.object();
+        let owner = owner_key(pod);
+        if let Some(old) = change.old().and_then(|old| owner_key(old))
+            && Some(&old) != owner.as_ref()
+        {
+            queue.add(old);
+        }
+        let Some(key) = owner else {
+            if pod.metadata.owner_references.is_none() && !matches!(change, Change::Deleted(_)) {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                for set in sets.in_namespace(namespace).iter().filter(|set| wants(set, pod)) {
+                    queue.add(key_of(&set.metadata));
+                }
+            }
+            return;
+        };
+        if matches!(change, Change::Added(_)) {
+            expectations.created(&key, 1);
+        }
+        if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
+            expectations.deleted(&key, pod.metadata.uid.as_deref().unwrap_or_default());
+        }
+        queue.add(key);
+    });
+}
+
+fn owner_key(pod: &Pod) -> Option<String> {
+    let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
+    Some(format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), owner.name))
+}
+
+fn wants(set: &ReplicaSet, pod: &Pod) -> bool {
+    set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.metadata.labels.as_ref()))
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
+        let Some(set) = self.caches.replica_sets.get(key) else { return Ok(Outcome::Done) };
+        let Some(spec) = &set.spec else { return Ok(Outcome::Done) };
+        let may_count = self.pods.expectations.are_met(key);
+        let mut known = candidates(&self.caches.pods, &set.metadata);
+        known.retain(|pod| pod.metadata.deletion_timestamp.is_some() || pods::is_active(pod));
+        let owned = self.pods.claim(&*set, claim(&set.metadata, &spec.selector, known)).await?;
+        let (active, terminating): (Vec<_>, Vec<_>) = owned.into_iter().partition(|pod| pods::is_active(pod));
+        let now = jiff::Timestamp::now();
+        let mut failure = Failure::default();
+        if may_count && set.metadata.deletion_timestamp.is_none() {
+            failure = self.manage(key, &set, &active, now).await;
+        }
+        let status = plan::status(&set, &active, terminating.len(), now, &plan::Failures::from(&failure));
+        self.write_status(&set, &status).await?;
+        if let Some(error) = failure.create.or(failure.delete) {
+            return Err(Retry::Failed(error));
+        }
+        let next = plan::next_availability(spec.min_ready_seconds.unwrap_or(0), &active, now);
+        Ok(next.map_or(Outcome::Done, |seconds| Outcome::After(Duration::from_secs(seconds))))
+    }
+
+    async fn manage(&self, key: &str, set: &ReplicaSet, active: &[Arc<Pod>], now: jiff::Timestamp) -> Failure {
+        let Some(spec) = &set.spec else { return Failure::default() };
+        let about = reference(set);
+        let mut failure = Failure::default();
+        match plan::difference(set, active.len()) {
+            plan::Difference::Create(count) => {
+                let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+                let name = set.metadata.name.as_deref().unwrap_or_default();
+                let template = spec.template.clone().unwrap_or_default();
+                let pod = pods::from_template(&template, namespace, name, controller_reference(set));
+                self.pods.expectations.expect(key, count, []);
+                failure.create = self.pods.create(key, &about, vec![pod; count]).await.err();
+            }
+            plan::Difference::Delete(count) => {
+                let chosen = rank::to_delete(active, &self.related(set), count, now);
+                let uids = chosen.iter().filter_map(|pod| pod.metadata.uid.clone());
+                self.pods.expectations.expect(key, 0, uids);
+                failure.delete = self.pods.delete(key, &about, &chosen).await.err();
+            }
+            plan::Difference::None => (),
+        }
+        failure
+    }
+
+    /// Active pods of all ReplicaSets with the same controller: a node with more of them is relieved first.
+    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+        let uid = set.metadata.uid.clone().unwrap_or_default();
+        let uids = match controller_of(&set.metadata) {
+            Some(owner) => {
+                let siblings = self.caches.replica_sets.indexed(&format!("owner/{}", owner.uid));
+                siblings.iter().filter_map(|sibling| sibling.metadata.uid.clone()).collect()
+            }
+            None => vec![uid],
+        };
+        let all = uids.iter().flat_map(|uid| self.caches.pods.indexed(&format!("owner/{uid}")));
+        all.filter(|pod| pods::is_active(pod)).collect()
+    }
+
+    async fn write_status(&self, set: &ReplicaSet, status: &ReplicaSetStatus) -> Result<(), kube::Error> {
+        if set.status.as_ref() == Some(status) {
+            return Ok(());
+        }
+        let meta = &set.metadata;
+        let (namespace, name) =
+            (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        let api = Api::<ReplicaSet>::namespaced(self.client.clone(), namespace);
+        let mut whole = json!(status);
+        if let Some(fields) = whole.as_object_mut() {
+            // A merge patch only removes what it names.
+            fields.entry("conditions").or_insert(serde_json::Value::Null);
+            for count in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
+                fields.entry(count).or_insert(serde_json::Value::Null);
+            }
+        }
+        let patch = json!({"metadata": {"resourceVersion": meta.resource_version}, "status": whole});
+        match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(error) if machinery::is_not_found(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl From<&Failure> for plan::Failures {
+    fn from(failure: &Failure) -> Self {
+        Self { create: failure.create.as_ref().map(answer), delete: failure.delete.as_ref().map(answer) }
+    }
+}

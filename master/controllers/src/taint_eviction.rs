@@ -1,0 +1,207 @@
+//! Taint eviction: pods leave nodes with NoExecute taints that they do not tolerate, or no longer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
+use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference, run_workers};
+use serde_json::json;
+
+use crate::context::{Caches, Context};
+use crate::pods;
+
+const NAME: &str = "taint-eviction-controller";
+const WORKERS: usize = 4;
+
+struct Controller {
+    client: Client,
+    caches: Caches,
+    recorder: Recorder,
+}
+
+pub(crate) fn start(context: &mut Context) {
+    let queue = WorkQueue::new();
+    let caches = context.caches.clone();
+    let to = queue.clone();
+    caches.pods.on_change(move |change| {
+        let pod = change.object();
+        let placed = pods::node_name(pod).is_some() && change.old().is_none_or(|old| pods::node_name(old).is_none());
+        if placed && !matches!(change, Change::Deleted(_)) {
+            to.add(key_of(&pod.metadata));
+        }
+    });
+    let (to, all_pods) = (queue.clone(), caches.pods.clone());
+    caches.nodes.on_change(move |change| {
+        let node = change.object();
+        let taints = |node: &k8s_openapi::api::core::v1::Node| no_execute(node);
+        if change.old().map(|old| taints(old)).unwrap_or_default() == taints(node) {
+            return;
+        }
+        for pod in all_pods.indexed(&format!("node/{}", node.metadata.name.as_deref().unwrap_or_default())) {
+            to.add(key_of(&pod.metadata));
+        }
+    });
+    let recorder = context.recorder(NAME, NAME);
+    let controller = Arc::new(Controller { client: context.client(NAME), caches, recorder });
+    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    }));
+}
+
+fn no_execute(node: &k8s_openapi::api::core::v1::Node) -> Vec<Taint> {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.filter(|taint| taint.effect == "NoExecute").cloned().collect()
+}
+
+/// What the taints of its node mean for a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may stay.
+    Stay,
+    /// It has to leave when this many seconds are over, counted from now; 0 is at once.
+    LeaveIn(u64),
+}
+
+/// Decides from the node's NoExecute taints. A toleration counts from when the taint was added or, if that was later,
+/// from when the pod was created; of several tolerations that are limited, the shortest counts.
+pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], created: Timestamp, now: Timestamp) -> Verdict {
+    let mut leave: Option<i64> = None;
+    for taint in taints {
+        let matching: Vec<&Toleration> =
+            tolerations.iter().filter(|toleration| api::taints::tolerates(toleration, taint)).collect();
+        if matching.is_empty() {
+            return Verdict::LeaveIn(0);
+        }
+        let since = taint.time_added.as_ref().map_or(now, |time| time.0).max(created);
+        let limits = matching.iter().filter_map(|toleration| toleration.toleration_seconds);
+        for limit in limits {
+            let left = since.as_second().saturating_add(limit.max(0)) - now.as_second();
+            leave = Some(leave.map_or(left, |earlier| earlier.min(left)));
+        }
+    }
+    leave.map_or(Verdict::Stay, |left| Verdict::LeaveIn(u64::try_from(left).unwrap_or(0)))
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
+        let Some(pod) = self.caches.pods.get(key) else { return Ok(Outcome::Done) };
+        if pod.metadata.deletion_timestamp.is_some() || pods::has_ended(&pod) {
+            return Ok(Outcome::Done);
+        }
+        let Some(node) = pods::node_name(&pod).and_then(|name| self.caches.nodes.get(name)) else {
+            return Ok(Outcome::Done);
+        };
+        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        match verdict(&no_execute(&node), tolerations, created, Timestamp::now()) {
+            Verdict::Stay => Ok(Outcome::Done),
+            Verdict::LeaveIn(0) => {
+                self.evict(&pod).await?;
+                Ok(Outcome::Done)
+            }
+            Verdict::LeaveIn(seconds) => Ok(Outcome::After(Duration::from_secs(seconds))),
+        }
+    }
+
+    async fn evict(&self, pod: &Pod) -> Result<(), kube::Error> {
+        let meta = &pod.metadata;
+        let message = format!("Marking for deletion Pod {}", key_of(meta));
+        self.recorder.event(reference(pod), EventType::Normal, "TaintManagerEviction", message);
+        let reason = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+        delete_disrupted(&self.client, pod, reason, DeleteParams::default()).await
+    }
+}
+
+/// Notes in the pod's status why it is deleted (condition DisruptionTarget), then deletes it.
+pub(crate) async fn delete_disrupted(
+    client: &Client,
+    pod: &Pod,
+    (reason, message): (&str, &str),
+    params: DeleteParams,
+) -> Result<(), kube::Error> {
+    let meta = &pod.metadata;
+    let api = Api::<Pod>::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let name = meta.name.as_deref().unwrap_or_default();
+    let condition = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": Time(Timestamp::now()),
+    });
+    let mut status = json!({"conditions": [condition]});
+    if params.grace_period_seconds == Some(0)
+        && !pods::has_ended(pod)
+        && let Some(fields) = status.as_object_mut()
+    {
+        // Nobody is there to end it, so that this is where it ends.
+        fields.insert("phase".into(), json!("Failed"));
+    }
+    let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
+    let only_this = Preconditions { uid: meta.uid.clone(), resource_version: None };
+    let gone = |error: &kube::Error| machinery::is_not_found(error) || machinery::is_conflict(error);
+    match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        Err(error) if !gone(&error) => return Err(error),
+        _ => (),
+    }
+    match api.delete(name, &params.preconditions(only_this)).await {
+        Err(error) if !gone(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan;
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn taint(key: &str, seconds_ago: i64) -> Taint {
+        Taint {
+            key: key.into(),
+            effect: "NoExecute".into(),
+            time_added: Some(Time(now() - seconds_ago.seconds())),
+            value: None,
+        }
+    }
+
+    fn toleration(key: &str, seconds: Option<i64>) -> Toleration {
+        serde_json::from_value(
+            json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_shortest_toleration_counts_and_an_untolerated_taint_at_once() {
+        let long_ago = now() - 10_000.seconds();
+        let table = [
+            (vec![], vec![], Verdict::Stay),
+            (vec![taint("a", 10)], vec![], Verdict::LeaveIn(0)),
+            (vec![taint("a", 10)], vec![toleration("a", None)], Verdict::Stay),
+            (vec![taint("a", 10)], vec![toleration("a", Some(300))], Verdict::LeaveIn(290)),
+            (vec![taint("a", 400)], vec![toleration("a", Some(300))], Verdict::LeaveIn(0)),
+            (
+                vec![taint("a", 10), taint("b", 10)],
+                vec![toleration("a", Some(300)), toleration("b", Some(60))],
+                Verdict::LeaveIn(50),
+            ),
+            (vec![taint("a", 10), taint("b", 10)], vec![toleration("a", None)], Verdict::LeaveIn(0)),
+        ];
+        for (taints, tolerations, expected) in table {
+            assert_eq!(verdict(&taints, &tolerations, long_ago, now()), expected, "{taints:?} {tolerations:?}");
+        }
+        let young = now() - 5.seconds();
+        assert_eq!(verdict(&[taint("a", 400)], &[toleration("a", Some(300))], young, now()), Verdict::LeaveIn(295));
+    }
+}

@@ -1,0 +1,105 @@
+//! What is left out of the shared caches, and by what objects can be found in them.
+
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Node, Pod, PodSpec, Secret, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
+use machinery::trim_metadata;
+
+use crate::owner::controller_of;
+
+/// Of pods only the annotation for ranking, ports, placement and a summary of the status are kept.
+pub(crate) fn pod(pod: &mut Pod) {
+    trim_metadata(&mut pod.metadata);
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|key, _| key == crate::replica_set::rank::DELETION_COST);
+    }
+    if let Some(spec) = &mut pod.spec {
+        *spec = PodSpec {
+            containers: std::mem::take(&mut spec.containers).into_iter().map(container).collect(),
+            init_containers: spec
+                .init_containers
+                .take()
+                .map(|all| all.into_iter().filter(|one| one.restart_policy.is_some()).map(container).collect()),
+            node_name: spec.node_name.take(),
+            affinity: spec.affinity.take().filter(|_| spec.node_name.is_none()),
+            tolerations: spec.tolerations.take(),
+            hostname: spec.hostname.take(),
+            subdomain: spec.subdomain.take(),
+            host_network: spec.host_network,
+            restart_policy: spec.restart_policy.take(),
+            ..PodSpec::default()
+        };
+    }
+    if let Some(status) = &mut pod.status {
+        status.init_container_statuses = None;
+        status.ephemeral_container_statuses = None;
+        for one in status.container_statuses.iter_mut().flatten() {
+            *one = ContainerStatus {
+                name: std::mem::take(&mut one.name),
+                ready: one.ready,
+                restart_count: one.restart_count,
+                ..ContainerStatus::default()
+            };
+        }
+    }
+}
+
+fn container(container: Container) -> Container {
+    Container {
+        name: container.name,
+        ports: container.ports,
+        restart_policy: container.restart_policy,
+        ..Container::default()
+    }
+}
+
+/// `node/NAME`, `owner/UID`, or `orphan/NAMESPACE`.
+pub(crate) fn pod_groups(pod: &Pod) -> Vec<String> {
+    let mut groups = owner_groups(pod);
+    if let Some(node) = crate::pods::node_name(pod) {
+        groups.push(format!("node/{node}"));
+    }
+    groups
+}
+
+/// `owner/UID` of the controller, or `orphan/NAMESPACE`.
+pub(crate) fn owner_groups<K: Resource>(object: &K) -> Vec<String> {
+    let meta = object.meta();
+    vec![match controller_of(meta) {
+        Some(owner) => format!("owner/{}", owner.uid),
+        None => format!("orphan/{}", meta.namespace.as_deref().unwrap_or_default()),
+    }]
+}
+
+/// `NAMESPACE/SERVICE`
+pub(crate) fn slice_groups(slice: &EndpointSlice) -> Vec<String> {
+    let labels = slice.metadata.labels.as_ref();
+    let service = labels.and_then(|labels| labels.get(crate::endpoint_slice::SERVICE_NAME));
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+    service.map(|service| format!("{namespace}/{service}")).into_iter().collect()
+}
+
+pub(crate) fn node(node: &mut Node) {
+    trim_metadata(&mut node.metadata);
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.volumes_in_use = None;
+        status.volumes_attached = None;
+        status.config = None;
+        status.node_info = None;
+    }
+}
+
+pub(crate) fn service_account(account: &mut ServiceAccount) {
+    trim_metadata(&mut account.metadata);
+    account.secrets = None;
+    account.image_pull_secrets = None;
+}
+
+/// Only when the token expires: its secret is not kept in memory.
+pub(crate) fn bootstrap_token(secret: &mut Secret) {
+    trim_metadata(&mut secret.metadata);
+    if let Some(data) = &mut secret.data {
+        data.retain(|key, _| key == crate::token_cleaner::EXPIRATION);
+    }
+}

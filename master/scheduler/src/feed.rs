@@ -1,0 +1,127 @@
+//! Watches, reduced to what the scheduler keeps, sent to the task that owns the state.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use machinery::Kind;
+use tokio::sync::mpsc;
+
+use crate::node::NodeFacts;
+use crate::pod::PodInfo;
+
+/// What the owner of the state is told. The channel is bounded: when it is full, the watches wait.
+#[derive(Debug)]
+pub enum Input {
+    /// A pod that has not ended, and whether this scheduler is responsible for it.
+    Pod(Arc<PodInfo>, bool),
+    /// A pod is gone.
+    PodGone(String),
+    /// These are all pods; others are gone.
+    PodsListed(HashSet<String>),
+    /// A node as it is now.
+    Node(Box<NodeFacts>),
+    /// A node is gone.
+    NodeGone(String),
+    /// These are all nodes; others are gone.
+    NodesListed(HashSet<String>),
+    /// A namespace and its labels.
+    Namespace(String, BTreeMap<String, String>),
+    /// A namespace is gone.
+    NamespaceGone(String),
+    /// Binding a pod to a node ended, with the error if it failed.
+    Bound(Arc<PodInfo>, Option<String>),
+}
+
+/// Runs the three watches for ever, or until the receiver is gone.
+pub async fn run(client: Client, scheduler_name: &str, inputs: mpsc::Sender<Input>) {
+    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    let name = scheduler_name.to_owned();
+    let pods = follow(Api::<Pod>::all(client.clone()), live, inputs.clone(), move |event| pod_input(event, &name));
+    let nodes = follow(Api::<Node>::all(client.clone()), watcher::Config::default(), inputs.clone(), node_input);
+    let spaces = follow(Api::<Namespace>::all(client), watcher::Config::default(), inputs, namespace_input);
+    futures::join!(pods, nodes, spaces);
+}
+
+/// One step of a watch.
+enum Step<K> {
+    Present(K),
+    Gone(K),
+    Listed(HashSet<String>),
+}
+
+async fn follow<K: Kind>(
+    api: Api<K>,
+    config: watcher::Config,
+    inputs: mpsc::Sender<Input>,
+    convert: impl Fn(Step<K>) -> Option<Input>,
+) {
+    let mut stream = Box::pin(watcher(api, config).default_backoff());
+    let mut listed = HashSet::new();
+    while let Some(event) = stream.next().await {
+        let step = match event {
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.insert(identity(&object));
+                Step::Present(object)
+            }
+            Ok(watcher::Event::Apply(object)) => Step::Present(object),
+            Ok(watcher::Event::Delete(object)) => Step::Gone(object),
+            Ok(watcher::Event::InitDone) => Step::Listed(std::mem::take(&mut listed)),
+            Err(error) => {
+                tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted");
+                continue;
+            }
+        };
+        if let Some(input) = convert(step)
+            && inputs.send(input).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Pods are known by uid, nodes and namespaces by name.
+fn identity<K: Kind>(object: &K) -> String {
+    let meta = object.meta();
+    let is_pod = K::kind(&()) == "Pod";
+    if is_pod { meta.uid.clone() } else { meta.name.clone() }.unwrap_or_default()
+}
+
+fn pod_input(step: Step<Pod>, scheduler_name: &str) -> Option<Input> {
+    Some(match step {
+        Step::Present(pod) => {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            if matches!(phase, Some("Succeeded" | "Failed")) {
+                return Some(Input::PodGone(identity(&pod)));
+            }
+            let named = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
+            let ours = named.unwrap_or("default-scheduler") == scheduler_name;
+            Input::Pod(PodInfo::new(&pod), ours)
+        }
+        Step::Gone(pod) => Input::PodGone(identity(&pod)),
+        Step::Listed(uids) => Input::PodsListed(uids),
+    })
+}
+
+fn node_input(step: Step<Node>) -> Option<Input> {
+    Some(match step {
+        Step::Present(node) => Input::Node(Box::new(NodeFacts::new(&node))),
+        Step::Gone(node) => Input::NodeGone(identity(&node)),
+        Step::Listed(names) => Input::NodesListed(names),
+    })
+}
+
+fn namespace_input(step: Step<Namespace>) -> Option<Input> {
+    match step {
+        Step::Present(space) => Some(Input::Namespace(identity(&space), space.metadata.labels.unwrap_or_default())),
+        Step::Gone(space) => Some(Input::NamespaceGone(identity(&space))),
+        Step::Listed(_) => None,
+    }
+}

@@ -1,0 +1,136 @@
+//! Filters and scores, one file each, named as kube-scheduler's plugins.
+
+pub mod inter_pod_affinity;
+pub mod node_affinity;
+pub mod node_resources;
+pub mod score;
+pub mod taint_toleration;
+pub mod topology_spread;
+
+use std::fmt;
+
+use crate::cache::Cache;
+use crate::node::{NodeFacts, NodeInfo};
+use crate::pod::PodInfo;
+
+/// Why a node cannot take a pod. `Display` is the text of kube-scheduler's reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// NodeUnschedulable
+    Unschedulable,
+    /// NodeName
+    OtherNode,
+    /// TaintToleration: key, value and effect are left to the message.
+    Taint {
+        /// Taint key.
+        key: String,
+        /// Taint value, may be empty.
+        value: String,
+    },
+    /// NodeAffinity
+    NodeAffinity,
+    /// NodePorts
+    Ports,
+    /// NodeResourcesFit: a resource by name.
+    Insufficient(String),
+    /// NodeResourcesFit: as many pods as the node allows.
+    TooManyPods,
+    /// PodTopologySpread
+    Spread,
+    /// PodTopologySpread: the node lacks a label that a constraint names.
+    SpreadLabel,
+    /// InterPodAffinity: the pod's own affinity.
+    PodAffinity,
+    /// InterPodAffinity: the pod's own anti-affinity.
+    PodAntiAffinity,
+    /// InterPodAffinity: the anti-affinity of a pod that is there.
+    ExistingAntiAffinity,
+}
+
+impl Reason {
+    /// Whether no removal of pods could change it.
+    #[must_use]
+    pub fn is_unresolvable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unschedulable
+                | Self::OtherNode
+                | Self::Taint { .. }
+                | Self::NodeAffinity
+                | Self::SpreadLabel
+                | Self::PodAffinity
+        )
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unschedulable => to.write_str("node(s) were unschedulable"),
+            Self::OtherNode => to.write_str("node(s) didn't match the requested node name"),
+            Self::Taint { key, value } => write!(to, "node(s) had untolerated taint {{{key}: {value}}}"),
+            Self::NodeAffinity => to.write_str("node(s) didn't match Pod's node affinity/selector"),
+            Self::Ports => to.write_str("node(s) didn't have free ports for the requested pod ports"),
+            Self::Insufficient(resource) => write!(to, "Insufficient {resource}"),
+            Self::TooManyPods => to.write_str("Too many pods"),
+            Self::Spread => to.write_str("node(s) didn't match pod topology spread constraints"),
+            Self::SpreadLabel => {
+                to.write_str("node(s) didn't match pod topology spread constraints (missing required label)")
+            }
+            Self::PodAffinity => to.write_str("node(s) didn't match pod affinity rules"),
+            Self::PodAntiAffinity => to.write_str("node(s) didn't match pod anti-affinity rules"),
+            Self::ExistingAntiAffinity => to.write_str("node(s) didn't satisfy existing pods anti-affinity rules"),
+        }
+    }
+}
+
+/// What the filters need to know of the whole cluster, gathered once for a pod.
+pub struct Prepared<'a> {
+    pod: &'a PodInfo,
+    pods: inter_pod_affinity::Prepared<'a>,
+    spread: topology_spread::Prepared<'a>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Gathers it. Costs nothing for a pod without wishes in a cluster without required anti-affinity.
+    #[must_use]
+    pub fn new(pod: &'a PodInfo, cache: &Cache) -> Self {
+        Self {
+            pod,
+            pods: inter_pod_affinity::Prepared::new(pod, cache),
+            spread: topology_spread::Prepared::new(pod, cache),
+        }
+    }
+
+    /// Whether the node can take the pod: `Err` has the reasons of the first filter that refused.
+    ///
+    /// # Errors
+    /// The reasons, at least one.
+    pub fn filter(&self, facts: &NodeFacts, node: &NodeInfo) -> Result<(), Vec<Reason>> {
+        let pod = self.pod;
+        let one = |reason| Err(vec![reason]);
+        if facts.unschedulable && !taint_toleration::tolerates_unschedulable(pod) {
+            return one(Reason::Unschedulable);
+        }
+        if !pod.node_name.is_empty() && pod.node_name != facts.name {
+            return one(Reason::OtherNode);
+        }
+        if let Some(taint) = taint_toleration::untolerated(pod, facts) {
+            return one(Reason::Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default() });
+        }
+        if !node_affinity::matches(pod, facts) {
+            return one(Reason::NodeAffinity);
+        }
+        if pod.host_ports.iter().any(|port| node.host_ports.iter().any(|taken| taken.conflicts(port))) {
+            return one(Reason::Ports);
+        }
+        let missing = node_resources::missing(pod, facts, node);
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        if let Some(reason) = self.spread.refuses(facts).or_else(|| self.pods.refuses(facts)) {
+            return one(reason);
+        }
+        Ok(())
+    }
+}

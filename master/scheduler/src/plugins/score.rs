@@ -1,0 +1,100 @@
+//! Weighs the plugins' opinions on the nodes that can take a pod.
+
+use crate::cache::Cache;
+use crate::node::{NodeFacts, NodeInfo};
+use crate::plugins::{inter_pod_affinity, node_affinity, node_resources, taint_toleration, topology_spread};
+use crate::pod::PodInfo;
+
+/// The best score of a plugin.
+const MAX: i64 = 100;
+/// Weights of kube-scheduler's default profile.
+const TAINT_TOLERATION: i64 = 3;
+const NODE_AFFINITY: i64 = 2;
+const INTER_POD_AFFINITY: i64 = 2;
+const TOPOLOGY_SPREAD: i64 = 2;
+/// ImageLocality counts images between these sizes.
+const SMALL_IMAGE: i64 = 23 * 1024 * 1024;
+const LARGE_IMAGE: i64 = 1000 * 1024 * 1024;
+/// How much one more pod of the application on the same node weighs against one in the same zone, without constraints
+/// of the pod's own: kube-scheduler's default constraints are maxSkew 3 by hostname and 5 by zone.
+const SAME_NODE: i64 = 5;
+const SAME_ZONE: i64 = 3;
+
+/// A node that can take the pod.
+pub type Candidate<'a> = (&'a NodeFacts, &'a NodeInfo);
+
+/// The candidates' total scores, in their order.
+#[must_use]
+pub fn totals(pod: &PodInfo, cache: &Cache, candidates: &[Candidate<'_>]) -> Vec<i64> {
+    let mut totals: Vec<i64> = candidates
+        .iter()
+        .map(|(facts, node)| {
+            node_resources::least_allocated(pod, facts, node)
+                + node_resources::balanced(pod, facts, node)
+                + image_locality(pod, facts)
+        })
+        .collect();
+    let mut add = |scores: Vec<i64>, weight: i64, reverse: bool| {
+        for (total, score) in totals.iter_mut().zip(normalised(scores, reverse)) {
+            *total += score * weight;
+        }
+    };
+    add(each(candidates, |facts, _| taint_toleration::avoided(pod, facts)), TAINT_TOLERATION, true);
+    if pod.wishes.as_ref().is_some_and(|wishes| !wishes.preferred_nodes.is_empty()) {
+        add(each(candidates, |facts, _| node_affinity::preference(pod, facts)), NODE_AFFINITY, false);
+    }
+    let liked = inter_pod_affinity::preferences(pod, cache);
+    if !liked.is_empty() {
+        let likes = each(candidates, |facts, _| {
+            let of_node = liked.iter().filter(|((key, value), _)| facts.labels.get(key) == Some(value));
+            of_node.map(|(_, weight)| weight).sum()
+        });
+        let least = likes.iter().copied().min().unwrap_or(0);
+        add(likes.into_iter().map(|like| like - least).collect(), INTER_POD_AFFINITY, false);
+    }
+    add(spread_costs(pod, cache, candidates), TOPOLOGY_SPREAD, true);
+    totals
+}
+
+fn each(candidates: &[Candidate<'_>], score: impl Fn(&NodeFacts, &NodeInfo) -> i64) -> Vec<i64> {
+    candidates.iter().map(|(facts, node)| score(facts, node)).collect()
+}
+
+fn spread_costs(pod: &PodInfo, cache: &Cache, candidates: &[Candidate<'_>]) -> Vec<i64> {
+    if let Some(counts) = topology_spread::soft_counts(pod, cache) {
+        return each(candidates, |facts, _| counts.cost(facts));
+    }
+    if pod.wishes.as_ref().is_some_and(|wishes| !wishes.spread.is_empty()) || pod.labels.is_empty() {
+        return vec![0; candidates.len()];
+    }
+    each(candidates, |facts, node| {
+        let here = i64::from(node.applications.get(&pod.application).copied().unwrap_or(0));
+        let zone = facts.zone().map_or(0, |zone| i64::from(cache.application_in_zone(pod.application, zone)));
+        here * SAME_NODE + zone * SAME_ZONE
+    })
+}
+
+/// Scales so that the largest is 100; reversed, the largest is 0 and nothing is 100.
+fn normalised(scores: Vec<i64>, reverse: bool) -> Vec<i64> {
+    let largest = scores.iter().copied().max().unwrap_or(0);
+    let scaled = scores.into_iter().map(|score| {
+        let share = if largest <= 0 { 0 } else { score * MAX / largest };
+        if reverse { MAX - share } else { share }
+    });
+    scaled.collect()
+}
+
+fn image_locality(pod: &PodInfo, facts: &NodeFacts) -> i64 {
+    if facts.images.is_empty() {
+        return 0;
+    }
+    let present: i64 = pod.images.iter().filter_map(|image| facts.images.get(&with_tag(image))).sum();
+    let count = i64::try_from(pod.images.len()).unwrap_or(1).max(1);
+    let (least, most) = (SMALL_IMAGE, LARGE_IMAGE * count);
+    MAX * (present.clamp(least, most) - least) / (most - least)
+}
+
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') || image.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+}

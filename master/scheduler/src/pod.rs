@@ -1,0 +1,332 @@
+//! What the scheduler keeps of a pod.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    NodeSelector, ObjectReference, Pod, PodAffinityTerm, PodSpec, PreferredSchedulingTerm, Toleration,
+    TopologySpreadConstraint,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::resources::Resources;
+
+/// What a container without a request is taken to use when nodes are scored (not when they are filtered).
+const DEFAULT_MILLI_CPU: i64 = 100;
+const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
+/// Labels that differ between pods of one application.
+const REVISION_LABELS: [&str; 4] = [
+    "pod-template-hash",
+    "controller-revision-hash",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+];
+
+/// A port of the host that a pod occupies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// The address it binds; `0.0.0.0` takes the port on all addresses.
+    pub ip: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: String,
+    /// Port number.
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Whether both cannot be bound on one host.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let same_address = self.ip == other.ip || self.ip == "0.0.0.0" || other.ip == "0.0.0.0";
+        self.port == other.port && self.protocol == other.protocol && same_address
+    }
+}
+
+/// One term of pod (anti-)affinity with its namespaces resolved.
+#[derive(Debug, Clone)]
+pub struct AffinityTerm {
+    /// Namespaces named by the term, or the pod's own.
+    pub namespaces: Vec<String>,
+    /// Selects further namespaces by their labels; the empty selector selects all.
+    pub namespace_selector: Option<LabelSelector>,
+    /// Selects pods; none selects nothing.
+    pub selector: Option<LabelSelector>,
+    /// The node label whose values are the domains.
+    pub topology_key: String,
+    /// Only for preferred terms.
+    pub weight: i64,
+}
+
+impl AffinityTerm {
+    /// Whether the term selects this pod.
+    #[must_use]
+    pub fn selects(&self, pod: &PodInfo, namespaces: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
+        let in_namespace = self.namespaces.contains(&pod.namespace)
+            || self.namespace_selector.as_ref().is_some_and(|selector| {
+                let empty = BTreeMap::new();
+                matches(selector, namespaces.get(&pod.namespace).unwrap_or(&empty))
+            });
+        in_namespace && self.selector.as_ref().is_some_and(|selector| matches(selector, &pod.labels))
+    }
+}
+
+/// Where a pod wants to be relative to nodes and to other pods. Most pods want nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// spec.nodeSelector
+    pub node_selector: BTreeMap<String, String>,
+    /// Required node affinity.
+    pub required_nodes: Option<NodeSelector>,
+    /// Preferred node affinity.
+    pub preferred_nodes: Vec<PreferredSchedulingTerm>,
+    /// Required pod affinity.
+    pub affinity: Vec<AffinityTerm>,
+    /// Required pod anti-affinity.
+    pub anti_affinity: Vec<AffinityTerm>,
+    /// Preferred pod affinity, and anti-affinity with negative weights.
+    pub preferred_pods: Vec<AffinityTerm>,
+    /// spec.topologySpreadConstraints, with matchLabelKeys merged into the selector.
+    pub spread: Vec<TopologySpreadConstraint>,
+}
+
+/// What the scheduler keeps of a pod.
+#[derive(Debug, Clone)]
+pub struct PodInfo {
+    /// metadata.uid
+    pub uid: String,
+    /// metadata.namespace
+    pub namespace: String,
+    /// metadata.name
+    pub name: String,
+    /// metadata.labels
+    pub labels: BTreeMap<String, String>,
+    /// spec.nodeName, empty while unscheduled.
+    pub node_name: String,
+    /// spec.priority
+    pub priority: i32,
+    /// metadata.creationTimestamp
+    pub created: Timestamp,
+    /// Effective requests, one pod included.
+    pub requests: Resources,
+    /// CPU and memory as scored: with defaults for what is not requested.
+    pub scored: (i64, i64),
+    /// Occupied ports of the host.
+    pub host_ports: Vec<HostPort>,
+    /// spec.tolerations
+    pub tolerations: Vec<Toleration>,
+    /// Affinities, selectors and spreading.
+    pub wishes: Option<Box<Wishes>>,
+    /// Pods of one application have the same value: namespace and labels without those of the revision.
+    pub application: u64,
+    /// spec.schedulingGates is not empty.
+    pub gated: bool,
+    /// metadata.deletionTimestamp is set.
+    pub deleting: bool,
+    /// The images of the containers.
+    pub images: Vec<String>,
+    /// Message of the PodScheduled condition when that is False.
+    pub unschedulable_message: Option<String>,
+}
+
+impl PodInfo {
+    /// Reads a pod.
+    #[must_use]
+    pub fn new(pod: &Pod) -> Arc<Self> {
+        let empty = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let meta = &pod.metadata;
+        let namespace = meta.namespace.clone().unwrap_or_default();
+        let labels = meta.labels.clone().unwrap_or_default();
+        let mut requests = Resources::from_list(&api::resources::pod_requests(spec));
+        requests.pods = 1;
+        let mut info = Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            node_name: spec.node_name.clone().unwrap_or_default(),
+            priority: spec.priority.unwrap_or(0),
+            created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            scored: scored(spec, &requests),
+            requests,
+            host_ports: host_ports(spec),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            wishes: wishes(spec, &namespace, &labels).map(Box::new),
+            application: application(&namespace, &labels),
+            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
+            deleting: meta.deletion_timestamp.is_some(),
+            images: spec.containers.iter().filter_map(|container| container.image.clone()).collect(),
+            unschedulable_message: unschedulable_message(pod),
+            namespace,
+            labels,
+        };
+        if !info.node_name.is_empty() {
+            info.forget_search();
+        }
+        Arc::new(info)
+    }
+
+    /// The same pod on a node, without what only matters before.
+    #[must_use]
+    pub fn placed_on(&self, node: &str) -> Arc<Self> {
+        let mut placed = Self { node_name: node.to_owned(), ..self.clone() };
+        placed.forget_search();
+        Arc::new(placed)
+    }
+
+    fn forget_search(&mut self) {
+        self.tolerations = Vec::new();
+        self.images = Vec::new();
+        self.unschedulable_message = None;
+        if self.wishes.as_ref().is_some_and(|wishes| {
+            wishes.affinity.is_empty() && wishes.anti_affinity.is_empty() && wishes.preferred_pods.is_empty()
+        }) {
+            self.wishes = None;
+        }
+    }
+
+    /// Required pod anti-affinity terms.
+    #[must_use]
+    pub fn anti_affinity(&self) -> &[AffinityTerm] {
+        self.wishes.as_ref().map_or(&[], |wishes| wishes.anti_affinity.as_slice())
+    }
+
+    /// How events name the pod.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+/// Whether a selector selects these labels. A selector that is not valid selects nothing.
+#[must_use]
+pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    api::selector::label_selector_matches(selector, labels)
+}
+
+fn scored(spec: &PodSpec, requests: &Resources) -> (i64, i64) {
+    let unset = |resource: &str| {
+        let without = spec.containers.iter().filter(|container| {
+            let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+            !asked.is_some_and(|list| list.contains_key(resource))
+        });
+        i64::try_from(without.count()).unwrap_or(0)
+    };
+    (requests.milli_cpu + unset("cpu") * DEFAULT_MILLI_CPU, requests.memory + unset("memory") * DEFAULT_MEMORY)
+}
+
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let number = port.host_port.filter(|number| *number > 0)?;
+            let ip = port.host_ip.clone().filter(|ip| !ip.is_empty() && ip != "::");
+            Some(HostPort {
+                ip: ip.unwrap_or_else(|| "0.0.0.0".into()),
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                port: number,
+            })
+        })
+        .collect()
+}
+
+fn application(namespace: &str, labels: &BTreeMap<String, String>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    namespace.hash(&mut hasher);
+    for (key, value) in labels {
+        if !REVISION_LABELS.contains(&key.as_str()) {
+            (key, value).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+fn unschedulable_message(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition =
+        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    condition.message.clone()
+}
+
+fn wishes(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Wishes> {
+    let mut wishes = Wishes { node_selector: spec.node_selector.clone().unwrap_or_default(), ..Wishes::default() };
+    wishes.spread = spec.topology_spread_constraints.iter().flatten().map(|one| with_label_keys(one, labels)).collect();
+    if let Some(affinity) = &spec.affinity {
+        if let Some(nodes) = &affinity.node_affinity {
+            wishes.required_nodes = nodes.required_during_scheduling_ignored_during_execution.clone();
+            wishes.preferred_nodes =
+                nodes.preferred_during_scheduling_ignored_during_execution.clone().unwrap_or_default();
+        }
+        if let Some(pods) = &affinity.pod_affinity {
+            let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
+            wishes.affinity = required.map(|one| term(one, namespace, labels, 0)).collect();
+            let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+            let preferred = preferred.map(|one| term(&one.pod_affinity_term, namespace, labels, one.weight.into()));
+            wishes.preferred_pods.extend(preferred);
+        }
+        if let Some(pods) = &affinity.pod_anti_affinity {
+            let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
+            wishes.anti_affinity = required.map(|one| term(one, namespace, labels, 0)).collect();
+            let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+            let preferred =
+                preferred.map(|one| term(&one.pod_affinity_term, namespace, labels, -i64::from(one.weight)));
+            wishes.preferred_pods.extend(preferred);
+        }
+    }
+    let none = wishes.node_selector.is_empty()
+        && wishes.required_nodes.is_none()
+        && wishes.preferred_nodes.is_empty()
+        && wishes.affinity.is_empty()
+        && wishes.anti_affinity.is_empty()
+        && wishes.preferred_pods.is_empty()
+        && wishes.spread.is_empty();
+    (!none).then_some(wishes)
+}
+
+fn term(term: &PodAffinityTerm, namespace: &str, labels: &BTreeMap<String, String>, weight: i64) -> AffinityTerm {
+    let mut namespaces = term.namespaces.clone().unwrap_or_default();
+    if namespaces.is_empty() && term.namespace_selector.is_none() {
+        namespaces.push(namespace.to_owned());
+    }
+    let mut selector = term.label_selector.clone();
+    if let Some(selector) = &mut selector {
+        require_labels(selector, term.match_label_keys.as_deref().unwrap_or_default(), "In", labels);
+        require_labels(selector, term.mismatch_label_keys.as_deref().unwrap_or_default(), "NotIn", labels);
+    }
+    AffinityTerm {
+        namespaces,
+        namespace_selector: term.namespace_selector.clone(),
+        selector,
+        topology_key: term.topology_key.clone(),
+        weight,
+    }
+}
+
+fn with_label_keys(one: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> TopologySpreadConstraint {
+    let mut one = one.clone();
+    let keys = one.match_label_keys.take().unwrap_or_default();
+    if let Some(selector) = &mut one.label_selector {
+        require_labels(selector, &keys, "In", labels);
+    }
+    one
+}
+
+fn require_labels(selector: &mut LabelSelector, keys: &[String], operator: &str, labels: &BTreeMap<String, String>) {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+    for key in keys {
+        if let Some(value) = labels.get(key) {
+            selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
+                key: key.clone(),
+                operator: operator.to_owned(),
+                values: Some(vec![value.clone()]),
+            });
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The task that owns the scheduler's state, and the writes around it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use kube::Client;
+use machinery::Recorder;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::cache::Cache;
+use crate::decide::{Unfit, decide};
+use crate::feed::{self, Input};
+use crate::node::NodeFacts;
+use crate::pod::PodInfo;
+use crate::queue::{Event, Queue};
+use crate::write::Writer;
+
+/// How many inputs may wait; when the channel is full the watches wait.
+const INPUTS: usize = 1024;
+/// How many bindings and reports may be under way; then no further pod is decided.
+const WRITES: usize = 128;
+
+/// What the scheduler can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Pods with this spec.schedulerName are scheduled. Also the component of its events.
+    pub scheduler_name: &'static str,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { scheduler_name: "default-scheduler" }
+    }
+}
+
+/// Schedules pods for ever, with the identity of `client`. Dropping the future ends it, writes under way included.
+pub async fn run(client: Client, config: Config) {
+    let (recorder, events) = Recorder::new(client.clone(), config.scheduler_name);
+    let (sender, inputs) = mpsc::channel(INPUTS);
+    let feed = feed::run(client.clone(), config.scheduler_name, sender.clone());
+    let scheduler = Scheduler {
+        cache: Cache::default(),
+        queue: Queue::default(),
+        writer: Writer::new(client, recorder),
+        writes: JoinSet::new(),
+        sender,
+        start: 0,
+        ready: (false, false),
+    };
+    futures::join!(feed, events, scheduler.run(inputs));
+}
+
+struct Scheduler {
+    cache: Cache,
+    queue: Queue,
+    writer: Writer,
+    writes: JoinSet<()>,
+    sender: mpsc::Sender<Input>,
+    /// Where the next search for a node starts.
+    start: usize,
+    /// Whether pods and nodes were listed; nothing is decided before.
+    ready: (bool, bool),
+}
+
+impl Scheduler {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        loop {
+            while let Ok(input) = inputs.try_recv() {
+                self.absorb(input);
+            }
+            while self.writes.try_join_next().is_some() {}
+            self.queue.flush(Instant::now());
+            let may_decide = self.ready == (true, true) && self.queue.is_ready();
+            if may_decide && self.writes.len() < WRITES {
+                self.decide_next();
+                // Lets the writes and watches that share this thread run.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let due = self.queue.due().unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(3600));
+            // Each arm is cancel-safe: recv and join_next lose nothing, the sleep is made anew.
+            tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => self.absorb(input),
+                    None => return,
+                },
+                Some(_) = self.writes.join_next() => (),
+                () = tokio::time::sleep_until(due) => (),
+            }
+        }
+    }
+
+    fn decide_next(&mut self) {
+        let Some(pod) = self.queue.pop() else { return };
+        if pod.deleting {
+            return;
+        }
+        match decide(&self.cache, &pod, self.start) {
+            Ok(decision) => {
+                self.start = self.start.wrapping_add(decision.looked_at) % self.cache.node_count().max(1);
+                self.cache.set_pod(pod.placed_on(&decision.node));
+                let (writer, sender) = (self.writer.clone(), self.sender.clone());
+                self.writes.spawn(async move {
+                    let result = writer.bind(&pod, &decision.node).await;
+                    let error = result.err().map(|error| error.to_string());
+                    // When the receiver is gone the scheduler has ended: there is nobody to tell.
+                    let _ = sender.send(Input::Bound(pod, error)).await;
+                });
+            }
+            Err(unfit) => self.report(pod, &unfit),
+        }
+    }
+
+    fn report(&mut self, pod: Arc<PodInfo>, unfit: &Unfit) {
+        let reasons: HashSet<_> = unfit.reasons.keys().cloned().collect();
+        self.queue.unschedulable(&pod.uid, reasons, Instant::now());
+        let (writer, message) = (self.writer.clone(), unfit.message());
+        tracing::debug!(pod = pod.name, namespace = pod.namespace, message, "no node fits");
+        self.writes.spawn(async move { writer.report_failure(&pod, "Unschedulable", message).await });
+    }
+
+    fn absorb(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::Pod(pod, ours) => self.absorb_pod(pod, ours, now),
+            Input::PodGone(uid) => self.forget_pod(&uid, now),
+            Input::PodsListed(present) => {
+                let known = self.cache.pod_uids().into_iter().chain(self.queue.uids());
+                let gone: Vec<String> = known.filter(|uid| !present.contains(uid)).collect();
+                gone.iter().for_each(|uid| self.forget_pod(uid, now));
+                self.ready.0 = true;
+            }
+            Input::Node(facts) => self.absorb_node(*facts, now),
+            Input::NodeGone(name) => self.cache.remove_node(&name),
+            Input::NodesListed(present) => {
+                let known = self.cache.nodes().map(|(facts, _)| facts.name.clone());
+                let gone: Vec<String> = known.filter(|name| !present.contains(name)).collect();
+                gone.iter().for_each(|name| self.cache.remove_node(name));
+                self.ready.1 = true;
+            }
+            Input::Namespace(name, labels) => {
+                let changed = self.cache.namespaces().get(&name) != Some(&labels);
+                self.cache.set_namespace(name, labels);
+                if changed {
+                    self.queue.wake(Event::Namespace, now);
+                }
+            }
+            Input::NamespaceGone(name) => self.cache.remove_namespace(&name),
+            Input::Bound(pod, error) => self.absorb_binding(pod, error, now),
+        }
+    }
+
+    fn absorb_pod(&mut self, pod: Arc<PodInfo>, ours: bool, now: Instant) {
+        if !pod.node_name.is_empty() {
+            let uid = pod.uid.clone();
+            let is_new = self.cache.node_of(&uid) != Some(&pod.node_name);
+            self.queue.remove(&uid);
+            self.cache.set_pod(pod);
+            if is_new {
+                self.queue.wake(Event::PodPlaced, now);
+            }
+        } else if !ours || pod.deleting {
+            self.queue.remove(&pod.uid);
+        } else if self.cache.node_of(&pod.uid).is_none() || self.queue.contains(&pod.uid) {
+            // Pods that are assumed on a node stay in the queue, out of turn, until their binding is confirmed.
+            self.queue.set(pod, now);
+        }
+    }
+
+    fn absorb_node(&mut self, facts: NodeFacts, now: Instant) {
+        let (labels, taints, unschedulable, allocatable) =
+            (facts.labels.clone(), facts.taints.clone(), facts.unschedulable, facts.allocatable.clone());
+        let before = self.cache.set_node(facts);
+        let old = before.as_ref();
+        if old.is_none_or(|old| old.labels != labels) {
+            self.queue.wake(Event::NodeLabels, now);
+        }
+        if old.is_none_or(|old| old.taints != taints || old.unschedulable != unschedulable) {
+            self.queue.wake(Event::NodeTaints, now);
+        }
+        if old.is_none_or(|old| old.allocatable != allocatable) {
+            self.queue.wake(Event::NodeAllocatable, now);
+        }
+    }
+
+    fn forget_pod(&mut self, uid: &str, now: Instant) {
+        self.queue.remove(uid);
+        if self.cache.remove_pod(uid) {
+            self.queue.wake(Event::PodGone, now);
+        }
+    }
+
+    fn absorb_binding(&mut self, pod: Arc<PodInfo>, error: Option<String>, now: Instant) {
+        let Some(error) = error else {
+            self.queue.remove(&pod.uid);
+            return;
+        };
+        tracing::warn!(pod = pod.name, namespace = pod.namespace, error, "binding failed");
+        if !self.queue.contains(&pod.uid) {
+            // Deleted, or seen with a node meanwhile: what was watched is right.
+            return;
+        }
+        self.cache.remove_pod(&pod.uid);
+        self.queue.failed(&pod.uid, now);
+        self.queue.wake(Event::PodGone, now);
+        let writer = self.writer.clone();
+        self.writes.spawn(async move { writer.report_failure(&pod, "SchedulerError", error).await });
+    }
+}
