@@ -11,6 +11,7 @@ mod authenticator;
 mod bootstrap;
 mod decision;
 mod facts;
+mod impersonation;
 mod jwt;
 mod node;
 mod rbac;
@@ -29,6 +30,7 @@ pub use authenticator::{Authentication, AuthenticationError, Authenticator, Cred
 pub use bootstrap::{BootstrapToken, BootstrapTokenError, SECRET_PREFIX as BOOTSTRAP_SECRET_PREFIX};
 pub use decision::Authorizers;
 pub use facts::Facts;
+pub use impersonation::impersonate;
 pub use jwt::{KeyError, SigningKey, VerifyingKey};
 pub use node::{NodeAuthorizer, NodeGraph, node_identity};
 pub use rbac::{DefaultObject, PolicyError, PolicyRule, Rbac, aggregate, default_objects, escalation, reconcile};

@@ -1,0 +1,201 @@
+//! Acting as somebody else, by `Impersonate-*` headers
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/>,
+//! `apiserver/pkg/endpoints/filters/impersonation`).
+
+use crate::{Attributes, Authorizer, Refusal, UserInfo, names};
+
+const USER: &str = "impersonate-user";
+const GROUP: &str = "impersonate-group";
+const UID: &str = "impersonate-uid";
+const EXTRA_PREFIX: &str = "impersonate-extra-";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
+/// Whom the headers ask to act as; `None` when they ask for nobody. `headers` are names in lower case with their values.
+/// Each part of the identity must be allowed to `requester` by the verb `impersonate`.
+pub fn impersonate<'a>(
+    requester: &UserInfo,
+    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    authorizer: &dyn Authorizer,
+) -> Result<Option<UserInfo>, Refusal> {
+    let wanted = read(headers);
+    if wanted == UserInfo::default() {
+        return Ok(None);
+    }
+    if wanted.username.is_empty() {
+        return Err(Refusal::internal("requested impersonation of groups, uid or extra without impersonating a user"));
+    }
+    for part in parts(&wanted) {
+        part.authorize(requester, authorizer)?;
+    }
+    Ok(Some(complete(wanted)))
+}
+
+fn read<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> UserInfo {
+    let mut user = UserInfo::default();
+    for (name, value) in headers {
+        match name {
+            USER => user.username = value.to_owned(),
+            UID => user.uid = value.to_owned(),
+            GROUP => user.groups.push(value.to_owned()),
+            _ => {
+                if let Some(key) = name.strip_prefix(EXTRA_PREFIX) {
+                    user.extra.entry(percent_decoded(key)).or_default().push(value.to_owned());
+                }
+            }
+        }
+    }
+    user
+}
+
+/// One question to the authorizer.
+struct Part<'a> {
+    group: &'a str,
+    resource: &'a str,
+    subresource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Part<'_> {
+    fn authorize(&self, requester: &UserInfo, authorizer: &dyn Authorizer) -> Result<(), Refusal> {
+        let attributes = Attributes {
+            user: requester,
+            verb: "impersonate",
+            group: self.group,
+            version: "v1",
+            resource: self.resource,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name: self.name,
+            path: None,
+            field_selector: "",
+            label_selector: "",
+        };
+        let decision = authorizer.authorize(&attributes);
+        if decision.allowed() { Ok(()) } else { Err(attributes.forbidden(decision.reason())) }
+    }
+}
+
+fn parts(wanted: &UserInfo) -> Vec<Part<'_>> {
+    let of_core = |resource, namespace, name| Part { group: "", resource, subresource: "", namespace, name };
+    let mut parts = vec![match service_account(&wanted.username) {
+        Some((namespace, name)) => of_core("serviceaccounts", namespace, name),
+        None => of_core("users", "", wanted.username.as_str()),
+    }];
+    parts.extend(wanted.groups.iter().map(|group| of_core("groups", "", group)));
+    if !wanted.uid.is_empty() {
+        parts.push(Part { group: AUTHENTICATION, ..of_core("uids", "", &wanted.uid) });
+    }
+    for (key, values) in &wanted.extra {
+        parts.extend(values.iter().map(|value| Part {
+            group: AUTHENTICATION,
+            subresource: key,
+            ..of_core("userextras", "", value)
+        }));
+    }
+    parts
+}
+
+fn service_account(username: &str) -> Option<(&str, &str)> {
+    username.strip_prefix(names::SERVICE_ACCOUNT_PREFIX)?.split_once(':')
+}
+
+/// Adds the groups that such a user has when he comes himself.
+fn complete(mut user: UserInfo) -> UserInfo {
+    if let Some((namespace, name)) = service_account(&user.username).filter(|_| user.groups.is_empty()) {
+        user.groups = UserInfo::service_account(namespace, name, "").groups;
+    }
+    let everyone =
+        if user.username == names::ANONYMOUS { names::ALL_UNAUTHENTICATED } else { names::ALL_AUTHENTICATED };
+    if !user.in_group(everyone) {
+        user.groups.push(everyone.to_owned());
+    }
+    user
+}
+
+/// Keys of extra may hold what a header's name may not.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let decoded = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(hex);
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Decision;
+
+    /// Allows what is listed, as `[group/]resource[/subresource] [namespace/]name`.
+    struct Listed(&'static [&'static str]);
+
+    impl Authorizer for Listed {
+        fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+            let join = |parts: [&str; 3]| parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
+            let what = join([attributes.group, attributes.resource, attributes.subresource]);
+            let wanted = format!("{what} {}", join([attributes.namespace, attributes.name, ""]));
+            assert_eq!(attributes.verb, "impersonate");
+            if self.0.contains(&wanted.as_str()) { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) }
+        }
+    }
+
+    fn act(headers: &[(&str, &str)], rights: &'static [&'static str]) -> Result<Option<UserInfo>, Refusal> {
+        impersonate(&UserInfo::new("admin", &[]), headers.iter().copied(), &Listed(rights))
+    }
+
+    #[test]
+    fn without_headers_nobody_is_impersonated() {
+        assert_eq!(act(&[("accept", "application/json")], &[]), Ok(None));
+    }
+
+    #[test]
+    fn every_part_needs_its_right() {
+        let headers = [
+            ("impersonate-user", "jane"),
+            ("impersonate-group", "developers"),
+            ("impersonate-extra-acme.com%2fproject", "some"),
+            ("impersonate-uid", "1"),
+        ];
+        let all: &[&str] = &[
+            "users jane",
+            "groups developers",
+            "authentication.k8s.io/userextras/acme.com/project some",
+            "authentication.k8s.io/uids 1",
+        ];
+        let user = act(&headers, all).unwrap().unwrap();
+        assert_eq!((user.username.as_str(), user.uid.as_str()), ("jane", "1"));
+        assert_eq!(user.groups, ["developers", "system:authenticated"]);
+        assert_eq!(user.extra["acme.com/project"], ["some"]);
+        assert_eq!(
+            act(&headers, &["users jane"]).unwrap_err().message,
+            "groups \"developers\" is forbidden: User \"admin\" cannot impersonate resource \"groups\" in API group \"\" at the cluster scope"
+        );
+    }
+
+    #[test]
+    fn a_service_account_brings_its_groups() {
+        let headers = [("impersonate-user", "system:serviceaccount:x:app")];
+        let user = act(&headers, &["serviceaccounts x/app"]).unwrap().unwrap();
+        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:x", "system:authenticated"]);
+        act(&headers, &["users system:serviceaccount:x:app"]).unwrap_err();
+    }
+
+    #[test]
+    fn anonymous_stays_unauthenticated() {
+        let user = act(&[("impersonate-user", "system:anonymous")], &["users system:anonymous"]).unwrap().unwrap();
+        assert_eq!(user, UserInfo::anonymous());
+    }
+
+    #[test]
+    fn groups_without_a_user_are_an_error() {
+        assert_eq!(act(&[("impersonate-group", "system:masters")], &[]).unwrap_err().code, 500);
+    }
+}
