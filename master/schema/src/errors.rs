@@ -89,6 +89,10 @@ impl Errors {
         self.push("FieldValueDuplicate", path, format!("Duplicate value: {}", shown(&value.into())), "");
     }
 
+    pub fn duplicate_because(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
+        self.push("FieldValueDuplicate", path, format!("Duplicate value: {}", shown(&value.into())), detail);
+    }
+
     pub fn not_found(&mut self, path: &Path, value: impl Into<Value>) {
         self.push("FieldValueNotFound", path, format!("Not found: {}", shown(&value.into())), "");
     }

@@ -14,6 +14,7 @@
 //!
 //! Nothing in the API server changes: paths, discovery, OpenAPI, tables, patches and watches follow from the description.
 
+mod addresses;
 mod decode;
 mod defaults;
 mod errors;

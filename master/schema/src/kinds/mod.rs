@@ -1,6 +1,6 @@
 //! One file a kind.
 
-mod apps;
+pub(crate) mod apps;
 mod authentication;
 mod authorization;
 mod autoscaling;

@@ -80,7 +80,8 @@ fn ephemeral(scope: &Scope, path: &Path, errors: &mut Errors) {
         if !target.is_empty() && !others().any(|c| c.text("name") == target) {
             errors.not_found(&path.child("targetContainerName"), target);
         }
-        let never = ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"].iter().filter(|f| container.has(f));
+        let never =
+            ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"].iter().filter(|f| container.has(f));
         let never = never.chain(["ports"].iter().filter(|f| !container.list(f).is_empty()));
         for field in never {
             errors.forbidden(&path.child(field), "cannot be set for an Ephemeral Container");

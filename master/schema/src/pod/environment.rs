@@ -33,8 +33,7 @@ const RESOURCES: &[&str] = &[
 ];
 
 const CPU_UNITS: &[&str] = &["1", "1m"];
-const SIZE_UNITS: &[&str] =
-    &["1", "1E", "1Ei", "1G", "1Gi", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti", "1k"];
+const SIZE_UNITS: &[&str] = &["1", "1E", "1Ei", "1G", "1Gi", "1Ki", "1M", "1Mi", "1P", "1Pi", "1T", "1Ti", "1k"];
 
 const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
 

@@ -69,8 +69,7 @@ fn action(handler: &Value, grace: Option<i64>, path: &Path, errors: &mut Errors)
         "sleep" => {
             let seconds = value.int("seconds").unwrap_or(0);
             if let Some(grace) = grace.filter(|grace| seconds < 0 || seconds > *grace) {
-                let detail =
-                    format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
                 errors.invalid(&at, seconds, &detail);
             }
         }

@@ -105,7 +105,9 @@ fn names(spec: &Value, path: &Path, errors: &mut Errors) {
     }
     let path = path.child("hostnameOverride");
     let Some(name) = spec.at("hostnameOverride").as_str() else { return };
-    for (set, field) in [(spec.flag("setHostnameAsFQDN"), "setHostnameAsFQDN"), (spec.flag("hostNetwork"), "hostNetwork")] {
+    for (set, field) in
+        [(spec.flag("setHostnameAsFQDN"), "setHostnameAsFQDN"), (spec.flag("hostNetwork"), "hostNetwork")]
+    {
         if set {
             errors.forbidden(&path, &format!("may not be specified when {field} is true"));
         }

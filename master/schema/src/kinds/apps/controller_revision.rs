@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Hooks, Kind, Names};
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, Hooks, Kind, Names, Part};
+use crate::meta;
 use crate::table;
 use crate::value::Fields;
 
@@ -11,7 +13,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.apps.v1.ControllerRevision",
 
     columns: COLUMNS,
-    hooks: Hooks { row, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 
@@ -44,4 +46,24 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         table::count(object, "revision"),
         table::age(object, now),
     ]
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    revision(object, errors);
+    match object.at("data") {
+        Value::Object(_) => {}
+        Value::Null => errors.required(&Path::root("data"), "data is mandatory"),
+        _ => errors.required(&Path::root("data"), "data must be a valid JSON object"),
+    }
+}
+
+fn revision(object: &Value, errors: &mut Errors) {
+    if let Some(number) = object.int("revision").filter(|number| *number < 0) {
+        errors.invalid(&Path::root("revision"), number, "must be greater than or equal to 0");
+    }
+}
+
+fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors) {
+    revision(object, errors);
+    meta::immutable(object.at("data"), old.at("data"), &Path::root("data"), errors);
 }

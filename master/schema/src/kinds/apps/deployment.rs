@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Hooks, Kind, Names, Subresource};
+use super::shared;
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
 use crate::table::{self, count};
-use crate::value::{Fields, object_in, set_if_unset};
+use crate::value::{Fields, object_in, put, set_if_unset};
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.apps.v1.Deployment",
@@ -29,7 +31,7 @@ pub static KIND: Kind = Kind {
     ],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, prepare_update, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 
@@ -76,4 +78,72 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         table::selector(spec.at("selector")),
     ]
+}
+
+const COUNTS: [&str; 7] = [
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "collisionCount",
+];
+
+/// A status keeps the labels of the object.
+fn prepare_update(part: Part, object: &mut Value, old: &Value) {
+    if let Some(meta) = object.get_mut("metadata").filter(|_| part == Part::Status) {
+        put(meta, "labels", old.at("metadata").at("labels").clone());
+    }
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let path = Path::root("spec");
+    let spec = object.at("spec");
+    shared::not_negative(spec, "replicas", &path, errors);
+    shared::selector_and_template(spec, "deployment", &path, errors);
+    strategy(spec.at("strategy"), &path.child("strategy"), errors);
+    for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+        shared::not_negative(spec, field, &path, errors);
+    }
+    let deadline = spec.int("progressDeadlineSeconds");
+    if let Some(deadline) = deadline.filter(|d| *d <= spec.int("minReadySeconds").unwrap_or(0)) {
+        let detail = "must be greater than minReadySeconds";
+        errors.invalid(&path.child("progressDeadlineSeconds"), deadline, detail);
+    }
+}
+
+fn strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
+    let at = path.child("rollingUpdate");
+    match strategy.text("type") {
+        "Recreate" => {
+            if strategy.has("rollingUpdate") {
+                errors.forbidden(&at, "may not be specified when strategy `type` is 'Recreate'");
+            }
+        }
+        "RollingUpdate" => rolling_update(strategy.at("rollingUpdate"), &at, errors),
+        _ => errors.not_supported(path, strategy.clone(), &["Recreate", "RollingUpdate"]),
+    }
+}
+
+fn rolling_update(rolling: &Value, path: &Path, errors: &mut Errors) {
+    if rolling.is_null() {
+        return errors.required(path, "this should be defaulted and never be nil");
+    }
+    for field in ["maxUnavailable", "maxSurge"] {
+        shared::int_or_percent(rolling.at(field), &path.child(field), errors);
+    }
+    let at = path.child("maxUnavailable");
+    if shared::number(rolling.at("maxUnavailable")) == 0 && shared::number(rolling.at("maxSurge")) == 0 {
+        errors.invalid(&at, rolling.at("maxUnavailable").clone(), "may not be 0 when `maxSurge` is 0");
+    }
+    shared::at_most_all(rolling.at("maxUnavailable"), &at, errors);
+}
+
+fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors) {
+    if part == Part::Status {
+        return shared::status_counts(object.at("status"), &COUNTS, "readyReplicas", errors);
+    }
+    validate(object, errors);
+    shared::selector_unchanged(object, old, errors);
 }

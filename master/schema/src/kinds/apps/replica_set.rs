@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Subresource};
+use super::shared;
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
 use crate::table::{self, count};
 use crate::value::{Fields, object_in, set_if_unset};
 
@@ -30,7 +32,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     fields: &[FieldLabel { label: "status.replicas", pointer: "/status/replicas", absent: "0" }],
     columns: COLUMNS,
-    hooks: Hooks { default, row, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 
@@ -67,4 +69,24 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         table::selector(spec.at("selector")),
     ]
+}
+
+const COUNTS: [&str; 5] =
+    ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let path = Path::root("spec");
+    let spec = object.at("spec");
+    for field in ["replicas", "minReadySeconds"] {
+        shared::not_negative(spec, field, &path, errors);
+    }
+    shared::selector_and_template(spec, "deployment", &path, errors);
+}
+
+fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors) {
+    if part == Part::Status {
+        return shared::status_counts(object.at("status"), &COUNTS, "status.readyReplicas", errors);
+    }
+    validate(object, errors);
+    shared::selector_unchanged(object, old, errors);
 }

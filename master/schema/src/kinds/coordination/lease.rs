@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names};
 use crate::table;
 use crate::value::Fields;
@@ -12,7 +13,7 @@ pub static KIND: Kind = Kind {
     create_on_update: true,
     unconditional_update: false,
     columns: COLUMNS,
-    hooks: Hooks { row, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, validate_update: |_, object, _, errors| validate(object, errors), ..Hooks::PLAIN },
     ..Kind::namespaced("coordination.k8s.io", "v1", NAMES)
 };
 
@@ -22,4 +23,15 @@ const COLUMNS: &[Column] = &[Column::NAME, Column::text("Holder", "Who holds the
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![table::name(object), object.at("spec").text("holderIdentity").into(), table::age(object, now)]
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let path = Path::root("spec");
+    let spec = object.at("spec");
+    if let Some(seconds) = spec.int("leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
+        errors.invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
+    }
+    if let Some(count) = spec.int("leaseTransitions").filter(|count| *count < 0) {
+        errors.invalid(&path.child("leaseTransitions"), count, "must be greater than or equal to 0");
+    }
 }

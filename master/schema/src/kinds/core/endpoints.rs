@@ -3,16 +3,25 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::addresses::endpoint_ip;
+use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names};
+use crate::names::{dns_label, dns_subdomain, port_number, qualified_name};
 use crate::table;
-use crate::value::Fields;
+use crate::value::{Fields, objects_in, set_if_unset};
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.Endpoints",
     short_names: &["ep"],
     create_on_update: true,
     columns: COLUMNS,
-    hooks: Hooks { row, ..Hooks::PLAIN },
+    hooks: Hooks {
+        row,
+        default,
+        validate,
+        validate_update: |_, object, _, errors| validate(object, errors),
+        ..Hooks::PLAIN
+    },
     ..Kind::namespaced("", "v1", NAMES)
 };
 
@@ -36,4 +45,65 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         }
     }
     vec![table::name(object), table::with_more(&shown), table::age(object, now)]
+}
+
+fn default(object: &mut Value) {
+    let Value::Object(object) = object else { return };
+    for subset in objects_in(object, "subsets") {
+        objects_in(subset, "ports").for_each(|port| set_if_unset(port, "protocol", "TCP"));
+    }
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let subsets = Path::root("subsets");
+    for (index, subset) in object.list("subsets").iter().enumerate() {
+        let path = subsets.index(index);
+        let lists = ["addresses", "notReadyAddresses"];
+        if lists.iter().all(|list| subset.list(list).is_empty()) {
+            errors.required(&path, "must specify `addresses` or `notReadyAddresses`");
+        }
+        for list in lists {
+            let path = path.child(list);
+            for (index, item) in subset.list(list).iter().enumerate() {
+                address(item, &path.index(index), errors);
+            }
+        }
+        let ports = subset.list("ports");
+        let path = path.child("ports");
+        for (index, item) in ports.iter().enumerate() {
+            port(item, ports.len() > 1, &path.index(index), errors);
+        }
+    }
+}
+
+fn address(address: &Value, path: &Path, errors: &mut Errors) {
+    endpoint_ip(address.text("ip"), &path.child("ip"), errors);
+    for (field, rule) in [("hostname", dns_label as fn(&str) -> _), ("nodeName", dns_subdomain)] {
+        let name = address.text(field);
+        if !name.is_empty() {
+            rule(name).iter().for_each(|text| errors.invalid(&path.child(field), name, text));
+        }
+    }
+}
+
+fn port(port: &Value, named: bool, path: &Path, errors: &mut Errors) {
+    let name = port.text("name");
+    if name.is_empty() {
+        if named {
+            errors.required(&path.child("name"), "");
+        }
+    } else {
+        dns_label(name).iter().for_each(|text| errors.invalid(&path.child("name"), name, text));
+    }
+    let number = port.int("port").unwrap_or(0);
+    if let Some(text) = port_number(number) {
+        errors.invalid(&path.child("port"), number, &text);
+    }
+    if !matches!(port.text("protocol"), "TCP" | "UDP" | "SCTP") {
+        errors.not_supported(&path.child("protocol"), port.text("protocol"), &["SCTP", "TCP", "UDP"]);
+    }
+    let protocol = port.text("appProtocol");
+    if !protocol.is_empty() {
+        qualified_name(protocol).iter().for_each(|text| errors.invalid(&path.child("appProtocol"), protocol, text));
+    }
 }

@@ -3,7 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, StatusOnCreate, Subresource};
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, StatusOnCreate, Subresource};
+use crate::meta;
+use crate::names::label_value;
+use crate::pod::{resources, scheduling::EFFECTS};
 use crate::table::{self, or};
 use crate::value::Fields;
 
@@ -23,7 +27,7 @@ pub static KIND: Kind = Kind {
     status_on_create: StatusOnCreate::Keep,
     fields: &[FieldLabel { label: "spec.unschedulable", pointer: "/spec/unschedulable", absent: "false" }],
     columns: COLUMNS,
-    hooks: Hooks { row, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)
 };
 
@@ -92,4 +96,68 @@ fn roles(object: &Value) -> Vec<&str> {
 fn address(object: &Value, kind: &str) -> Value {
     let found = object.at("status").list("addresses").iter().find(|a| a.text("type") == kind);
     table::or_none(found.map_or("", |a| a.text("address")))
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let spec = Path::root("spec");
+    taints(object, &spec.child("taints"), errors);
+    let status = Path::root("status");
+    for field in ["capacity", "allocatable"] {
+        resources::amounts(object.at("status"), field, &status, errors);
+    }
+    pod_cidrs(object.at("spec"), &spec.child("podCIDRs"), errors);
+}
+
+fn taints(object: &Value, path: &Path, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for (index, taint) in object.at("spec").list("taints").iter().enumerate() {
+        let path = path.index(index);
+        meta::label_name(taint.text("key"), &path.child("key"), errors);
+        let wrong = label_value(taint.text("value"));
+        if !wrong.is_empty() {
+            errors.invalid(&path.child("value"), taint.text("value"), &wrong.join(";"));
+        }
+        let effect = taint.text("effect");
+        if effect.is_empty() {
+            errors.required(&path.child("effect"), "");
+        } else if !EFFECTS.contains(&effect) {
+            errors.not_supported(&path.child("effect"), effect, EFFECTS);
+        }
+        let pair = (taint.text("key"), effect);
+        if seen.contains(&pair) {
+            errors.duplicate_because(&path, taint.clone(), "taints must be unique by key and effect pair");
+        }
+        seen.push(pair);
+    }
+}
+
+fn pod_cidrs(spec: &Value, path: &Path, errors: &mut Errors) {
+    for (index, cidr) in spec.list("podCIDRs").iter().filter_map(Value::as_str).enumerate() {
+        if cidr.parse::<ipnet::IpNet>().is_err() {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.invalid(&path.index(index), cidr, detail);
+        }
+    }
+}
+
+fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors) {
+    validate(object, errors);
+    let path = Path::root("spec");
+    let (spec, before) = (object.at("spec"), old.at("spec"));
+    if !before.list("podCIDRs").is_empty() && spec.at("podCIDRs") != before.at("podCIDRs") {
+        let detail = "node updates may not change podCIDR except from \"\" to valid";
+        errors.forbidden(&path.child("podCIDRs"), detail);
+    }
+    if !before.text("providerID").is_empty() && spec.text("providerID") != before.text("providerID") {
+        let detail = "node updates may not change providerID except from \"\" to valid";
+        errors.forbidden(&path.child("providerID"), detail);
+    }
+    let path = Path::root("status");
+    let path = path.child("addresses");
+    let addresses = object.at("status").list("addresses");
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses.iter().take(index).any(|other| other == address) {
+            errors.duplicate(&path.index(index), address.clone());
+        }
+    }
 }

@@ -3,7 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Hooks, Kind, Names};
+use crate::addresses::endpoint_ip;
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, Hooks, Kind, Names, Part};
+use crate::meta;
+use crate::names::{dns_label, dns_subdomain, label_value, qualified_name};
 use crate::table;
 use crate::value::{Fields, objects_in, set_if_unset};
 
@@ -11,7 +15,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.discovery.v1.EndpointSlice",
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("discovery.k8s.io", "v1", NAMES)
 };
 
@@ -52,4 +56,93 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         table::with_more(&addresses),
         table::age(object, now),
     ]
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let path = Path::root("addressType");
+    match object.text("addressType") {
+        "" => errors.required(&path, ""),
+        "IPv4" | "IPv6" | "FQDN" => {}
+        other => errors.not_supported(&path, other, &["FQDN", "IPv4", "IPv6"]),
+    }
+    ports(object.list("ports"), &Path::root("ports"), errors);
+    let path = Path::root("endpoints");
+    let endpoints = object.list("endpoints");
+    if endpoints.len() > 1_000 {
+        return errors.too_many(&path, endpoints.len(), 1_000);
+    }
+    for (index, item) in endpoints.iter().enumerate() {
+        endpoint(item, object.text("addressType"), &path.index(index), errors);
+    }
+}
+
+fn ports(ports: &[Value], path: &Path, errors: &mut Errors) {
+    if ports.len() > 20_000 {
+        return errors.too_many(path, ports.len(), 20_000);
+    }
+    let mut names = Vec::new();
+    for (index, port) in ports.iter().enumerate() {
+        let path = path.index(index);
+        let name = port.text("name");
+        if !name.is_empty() {
+            dns_label(name).iter().for_each(|text| errors.invalid(&path.child("name"), name, text));
+        }
+        if names.contains(&name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+        names.push(name);
+        match port.text("protocol") {
+            "" => errors.required(&path.child("protocol"), ""),
+            "TCP" | "UDP" | "SCTP" => {}
+            other => errors.not_supported(&path.child("protocol"), other, &["SCTP", "TCP", "UDP"]),
+        }
+        let protocol = port.text("appProtocol");
+        if !protocol.is_empty() {
+            let path = path.child("appProtocol");
+            qualified_name(protocol).iter().for_each(|text| errors.invalid(&path, protocol, text));
+        }
+    }
+}
+
+fn endpoint(endpoint: &Value, kind: &str, path: &Path, errors: &mut Errors) {
+    let addresses = endpoint.list("addresses");
+    let at = path.child("addresses");
+    if addresses.is_empty() {
+        errors.required(&at, "must contain at least 1 address");
+    } else if addresses.len() > 100 {
+        errors.too_many(&at, addresses.len(), 100);
+    }
+    for (index, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
+        let item = at.index(index);
+        if kind == "FQDN" {
+            dns_subdomain(address).iter().for_each(|text| errors.invalid(&item, address, text));
+            continue;
+        }
+        match (kind, address.parse::<std::net::IpAddr>()) {
+            ("IPv4", Ok(ip)) if !ip.is_ipv4() => errors.invalid(&at, address, "must be an IPv4 address"),
+            ("IPv6", Ok(ip)) if !ip.is_ipv6() => errors.invalid(&at, address, "must be an IPv6 address"),
+            _ => endpoint_ip(address, &item, errors),
+        }
+    }
+    for (field, rule) in [("nodeName", dns_subdomain as fn(&str) -> _), ("hostname", dns_label)] {
+        if let Some(name) = endpoint.at(field).as_str() {
+            rule(name).iter().for_each(|text| errors.invalid(&path.child(field), name, text));
+        }
+    }
+    meta::labels(endpoint.at("deprecatedTopology"), &path.child("deprecatedTopology"), errors);
+    let zones = endpoint.at("hints").list("forZones");
+    let path = path.child("hints");
+    let path = path.child("forZones");
+    if zones.len() > 8 {
+        errors.too_many(&path, zones.len(), 8);
+    }
+    for (index, zone) in zones.iter().enumerate() {
+        let name = zone.text("name");
+        label_value(name).iter().for_each(|text| errors.invalid(&path.index(index).child("name"), name, text));
+    }
+}
+
+fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors) {
+    validate(object, errors);
+    meta::immutable(object.at("addressType"), old.at("addressType"), &Path::root("addressType"), errors);
 }

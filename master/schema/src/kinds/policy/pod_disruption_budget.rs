@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Hooks, Kind, Names, Subresource};
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
+use crate::kinds::apps::shared;
+use crate::meta;
 use crate::table;
 use crate::value::Fields;
 
@@ -20,7 +23,16 @@ pub static KIND: Kind = Kind {
     generation: true,
     unconditional_update: false,
     columns: COLUMNS,
-    hooks: Hooks { row, ..Hooks::PLAIN },
+    hooks: Hooks {
+        row,
+        validate,
+        validate_update: |part, object, _, errors| {
+            if part == Part::Main {
+                validate(object, errors)
+            }
+        },
+        ..Hooks::PLAIN
+    },
     ..Kind::namespaced("policy", "v1", NAMES)
 };
 
@@ -52,4 +64,24 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         table::count(object.at("status"), "disruptionsAllowed"),
         table::age(object, now),
     ]
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let path = Path::root("spec");
+    let spec = object.at("spec");
+    if spec.has("minAvailable") && spec.has("maxUnavailable") {
+        errors.invalid(&path, spec.clone(), "minAvailable and maxUnavailable cannot be both set");
+    }
+    for field in ["minAvailable", "maxUnavailable"] {
+        if spec.has(field) {
+            shared::int_or_percent(spec.at(field), &path.child(field), errors);
+            shared::at_most_all(spec.at(field), &path.child(field), errors);
+        }
+    }
+    meta::label_selector(spec.at("selector"), &path.child("selector"), errors);
+    let policy = spec.at("unhealthyPodEvictionPolicy").as_str();
+    if let Some(policy) = policy.filter(|p| !matches!(*p, "AlwaysAllow" | "IfHealthyBudget")) {
+        let supported = ["AlwaysAllow", "IfHealthyBudget"];
+        errors.not_supported(&path.child("unhealthyPodEvictionPolicy"), policy, &supported);
+    }
 }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Hooks, Kind, Names};
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, Hooks, Kind, Names, Part};
 use crate::table;
 use crate::value::{Fields, set_if_unset};
 
@@ -11,7 +12,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.scheduling.v1.PriorityClass",
     short_names: &["pc"],
     columns: COLUMNS,
-    hooks: Hooks { default, row, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("scheduling.k8s.io", "v1", NAMES)
 };
 
@@ -40,4 +41,37 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         table::age(object, now),
         object.text("preemptionPolicy").into(),
     ]
+}
+
+/// What users may set; above are the two classes of the system.
+const HIGHEST: i64 = 1_000_000_000;
+const SYSTEM: [(&str, i64); 2] = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+
+fn validate(object: &Value, errors: &mut Errors) {
+    let name = object.at("metadata").text("name");
+    let value = object.int("value").unwrap_or(0);
+    if name.starts_with("system-") {
+        if !SYSTEM.contains(&(name, value)) {
+            let path = Path::root("metadata");
+            let detail = "priority class names with 'system-' prefix are reserved for system use only. error:                           no system priority class of this name and value";
+            errors.forbidden(&path.child("name"), detail);
+        }
+    } else if value > HIGHEST {
+        let detail = format!("maximum allowed value of a user defined priority is {HIGHEST}");
+        errors.forbidden(&Path::root("value"), &detail);
+    }
+    let policy = object.text("preemptionPolicy");
+    if !matches!(policy, "" | "PreemptLowerPriority" | "Never") {
+        errors.not_supported(&Path::root("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+    }
+}
+
+fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors) {
+    if object.int("value").unwrap_or(0) != old.int("value").unwrap_or(0) {
+        errors.forbidden(&Path::root("value"), "may not be changed in an update.");
+    }
+    if object.text("preemptionPolicy") != old.text("preemptionPolicy") {
+        let detail = "field is immutable";
+        errors.invalid(&Path::root("preemptionPolicy"), object.at("preemptionPolicy").clone(), detail);
+    }
 }
