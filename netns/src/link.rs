@@ -261,7 +261,7 @@ impl Netlink {
 
     async fn change_link(&self, action: &'static str, message: LinkMessage) -> Result<()> {
         let index = message.header.index;
-        self.handle.link().set(message).execute().await.map_err(|e| Error::rtnetlink(action, index, e))
+        self.handle.link().change(message).execute().await.map_err(|e| Error::rtnetlink(action, index, e))
     }
 
     /// Adds `address` to the link; an address that is there already is no error. IPv6 addresses skip duplicate
