@@ -1,10 +1,12 @@
-//! What developers type, behind `make`: `cargo xtask up | down | status | check`.
+//! What developers type, behind `make`: `cargo xtask up | down | bench | check`.
 
+mod bench;
 mod check;
 mod show;
 mod up;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -25,6 +27,15 @@ enum Command {
     },
     /// End the cluster and look for leftovers
     Down,
+    /// Measure this checkout on this machine
+    Bench {
+        /// Pods of each kind, one by one
+        #[arg(long, default_value_t = 30)]
+        rounds: u32,
+        /// Seconds for which idle processes are watched
+        #[arg(long, default_value_t = 60)]
+        watch: u64,
+    },
     /// Check the house rules: layers, sizes
     Check,
 }
@@ -33,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up { nodes } => up::up(nodes),
         Command::Down => up::down(),
+        Command::Bench { rounds, watch } => bench::bench(bench::Size { rounds, watch: Duration::from_secs(watch) }),
         Command::Check => check::check(),
     };
     match result {
