@@ -4,14 +4,18 @@
 //! is remembered between two calls but what [`World`] holds, and all of that is found again after a restart in the
 //! container runtime, the volume folders, the cgroup tree and the API object.
 
-pub mod downward;
-pub mod env;
+pub mod backoff;
+pub mod events;
+pub mod hash;
 pub mod plan;
-pub mod resolve;
+pub mod restart;
+pub mod status;
+mod view;
 pub mod world;
 
-pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Role, StartContainer, Step};
+pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Role, StartContainer, Step, plan};
+pub use status::status;
 pub use world::{
     Admission, Container, ContainerState, Desired, Eviction, Failure, HookState, Kill, NodeFacts, Observed, Prepared,
-    ProbeResults, Sandbox, Source, Stage, Verdict, World,
+    ProbeResults, Sandbox, Source, Stage, UserFacts, Verdict, World,
 };

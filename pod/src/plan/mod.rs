@@ -3,6 +3,14 @@
 use api::{ContainerId, SandboxId};
 use jiff::Timestamp;
 
+use crate::view::View;
+use crate::world::World;
+
+mod containers;
+mod probes;
+mod run;
+mod teardown;
+
 /// The answer of [`crate::plan()`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
@@ -15,6 +23,8 @@ pub struct Plan {
     pub events: Vec<Event>,
     /// When to ask again although nothing happened.
     pub wake_at: Option<Timestamp>,
+    /// Nothing is left of the pod on the machine, and nothing is wanted: its worker may end.
+    pub done: bool,
 }
 
 impl Plan {
@@ -24,6 +34,22 @@ impl Plan {
         self.steps.is_empty() && self.wake_at.is_none()
     }
 
+    /// Asks to be woken at `at`, or earlier if that was asked before.
+    pub(crate) fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+}
+
+/// What to do next for a pod. Asked twice of the same world, it answers the same.
+#[must_use]
+pub fn plan(world: &World) -> Plan {
+    let view = View::new(world);
+    let mut plan = Plan { probes: probes::targets(&view), ..Plan::default() };
+    match view.ending() {
+        Some(ending) => teardown::plan(&view, &ending, &mut plan),
+        None => run::plan(&view, &mut plan),
+    }
+    plan
 }
 
 /// One thing to do.

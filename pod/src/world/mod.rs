@@ -125,6 +125,9 @@ pub struct Sandbox {
     pub attempt: u32,
     /// Whether the runtime calls it ready.
     pub ready: bool,
+    /// Whether it was stopped by this agent, so that its network is known to be torn down. `false` after a restart of
+    /// the agent; stopping a second time does nothing.
+    pub stopped: bool,
     /// Creation, in nanoseconds since 1970.
     pub created_at: i64,
     /// Its addresses, primary first; empty with host networking.

@@ -1,0 +1,106 @@
+//! How long to wait before something is tried again. Pure arithmetic: the level lies with the container itself.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::world::{Failure, NodeFacts};
+
+/// A run of this many times the longest delay starts the count again (10 min by default).
+const RESET_FACTOR: u32 = 2;
+/// Shortest and longest wait before a failed stage is tried again.
+const STAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Shortest and longest wait before an image is pulled again.
+const IMAGE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// Wait before a container whose configuration is missing something is tried again.
+const CONFIG: Duration = Duration::from_secs(10);
+
+/// The next start of a container that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// Not before this.
+    pub at: Timestamp,
+    /// How long the wait is in all.
+    pub delay: Duration,
+    /// The level of the new container.
+    pub level: u32,
+}
+
+/// When a container that was started at `started` with back-off level `level` and ended at `finished` starts again: at
+/// once after the first end and after a long run, else after 10 s, 20 s, 40 s, … 5 min.
+#[must_use]
+pub fn restart(node: &NodeFacts, level: u32, started: Timestamp, finished: Timestamp) -> Restart {
+    let ran = finished.duration_since(started);
+    if level == 0 || ran > signed(node.backoff_max.saturating_mul(RESET_FACTOR)) {
+        return Restart { at: finished, delay: Duration::ZERO, level: 1 };
+    }
+    let delay = doubled(node.backoff_initial, node.backoff_max, level);
+    Restart { at: later(finished, delay), delay, level: level.saturating_add(1) }
+}
+
+/// When a stage that failed is tried again.
+#[must_use]
+pub fn stage_retry(failure: &Failure) -> Timestamp {
+    later(failure.at, doubled(STAGE.0, STAGE.1, failure.count))
+}
+
+/// When a container whose start failed is tried again.
+#[must_use]
+pub fn start_retry(failure: &Failure) -> Timestamp {
+    let delay = if is_image_failure(&failure.reason) { doubled(IMAGE.0, IMAGE.1, failure.count) } else { CONFIG };
+    later(failure.at, delay)
+}
+
+/// When a failed pull is no longer shown as its error but as `ImagePullBackOff`; `None` for failures of other kinds.
+#[must_use]
+pub fn image_backoff_shown(failure: &Failure) -> Option<Timestamp> {
+    matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed")
+        .then(|| later(failure.at, CONFIG / 2))
+}
+
+/// Whether a reason is one of an image that could not be had.
+#[must_use]
+pub fn is_image_failure(reason: &str) -> bool {
+    matches!(
+        reason,
+        "ErrImagePull"
+            | "ErrImageNeverPull"
+            | "InvalidImageName"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed"
+    )
+}
+
+fn doubled(initial: Duration, max: Duration, level: u32) -> Duration {
+    let factor = 1_u32.checked_shl(level.saturating_sub(1)).unwrap_or(u32::MAX);
+    initial.saturating_mul(factor).min(max)
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(signed(by)).unwrap_or(Timestamp::MAX)
+}
+
+pub(crate) fn seconds_later(at: Timestamp, seconds: i64) -> Timestamp {
+    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_and_reset_after_a_long_run() {
+        let node = NodeFacts::default();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let delays: Vec<u64> = (0..8).map(|level| restart(&node, level, at(0), at(1)).delay.as_secs()).collect();
+        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(restart(&node, 5, at(0), at(600)).delay.as_secs(), 160);
+        assert_eq!(restart(&node, 5, at(0), at(601)), Restart { at: at(601), delay: Duration::ZERO, level: 1 });
+        assert_eq!(restart(&node, u32::MAX, at(0), at(1)).delay.as_secs(), 300);
+    }
+}

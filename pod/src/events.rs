@@ -1,0 +1,122 @@
+//! Events with upstream's reasons and sentences (`pkg/kubelet/events`): of a situation, and of steps.
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::plan::{Event, EventKind, Role, Step};
+use crate::view::Member;
+use crate::world::{ContainerState, Failure};
+
+impl Event {
+    /// A normal event about the pod.
+    #[must_use]
+    pub fn normal(reason: &str, message: &str) -> Self {
+        Self { kind: EventKind::Normal, reason: reason.to_owned(), message: message.to_owned(), field_path: None }
+    }
+
+    /// A warning about the pod.
+    #[must_use]
+    pub fn warning(reason: &str, message: &str) -> Self {
+        Self { kind: EventKind::Warning, ..Self::normal(reason, message) }
+    }
+
+    /// The same event about one of the pod's containers.
+    #[must_use]
+    pub fn of_container(mut self, role: Role, name: &str) -> Self {
+        self.field_path = Some(field_path(role, name));
+        self
+    }
+
+    pub(crate) fn back_off(pod: &Pod, role: Role, name: &str) -> Self {
+        let message = format!("Back-off restarting failed container {name} in pod {}", api::pod::full_name(pod));
+        Self::warning("BackOff", &message).of_container(role, name)
+    }
+
+    pub(crate) fn image_back_off(member: &Member<'_>) -> Self {
+        let image = member.spec.image.as_deref().unwrap_or_default();
+        Self::normal("BackOff", &format!("Back-off pulling image \"{image}\""))
+            .of_container(member.role, &member.spec.name)
+    }
+}
+
+/// `involvedObject.fieldPath` of a container.
+#[must_use]
+pub fn field_path(role: Role, name: &str) -> String {
+    let list = match role {
+        Role::Init | Role::Sidecar => "initContainers",
+        Role::App => "containers",
+        Role::Ephemeral => "ephemeralContainers",
+    };
+    format!("spec.{list}{{{name}}}")
+}
+
+/// The part of the container of a name in a pod.
+#[must_use]
+pub fn role(pod: &Pod, name: &str) -> Option<Role> {
+    let spec = pod.spec.as_ref()?;
+    let init = spec.init_containers.iter().flatten().find(|container| container.name == name);
+    if let Some(container) = init {
+        return Some(if api::resources::is_sidecar(container) { Role::Sidecar } else { Role::Init });
+    }
+    let is_app = spec.containers.iter().any(|container| container.name == name);
+    let is_ephemeral = || spec.ephemeral_containers.iter().flatten().any(|container| container.name == name);
+    if is_app { Some(Role::App) } else { is_ephemeral().then_some(Role::Ephemeral) }
+}
+
+/// What to record before a step is executed.
+#[must_use]
+pub fn begun(pod: &Pod, step: &Step) -> Option<Event> {
+    let Step::KillContainer(kill) = step else { return None };
+    let event = Event::normal("Killing", &kill.message);
+    Some(match role(pod, &kill.name) {
+        Some(role) => event.of_container(role, &kill.name),
+        None => event,
+    })
+}
+
+/// What to record after a container was created, and after it was started.
+#[must_use]
+pub fn started(role: Role, name: &str, state: &ContainerState) -> Option<Event> {
+    match state {
+        ContainerState::Created => Some(Event::normal("Created", "Container created").of_container(role, name)),
+        ContainerState::Running => Some(Event::normal("Started", "Container started").of_container(role, name)),
+        ContainerState::Exited { .. } | ContainerState::Unknown => None,
+    }
+}
+
+/// What to record after a step failed.
+#[must_use]
+pub fn failed(pod: &Pod, step: &Step, failure: &Failure) -> Option<Event> {
+    let message = &failure.message;
+    match step {
+        Step::RunSandbox { .. } => {
+            Some(Event::warning("FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {message}")))
+        }
+        Step::StopSandbox { .. } => Some(Event::warning("FailedKillPod", &format!("error killing pod: {message}"))),
+        Step::PrepareVolumes => Some(Event::warning("FailedMount", message)),
+        Step::CreateCgroup => Some(Event::warning("FailedCreatePodContainer", message)),
+        Step::StartContainer(start) => {
+            let text = match failure.reason.as_str() {
+                "ErrImageNeverPull" => return Some(never_pull(start.role, &start.name, message)),
+                "InvalidImageName" => return Some(inspect_failed(start.role, &start.name, message)),
+                "PostStartHookError" => {
+                    return Some(Event::warning("FailedPostStartHook", message).of_container(start.role, &start.name));
+                }
+                _ => format!("Error: {message}"),
+            };
+            Some(Event::warning("Failed", &text).of_container(start.role, &start.name))
+        }
+        Step::KillContainer(kill) => {
+            let event = Event::warning("FailedKillPod", &format!("error killing pod: {message}"));
+            Some(role(pod, &kill.name).map_or(event.clone(), |role| event.of_container(role, &kill.name)))
+        }
+        _ => None,
+    }
+}
+
+fn never_pull(role: Role, name: &str, message: &str) -> Event {
+    Event::warning("ErrImageNeverPull", message).of_container(role, name)
+}
+
+fn inspect_failed(role: Role, name: &str, message: &str) -> Event {
+    Event::warning("InspectFailed", message).of_container(role, name)
+}

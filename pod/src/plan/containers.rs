@@ -1,0 +1,225 @@
+//! Which containers to start and which to kill in a sandbox that is ready.
+
+use api::SandboxId;
+
+use crate::backoff::start_retry;
+use crate::plan::{Event, KillContainer, Plan, Role, StartContainer, Step};
+use crate::view::{Member, View};
+use crate::world::{Container, ContainerState, HookState, Sandbox, Stage, Verdict};
+
+/// Why a container is killed while its pod goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KillCause {
+    /// Its sandbox is gone.
+    SandboxDied,
+    /// Its image was changed in the spec.
+    Changed,
+    /// livenessProbe.
+    Liveness,
+    /// startupProbe.
+    Startup,
+    /// The postStart hook failed.
+    PostStart,
+    /// The runtime lost track of it.
+    Unknown,
+}
+
+pub(super) fn plan(view: &View<'_>, sandbox: &Sandbox, plan: &mut Plan) {
+    for member in view.members().filter(|member| member.role == Role::Ephemeral) {
+        advance(view, &member, sandbox, plan);
+    }
+    if !init(view, sandbox, plan) {
+        return;
+    }
+    for member in view.members().filter(|member| member.role == Role::App) {
+        advance(view, &member, sandbox, plan);
+    }
+}
+
+/// Init containers and sidecars, one after the other. Whether the app containers may run.
+fn init(view: &View<'_>, sandbox: &Sandbox, plan: &mut Plan) -> bool {
+    let initialized = view.is_initialized();
+    let members: Vec<Member<'_>> =
+        view.members().filter(|member| matches!(member.role, Role::Init | Role::Sidecar)).collect();
+    let furthest = members.iter().rposition(|member| view.current(&member.spec.name).is_some()).unwrap_or(0);
+    for (index, member) in members.iter().enumerate() {
+        let container = view.current(&member.spec.name);
+        if member.role == Role::Sidecar {
+            advance(view, member, sandbox, plan);
+            // A sidecar that was passed once holds nobody up when it restarts.
+            let passed = initialized || index < furthest;
+            if !passed && !container.is_some_and(|container| view.is_started(member, container)) {
+                return false;
+            }
+        } else if !initialized && index >= furthest {
+            advance(view, member, sandbox, plan);
+            if !container
+                .is_some_and(|container| matches!(container.state, ContainerState::Exited { exit_code: 0, .. }))
+            {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// The next step of one container, if any.
+fn advance(view: &View<'_>, member: &Member<'_>, sandbox: &Sandbox, plan: &mut Plan) {
+    let name = &member.spec.name;
+    if view.world.observed.starting.contains(name) {
+        return;
+    }
+    let Some(container) = view.current(name) else {
+        if member.role == Role::Ephemeral && view.latest(name).is_some() {
+            return;
+        }
+        start_first(view, member, &sandbox.id, plan);
+        return;
+    };
+    match &container.state {
+        // Left behind by a start that did not come to its end. The next one takes its attempt, and so its place.
+        ContainerState::Created => {
+            plan.steps.push(Step::RemoveContainer { id: container.id.clone(), name: name.clone() });
+        }
+        ContainerState::Unknown => kill(view, container, KillCause::Unknown, plan),
+        ContainerState::Running => {
+            if let Some(cause) = kill_cause(view, member, container) {
+                kill(view, container, cause, plan);
+            }
+        }
+        ContainerState::Exited { .. } => restart(view, member, container, &sandbox.id, plan),
+    }
+}
+
+/// The first start in this sandbox. What ran in an older one starts again only by its restart policy.
+fn start_first(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, plan: &mut Plan) {
+    match view.latest(&member.spec.name) {
+        Some(old) if matches!(member.role, Role::App | Role::Sidecar) => restart(view, member, old, sandbox, plan),
+        old => start(view, member, sandbox, old.map_or(0, |old| old.backoff), plan),
+    }
+}
+
+fn restart(view: &View<'_>, member: &Member<'_>, container: &Container, sandbox: &SandboxId, plan: &mut Plan) {
+    if container.state == ContainerState::Created {
+        return start(view, member, sandbox, container.backoff, plan);
+    }
+    let Some(restart) = view.restart(member, container) else { return };
+    if restart.at <= view.world.now {
+        start(view, member, sandbox, restart.level, plan);
+        return;
+    }
+    plan.wake(restart.at);
+    if let Some(pod) = view.pod {
+        plan.events.push(Event::back_off(pod, member.role, &member.spec.name));
+    }
+}
+
+fn start(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, backoff: u32, plan: &mut Plan) {
+    let name = &member.spec.name;
+    if let Some(failure) = view.start_failure(name) {
+        let at = start_retry(failure);
+        if at > view.world.now {
+            plan.wake(at);
+            if let Some(shown) = crate::backoff::image_backoff_shown(failure) {
+                if shown > view.world.now {
+                    plan.wake(shown);
+                } else {
+                    plan.events.push(Event::image_back_off(member));
+                }
+            }
+            return;
+        }
+    }
+    plan.steps.push(Step::StartContainer(StartContainer {
+        name: name.clone(),
+        role: member.role,
+        sandbox: sandbox.clone(),
+        attempt: next_attempt(view, name),
+        backoff,
+        spec_hash: crate::hash::container(&member.spec),
+    }));
+}
+
+/// One more than the newest container that the runtime has. When it has none, the status knows.
+fn next_attempt(view: &View<'_>, name: &str) -> u32 {
+    let from_status = view.previous(name).map_or(0, |status| {
+        let count = u32::try_from(status.restart_count).unwrap_or(0);
+        let ran = |state: Option<&k8s_openapi::api::core::v1::ContainerState>| {
+            state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+        };
+        if ran(status.state.as_ref()) || ran(status.last_state.as_ref()) { count.saturating_add(1) } else { count }
+    });
+    match view.latest(name) {
+        Some(container) if container.state == ContainerState::Created => container.attempt,
+        Some(container) => container.attempt.saturating_add(1),
+        None => from_status,
+    }
+}
+
+fn kill_cause(view: &View<'_>, member: &Member<'_>, container: &Container) -> Option<KillCause> {
+    if member.role == Role::Ephemeral {
+        return None;
+    }
+    let observed = &view.world.observed;
+    let hash = crate::hash::container(&member.spec);
+    if container.spec_hash.as_ref().is_some_and(|old| *old != hash) {
+        return Some(KillCause::Changed);
+    }
+    if matches!(observed.hooks.get(&container.id), Some(HookState::Failed { .. })) {
+        return Some(KillCause::PostStart);
+    }
+    let probes = observed.probes.get(&container.id)?;
+    if probes.startup == Some(Verdict::Failure) && member.spec.startup_probe.is_some() {
+        return Some(KillCause::Startup);
+    }
+    (probes.liveness == Some(Verdict::Failure) && member.spec.liveness_probe.is_some()).then_some(KillCause::Liveness)
+}
+
+/// Kills one container of a pod that goes on; once, and again only when that failed.
+pub(super) fn kill(view: &View<'_>, container: &Container, cause: KillCause, plan: &mut Plan) {
+    let name = &container.name;
+    if view.world.observed.kills.get(&container.id).is_some_and(|kill| kill.running) {
+        return;
+    }
+    if !super::run::may_try(view, &Stage::Kill(name.clone()), plan) {
+        return;
+    }
+    let member = view.members().find(|member| member.spec.name == *name);
+    let spec = member.as_ref().map(|member| &*member.spec);
+    let probe = match cause {
+        KillCause::Liveness => spec.and_then(|spec| spec.liveness_probe.as_ref()),
+        KillCause::Startup => spec.and_then(|spec| spec.startup_probe.as_ref()),
+        _ => None,
+    };
+    let grace = probe.and_then(|probe| probe.termination_grace_period_seconds).unwrap_or_else(|| view.grace());
+    let restarts = cause == KillCause::Changed
+        || member
+            .as_ref()
+            .is_some_and(|member| crate::restart::restarts(&view.spec, &member.spec, member.role, SIGKILLED));
+    let (reason, what) = describe(cause, name);
+    let message = if restarts { format!("{what}, will be restarted") } else { what };
+    plan.steps.push(Step::KillContainer(KillContainer {
+        id: container.id.clone(),
+        name: name.clone(),
+        grace: grace.max(1),
+        pre_stop: container.state == ContainerState::Running,
+        reason: reason.to_owned(),
+        message,
+    }));
+}
+
+/// The exit code of a container that was killed: for whether it will be restarted.
+const SIGKILLED: i32 = 137;
+
+fn describe(cause: KillCause, name: &str) -> (&'static str, String) {
+    match cause {
+        KillCause::SandboxDied => ("Killing", format!("Stopping container {name}")),
+        KillCause::Changed => ("Killing", format!("Container {name} definition changed")),
+        KillCause::Liveness => ("Unhealthy", format!("Container {name} failed liveness probe")),
+        KillCause::Startup => ("Unhealthy", format!("Container {name} failed startup probe")),
+        KillCause::PostStart => ("FailedPostStartHook", format!("Container {name} failed post start hook")),
+        KillCause::Unknown => {
+            ("ContainerUnknown", format!("Container {name} is in unknown state, try killing it before restart"))
+        }
+    }
+}

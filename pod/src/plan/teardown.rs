@@ -1,0 +1,142 @@
+//! Ending a pod: containers, sandbox, and for good: what they leave behind, volumes, cgroup, API object.
+//!
+//! Each call looks for the first thing that is not done yet; so it resumes wherever it was interrupted.
+
+use jiff::Timestamp;
+
+use crate::backoff::seconds_later;
+use crate::plan::{Event, KillContainer, Plan, Role, Step, run};
+use crate::view::{Cause, Ending, View};
+use crate::world::{Admission, Container, ContainerState, Desired, Source, Stage};
+
+/// What a container gets at least when others have used up the grace period.
+const MINIMUM_GRACE: i64 = 2;
+
+pub(super) fn plan(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
+    announce(view, ending, plan);
+    kill_containers(view, ending, plan);
+    if view.live().next().is_some() || !run::may_try(view, &Stage::Teardown, plan) {
+        return;
+    }
+    let unstopped = view.world.observed.sandboxes.iter().filter(|sandbox| !sandbox.stopped);
+    plan.steps.extend(unstopped.map(|sandbox| Step::StopSandbox { id: sandbox.id.clone() }));
+    if !plan.steps.is_empty() {
+        return;
+    }
+    if matches!(ending.cause, Cause::Deleted | Cause::Gone) {
+        remove(view, plan);
+    } else {
+        release(view, plan);
+    }
+}
+
+fn announce(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
+    if view.was_terminal() {
+        return;
+    }
+    match (ending.cause, &view.world.admission, &view.world.eviction) {
+        (Cause::Rejected, Some(Admission::Rejected { reason, message }), _) => {
+            plan.events.push(Event::warning(reason, message));
+            plan.steps.push(Step::Reject { reason: reason.clone(), message: message.clone() });
+        }
+        (Cause::Evicted, _, Some(eviction)) => plan.events.push(Event::warning(&eviction.reason, &eviction.message)),
+        (Cause::DeadlineExceeded, _, _) => {
+            plan.events.push(Event::normal("DeadlineExceeded", crate::status::DEADLINE_MESSAGE));
+        }
+        _ => {}
+    }
+}
+
+/// Init, app and ephemeral containers at once; then the sidecars one by one, the last started first (KEP-753).
+fn kill_containers(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
+    let sidecars: Vec<String> =
+        view.members().filter(|member| member.role == Role::Sidecar).map(|member| member.spec.name.clone()).collect();
+    let order = |container: &Container| sidecars.iter().position(|name| *name == container.name);
+    let first_turn = view.live().any(|container| order(container).is_none());
+    let turn = if first_turn { None } else { view.live().filter_map(order).max() };
+    let begun = view.world.observed.kills.values().map(|kill| kill.at).min();
+    let left = |at: Timestamp| ending.grace - view.world.now.duration_since(at).as_secs();
+    for container in view.live().filter(|container| order(container) == turn) {
+        let grace = match (turn, begun) {
+            (Some(_), Some(begun)) => left(begun).clamp(MINIMUM_GRACE.min(ending.grace), ending.grace),
+            _ => ending.grace,
+        };
+        kill(view, container, grace, plan);
+    }
+}
+
+/// Once; again when that failed, or when less grace is given now.
+fn kill(view: &View<'_>, container: &Container, grace: i64, plan: &mut Plan) {
+    let now = view.world.now;
+    if let Some(kill) = view.world.observed.kills.get(&container.id).filter(|kill| kill.running) {
+        // To the second: grace periods have no finer grain.
+        if seconds_later(now, grace) >= seconds_later(kill.at, kill.grace) {
+            return;
+        }
+    } else if !run::may_try(view, &Stage::Kill(container.name.clone()), plan) {
+        return;
+    }
+    plan.steps.push(Step::KillContainer(KillContainer {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        grace,
+        pre_stop: container.state == ContainerState::Running,
+        reason: "Killing".to_owned(),
+        message: format!("Stopping container {}", container.name),
+    }));
+}
+
+/// A pod that ended but still has its object keeps its dead containers and sandbox, for their logs.
+fn release(view: &View<'_>, plan: &mut Plan) {
+    let prepared = view.world.observed.prepared;
+    if prepared.volumes || prepared.volumes_on_disk {
+        plan.steps.push(Step::UnmountVolumes);
+    }
+    if prepared.cgroup {
+        plan.steps.push(Step::RemoveCgroup);
+    }
+}
+
+fn remove(view: &View<'_>, plan: &mut Plan) {
+    let present = matches!(view.world.desired, Desired::Present(_));
+    let observed = &view.world.observed;
+    // While the API has not heard how the containers ended, they stay: they are the only ones to know.
+    if present && !observed.containers.is_empty() && !(view.world.published && is_end_known(view)) {
+        return;
+    }
+    let containers = observed.containers.iter();
+    plan.steps.extend(
+        containers.map(|container| Step::RemoveContainer { id: container.id.clone(), name: container.name.clone() }),
+    );
+    if plan.steps.is_empty() {
+        plan.steps.extend(observed.sandboxes.iter().map(|sandbox| Step::RemoveSandbox { id: sandbox.id.clone() }));
+    }
+    if plan.steps.is_empty() && (observed.prepared.volumes || observed.prepared.volumes_on_disk) {
+        plan.steps.push(Step::UnmountVolumes);
+    }
+    if plan.steps.is_empty() && observed.prepared.cgroup {
+        plan.steps.push(Step::RemoveCgroup);
+    }
+    if !plan.steps.is_empty() {
+        return;
+    }
+    if present && view.world.source == Source::Api {
+        if view.world.published {
+            plan.steps.push(Step::FinaliseDeletion);
+        }
+    } else {
+        plan.done = true;
+    }
+}
+
+/// Whether the status that was computed last has the end of every container.
+fn is_end_known(view: &View<'_>) -> bool {
+    view.members().all(|member| {
+        let Some(container) = view.latest(&member.spec.name) else { return true };
+        if !matches!(container.state, ContainerState::Exited { .. }) {
+            return true;
+        }
+        let state = view.same_as_before(container).and_then(|status| status.state.as_ref());
+        state.is_some_and(|state| state.terminated.is_some())
+    })
+}

@@ -1,0 +1,269 @@
+//! `status.containerStatuses` and their like.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container as Spec, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, PodStatus, ResourceRequirements,
+    VolumeMountStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::backoff::image_backoff_shown;
+use crate::plan::Role;
+use crate::view::{Ending, Member, View, timestamp};
+use crate::world::{Container, ContainerState, Verdict};
+
+/// Fills the three lists, in the order of the spec.
+pub(super) fn fill(view: &View<'_>, ending: Option<&Ending>, status: &mut PodStatus) {
+    let (mut init, mut apps, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
+    for member in view.members() {
+        let container = container_status(view, ending, &member);
+        match member.role {
+            Role::Init | Role::Sidecar => init.push(container),
+            Role::App => apps.push(container),
+            // An ephemeral container has no status before it was created.
+            Role::Ephemeral if container.container_id.is_none() && view.start_failure(&member.spec.name).is_none() => {}
+            Role::Ephemeral => ephemeral.push(container),
+        }
+    }
+    let listed = |list: Vec<ContainerStatus>| (!list.is_empty()).then_some(list);
+    status.init_container_statuses = listed(init);
+    status.container_statuses = listed(apps);
+    status.ephemeral_container_statuses = listed(ephemeral);
+}
+
+fn container_status(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_>) -> ContainerStatus {
+    let spec = &*member.spec;
+    // What was created but never started says nothing yet about the container.
+    let container = view.latest(&spec.name).filter(|container| container.state != ContainerState::Created);
+    let mut status = match container {
+        Some(container) => observed(view, member, container),
+        None => unobserved(view, ending, member),
+    };
+    if let Some(container) = container {
+        status.started = (member.role != Role::Ephemeral).then(|| view.is_started(member, container));
+        status.ready = is_ready(view, member, container);
+    } else if member.role != Role::Ephemeral {
+        status.started = Some(false);
+        let ended_well = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+        status.ready = member.role == Role::Init && ended_well.is_some_and(|ended| ended.exit_code == 0);
+    }
+    if ending.is_none() {
+        explain_waiting(view, member, container, &mut status);
+    }
+    status
+}
+
+fn observed(view: &View<'_>, member: &Member<'_>, container: &Container) -> ContainerStatus {
+    let spec = &*member.spec;
+    let runtime = &view.world.node.runtime;
+    let resources = container.resources.clone().or_else(|| spec.resources.clone()).unwrap_or_default();
+    let image =
+        if container.image.is_empty() { spec.image.clone().unwrap_or_default() } else { container.image.clone() };
+    ContainerStatus {
+        name: spec.name.clone(),
+        image,
+        image_id: container.image_id.clone(),
+        container_id: Some(format!("{runtime}://{}", container.id)),
+        restart_count: i32::try_from(container.attempt).unwrap_or(i32::MAX),
+        state: Some(state(runtime, container)),
+        last_state: Some(last_state(view, container)),
+        allocated_resources: spec.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources: Some(ResourceRequirements { claims: None, ..resources }),
+        user: container.user.as_ref().map(|user| ContainerUser {
+            linux: Some(LinuxContainerUser {
+                uid: user.uid,
+                gid: user.gid,
+                supplemental_groups: Some(user.supplemental_groups.clone()),
+            }),
+        }),
+        volume_mounts: volume_mounts(spec),
+        ..ContainerStatus::default()
+    }
+}
+
+fn state(runtime: &str, container: &Container) -> ApiState {
+    let started_at = (container.started_at != 0).then(|| seconds(timestamp(container.started_at)));
+    match &container.state {
+        ContainerState::Running => {
+            ApiState { running: Some(ContainerStateRunning { started_at }), ..ApiState::default() }
+        }
+        ContainerState::Exited { exit_code, reason, message, finished_at } => ApiState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: *exit_code,
+                reason: Some(terminated_reason(reason, *exit_code)),
+                message: (!message.is_empty()).then(|| message.clone()),
+                // A container that never ran has started and ended at the beginning of time.
+                started_at: Some(started_at.unwrap_or(Time(Timestamp::UNIX_EPOCH))),
+                finished_at: Some(seconds(timestamp(*finished_at))),
+                container_id: Some(format!("{runtime}://{}", container.id)),
+                signal: None,
+            }),
+            ..ApiState::default()
+        },
+        ContainerState::Created | ContainerState::Unknown => waiting("ContainerCreating", None),
+    }
+}
+
+fn terminated_reason(reason: &str, exit_code: i32) -> String {
+    match reason {
+        "" if exit_code == 0 => "Completed".to_owned(),
+        "" => "Error".to_owned(),
+        reason => reason.to_owned(),
+    }
+}
+
+fn last_state(view: &View<'_>, container: &Container) -> ApiState {
+    let ended = |container: &&Container| matches!(container.state, ContainerState::Exited { .. });
+    if let Some(before) = view.before_latest(&container.name).filter(ended) {
+        return state(&view.world.node.runtime, before);
+    }
+    let known = view.previous(&container.name).and_then(|status| {
+        let same_run = view.same_as_before(container).is_some();
+        let own = status.state.as_ref().filter(|state| !same_run && state.terminated.is_some());
+        own.or(status.last_state.as_ref()).filter(|state| state.terminated.is_some())
+    });
+    // A container that waits for its restart is its own last state; that is moved in `explain_waiting`.
+    known.cloned().unwrap_or_default()
+}
+
+/// The status of a container that the runtime does not have.
+fn unobserved(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_>) -> ContainerStatus {
+    let spec = &*member.spec;
+    let runtime_had = |status: &&ContainerStatus| status.container_id.is_some();
+    if let Some(before) = view.previous(&spec.name).filter(runtime_had) {
+        return lost(before.clone(), ending.is_some());
+    }
+    let has_init = view.spec.init_containers.as_ref().is_some_and(|list| !list.is_empty());
+    let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
+    let before = view.previous(&spec.name);
+    ContainerStatus {
+        name: spec.name.clone(),
+        image: spec.image.clone().unwrap_or_default(),
+        restart_count: before.map_or(0, |before| before.restart_count),
+        state: Some(waiting(reason, None)),
+        last_state: Some(before.and_then(|before| before.last_state.clone()).unwrap_or_default()),
+        allocated_resources: spec.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources: Some(ResourceRequirements { claims: None, ..spec.resources.clone().unwrap_or_default() }),
+        volume_mounts: volume_mounts(spec),
+        ..ContainerStatus::default()
+    }
+}
+
+/// A container that was there once. How it ended is kept when that is known, and else it is said that it is not.
+fn lost(mut status: ContainerStatus, is_ending: bool) -> ContainerStatus {
+    let was_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
+    if !was_running {
+        return status;
+    }
+    let when = if is_ending { "deleted" } else { "restarted" };
+    let unknown = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some(format!(
+            "The container could not be located when the pod was {when}.  The container used to be Running"
+        )),
+        ..ContainerStateTerminated::default()
+    };
+    let unknown = ApiState { terminated: Some(unknown), ..ApiState::default() };
+    if is_ending {
+        status.state = Some(unknown);
+    } else {
+        status.state = Some(waiting("ContainerCreating", None));
+        status.last_state = Some(unknown);
+    }
+    status
+}
+
+/// A container that is to start (again) but cannot yet waits, for a reason that is told; its end becomes its last state.
+fn explain_waiting(view: &View<'_>, member: &Member<'_>, container: Option<&Container>, status: &mut ContainerStatus) {
+    let restart = match container {
+        Some(container) if matches!(container.state, ContainerState::Exited { .. }) => {
+            let Some(restart) = view.restart(member, container) else { return };
+            Some(restart)
+        }
+        Some(_) => return,
+        None if status.state.as_ref().is_some_and(|state| state.terminated.is_some()) => return,
+        None => None,
+    };
+    let name = &member.spec.name;
+    let reason = match (view.start_failure(name), restart) {
+        (Some(failure), _) => match image_backoff_shown(failure) {
+            Some(shown) if shown <= view.world.now => {
+                let image = member.spec.image.as_deref().unwrap_or_default();
+                let message = format!("Back-off pulling image \"{image}\": {}: {}", failure.reason, failure.message);
+                waiting("ImagePullBackOff", Some(message))
+            }
+            _ => waiting(&failure.reason, Some(failure.message.clone())),
+        },
+        (None, Some(restart)) if restart.at > view.world.now => {
+            let pod = view.pod.map(api::pod::full_name).unwrap_or_default();
+            let message = format!(
+                "back-off {} restarting failed container={name} pod={pod}",
+                go_duration(restart.delay.as_secs())
+            );
+            waiting("CrashLoopBackOff", Some(message))
+        }
+        _ => return,
+    };
+    let ended = status.state.take().filter(|state| state.terminated.is_some());
+    if ended.is_some() {
+        status.last_state = ended;
+    }
+    status.state = Some(reason);
+}
+
+/// As Go prints a duration: `10s`, `2m40s`, `5m0s`.
+fn go_duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+fn is_ready(view: &View<'_>, member: &Member<'_>, container: &Container) -> bool {
+    match member.role {
+        Role::Ephemeral => false,
+        Role::Init => matches!(container.state, ContainerState::Exited { exit_code: 0, .. }),
+        Role::Sidecar | Role::App => {
+            let verdict = view.world.observed.probes.get(&container.id).and_then(|probes| probes.readiness);
+            let by_probe = match verdict {
+                _ if member.spec.readiness_probe.is_none() => true,
+                Some(verdict) => verdict == Verdict::Success,
+                None => view.same_as_before(container).is_some_and(|before| before.ready),
+            };
+            by_probe && view.is_started(member, container)
+        }
+    }
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ApiState {
+    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    ApiState { waiting: Some(waiting), ..ApiState::default() }
+}
+
+/// The mounts with their read-only state (KEP-3857).
+fn volume_mounts(spec: &Spec) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = spec.volume_mounts.iter().flatten().map(|mount| {
+        let read_only = mount.read_only.unwrap_or(false);
+        let recursive = match mount.recursive_read_only.as_deref() {
+            Some("Enabled" | "IfPossible") => "Enabled",
+            _ => "Disabled",
+        };
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| recursive.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    let mounts: Vec<VolumeMountStatus> = mounts.collect();
+    (!mounts.is_empty()).then_some(mounts)
+}
+
+/// API times have whole seconds.
+fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}

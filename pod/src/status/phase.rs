@@ -1,0 +1,109 @@
+//! `status.phase`.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+
+use crate::plan::Role;
+use crate::restart::{policy, restarts};
+use crate::view::{Cause, Ending, Member, View};
+
+/// The phase that follows from the statuses of the containers. No pod is called ended while a container of it runs.
+pub(super) fn phase(view: &View<'_>, ending: Option<&Ending>, status: &PodStatus, has_live: bool) -> &'static str {
+    let before = view.world.previous.as_ref().and_then(|before| before.phase.as_deref());
+    let forced = match ending.map(|ending| ending.cause) {
+        Some(Cause::Evicted | Cause::DeadlineExceeded | Cause::Rejected) => Some("Failed"),
+        Some(Cause::Completed) if before == Some("Failed") => Some("Failed"),
+        Some(Cause::Completed) if before == Some("Succeeded") => Some("Succeeded"),
+        _ => None,
+    };
+    if let Some(forced) = forced
+        && (!has_live || before == Some(forced))
+    {
+        return forced;
+    }
+    let found = by_containers(view, ending.is_some() && !has_live, status);
+    let ended = matches!(found, "Succeeded" | "Failed");
+    if ended && has_live { "Running" } else { found }
+}
+
+#[derive(Default)]
+struct Count {
+    waiting: u32,
+    running: u32,
+    ended_well: u32,
+    failed: u32,
+    restarting: u32,
+}
+
+fn by_containers(view: &View<'_>, is_ending: bool, status: &PodStatus) -> &'static str {
+    let initialized = view.is_initialized();
+    let (mut pending, mut failed) = (0_u32, 0_u32);
+    for member in view.members().filter(|member| matches!(member.role, Role::Init | Role::Sidecar)) {
+        let Some(status) = find(status.init_container_statuses.as_ref(), &member.spec.name) else { continue };
+        match member.role {
+            Role::Init if failed_for_good(view, &member, status) => failed += 1,
+            Role::Init if exit_code(status) != Some(0) => pending += 1,
+            Role::Sidecar if status.started != Some(true) => pending += 1,
+            _ => {}
+        }
+    }
+    if failed > 0 {
+        return "Failed";
+    }
+    let mut count = Count::default();
+    for member in view.members().filter(|member| member.role == Role::App) {
+        if let Some(status) = find(status.container_statuses.as_ref(), &member.spec.name) {
+            add(view, &member, status, &mut count);
+        }
+    }
+    let begun = count.running + count.ended_well + count.failed > 0;
+    match count {
+        _ if pending > 0 && !initialized && !begun => "Pending",
+        Count { waiting, .. } if waiting > 0 => "Pending",
+        Count { running, .. } if running > 0 => "Running",
+        Count { failed: 1.., .. } if is_ending => "Failed",
+        _ if is_ending && begun => "Succeeded",
+        Count { restarting, .. } if restarting > 0 => "Running",
+        Count { failed: 1.., .. } => "Failed",
+        _ if begun => "Succeeded",
+        _ => "Pending",
+    }
+}
+
+fn add(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus, count: &mut Count) {
+    let state = status.state.as_ref();
+    if state.is_some_and(|state| state.running.is_some()) {
+        count.running += 1;
+        return;
+    }
+    match exit_code(status) {
+        None => count.waiting += 1,
+        Some(code) => {
+            if code == 0 {
+                count.ended_well += 1
+            } else {
+                count.failed += 1
+            }
+            count.restarting += u32::from(restarts(&view.spec, &member.spec, member.role, code));
+        }
+    }
+}
+
+fn failed_for_good(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus) -> bool {
+    let code = exit_code(status).unwrap_or(0);
+    code != 0 && policy(&view.spec, &member.spec) == "Never" && !restarts(&view.spec, &member.spec, member.role, code)
+}
+
+/// Of the run that ended last; `None` when the container runs or never ended.
+fn exit_code(status: &ContainerStatus) -> Option<i32> {
+    let state = status.state.as_ref();
+    if state.is_some_and(|state| state.running.is_some()) {
+        return None;
+    }
+    let ended = state.and_then(|state| state.terminated.as_ref());
+    let before = || status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    ended.or_else(before).map(|ended| ended.exit_code)
+}
+
+fn find<'a>(statuses: Option<&'a Vec<ContainerStatus>>, name: &str) -> Option<&'a ContainerStatus> {
+    statuses.into_iter().flatten().find(|status| status.name == name)
+}

@@ -1,0 +1,249 @@
+//! What the facts of a [`World`] mean: the questions that plan and status both ask.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, PodSpec};
+
+use crate::backoff::{self, Restart};
+use crate::plan::Role;
+use crate::restart::restarts;
+use crate::world::{Admission, Container, ContainerState, Desired, Failure, HookState, Sandbox, Stage, Verdict, World};
+
+/// Why a pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// `metadata.deletionTimestamp` is set.
+    Deleted,
+    /// The object is gone.
+    Gone,
+    /// The node evicts it.
+    Evicted,
+    /// `activeDeadlineSeconds` have passed.
+    DeadlineExceeded,
+    /// All containers ended and none starts again, or the status says that it had ended before.
+    Completed,
+    /// The node did not admit it.
+    Rejected,
+}
+
+/// How a pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub cause: Cause,
+    /// Seconds that its containers get.
+    pub grace: i64,
+}
+
+/// A container of the spec with its part.
+pub(crate) struct Member<'a> {
+    pub spec: Cow<'a, Spec>,
+    pub role: Role,
+}
+
+pub(crate) struct View<'a> {
+    pub world: &'a World,
+    pub pod: Option<&'a Pod>,
+    pub spec: Cow<'a, PodSpec>,
+    /// The newest sandbox.
+    pub sandbox: Option<&'a Sandbox>,
+}
+
+/// The grace period of pods that do not name one.
+const DEFAULT_GRACE: i64 = 30;
+
+impl<'a> View<'a> {
+    pub fn new(world: &'a World) -> Self {
+        let pod = match &world.desired {
+            Desired::Present(pod) => Some(&**pod),
+            Desired::Gone { last, .. } => last.as_deref(),
+        };
+        let spec = pod.and_then(|pod| pod.spec.as_ref()).map_or_else(Default::default, Cow::Borrowed);
+        let sandbox = world.observed.sandboxes.iter().max_by_key(|sandbox| (sandbox.attempt, sandbox.created_at));
+        Self { world, pod, spec, sandbox }
+    }
+
+    /// All containers of the spec: init containers, containers, ephemeral containers.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        let init = self.spec.init_containers.iter().flatten().map(|spec| Member {
+            spec: Cow::Borrowed(spec),
+            role: if api::resources::is_sidecar(spec) { Role::Sidecar } else { Role::Init },
+        });
+        let apps = self.spec.containers.iter().map(|spec| Member { spec: Cow::Borrowed(spec), role: Role::App });
+        let ephemeral =
+            self.spec.ephemeral_containers.iter().flatten().map(|ephemeral| Member {
+                spec: Cow::Owned(api::pod::from_ephemeral(ephemeral)),
+                role: Role::Ephemeral,
+            });
+        init.chain(apps).chain(ephemeral)
+    }
+
+    /// The newest container of a name, in whatever sandbox.
+    pub fn latest(&self, name: &str) -> Option<&'a Container> {
+        self.named(name).max_by_key(|container| (container.attempt, container.created_at))
+    }
+
+    /// The newest container of a name in the newest sandbox.
+    pub fn current(&self, name: &str) -> Option<&'a Container> {
+        let sandbox = &self.sandbox?.id;
+        self.named(name)
+            .filter(|container| container.sandbox == *sandbox)
+            .max_by_key(|container| (container.attempt, container.created_at))
+    }
+
+    /// The newest container of a name that has ended before the newest of all.
+    pub fn before_latest(&self, name: &str) -> Option<&'a Container> {
+        let latest = self.latest(name)?;
+        self.named(name)
+            .filter(|container| container.id != latest.id)
+            .max_by_key(|container| (container.attempt, container.created_at))
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &'a Container> {
+        self.world.observed.containers.iter().filter(move |container| container.name == name)
+    }
+
+    /// Containers that run, or may run.
+    pub fn live(&self) -> impl Iterator<Item = &'a Container> {
+        let live =
+            |container: &&Container| matches!(container.state, ContainerState::Running | ContainerState::Unknown);
+        self.world.observed.containers.iter().filter(live)
+    }
+
+    /// What the status said last of a container.
+    pub fn previous(&self, name: &str) -> Option<&'a ContainerStatus> {
+        let status = self.world.previous.as_ref()?;
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|status| status.name == name)
+    }
+
+    /// Whether startup probe and postStart hook of a running container are done.
+    pub fn is_started(&self, member: &Member<'_>, container: &Container) -> bool {
+        if container.state != ContainerState::Running {
+            return false;
+        }
+        let hook = self.world.observed.hooks.get(&container.id);
+        if matches!(hook, Some(HookState::Running | HookState::Failed { .. })) {
+            return false;
+        }
+        if member.spec.startup_probe.is_none() {
+            return true;
+        }
+        match self.world.observed.probes.get(&container.id).and_then(|probes| probes.startup) {
+            Some(verdict) => verdict == Verdict::Success,
+            None => self.same_as_before(container).is_some_and(|before| before.started == Some(true)),
+        }
+    }
+
+    /// The status that was given to this very container before: what counts until a probe has spoken again.
+    pub fn same_as_before(&self, container: &Container) -> Option<&'a ContainerStatus> {
+        let is_same = |status: &&ContainerStatus| {
+            let id = status.container_id.as_deref().and_then(|id| id.rsplit_once("://"));
+            id.is_some_and(|(_, id)| id == container.id.as_str())
+        };
+        self.previous(&container.name).filter(is_same)
+    }
+
+    /// Whether the init containers are done: any app container was begun in this sandbox, or all have ended well.
+    pub fn is_initialized(&self) -> bool {
+        if self.spec.containers.iter().any(|container| self.current(&container.name).is_some()) {
+            return true;
+        }
+        let init = self.members().filter(|member| matches!(member.role, Role::Init | Role::Sidecar));
+        init.into_iter().all(|member| match self.current(&member.spec.name) {
+            Some(container) if member.role == Role::Sidecar => self.is_started(&member, container),
+            Some(container) => matches!(container.state, ContainerState::Exited { exit_code: 0, .. }),
+            None => false,
+        })
+    }
+
+    /// When a container that ended starts again; `None` when it does not.
+    pub fn restart(&self, member: &Member<'_>, container: &Container) -> Option<Restart> {
+        let ContainerState::Exited { exit_code, finished_at, .. } = &container.state else { return None };
+        let changed = container.spec_hash.as_ref().is_some_and(|hash| *hash != crate::hash::container(&member.spec));
+        let replaced = changed && self.world.observed.kills.contains_key(&container.id);
+        if !replaced && !restarts(&self.spec, &member.spec, member.role, *exit_code) {
+            return None;
+        }
+        let finished = timestamp(*finished_at);
+        if changed {
+            return Some(Restart { at: finished, delay: std::time::Duration::ZERO, level: 0 });
+        }
+        let started = if container.started_at == 0 { container.created_at } else { container.started_at };
+        Some(backoff::restart(&self.world.node, container.backoff, timestamp(started), finished))
+    }
+
+    /// The failure of a container's last start.
+    pub fn start_failure(&self, name: &str) -> Option<&'a Failure> {
+        self.world.failures.get(&Stage::Container(name.to_owned()))
+    }
+
+    /// The grace period of the pod itself.
+    pub fn grace(&self) -> i64 {
+        self.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE)
+    }
+
+    /// When `activeDeadlineSeconds` end.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let start = self.world.previous.as_ref()?.start_time.as_ref()?.0;
+        self.spec.active_deadline_seconds.map(|seconds| backoff::seconds_later(start, seconds))
+    }
+
+    /// Whether and how the pod ends.
+    pub fn ending(&self) -> Option<Ending> {
+        let ending = |cause, grace: i64| Some(Ending { cause, grace: grace.max(1) });
+        match &self.world.desired {
+            Desired::Gone { grace, .. } => return ending(Cause::Gone, grace.unwrap_or_else(|| self.grace())),
+            Desired::Present(pod) if pod.metadata.deletion_timestamp.is_some() => {
+                let grace = pod.metadata.deletion_grace_period_seconds;
+                return ending(Cause::Deleted, grace.unwrap_or_else(|| self.grace()));
+            }
+            Desired::Present(_) => {}
+        }
+        if self.was_terminal() {
+            return ending(Cause::Completed, self.grace());
+        }
+        if matches!(self.world.admission, Some(Admission::Rejected { .. })) {
+            return ending(Cause::Rejected, self.grace());
+        }
+        if let Some(eviction) = &self.world.eviction {
+            return ending(Cause::Evicted, eviction.grace.unwrap_or_else(|| self.grace()));
+        }
+        if self.deadline().is_some_and(|deadline| deadline <= self.world.now) {
+            return ending(Cause::DeadlineExceeded, self.grace());
+        }
+        if self.is_complete() { ending(Cause::Completed, self.grace()) } else { None }
+    }
+
+    /// Whether the status said before that the pod had ended.
+    pub fn was_terminal(&self) -> bool {
+        self.world.previous.as_ref().is_some_and(|status| api::pod::is_terminal_phase(status.phase.as_deref()))
+    }
+
+    /// Whether all app containers ended and none starts again, or an init container failed for good.
+    pub fn is_complete(&self) -> bool {
+        if self.spec.containers.is_empty() {
+            return false;
+        }
+        let ended_for_good = |member: &Member<'_>| {
+            self.latest(&member.spec.name).is_some_and(|container| {
+                matches!(container.state, ContainerState::Exited { .. }) && self.restart(member, container).is_none()
+            })
+        };
+        let init_failed = self.members().filter(|member| member.role == Role::Init).any(|member| {
+            let failed = |container: &Container| {
+                matches!(container.state, ContainerState::Exited { exit_code, .. } if exit_code != 0)
+            };
+            self.latest(&member.spec.name).is_some_and(failed) && ended_for_good(&member)
+        });
+        init_failed || self.members().filter(|member| member.role == Role::App).all(|member| ended_for_good(&member))
+    }
+}
+
+/// Nanoseconds since 1970 as a time.
+pub(crate) fn timestamp(nanoseconds: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
