@@ -24,9 +24,11 @@ mod kind;
 mod kinds;
 mod meta;
 mod names;
+pub mod openapi;
 mod pod;
 mod quantity;
 mod registry;
+pub mod scale;
 mod strategic;
 mod strategy;
 mod table;
@@ -38,5 +40,6 @@ pub use kind::{
     Column, Decoded, FieldLabel, FieldValidation, Hooks, Kind, NameRule, Names, Part, Priority, StatusOnCreate,
     Storage, Subresource,
 };
+pub use pod::update::bind as bind_pod;
 pub use registry::{Group, Registry};
 pub use table::human_duration;

@@ -71,19 +71,6 @@ pub(crate) fn dns_subdomain(value: &str) -> Complaints {
     out
 }
 
-/// `*.` and a subdomain.
-pub(crate) fn wildcard_subdomain(value: &str) -> Complaints {
-    match value.strip_prefix("*.") {
-        Some(rest) if is_subdomain(rest) => Vec::new(),
-        _ => vec![mismatch(
-            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist \
-             of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
-            &["*.example.com"],
-            &format!("\\*\\.{LABEL}(\\.{LABEL})*"),
-        )],
-    }
-}
-
 /// RFC 1035 label: starts with a letter.
 pub(crate) fn dns_1035_label(value: &str) -> Complaints {
     let mut out = Vec::new();

@@ -58,11 +58,6 @@ impl Quantity {
         self.nanos.cmp(&other.nanos)
     }
 
-    /// Whole multiples of `unit`.
-    pub fn is_multiple_of(self, unit: i64) -> bool {
-        self.nanos % (i128::from(unit) * NANO) == 0
-    }
-
     /// Rounded up to a thousandth, as upstream's defaults do to resource lists.
     pub fn round_up_milli(self) -> Self {
         Self { nanos: ceil(self.nanos, NANO / 1_000) * (NANO / 1_000), format: self.format }

@@ -48,11 +48,6 @@ pub(crate) struct Field {
     pub merge_key: Option<&'static str>,
     /// patchStrategy `merge`
     pub merge: bool,
-    /// patchStrategy `retainKeys`
-    pub retain_keys: bool,
-    /// `atomic`, `set`, `map` or `granular`; empty where not said.
-    pub list_type: &'static str,
-    pub map_keys: Box<[&'static str]>,
 }
 
 /// One definition.
@@ -61,7 +56,6 @@ pub(crate) struct Definition {
     pub name: &'static str,
     /// Its Go struct, for the texts of type errors.
     pub go: &'static str,
-    pub atomic: bool,
     /// Sorted by name.
     pub fields: Box<[Field]>,
 }
@@ -101,10 +95,6 @@ impl Types {
     pub fn root(&self, name: &str) -> Option<Type> {
         self.by_name.get(name).copied().map(Type::Object)
     }
-
-    pub fn definitions(&self) -> &[Definition] {
-        &self.definitions
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +117,10 @@ fn load() -> Result<Types, LoadError> {
     let raw: Vec<RawDefinition> = serde_json::from_str(&text)?;
     let mut names = Interner::default();
     let mut types = Types::default();
-    for (index, (name, go, atomic, fields)) in raw.into_iter().enumerate() {
+    for (index, (name, go, _atomic, fields)) in raw.into_iter().enumerate() {
         let name = names.intern(&name);
         let fields = fields.into_iter().map(|f| field(f, &mut names)).collect();
-        types.definitions.push(Definition { name, go: names.intern(&go), atomic, fields });
+        types.definitions.push(Definition { name, go: names.intern(&go), fields });
         types.by_name.insert(name, index);
     }
     Ok(types)
@@ -140,7 +130,6 @@ fn field(raw: RawField, names: &mut Interner) -> Field {
     let column = |i: usize| raw.0.get(i).and_then(Value::as_str).unwrap_or_default();
     let strategy = column(6);
     let default = raw.0.get(4).filter(|v| !matches!(v, Value::Null | Value::Bool(false)) && **v != "" && **v != 0);
-    let keys = raw.0.get(8).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     Field {
         name: names.intern(column(0)),
         kind: parse_type(column(1)),
@@ -150,9 +139,6 @@ fn field(raw: RawField, names: &mut Interner) -> Field {
         default: default.cloned(),
         merge_key: Some(column(5)).filter(|k| !k.is_empty()).map(|k| names.intern(k)),
         merge: strategy.split(',').any(|s| s == "merge"),
-        retain_keys: strategy.split(',').any(|s| s == "retainKeys"),
-        list_type: names.intern(column(7)),
-        map_keys: keys.iter().filter_map(Value::as_str).map(|k| names.intern(k)).collect(),
     }
 }
 
@@ -211,7 +197,7 @@ mod tests {
         let containers = spec.field("containers").unwrap();
         assert_eq!((containers.merge_key, containers.merge), (Some("name"), true));
         let volumes = spec.field("volumes").unwrap();
-        assert!(volumes.merge && volumes.retain_keys);
+        assert!(volumes.merge);
         assert!(spec.field("enableServiceLinks").unwrap().pointer);
         assert!(!spec.field("hostNetwork").unwrap().pointer);
     }

@@ -260,7 +260,7 @@ fn status(object: &Value, old: &Value, errors: &mut Errors) {
 }
 
 /// The pod that a Binding makes of a pod: bound to the node it names, with the binding's labels and annotations.
-pub(crate) fn bind(pod: &mut Value, binding: &Value) {
+pub fn bind(pod: &mut Value, binding: &Value) {
     if let Some(spec) = pod.get_mut("spec") {
         put(spec, "nodeName", json!(binding.at("target").text("name")));
     }

@@ -1,0 +1,65 @@
+//! The scale subresource of Deployments and ReplicaSets: `autoscaling/v1` Scale and back.
+
+use serde_json::{Value, json};
+
+use crate::table;
+use crate::value::{Fields, object_in, put};
+
+/// The Scale of a workload.
+pub fn of(workload: &Value) -> Value {
+    let (meta, spec) = (workload.at("metadata"), workload.at("spec"));
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        put(&mut metadata, field, meta.at(field).clone());
+    }
+    let mut scale = json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": metadata,
+        "spec": {},
+        "status": { "replicas": workload.at("status").int("replicas").unwrap_or(0) },
+    });
+    let replicas = spec.int("replicas").filter(|replicas| *replicas != 0);
+    put(&mut scale["spec"], "replicas", json!(replicas));
+    let selector = table::selector(spec.at("selector"));
+    if selector != "<none>" {
+        put(&mut scale["status"], "selector", selector);
+    }
+    scale
+}
+
+/// The workload with the replicas of a Scale, under the Scale's resource version where it names one.
+pub fn apply(workload: &Value, scale: &Value) -> Value {
+    let mut out = workload.clone();
+    let Value::Object(object) = &mut out else { return out };
+    let replicas = scale.at("spec").int("replicas").unwrap_or(0);
+    object_in(object, "spec").insert("replicas".into(), replicas.into());
+    for field in ["resourceVersion", "uid"] {
+        let value = scale.at("metadata").text(field);
+        if !value.is_empty() {
+            object_in(object, "metadata").insert(field.into(), value.into());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back() {
+        let workload = json!({
+            "metadata": { "name": "d", "namespace": "n", "uid": "u", "resourceVersion": "7", "labels": { "a": "b" } },
+            "spec": { "replicas": 3, "selector": { "matchLabels": { "app": "d" } } },
+            "status": { "replicas": 2 },
+        });
+        let mut scale = of(&workload);
+        assert_eq!(scale["spec"], json!({ "replicas": 3 }));
+        assert_eq!(scale["status"], json!({ "replicas": 2, "selector": "app=d" }));
+        assert_eq!(scale["metadata"], json!({ "name": "d", "namespace": "n", "uid": "u", "resourceVersion": "7" }));
+        scale["spec"]["replicas"] = 0.into();
+        assert_eq!(apply(&workload, &scale)["spec"]["replicas"], 0);
+        assert_eq!(of(&apply(&workload, &scale))["spec"], json!({}));
+    }
+}
