@@ -32,9 +32,7 @@ struct Pods {
 pub fn bench(size: Size) -> Result<()> {
     let base = std::env::temp_dir().join(format!("keelson-bench-{}", std::process::id()));
     let mut show = Show::default();
-    let mut options = Options::nodes(1);
-    options.agent_args = vec!["--max-pods".into(), "250".into()];
-    let cluster = Cluster::up(Layout::new("bench", base), options, &mut show)?;
+    let cluster = Cluster::up(Layout::new("bench", base), Options::nodes(1), &mut show)?;
     let result = measure(&cluster, size, &mut show);
     let left = cluster.down(&mut show)?;
     show.done();
