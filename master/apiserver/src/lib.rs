@@ -1,1 +1,26 @@
+//! The Kubernetes API over HTTP and in process: discovery, objects of every kind that `schema` describes, watches,
+//! subresources and reviews. No handler knows a kind by name except those of subresources.
+//!
+//! The road of a request: authenticate, authorize, decode, default, mutating admission, prepare, validate, validating
+//! admission, commit, answer. Reads and watches come from the store's cache.
 
+mod allocate;
+mod body;
+mod bootstrap;
+mod discovery;
+mod events;
+mod health;
+mod hooks;
+mod in_process;
+mod objects;
+mod openapi;
+mod problem;
+mod request;
+mod road;
+mod server;
+mod subresources;
+
+pub use body::{Body, BoxError};
+pub use bootstrap::BootstrapError;
+pub use in_process::InProcess;
+pub use server::{ApiServer, Config, Network, Security, StartError};

@@ -130,6 +130,13 @@ impl Cache {
         }
     }
 
+    pub(crate) fn counts(&self) -> Vec<(String, usize)> {
+        let resources = self.resources.read().unwrap_or_else(PoisonError::into_inner);
+        let mut counts: Vec<_> = resources.iter().map(|(name, r)| (name.to_string(), lock(r).live.len())).collect();
+        counts.sort();
+        counts
+    }
+
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         lock(&self.resource(key.resource())).live.get(key).cloned()
     }

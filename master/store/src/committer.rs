@@ -80,6 +80,7 @@ pub struct Store {
     cache: Arc<Cache>,
     queue: Sender<Waiting>,
     places: Arc<Semaphore>,
+    committer: thread::JoinHandle<()>,
 }
 
 impl Store {
@@ -90,11 +91,11 @@ impl Store {
         let (queue, waiting) = mpsc::channel();
         let places = Arc::new(Semaphore::new(options.queue));
         let committer = Committer { backend, hooks, cache: Arc::clone(&cache), marks: VecDeque::new(), options };
-        thread::Builder::new()
+        let committer = thread::Builder::new()
             .name("store-commit".into())
             .spawn(move || committer.run(&waiting))
             .map_err(|error| BackendError { operation: "starting", reason: error.to_string() })?;
-        Ok(Store { cache, queue, places })
+        Ok(Store { cache, queue, places, committer })
     }
 
     /// Commits one write. When this returns the write is durable and every read sees it. A deletion answers with the last
@@ -104,6 +105,16 @@ impl Store {
         let (done, outcome) = oneshot::channel();
         self.queue.send(Waiting { proposal, done, _place: place }).map_err(|_| CommitError::Closed)?;
         outcome.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Whether writes are still taken: false when the committer has ended.
+    pub fn is_open(&self) -> bool {
+        !self.committer.is_finished()
+    }
+
+    /// How many objects there are of each resource, in the order of names.
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        self.cache.counts()
     }
 
     /// The revision up to which every change is visible.

@@ -1,0 +1,112 @@
+//! What every cluster has from the start: its namespaces, and the `kubernetes` Service that leads to this server.
+
+use std::net::IpAddr;
+
+use auth::{UserInfo, names};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::server::ApiServer;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const SERVICE: &str = "kubernetes";
+
+/// Why the start-up objects could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    #[error("{method} {path} was answered with {code}: {message}")]
+    Refused { method: &'static str, path: String, code: u16, message: String },
+    #[error("the service network {0} has no usable address")]
+    NoServiceAddress(String),
+}
+
+pub(crate) async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
+    for name in NAMESPACES {
+        let namespace = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name } });
+        ensure(server, "/api/v1/namespaces", &namespace, Existing::Keep).await?;
+    }
+    let advertise = server.core.network.advertise;
+    let service_ip = server
+        .core
+        .own_service_ip()
+        .ok_or_else(|| BootstrapError::NoServiceAddress(server.core.network.services.to_string()))?;
+    let labels = json!({ "component": "apiserver", "provider": "kubernetes" });
+    let service = json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": { "name": SERVICE, "namespace": "default", "labels": labels },
+        "spec": {
+            "clusterIP": service_ip.to_string(), "type": "ClusterIP", "sessionAffinity": "None",
+            "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": advertise.port() }],
+        },
+    });
+    ensure(server, "/api/v1/namespaces/default/services", &service, Existing::Keep).await?;
+    let endpoints = json!({
+        "kind": "Endpoints", "apiVersion": "v1",
+        "metadata": {
+            "name": SERVICE, "namespace": "default",
+            // Its slice is made here, not mirrored.
+            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
+        },
+        "subsets": [{
+            "addresses": [{ "ip": advertise.ip().to_string() }],
+            "ports": [{ "name": "https", "port": advertise.port(), "protocol": "TCP" }],
+        }],
+    });
+    ensure(server, "/api/v1/namespaces/default/endpoints", &endpoints, Existing::Replace).await?;
+    let family = if matches!(advertise.ip(), IpAddr::V4(_)) { "IPv4" } else { "IPv6" };
+    let slice = json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": family,
+        "metadata": {
+            "name": SERVICE, "namespace": "default", "labels": { "kubernetes.io/service-name": SERVICE },
+        },
+        "endpoints": [{ "addresses": [advertise.ip().to_string()], "conditions": { "ready": true } }],
+        "ports": [{ "name": "https", "port": advertise.port(), "protocol": "TCP" }],
+    });
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    ensure(server, slices, &slice, Existing::Replace).await
+}
+
+/// What is done with an object that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Keep,
+    Replace,
+}
+
+async fn ensure(server: &ApiServer, path: &str, object: &Value, existing: Existing) -> Result<(), BootstrapError> {
+    let (code, answer) = send(server, "POST", path, object).await;
+    if code.is_success() {
+        return Ok(());
+    }
+    if code != StatusCode::CONFLICT || answer["reason"] != "AlreadyExists" {
+        return Err(refused("POST", path, code, &answer));
+    }
+    if existing == Existing::Keep {
+        return Ok(());
+    }
+    let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or_default());
+    match send(server, "PUT", &path, object).await {
+        (code, _) if code.is_success() => Ok(()),
+        (code, answer) => Err(refused("PUT", &path, code, &answer)),
+    }
+}
+
+fn refused(method: &'static str, path: &str, code: StatusCode, answer: &Value) -> BootstrapError {
+    let message = answer["message"].as_str().unwrap_or_default().to_owned();
+    BootstrapError::Refused { method, path: path.to_owned(), code: code.as_u16(), message }
+}
+
+/// Sends a request as the API server itself, on the road that all requests take.
+async fn send(server: &ApiServer, method: &str, path: &str, object: &Value) -> (StatusCode, Value) {
+    let client = server.in_process(UserInfo::new("system:apiserver", &[names::PRIVILEGED_GROUP]));
+    let mut request = Request::new(Full::new(Bytes::from(object.to_string())));
+    *request.method_mut() = method.parse().unwrap_or_default();
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    let Ok(response) = client.oneshot(request).await;
+    let code = response.status();
+    let bytes = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+}

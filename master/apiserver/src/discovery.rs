@@ -1,0 +1,189 @@
+//! What the server can do: versions, groups and resources, one document each or all in one.
+
+use http::header::ACCEPT;
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use schema::{Kind, Registry, Subresource};
+use serde_json::{Value, json};
+
+use crate::body::{self, Body};
+use crate::server::Core;
+
+const AGGREGATED: HeaderValue =
+    HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+
+/// The release whose API this is; clients compare the first part.
+const GIT_VERSION: &str = "v1.36.3+keelson";
+
+/// Answers paths of discovery; `None` for others.
+pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
+    let path = head.uri.path().trim_end_matches('/');
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let document = match parts.as_slice() {
+        ["api"] | ["apis"] if wants_aggregated(head) => {
+            let document = aggregated(path == "/api");
+            return Some(body::respond(StatusCode::OK, AGGREGATED, document.to_string()));
+        }
+        ["api"] => versions(core),
+        ["apis"] => groups(),
+        ["apis", group] => group_named(group)?,
+        ["api", "v1"] => resources("", "v1")?,
+        ["apis", group, version] if !group.is_empty() => resources(group, version)?,
+        ["version"] => version(),
+        ["openid", "v1", "jwks"] => core.authenticator.tokens().jwks(),
+        [".well-known", "openid-configuration"] => core.authenticator.tokens().openid_configuration(),
+        [""] => index(),
+        _ => return None,
+    };
+    Some(body::json(StatusCode::OK, &document))
+}
+
+fn wants_aggregated(head: &Parts) -> bool {
+    let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|clause| {
+        let mut parts = clause.split(';').map(str::trim);
+        parts.next() == Some("application/json")
+            && clause.contains("g=apidiscovery.k8s.io")
+            && clause.contains("as=APIGroupDiscoveryList")
+            && clause.split(';').any(|p| p.trim() == "v=v2")
+    })
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+        "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+    })
+}
+
+fn index() -> Value {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
+    for group in Registry::builtin().groups().iter().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+    }
+    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into));
+    json!({ "paths": paths })
+}
+
+fn versions(core: &Core) -> Value {
+    json!({
+        "kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [
+            { "clientCIDR": "0.0.0.0/0", "serverAddress": core.network.advertise.to_string() },
+        ],
+    })
+}
+
+fn groups() -> Value {
+    let groups = Registry::builtin().groups();
+    let groups: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(group_document).collect();
+    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+}
+
+fn group_document(group: &schema::Group) -> Value {
+    let version = |version: &&str| json!({ "groupVersion": format!("{}/{version}", group.name), "version": version });
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    json!({ "name": group.name, "preferredVersion": versions.first(), "versions": versions })
+}
+
+fn group_named(name: &str) -> Option<Value> {
+    let groups = Registry::builtin().groups();
+    let mut document = group_document(groups.iter().find(|group| group.name == name && !name.is_empty())?);
+    document["kind"] = "APIGroup".into();
+    document["apiVersion"] = "v1".into();
+    Some(document)
+}
+
+fn resources(group: &str, version: &str) -> Option<Value> {
+    let mut list = Vec::new();
+    for kind in Registry::builtin().resources(group, version) {
+        list.push(resource(kind));
+        list.extend(kind.subresources.iter().map(|subresource| subresource_document(kind, subresource)));
+    }
+    if list.is_empty() {
+        return None;
+    }
+    list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list }))
+}
+
+fn resource(kind: &Kind) -> Value {
+    let mut document = json!({
+        "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
+        "verbs": kind.verbs,
+    });
+    if !kind.short_names.is_empty() {
+        document["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        document["categories"] = json!(kind.categories);
+    }
+    document
+}
+
+fn subresource_document(kind: &Kind, subresource: &Subresource) -> Value {
+    let mut document = json!({
+        "name": format!("{}/{}", kind.plural, subresource.name), "singularName": "",
+        "namespaced": kind.namespaced, "kind": subresource.kind, "verbs": subresource.verbs,
+    });
+    if (subresource.group, subresource.version) != (kind.group, kind.version) {
+        document["group"] = subresource.group.into();
+        document["version"] = subresource.version.into();
+    }
+    document
+}
+
+/// `apidiscovery.k8s.io/v2` (KEP-3352): everything in one answer.
+fn aggregated(core: bool) -> Value {
+    let groups = Registry::builtin().groups();
+    let items: Vec<Value> = groups
+        .iter()
+        .filter(|group| group.name.is_empty() == core)
+        .map(|group| {
+            let versions: Vec<Value> = group.versions.iter().map(|version| aggregated_version(group.name, version)).collect();
+            let metadata = if core { json!({ "creationTimestamp": null }) } else { json!({ "name": group.name, "creationTimestamp": null }) };
+            json!({ "metadata": metadata, "versions": versions })
+        })
+        .collect();
+    json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
+}
+
+fn aggregated_version(group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = Registry::builtin().resources(group, version).map(aggregated_resource).collect();
+    json!({ "version": version, "resources": resources, "freshness": "Current" })
+}
+
+fn aggregated_resource(kind: &Kind) -> Value {
+    let response_kind =
+        |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
+    let subresources: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|s| {
+            json!({
+                "subresource": s.name, "responseKind": response_kind(s.group, s.version, s.kind), "verbs": s.verbs,
+            })
+        })
+        .collect();
+    let mut document = json!({
+        "resource": kind.plural,
+        "responseKind": response_kind(kind.group, kind.version, kind.kind),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": kind.singular,
+        "verbs": kind.verbs,
+    });
+    if !kind.short_names.is_empty() {
+        document["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        document["categories"] = json!(kind.categories);
+    }
+    if !subresources.is_empty() {
+        document["subresources"] = subresources.into();
+    }
+    document
+}

@@ -1,0 +1,190 @@
+//! Creating objects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use admission::{Operation, Request};
+use auth::UserInfo;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use rand::Rng as _;
+use schema::Kind;
+use serde_json::Value;
+use store::{CommitError, Expect, Proposal, Write};
+
+use super::{codec, meta, render, store_failed};
+use crate::body::{self, Body};
+use crate::hooks;
+use crate::problem::{Problem, Result};
+use crate::road::Call;
+use crate::server::Core;
+
+/// How often a generated name that is taken is made anew (`registry/generic/registry`, KEP-4420).
+const NAME_ATTEMPTS: usize = 8;
+/// `storage/names.SimpleNameGenerator`
+const SUFFIX: usize = 5;
+const LONGEST_BASE: usize = 63 - SUFFIX;
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// How often, and how far apart, a pod is tried whose namespace has no `default` ServiceAccount yet.
+const EARLY_ATTEMPTS: usize = 10;
+const EARLY_PAUSE: Duration = Duration::from_millis(150);
+
+pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
+    let dry_run = call.query.dry_run("CreateOptions")?;
+    let validation = call.query.field_validation("CreateOptions")?;
+    let bytes = body::read(body).await?;
+    let object = codec::decode(call.kind, &call.head.headers, &bytes, validation, &mut call.warnings)?;
+    if let Some(answered) = core.reviews.review(
+        call.kind.plural,
+        &call.path.namespace,
+        &call.user,
+        object.clone(),
+        Timestamp::now(),
+    ) {
+        return render::value(call.accept, StatusCode::CREATED, &answered?);
+    }
+    if call.kind.plural == "bindings" {
+        return crate::subresources::bind_from_collection(core, call, object, dry_run).await;
+    }
+    let json = create(core, &call.user, call.kind, &call.path.namespace, (object, dry_run)).await?;
+    render(call, StatusCode::CREATED, &json)
+}
+
+/// Takes a decoded object all the way into the store; the answer is what was stored. `dry_run` stops before the commit.
+pub(crate) async fn create(
+    core: &Core,
+    user: &UserInfo,
+    kind: &'static Kind,
+    namespace: &str,
+    (mut object, dry_run): (Value, bool),
+) -> Result<Bytes> {
+    in_namespace(kind, namespace, &mut object)?;
+    meta::clear(&mut object, &["managedFields", "resourceVersion", "selfLink"]);
+    kind.default(&mut object);
+    let generated = meta::text(&object, "name").is_empty() && !meta::text(&object, "generateName").is_empty();
+    admit(core, user, kind, namespace, &mut object).await?;
+    let attempts = if generated { NAME_ATTEMPTS } else { 1 };
+    for attempt in 1..=attempts {
+        let mut object = if attempt == attempts { std::mem::take(&mut object) } else { object.clone() };
+        if generated {
+            let name = generate(meta::text(&object, "generateName"));
+            meta::set(&mut object, "name", name);
+        }
+        let name = meta::text(&object, "name").to_owned();
+        match store(core, user, kind, namespace, (object, dry_run)).await? {
+            Some(json) => return Ok(json),
+            None if attempt == attempts => return Err(Problem::already_exists(kind, &name, generated)),
+            None => {}
+        }
+    }
+    Err(Problem::internal("no name could be generated"))
+}
+
+/// The namespace of the body must be the path's.
+fn in_namespace(kind: &Kind, namespace: &str, object: &mut Value) -> Result<()> {
+    if !kind.namespaced {
+        meta::clear(object, &["namespace"]);
+        return Ok(());
+    }
+    let said = meta::text(object, "namespace");
+    if !said.is_empty() && said != namespace {
+        return Err(Problem::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    meta::set(object, "namespace", namespace);
+    Ok(())
+}
+
+async fn admit(core: &Core, user: &UserInfo, kind: &Kind, namespace: &str, object: &mut Value) -> Result<()> {
+    let name = meta::text(object, "name").to_owned();
+    let request = request(user, kind, namespace, &name);
+    for _ in 0..EARLY_ATTEMPTS {
+        if !core.admission.is_too_early(&request, object) {
+            break;
+        }
+        tokio::time::sleep(EARLY_PAUSE).await;
+    }
+    Ok(core.admission.admit(&request, object)?)
+}
+
+fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a str) -> Request<'a> {
+    // A namespace lies in itself, as far as admission is concerned.
+    let namespace = if kind.namespaced || kind.plural != "namespaces" { namespace } else { name };
+    Request {
+        user,
+        operation: Operation::Create,
+        group: kind.group,
+        resource: kind.plural,
+        subresource: "",
+        namespace,
+        name,
+        old: None,
+    }
+}
+
+/// Prepares, validates and commits; `None` when the name is taken.
+async fn store(
+    core: &Core,
+    user: &UserInfo,
+    kind: &'static Kind,
+    namespace: &str,
+    (mut object, dry_run): (Value, bool),
+) -> Result<Option<Bytes>> {
+    meta::clear(&mut object, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
+    meta::set(&mut object, "uid", new_uid());
+    meta::set(&mut object, "creationTimestamp", meta::time(Timestamp::now()));
+    kind.prepare_create(&mut object);
+    let name = meta::text(&object, "name").to_owned();
+    let errors = kind.validate_create(&object);
+    if !errors.is_empty() {
+        let shown = if name.is_empty() { meta::text(&object, "generateName") } else { &name };
+        return Err(Problem::invalid(kind.group, kind.kind, shown, &errors));
+    }
+    let _reserved = core.allocators.allocate(kind, &mut object, None)?;
+    core.admission.validate(&request(user, kind, namespace, &name), Some(&object))?;
+    let key = hooks::key(kind, namespace, &name);
+    let object = kind.to_storage(object);
+    let value = codec::encode(&object);
+    if dry_run {
+        return Ok(core.store.get(&key).is_none().then_some(value.json));
+    }
+    let facets = hooks::stored_facets(kind, &object);
+    let write = Write { key, expect: Expect::Absent, value: Some(value) };
+    match core.store.commit(Proposal { write, facets }).await {
+        Ok(entry) => Ok(Some(entry.json().clone())),
+        Err(CommitError::Mismatch { .. }) => Ok(None),
+        Err(error) => Err(store_failed(&error)),
+    }
+}
+
+fn generate(base: &str) -> String {
+    let mut end = base.len().min(LONGEST_BASE);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut name = base.get(..end).unwrap_or_default().to_owned();
+    let mut random = rand::rng();
+    for _ in 0..SUFFIX {
+        let letter = ALPHABET.get(random.random_range(0..ALPHABET.len())).copied().unwrap_or(b'x');
+        name.push(char::from(letter));
+    }
+    name
+}
+
+/// A version 4 UUID.
+pub(crate) fn new_uid() -> String {
+    let mut bits: u128 = rand::rng().random();
+    bits = (bits & !(0xf << 76)) | (0x4 << 76);
+    bits = (bits & !(0x3 << 62)) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |range| hex.get(range).unwrap_or_default();
+    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+}
+
+/// Answers with the created object, for handlers that have made one.
+pub(super) async fn create_from_put(core: &Arc<Core>, call: &Call, object: Value, dry_run: bool) -> Result<Response<Body>> {
+    let json = create(core, &call.user, call.kind, &call.path.namespace, (object, dry_run)).await?;
+    render(call, StatusCode::CREATED, &json)
+}

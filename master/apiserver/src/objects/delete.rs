@@ -1,0 +1,353 @@
+//! Deleting objects: grace, finalizers, propagation, preconditions (`registry/generic/registry/store.go`, `rest.BeforeDelete`).
+
+use std::sync::Arc;
+
+use admission::{Operation, Request};
+use auth::UserInfo;
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use schema::{FieldError, Kind};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{CommitError, Entry, Expect, ListRequest, Proposal, Write};
+
+use super::{codec, meta, render, store_failed, success};
+use crate::body::{self, Body};
+use crate::hooks;
+use crate::problem::{Problem, Result};
+use crate::request::{Query, Selector};
+use crate::road::Call;
+use crate::server::Core;
+
+const ATTEMPTS: usize = 16;
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+/// Upstream answers a delete of these with the object (`ReturnDeletedObject`), of all others with a Status.
+const SHOWN: &[&str] = &["pods", "services", "serviceaccounts"];
+
+/// `meta/v1` DeleteOptions.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct DeleteOptions {
+    pub grace_period_seconds: Option<i64>,
+    propagation_policy: Option<String>,
+    orphan_dependents: Option<bool>,
+    pub preconditions: Preconditions,
+    dry_run: Vec<String>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Preconditions {
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+}
+
+/// What became of the object.
+pub(crate) enum Deletion {
+    Gone(Arc<Entry>),
+    /// It stays until its grace period is over or its finalizers are gone.
+    Marked(Bytes),
+}
+
+/// What a delete does to an object as it is.
+enum Step {
+    Remove,
+    Update(Box<Value>),
+    /// It is being deleted already, and this request does not hasten it.
+    Wait,
+}
+
+impl DeleteOptions {
+    /// From the body, or where there is none, from the query.
+    fn of(headers: &HeaderMap, query: &Query, body: &Bytes) -> Result<Self> {
+        let mut options = if body.is_empty() { Self::from_query(query)? } else { Self::from_body(headers, body)? };
+        if query.dry_run("DeleteOptions")? {
+            options.dry_run = vec!["All".into()];
+        }
+        let invalid = |field: &str, reason: &'static str, message: String| {
+            let error = FieldError { reason, field: field.into(), message };
+            Err(Problem::invalid_field("meta.k8s.io", "DeleteOptions", "", error))
+        };
+        match options.propagation_policy.as_deref() {
+            Some(_) if options.orphan_dependents.is_some() => {
+                let why = "Invalid value: \"\": orphanDependents and deletionPropagation cannot be both set";
+                invalid("propagationPolicy", "FieldValueInvalid", why.into())
+            }
+            None | Some("Background" | "Foreground" | "Orphan") => Ok(options),
+            Some(other) => {
+                let supported = "\"Background\", \"Foreground\", \"Orphan\"";
+                let message = format!("Unsupported value: {other:?}: supported values: {supported}, \"nil\"");
+                invalid("propagationPolicy", "FieldValueNotSupported", message)
+            }
+        }
+    }
+
+    fn from_body(headers: &HeaderMap, body: &Bytes) -> Result<Self> {
+        let value = codec::parse(headers, body)?;
+        let said = value.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
+        if said != "DeleteOptions" {
+            return Err(Problem::bad_request(format!("decoded object cannot be converted to DeleteOptions: {said}")));
+        }
+        let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or("v1").to_owned();
+        serde_json::from_value(value).map_err(|error| {
+            Problem::bad_request(format!(
+                "DeleteOptions in version {version:?} cannot be handled as a DeleteOptions: {error}"
+            ))
+        })
+    }
+
+    fn from_query(query: &Query) -> Result<Self> {
+        let policy = Some(query.get("propagationPolicy")).filter(|policy| !policy.is_empty());
+        Ok(DeleteOptions {
+            grace_period_seconds: query.integer("gracePeriodSeconds")?,
+            propagation_policy: policy.map(str::to_owned),
+            orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")),
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run.iter().any(|value| value == "All")
+    }
+
+    pub(crate) fn with_dry_run(mut self, dry_run: bool) -> Self {
+        if dry_run {
+            self.dry_run = vec!["All".into()];
+        }
+        self
+    }
+
+    /// Reads the options of an Eviction.
+    pub(crate) fn from_value(value: &Value) -> Result<Self> {
+        if value.is_null() {
+            return Ok(Self::default());
+        }
+        Self::deserialize(value).map_err(|error| Problem::bad_request(format!("deleteOptions: {error}")))
+    }
+
+    /// `deletionFinalizersForGarbageCollection`: the finalizers that the object has from now on.
+    fn finalizers(&self, object: &Value) -> Vec<String> {
+        let policy = match (self.orphan_dependents, self.propagation_policy.as_deref()) {
+            (Some(true), _) => "Orphan",
+            (Some(false), _) => "Background",
+            (None, policy) => policy.unwrap_or_default(),
+        };
+        let (add, drop): (Option<&str>, &[&str]) = match policy {
+            "Orphan" => (Some(ORPHAN), &[FOREGROUND]),
+            "Foreground" => (Some(FOREGROUND), &[ORPHAN]),
+            "Background" => (None, &[ORPHAN, FOREGROUND]),
+            _ => (None, &[]),
+        };
+        let mut list: Vec<String> =
+            meta::finalizers(object).into_iter().filter(|f| !drop.contains(f)).map(str::to_owned).collect();
+        if let Some(add) = add.filter(|add| !list.iter().any(|f| f == add)) {
+            list.push(add.to_owned());
+        }
+        list
+    }
+}
+
+pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
+    let bytes = body::read(body).await?;
+    let options = DeleteOptions::of(&call.head.headers, &call.query, &bytes)?;
+    let (namespace, name) = (&call.path.namespace, &call.path.name);
+    match delete_one(core, &call.user, call.kind, (namespace, name), &options).await? {
+        Deletion::Marked(json) => {
+            let orphaned = options.orphan_dependents == Some(false);
+            render(call, if orphaned { StatusCode::ACCEPTED } else { StatusCode::OK }, &json)
+        }
+        Deletion::Gone(entry) if SHOWN.contains(&call.kind.plural) => render(call, StatusCode::OK, entry.json()),
+        Deletion::Gone(entry) => {
+            let object = codec::stored(call.kind, entry.json())?;
+            Ok(success(call, &call.path.name, meta::text(&object, "uid")))
+        }
+    }
+}
+
+/// Deletes everything that matches, and answers with the list of it.
+pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
+    let bytes = body::read(body).await?;
+    let options = DeleteOptions::of(&call.head.headers, &call.query, &bytes)?;
+    let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
+    let filter = selector.filter(super::list::fields_of(call.kind));
+    let resource = hooks::stored_resource(call.kind);
+    let request = ListRequest {
+        resource: &resource,
+        namespace: &call.path.namespace,
+        after: None,
+        limit: 0,
+        at: None,
+        filter: filter.as_ref(),
+    };
+    let page = core.store.list(&request).map_err(|error| Problem::internal(&error.to_string()))?;
+    let mut items = Vec::with_capacity(page.entries.len());
+    for entry in &page.entries {
+        let place = (entry.key.namespace(), entry.key.name());
+        match delete_one(core, &call.user, call.kind, place, &options).await {
+            Ok(_) => items.push(codec::stored(call.kind, entry.json())?),
+            // Somebody else was quicker.
+            Err(problem) if problem.code == 404 => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    let metadata = json!({ "resourceVersion": core.store.revision().to_string() });
+    render::value(call.accept, StatusCode::OK, &render::View::of(call).list(metadata, items))
+}
+
+/// Deletes one object as far as it can be at once.
+pub(crate) async fn delete_one(
+    core: &Core,
+    user: &UserInfo,
+    kind: &'static Kind,
+    (namespace, name): (&str, &str),
+    options: &DeleteOptions,
+) -> Result<Deletion> {
+    let key = hooks::key(kind, namespace, name);
+    for _ in 0..ATTEMPTS {
+        let entry = core.store.get(&key).ok_or_else(|| Problem::not_found(kind, name))?;
+        let object = codec::stored(kind, entry.json())?;
+        check(kind, name, options, &object)?;
+        let request = Request {
+            user,
+            operation: Operation::Delete,
+            group: kind.group,
+            resource: kind.plural,
+            subresource: "",
+            namespace: if kind.plural == "namespaces" { name } else { namespace },
+            name,
+            old: Some(&object),
+        };
+        core.admission.validate(&request, None)?;
+        let step = decide(kind, name, &object, options)?;
+        if options.is_dry_run() {
+            return Ok(Deletion::Marked(entry.json().clone()));
+        }
+        let value = match step {
+            Step::Wait => return Ok(Deletion::Marked(entry.json().clone())),
+            Step::Remove => None,
+            Step::Update(object) => Some(kind.to_storage(*object)),
+        };
+        let facets = value.as_ref().map(|object| hooks::stored_facets(kind, object)).unwrap_or_default();
+        let marked = value.is_some();
+        let value = value.as_ref().map(codec::encode);
+        let write = Write { key: key.clone(), expect: Expect::Revision(entry.revision), value };
+        match core.store.commit(Proposal { write, facets }).await {
+            Ok(stored) if marked => return Ok(Deletion::Marked(stored.json().clone())),
+            Ok(stored) => return Ok(Deletion::Gone(stored)),
+            Err(CommitError::Mismatch { .. }) => {}
+            Err(error) => return Err(store_failed(&error)),
+        }
+    }
+    Err(Problem::modified(kind, name))
+}
+
+fn check(kind: &Kind, name: &str, options: &DeleteOptions, object: &Value) -> Result<()> {
+    let wanted = [
+        ("UID", "uid", &options.preconditions.uid),
+        ("ResourceVersion", "resourceVersion", &options.preconditions.resource_version),
+    ];
+    for (what, field, wanted) in wanted {
+        let found = meta::text(object, field);
+        if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) {
+            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+            return Err(Problem::conflict(kind, name, &why));
+        }
+    }
+    Ok(())
+}
+
+fn decide(kind: &Kind, name: &str, object: &Value, options: &DeleteOptions) -> Result<Step> {
+    let now = Timestamp::now();
+    let mut new = object.clone();
+    let finalizers = options.finalizers(object);
+    let held = !finalizers.is_empty();
+    if kind.plural == "namespaces" && has_namespace_finalizers(object) {
+        return namespace(kind, name, new, now);
+    }
+    let grace = match grace(kind, object, options) {
+        Grace::None => None,
+        Grace::Pending => return Ok(Step::Wait),
+        Grace::Seconds(seconds) => Some(seconds),
+    };
+    if !held && grace.is_none_or(|seconds| seconds == 0) {
+        return Ok(Step::Remove);
+    }
+    let seconds = grace.unwrap_or(0);
+    meta::edit(&mut new, |metadata| {
+        metadata.remove("finalizers");
+        if held {
+            metadata.insert("finalizers".into(), finalizers.into());
+        }
+    });
+    if grace.is_some() || !meta::is_deleting(object) {
+        mark(&mut new, object, seconds, now);
+    }
+    Ok(if new == *object { Step::Wait } else { Step::Update(Box::new(new)) })
+}
+
+/// Sets when the object is to be gone.
+fn mark(new: &mut Value, old: &Value, seconds: i64, now: Timestamp) {
+    // A shorter grace counts from the first request.
+    let begun = meta::text(old, "deletionTimestamp").parse::<Timestamp>().ok();
+    let granted = meta::integer(old, "deletionGracePeriodSeconds").unwrap_or(0);
+    let start = begun.and_then(|at| at.checked_sub(SignedDuration::from_secs(granted)).ok()).unwrap_or(now);
+    let at = start.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+    let first = begun.is_none();
+    meta::edit(new, |metadata| {
+        metadata.insert("deletionTimestamp".into(), meta::time(at));
+        metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
+        if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|_| first) {
+            metadata.insert("generation".into(), (generation + 1).into());
+        }
+    });
+}
+
+enum Grace {
+    /// The kind knows no grace.
+    None,
+    Seconds(i64),
+    /// A deletion with as much grace, or less, is under way.
+    Pending,
+}
+
+/// Only pods are deleted with grace (`pkg/registry/core/pod.CheckGracefulDelete`).
+fn grace(kind: &Kind, object: &Value, options: &DeleteOptions) -> Grace {
+    if kind.group != "" || kind.plural != "pods" {
+        return Grace::None;
+    }
+    if meta::is_deleting(object) {
+        return match (options.grace_period_seconds, meta::integer(object, "deletionGracePeriodSeconds")) {
+            (_, None) => Grace::None,
+            (Some(wanted), Some(granted)) if wanted < granted => Grace::Seconds(wanted.max(0)),
+            _ => Grace::Pending,
+        };
+    }
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    if text("/spec/nodeName").is_empty() || matches!(text("/status/phase"), "Failed" | "Succeeded") {
+        return Grace::Seconds(0);
+    }
+    let own = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    match options.grace_period_seconds.or(own).unwrap_or(0) {
+        ..0 => Grace::Seconds(1),
+        seconds => Grace::Seconds(seconds),
+    }
+}
+
+pub(super) fn has_namespace_finalizers(namespace: &Value) -> bool {
+    namespace.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+}
+
+/// A namespace stays until its content is gone (`pkg/registry/core/namespace/storage`).
+fn namespace(kind: &Kind, name: &str, mut namespace: Value, now: Timestamp) -> Result<Step> {
+    if meta::is_deleting(&namespace) {
+        let why = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
+        return Err(Problem::conflict(kind, name, why));
+    }
+    meta::set(&mut namespace, "deletionTimestamp", meta::time(now));
+    if let Value::Object(members) = &mut namespace {
+        members.insert("status".into(), json!({ "phase": "Terminating" }));
+    }
+    Ok(Step::Update(Box::new(namespace)))
+}

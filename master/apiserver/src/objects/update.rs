@@ -1,0 +1,174 @@
+//! Changing objects: PUT, and what PATCH shares with it.
+
+use std::sync::Arc;
+
+use admission::{Operation, Request};
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use schema::{FieldError, Kind, Part};
+use serde_json::Value;
+use store::{CommitError, Entry, Expect, Proposal, Write};
+
+use super::create::create_from_put;
+use super::{codec, find, meta, render, store_failed};
+use crate::body::{self, Body};
+use crate::hooks;
+use crate::problem::{Problem, Result};
+use crate::road::Call;
+use crate::server::Core;
+
+/// How often a change is made anew when others change the object meanwhile.
+const ATTEMPTS: usize = 16;
+
+/// One change of an object.
+pub(crate) struct Change<'a> {
+    pub part: Part,
+    /// Makes the new object out of the stored one; called again when that changed meanwhile.
+    pub make: &'a (dyn Fn(&Value) -> Result<Value> + Send + Sync),
+    pub dry_run: bool,
+    /// Whether the new object may be without a resourceVersion whatever its kind says: patches start from the stored one.
+    pub unconditional: bool,
+}
+
+pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: Part) -> Result<Response<Body>> {
+    let dry_run = call.query.dry_run("UpdateOptions")?;
+    let validation = call.query.field_validation("UpdateOptions")?;
+    let bytes = body::read(body).await?;
+    let mut object = codec::decode(call.kind, &call.head.headers, &bytes, validation, &mut call.warnings)?;
+    named(call, &object)?;
+    meta::clear(&mut object, &["managedFields", "selfLink"]);
+    if part == Part::Main && call.kind.create_on_update && find(core, call).is_err() {
+        let mut object = object;
+        meta::set(&mut object, "name", call.path.name.as_str());
+        return create_from_put(core, call, object, dry_run).await;
+    }
+    let unconditional = call.kind.unconditional_update;
+    let make = |_: &Value| Ok(object.clone());
+    let json = modify(core, call, Change { part, make: &make, dry_run, unconditional }).await?;
+    render(call, StatusCode::OK, &json)
+}
+
+/// The body's name must be the path's.
+fn named(call: &Call, object: &Value) -> Result<()> {
+    let (wanted, found) = (call.path.name.as_str(), meta::text(object, "name"));
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Problem::bad_request(if found.is_empty() {
+        "the name of the object (based on URL) was undeterminable: name must be provided".to_owned()
+    } else {
+        format!("the name of the object ({found}) does not match the name on the URL ({wanted})")
+    }))
+}
+
+/// Changes one part of the object that the request names, and answers with what is stored then.
+pub(crate) async fn modify(core: &Core, call: &Call, change: Change<'_>) -> Result<Bytes> {
+    for _ in 0..ATTEMPTS {
+        let entry = find(core, call)?;
+        let old = codec::stored(call.kind, entry.json())?;
+        let mut new = (change.make)(&old)?;
+        same_object(call, &mut new, &old, change.unconditional)?;
+        match attempt(core, call, &change, (&entry, &old, new)).await? {
+            Some(json) => return Ok(json),
+            None => tokio::task::yield_now().await,
+        }
+    }
+    Err(Problem::modified(call.kind, &call.path.name))
+}
+
+/// The new object must be a version of the old one: same name, same namespace, same uid, no older revision.
+fn same_object(call: &Call, new: &mut Value, old: &Value, unconditional: bool) -> Result<()> {
+    let (kind, name) = (call.kind, call.path.name.as_str());
+    let said = meta::text(new, "namespace");
+    if kind.namespaced && !said.is_empty() && said != call.path.namespace {
+        return Err(Problem::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if kind.namespaced {
+        meta::set(new, "namespace", call.path.namespace.as_str());
+    }
+    let (uid, own) = (meta::text(new, "uid"), meta::text(old, "uid"));
+    if !uid.is_empty() && uid != own {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        return Err(Problem::conflict(kind, name, &why));
+    }
+    let current = meta::text(old, "resourceVersion");
+    match meta::text(new, "resourceVersion") {
+        "" | "0" if unconditional => meta::set(new, "resourceVersion", current),
+        "" | "0" => {
+            let error = FieldError {
+                reason: "FieldValueInvalid",
+                field: "metadata.resourceVersion".into(),
+                message: "Invalid value: 0: must be specified for an update".into(),
+            };
+            return Err(Problem::invalid_field(kind.group, kind.kind, name, error));
+        }
+        same if same == current => {}
+        other if other.parse::<u64>().is_err() => {
+            return Err(Problem::bad_request(format!("invalid resource version: {other:?}")));
+        }
+        _ => return Err(Problem::modified(kind, name)),
+    }
+    Ok(())
+}
+
+/// Admits, prepares, validates and commits; `None` when the object changed meanwhile.
+async fn attempt(
+    core: &Core,
+    call: &Call,
+    change: &Change<'_>,
+    (entry, old, mut new): (&Arc<Entry>, &Value, Value),
+) -> Result<Option<Bytes>> {
+    let kind = call.kind;
+    let request = request(call, old);
+    kind.default(&mut new);
+    core.admission.admit(&request, &mut new)?;
+    kind.prepare_update(change.part, &mut new, old);
+    let errors = kind.validate_update(change.part, &new, old);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(kind.group, kind.kind, &call.path.name, &errors));
+    }
+    let _reserved = core.allocators.allocate(kind, &mut new, Some(old))?;
+    core.admission.validate(&request, Some(&new))?;
+    if new == *old {
+        return Ok(Some(entry.json().clone()));
+    }
+    let gone = is_released(kind, &new, old);
+    let object = kind.to_storage(new);
+    let value = codec::encode(&object);
+    if change.dry_run {
+        return Ok(Some(value.json));
+    }
+    let facets = hooks::stored_facets(kind, &object);
+    let last = gone.then(|| value.json.clone());
+    let write =
+        Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value: (!gone).then_some(value) };
+    match core.store.commit(Proposal { write, facets }).await {
+        Ok(stored) => Ok(Some(last.unwrap_or_else(|| stored.json().clone()))),
+        Err(CommitError::Mismatch { .. }) => Ok(None),
+        Err(error) => Err(store_failed(&error)),
+    }
+}
+
+fn request<'a>(call: &'a Call, old: &'a Value) -> Request<'a> {
+    Request {
+        user: &call.user,
+        operation: Operation::Update,
+        group: call.kind.group,
+        resource: call.kind.plural,
+        subresource: &call.path.subresource,
+        namespace: &call.path.namespace,
+        name: &call.path.name,
+        old: Some(old),
+    }
+}
+
+/// Whether this change takes away the last thing that kept a deleted object
+/// (`registry/generic/registry.ShouldDeleteDuringUpdate`).
+fn is_released(kind: &Kind, new: &Value, old: &Value) -> bool {
+    let kept = !meta::finalizers(new).is_empty()
+        || (kind.plural == "namespaces" && super::delete::has_namespace_finalizers(new));
+    let grace = meta::integer(new, "deletionGracePeriodSeconds").unwrap_or(0);
+    !kept && meta::is_deleting(old) && grace == 0
+}

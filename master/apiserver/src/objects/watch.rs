@@ -1,0 +1,201 @@
+//! Watches: a stream of JSON lines from the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::{Response, StatusCode};
+use rand::Rng as _;
+use schema::FieldError;
+use serde_json::{Value, json};
+use store::{Delivery, Filter, Start, Store, TooOld, Watch, WatchRequest};
+use tokio::time::{Instant, sleep_until};
+
+use super::codec::stored;
+use super::list::fields_of;
+use super::render::View;
+use crate::body::{self, Body, BoxError};
+use crate::hooks::stored_resource;
+use crate::problem::{Problem, Result};
+use crate::request::{Selector, VersionMatch};
+use crate::road::Call;
+use crate::server::Core;
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without a timeout ends after this long, or up to twice as long (`--min-request-timeout`).
+const SHORTEST: u64 = 1_800;
+/// How many events may wait for a client.
+const BUFFER: usize = 1_024;
+/// How many bytes are put together before they are sent.
+const CHUNK: usize = 64 * 1024;
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+pub(super) fn watch(core: &Core, call: &Call) -> Result<Response<Body>> {
+    let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
+    let filter = only(&call.path.name, selector.filter(fields_of(call.kind)));
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let initial = initial_events(call, bookmarks)?;
+    let version = call.query.resource_version()?;
+    let start = match (initial, version) {
+        (Some(true), _) | (None, None | Some(0)) => Start::State,
+        (Some(false), None | Some(0)) => Start::Now,
+        (_, Some(version)) => Start::After(version),
+    };
+    let request = WatchRequest {
+        resource: stored_resource(call.kind),
+        namespace: call.path.namespace.clone(),
+        start,
+        filter,
+        buffer: BUFFER,
+    };
+    let opened = match version {
+        Some(version) if initial == Some(true) && version > core.store.revision() => {
+            return Err(Problem::too_large_version(version, core.store.revision()));
+        }
+        _ => core.store.watch(request),
+    };
+    Ok(match opened {
+        Ok(watch) => respond(Follow::new(core, call, watch, bookmarks, initial == Some(true))?),
+        // As upstream: the refusal comes as an event of a watch that was opened.
+        Err(error) => body::respond(StatusCode::OK, body::JSON, too_old(error)),
+    })
+}
+
+/// `sendInitialEvents`, with the rules of `metainternalversion/validation.ValidateListOptions`.
+fn initial_events(call: &Call, bookmarks: bool) -> Result<Option<bool>> {
+    let matching = call.query.version_match()?;
+    let forbidden = |field: &str, why: &str| {
+        let message = format!("Forbidden: {why}");
+        let error = FieldError { reason: "FieldValueForbidden", field: field.into(), message };
+        Problem::invalid_field("meta.k8s.io", "ListOptions", "", error)
+    };
+    if !call.query.has("sendInitialEvents") {
+        if matching.is_some() {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            return Err(forbidden("resourceVersionMatch", why));
+        }
+        return Ok(None);
+    }
+    if matching != Some(VersionMatch::NotOlderThan) {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return Err(forbidden("resourceVersionMatch", why));
+    }
+    let wanted = call.query.flag("sendInitialEvents");
+    if wanted && !bookmarks {
+        // What the end of the initial events is told by.
+        let why = "sendInitialEvents requires setting allowWatchBookmarks to true";
+        return Err(forbidden("allowWatchBookmarks", why));
+    }
+    Ok(Some(wanted))
+}
+
+/// Adds the name of a watch on one object.
+fn only(name: &str, filter: Option<Filter>) -> Option<Filter> {
+    if name.is_empty() {
+        return filter;
+    }
+    let name = name.to_owned();
+    Some(Arc::new(move |entry| entry.key.name() == name && filter.as_ref().is_none_or(|filter| filter(entry))))
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
+}
+
+fn too_old(error: TooOld) -> Bytes {
+    line("ERROR", &Problem::expired(error.to_string()).to_value())
+}
+
+fn respond(follow: Follow) -> Response<Body> {
+    let chunks = stream::unfold(follow, |mut follow| async move {
+        let chunk = follow.next().await?;
+        Some((Ok::<_, BoxError>(chunk), follow))
+    });
+    let mut response = Response::new(body::stream(chunks));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, body::JSON);
+    response
+}
+
+/// One client's watch.
+struct Follow {
+    store: Arc<Store>,
+    watch: Watch,
+    view: View,
+    bookmarks: bool,
+    /// How many initial events are still to come, and whether their end is told.
+    initial: usize,
+    tell_end: bool,
+    first: bool,
+    deadline: Instant,
+    next_bookmark: Instant,
+}
+
+impl Follow {
+    fn new(core: &Core, call: &Call, watch: Watch, bookmarks: bool, tell_end: bool) -> Result<Self> {
+        let seconds = call.query.integer("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+        let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(SHORTEST..2 * SHORTEST));
+        let now = Instant::now();
+        // Times beyond the clock's range are as good as the longest watch.
+        let deadline = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now + Duration::from_secs(2 * SHORTEST));
+        Ok(Follow {
+            store: Arc::clone(&core.store),
+            initial: watch.initial(),
+            watch,
+            view: View::of(call),
+            bookmarks,
+            tell_end,
+            first: true,
+            deadline,
+            next_bookmark: now + BOOKMARK_EVERY,
+        })
+    }
+
+    /// The next bytes for the client; `None` ends the watch.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.tell_end && self.initial == 0 {
+                self.tell_end = false;
+                let annotations = json!({ INITIAL_EVENTS_END: "true" });
+                return Some(line("BOOKMARK", &self.view.bookmark(self.watch.revision(), Some(annotations))));
+            }
+            // All arms are cancel-safe: a change stays queued until it is taken, and times are absolute.
+            tokio::select! {
+                biased;
+                () = sleep_until(self.deadline) => return None,
+                next = self.watch.next() => return self.batch(next.ok()?),
+                () = sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    let revision = self.store.revision();
+                    if self.watch.is_drained() {
+                        return Some(line("BOOKMARK", &self.view.bookmark(revision, None)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One change and those that wait behind it.
+    fn batch(&mut self, first: Delivery) -> Option<Bytes> {
+        let frame = self.frame(&first)?;
+        if self.watch.is_drained() {
+            return Some(frame);
+        }
+        let mut out = BytesMut::from(frame);
+        while out.len() < CHUNK && !(self.tell_end && self.initial == 0) {
+            let Some(delivery) = self.watch.ready() else { break };
+            out.extend_from_slice(&self.frame(&delivery)?);
+        }
+        Some(out.freeze())
+    }
+
+    fn frame(&mut self, delivery: &Delivery) -> Option<Bytes> {
+        self.initial = self.initial.saturating_sub(1);
+        if self.view.is_as_stored() {
+            return Some(delivery.frame());
+        }
+        let object = stored(self.view.kind, &delivery.json()).ok()?;
+        let object = self.view.event(object, std::mem::take(&mut self.first));
+        Some(line(delivery.change.as_str(), &object))
+    }
+}

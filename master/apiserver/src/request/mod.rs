@@ -1,0 +1,11 @@
+//! What a request asks for: pure parsing of paths, queries, media types and selectors.
+
+mod media;
+mod path;
+mod query;
+mod selector;
+
+pub(crate) use media::{Accept, Shape, is_yaml, media_type};
+pub(crate) use path::{ResourcePath, Target};
+pub(crate) use query::{Query, VersionMatch};
+pub(crate) use selector::{FieldsOf, Selector};

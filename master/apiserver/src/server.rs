@@ -1,0 +1,218 @@
+//! The server as a whole: what it is made of, and its listener.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admission::{Chain, Context, PriorityClasses};
+use auth::{Authenticator, Authorizer, Observer, Rbac, Reviews, UserInfo};
+use http::Request;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use store::{Backend, BackendError, Options, Store};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::allocate::Allocators;
+use crate::hooks::{CacheLookup, Followers};
+use crate::in_process::InProcess;
+use crate::road::Origin;
+use crate::subresources::Kubelets;
+
+/// How long a client may take for its TLS handshake, and for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long requests that run may go on when the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Requests in flight at once, long-running ones not counted (upstream: 400 reading and 200 writing).
+const IN_FLIGHT: usize = 600;
+/// Connections at once, so that descriptors are left for everything else.
+const CONNECTIONS: usize = 8_192;
+
+/// Who may come in, and what he may do.
+pub struct Security {
+    pub authenticator: Arc<Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub rbac: Arc<Rbac>,
+    /// Fed from the cache in the order of commits: `Facts`, `Rbac`, `NodeGraph`.
+    pub observers: Vec<Arc<dyn Observer>>,
+}
+
+/// Where the server is and what addresses it gives out.
+pub struct Network {
+    /// Where nodes and pods reach this server: the endpoint of the `kubernetes` Service.
+    pub advertise: SocketAddr,
+    /// `--service-cluster-ip-range`; its first address is the `kubernetes` Service's.
+    pub services: IpNet,
+    /// `--service-node-port-range`
+    pub node_ports: RangeInclusive<u16>,
+}
+
+/// Everything a server is made of.
+pub struct Config {
+    pub backend: Arc<dyn Backend>,
+    pub security: Security,
+    pub network: Network,
+    /// TLS with the client certificate that agents take for the API server's; without one, `log`, `exec` and their kin
+    /// are refused.
+    pub kubelet_client: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the store cannot be loaded")]
+    Store(#[from] BackendError),
+}
+
+/// The API server; clones are handles to the same one.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) core: Arc<Core>,
+}
+
+/// What handlers work with.
+pub(crate) struct Core {
+    pub store: Arc<Store>,
+    pub authenticator: Arc<Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub reviews: Reviews,
+    pub admission: Chain,
+    pub allocators: Arc<Allocators>,
+    pub network: Network,
+    pub kubelets: Kubelets,
+    pub in_flight: Arc<Semaphore>,
+}
+
+impl ApiServer {
+    /// Loads the store. Blocks: call it outside of the runtime's workers or before it is busy.
+    pub fn open(config: Config) -> Result<Self, StartError> {
+        let Config { backend, security, network, kubelet_client } = config;
+        let Security { authenticator, authorizer, rbac, mut observers } = security;
+        let priority_classes = Arc::new(PriorityClasses::new());
+        observers.push(Arc::clone(&priority_classes) as Arc<dyn Observer>);
+        let allocators = Arc::new(Allocators::new(network.services, network.node_ports.clone()));
+        observers.push(Arc::clone(&allocators) as Arc<dyn Observer>);
+        let followers = Arc::new(Followers::new(observers));
+        let store = Arc::new(Store::open(backend, followers, Options::default())?);
+        let context = Context {
+            lookup: Arc::new(CacheLookup(Arc::clone(&store))),
+            authorizer: Arc::clone(&authorizer),
+            rbac: Arc::clone(&rbac),
+            priority_classes,
+        };
+        let reviews = Reviews::new(Arc::clone(&authenticator), Arc::clone(&authorizer), rbac);
+        let core = Core {
+            store,
+            authenticator,
+            authorizer,
+            reviews,
+            admission: Chain::new(context),
+            allocators,
+            network,
+            kubelets: Kubelets::new(kubelet_client),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
+        };
+        Ok(ApiServer { core: Arc::new(core) })
+    }
+
+    /// A client's transport without a connection, as `user`, who is authorized as anyone else.
+    pub fn in_process(&self, user: UserInfo) -> InProcess {
+        InProcess::new(Arc::clone(&self.core), user)
+    }
+
+    /// Makes what every cluster has: the namespaces and the `kubernetes` Service with its endpoints. Harmless to repeat.
+    pub async fn bootstrap(&self) -> Result<(), crate::BootstrapError> {
+        crate::bootstrap::run(self).await
+    }
+
+    /// Serves connections until `shutdown` resolves, then lets running requests end for a little while. Client
+    /// certificates must be optional in `tls`, and verified when there is one.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: impl Future<Output = ()>) {
+        let acceptor = TlsAcceptor::from(tls);
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        let sweeper = tokio::spawn(crate::events::sweep(Arc::downgrade(&self.core)));
+        tokio::pin!(shutdown);
+        loop {
+            let accept = async {
+                let place = Arc::clone(&connections).acquire_owned().await.ok()?;
+                Some((listener.accept().await, place))
+            };
+            // Both arms are cancel-safe: accepting and waiting for a place lose nothing when dropped.
+            let accepted = tokio::select! {
+                () = &mut shutdown => break,
+                accepted = accept => accepted,
+            };
+            let Some((accepted, place)) = accepted else { break };
+            match accepted {
+                Ok((tcp, _)) => {
+                    let core = Arc::clone(&self.core);
+                    let connection = connection(core, acceptor.clone(), tcp, graceful.watcher());
+                    tokio::spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: others must close before it gets better.
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        sweeper.abort();
+        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    }
+}
+
+impl Core {
+    /// The address of the `kubernetes` Service.
+    pub(crate) fn own_service_ip(&self) -> Option<IpAddr> {
+        self.network.services.hosts().next()
+    }
+}
+
+async fn connection(
+    core: Arc<Core>,
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    // Small answers must not wait for the acknowledgement of the one before.
+    let _ = tcp.set_nodelay(true);
+    let tls = match tokio::time::timeout(PATIENCE, acceptor.accept(tcp)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+    let origin = Origin::Connection { certificate: certificate.map(|c| Arc::new(c.into_owned())) };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (core, origin) = (Arc::clone(&core), origin.clone());
+        async move {
+            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            Ok::<_, std::convert::Infallible>(crate::road::answer(core, request, origin).await)
+        }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    if let Err(error) = watcher.watch(serving.into_owned()).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}

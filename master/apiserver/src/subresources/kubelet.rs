@@ -1,0 +1,170 @@
+//! Requests that are passed on: logs, exec, attach, port-forward and the proxies. Bytes go through unchanged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use admission::{Operation, Request as Admission};
+use auth::Attributes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt as _;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::target::Destination;
+use super::upgrade;
+use crate::body::Body;
+use crate::problem::{Problem, Result};
+use crate::road::Call;
+use crate::server::Core;
+
+/// How long a node may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Headers that belong to one connection (RFC 9110, 7.6.1), or must not leave this server.
+const DROPPED: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::HOST,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// How agents are reached.
+pub(crate) struct Kubelets {
+    tls: Option<TlsConnector>,
+}
+
+impl Kubelets {
+    pub(crate) fn new(config: Option<Arc<ClientConfig>>) -> Self {
+        Kubelets { tls: config.map(TlsConnector::from) }
+    }
+
+    async fn connect(&self, destination: &Destination) -> Result<Box<dyn Io>> {
+        let Destination { host, port, .. } = destination;
+        let failed = |why: String| {
+            Problem::internal(&format!("error dialing backend: dial tcp {host}:{port}: {why}"))
+        };
+        let dial = async {
+            let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| failed(error.to_string()))?;
+            let _ = tcp.set_nodelay(true);
+            if !destination.tls {
+                return Ok(Box::new(tcp) as Box<dyn Io>);
+            }
+            let Some(tls) = &self.tls else {
+                return Err(failed("this server has no client certificate for agents".into()));
+            };
+            let name = ServerName::try_from(host.clone()).map_err(|error| failed(error.to_string()))?;
+            let tls = tls.connect(name, tcp).await.map_err(|error| failed(error.to_string()))?;
+            Ok(Box::new(tls) as Box<dyn Io>)
+        };
+        tokio::time::timeout(CONNECT, dial).await.unwrap_or_else(|_| Err(failed("i/o timeout".into())))
+    }
+}
+
+pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
+    admit(core, call)?;
+    let destination = Destination::of(core, call)?;
+    let stream = core.kubelets.connect(&destination).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Problem::internal(&format!("error dialing backend: {error}")))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a backend ended");
+        }
+    });
+    let client = upgrade::asked(&mut call.head);
+    let request = forwarded(call, &destination, body, client.is_some())?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| Problem::internal(&format!("error dialing backend: {error}")))?;
+    Ok(match client {
+        Some(client) if response.status() == http::StatusCode::SWITCHING_PROTOCOLS => upgrade::join(client, response),
+        _ => passed_back(response),
+    })
+}
+
+/// Rights and rules beyond the ordinary: a GET that opens a stream writes, too (`AuthorizePodWebsocketUpgradeCreatePermission`).
+fn admit(core: &Core, call: &Call) -> Result<()> {
+    let path = &call.path;
+    if call.verb == "get" && matches!(path.subresource.as_str(), "exec" | "attach" | "portforward") {
+        let attributes = Attributes {
+            user: &call.user,
+            verb: "create",
+            group: &path.group,
+            version: &path.version,
+            resource: &path.resource,
+            subresource: &path.subresource,
+            namespace: &path.namespace,
+            name: &path.name,
+            path: None,
+            field_selector: "",
+            label_selector: "",
+        };
+        let decision = core.authorizer.authorize(&attributes);
+        if !decision.allowed() {
+            return Err(attributes.forbidden(decision.reason()).into());
+        }
+    }
+    if path.subresource == "log" {
+        return Ok(());
+    }
+    let request = Admission {
+        user: &call.user,
+        operation: Operation::Connect,
+        group: &path.group,
+        resource: &path.resource,
+        subresource: &path.subresource,
+        namespace: &path.namespace,
+        name: &path.name,
+        old: None,
+    };
+    Ok(core.admission.validate(&request, None)?)
+}
+
+fn forwarded(call: &Call, destination: &Destination, body: Body, upgrading: bool) -> Result<Request<Body>> {
+    let invalid = |error: http::Error| Problem::bad_request(format!("the request cannot be passed on: {error}"));
+    let uri = Uri::builder().path_and_query(destination.path.as_str()).build().map_err(invalid)?;
+    let mut request = Request::new(body);
+    *request.method_mut() = call.head.method.clone();
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    *headers = end_to_end(&call.head.headers);
+    let host = if destination.host.contains(':') { format!("[{}]", destination.host) } else { destination.host.clone() };
+    if let Ok(host) = HeaderValue::from_str(&format!("{host}:{}", destination.port)) {
+        headers.insert(header::HOST, host);
+    }
+    if upgrading && let Some(protocol) = call.head.headers.get(header::UPGRADE) {
+        headers.insert(header::UPGRADE, protocol.clone());
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    Ok(request)
+}
+
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for name in &DROPPED {
+        kept.remove(name);
+    }
+    kept
+}
+
+fn passed_back(response: Response<hyper::body::Incoming>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TRAILER] {
+        head.headers.remove(name);
+    }
+    Response::from_parts(head, body.map_err(Into::into).boxed_unsync())
+}

@@ -1,0 +1,58 @@
+//! Subresources: parts of an object that are written apart, actions on it, and what is passed on to nodes.
+
+mod binding;
+mod eviction;
+mod kubelet;
+mod scale;
+mod target;
+mod token;
+mod upgrade;
+
+use std::sync::Arc;
+
+use http::Response;
+use schema::{FieldValidation, Kind, Part, Registry};
+use serde_json::Value;
+
+use crate::body::{self, Body};
+use crate::objects;
+use crate::problem::{Problem, Result};
+use crate::road::Call;
+use crate::server::Core;
+
+pub(crate) use binding::bind_from_collection;
+pub(crate) use kubelet::Kubelets;
+
+pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
+    let Some(subresource) = call.kind.subresource(&call.path.subresource) else { return Ok(body::no_such_path()) };
+    match (call.kind.plural, subresource.name) {
+        (_, "status") => objects::answer_part(core, call, body, Part::Status).await,
+        (_, "scale") => scale::answer(core, call, body).await,
+        ("pods", "binding") => binding::answer(core, call, body).await,
+        ("pods", "eviction") => eviction::answer(core, call, body).await,
+        ("serviceaccounts", "token") => token::answer(core, call, body).await,
+        ("pods", "log" | "exec" | "attach" | "portforward" | "proxy") | ("nodes" | "services", "proxy") => {
+            kubelet::answer(core, call, body).await
+        }
+        // Bodies of all others are the whole object.
+        (_, name) => objects::answer_part(core, call, body, Part::Other(name)).await,
+    }
+}
+
+/// Reads a body that is of another kind than the object.
+async fn body_of(call: &mut Call, version: &str, kind: &str, body: Body) -> Result<Value> {
+    let bytes = body::read(body).await?;
+    let kind: &'static Kind = Registry::builtin()
+        .by_kind(version, kind)
+        .ok_or_else(|| Problem::internal(&format!("no kind {kind} in {version}")))?;
+    let validation = call.query.field_validation("CreateOptions").unwrap_or(FieldValidation::Warn);
+    objects::decode(kind, &call.head.headers, &bytes, validation, &mut call.warnings)
+}
+
+/// 201 without an object.
+fn created() -> Response<Body> {
+    let status = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    body::json(http::StatusCode::CREATED, &status)
+}
