@@ -11,5 +11,6 @@ pub mod join;
 pub mod leave;
 pub mod network;
 pub mod node;
+pub mod preflight;
 pub mod run;
 pub mod serve;

@@ -19,7 +19,8 @@ use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
 use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
-use crate::serve::{self, ServeHandle, ServeInputs};
+use crate::preflight;
+use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -51,6 +52,7 @@ fn load(config_dir: &Path) -> anyhow::Result<Arc<Config>> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    preflight::check(Path::new("/"), &config.kubelet)?;
     Ok(Arc::new(config))
 }
 
@@ -97,6 +99,7 @@ impl Node {
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
         let server = serve(&config, &client, &runtime, serving).await?;
+        tasks.extend(healthz(&config).await);
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
             client,
@@ -126,6 +129,21 @@ async fn serve(
         certificate,
     };
     Ok(Some(serve::start(inputs).await?))
+}
+
+/// The plain health endpoint. Several agents on one machine may want the same port: who comes later goes without.
+async fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
+    let (address, port) = (&config.kubelet.healthz_bind_address, config.kubelet.healthz_port);
+    if port == 0 {
+        return None;
+    }
+    match healthz::bind(address, port).await {
+        Ok(listener) => Some(tokio::spawn(healthz::serve(listener))),
+        Err(error) => {
+            tracing::warn!(%error, address, port, "healthz is not served");
+            None
+        }
+    }
 }
 
 /// Before pod workers there are no pods.

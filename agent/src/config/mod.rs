@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use api::quantity::Quantity;
 use serde_json::Value;
 
 pub use kubelet::KubeletConfiguration;
@@ -149,6 +150,19 @@ fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
     }
     if !["Webhook", "AlwaysAllow"].contains(&config.authorization.mode.as_str()) {
         return invalid("authorization.mode", format!("{:?} must be Webhook or AlwaysAllow", config.authorization.mode));
+    }
+    for (field, list) in [("systemReserved", &config.system_reserved), ("kubeReserved", &config.kube_reserved)] {
+        for (name, text) in list {
+            if !text.parse::<Quantity>().is_ok_and(|q| !q.is_negative()) {
+                return invalid(field, format!("{name}: {text:?} is not a quantity of 0 or more"));
+            }
+        }
+    }
+    for (signal, text) in &config.eviction_hard {
+        let percent = text.strip_suffix('%').map(|p| p.parse::<f64>().is_ok_and(|p| (0.0..=100.0).contains(&p)));
+        if !percent.unwrap_or_else(|| text.parse::<Quantity>().is_ok_and(|q| !q.is_negative())) {
+            return invalid("evictionHard", format!("{signal}: {text:?} is neither a percentage nor a quantity"));
+        }
     }
     if config.tls_cert_file.is_empty() != config.tls_private_key_file.is_empty() {
         return invalid("tlsCertFile", "must be set together with tlsPrivateKeyFile".into());

@@ -129,6 +129,9 @@ fn values_no_node_can_run_with_are_named() {
         ("authorization: {mode: RBAC}", "authorization.mode"),
         ("containerLogMaxFiles: 1", "containerLogMaxFiles"),
         ("tlsCertFile: /x", "tlsCertFile"),
+        ("systemReserved: {cpu: much}", "systemReserved"),
+        ("kubeReserved: {memory: -1Gi}", "kubeReserved"),
+        ("evictionHard: {memory.available: 110%}", "evictionHard"),
     ] {
         let (config, _) = parse(&format!("{HEAD}{change}\n")).unwrap();
         let error = validate(&config).unwrap_err().to_string();

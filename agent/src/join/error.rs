@@ -130,6 +130,9 @@ pub enum JoinError {
         /// Where that is written.
         dir: PathBuf,
     },
+    /// The machine does not fit the cluster's node configuration.
+    #[error(transparent)]
+    Machine(#[from] crate::preflight::Refusal),
     /// The API server failed otherwise.
     #[error("the API server failed to {action}")]
     Api {

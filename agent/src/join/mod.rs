@@ -25,6 +25,7 @@ use crate::client::{self, Credentials, tls};
 use crate::config::{Config, NodeSettings};
 use crate::identity::csr::{Purpose, node_user, obtain};
 use crate::identity::{self, Identity};
+use crate::preflight;
 
 /// How long a certificate may take: controllers answer within a second, an administrator does not.
 const CERTIFICATE: Duration = Duration::from_secs(60);
@@ -69,6 +70,8 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
     for warning in warnings {
         say(&format!("warning: {warning}"));
     }
+
+    preflight::check(Path::new("/"), &config.kubelet)?;
 
     let identity = match &stored {
         Some(identity) => {

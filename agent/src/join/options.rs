@@ -94,11 +94,8 @@ pub enum FormError {
     #[error("{0:?} is not a taint of the form key=value:Effect, Effect being NoSchedule, PreferNoSchedule or NoExecute")]
     Taint(String),
     /// A node name.
-    #[error(
-        "{0:?} cannot be the name of a node: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
-         characters, '-' or '.', and must start and end with an alphanumeric character; use --node-name"
-    )]
-    NodeName(String),
+    #[error("{0:?} cannot be the name of a node: {1}; use --node-name")]
+    NodeName(String, String),
 }
 
 impl Token {
@@ -177,7 +174,8 @@ fn parse_labels(text: &str) -> Result<Labels, FormError> {
     list(text)
         .map(|item| {
             let (key, value) = item.split_once('=').ok_or_else(|| FormError::Label(item.to_owned()))?;
-            if key.is_empty() {
+            let problems = [api::names::label_key_errors(key), api::names::label_value_errors(value)].concat();
+            if !problems.is_empty() {
                 return Err(FormError::Label(item.to_owned()));
             }
             Ok((key.to_owned(), value.to_owned()))
@@ -193,7 +191,7 @@ fn parse_taint(item: &str) -> Result<Taint, FormError> {
     let fail = || FormError::Taint(item.to_owned());
     let (head, effect) = item.rsplit_once(':').ok_or_else(fail)?;
     let (key, value) = head.split_once('=').map_or((head, None), |(k, v)| (k, Some(v)));
-    if key.is_empty() || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+    if !api::names::label_key_errors(key).is_empty() || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
         return Err(fail());
     }
     Ok(Taint { key: key.into(), value: value.map(Into::into), effect: effect.into(), time_added: None })
@@ -214,14 +212,10 @@ pub fn node_name(asked: Option<&str>) -> Result<String, FormError> {
             .map(|name| name.to_string_lossy().trim().to_lowercase())
             .unwrap_or_default(),
     };
-    let label = |l: &str| {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        !l.is_empty() && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')
-    };
-    if name.len() > 253 || !name.split('.').all(label) {
-        return Err(FormError::NodeName(name));
+    match api::names::subdomain_errors(&name).into_iter().next() {
+        Some(problem) => Err(FormError::NodeName(name, problem)),
+        None => Ok(name),
     }
-    Ok(name)
 }
 
 #[cfg(test)]

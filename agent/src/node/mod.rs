@@ -7,7 +7,6 @@
 pub mod conditions;
 pub mod facts;
 mod lease;
-pub mod quantity;
 pub mod resources;
 pub mod runtime;
 mod status;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use api::quantity::{Format, Quantity as Amount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::facts::{Facts, Filesystem};
-use super::quantity::{binary, decimal, parse_milli};
 use crate::config::KubeletConfiguration;
 
 /// A resource list as the API has it.
@@ -23,49 +23,59 @@ pub struct Resources {
 /// Computes both lists. `disk` is the filesystem that holds the data folder.
 #[must_use]
 pub fn resources(facts: &Facts, disk: Option<Filesystem>, config: &KubeletConfiguration) -> Resources {
-    let reserved = |name: &str| {
-        let of = |list: &BTreeMap<String, String>| list.get(name).and_then(|q| parse_milli(q)).unwrap_or(0);
-        of(&config.system_reserved).saturating_add(of(&config.kube_reserved))
-    };
-    let mut capacity = ResourceList::new();
-    let mut allocatable = ResourceList::new();
-    let mut put = |name: &str, has: String, leaves: String| {
-        capacity.insert(name.to_owned(), Quantity(has));
-        allocatable.insert(name.to_owned(), Quantity(leaves));
-    };
+    let mut lists = Resources { capacity: ResourceList::new(), allocatable: ResourceList::new() };
 
-    let millis = u128::from(facts.cpus) * 1000;
-    let cpu = millis.saturating_sub(reserved("cpu"));
-    put("cpu", facts.cpus.to_string(), if cpu % 1000 == 0 { (cpu / 1000).to_string() } else { format!("{cpu}m") });
+    let cpu = Amount::new(signed(facts.cpus), Format::DecimalSi);
+    lists.put("cpu", cpu, cpu.minus(&reserved(config, "cpu")));
 
-    let kept = whole(reserved("memory")).saturating_add(threshold(config, "memory.available", facts.memory));
+    let memory = bytes(facts.memory);
     let pages: u64 = facts.hugepages.iter().map(|(_, bytes)| *bytes).sum();
-    let memory = facts.memory.saturating_sub(kept).saturating_sub(pages);
-    put("memory", binary(facts.memory), binary(memory));
+    let kept = reserved(config, "memory").plus(&bytes(threshold(config, "memory.available", facts.memory)));
+    lists.put("memory", memory, memory.minus(&kept).minus(&bytes(pages)));
 
     if let Some(disk) = disk {
-        let kept = whole(reserved("ephemeral-storage")).saturating_add(threshold(config, "nodefs.available", disk.capacity));
-        put("ephemeral-storage", binary(disk.capacity), decimal(disk.capacity.saturating_sub(kept)));
+        let kept = reserved(config, "ephemeral-storage").value().max(0);
+        let kept = kept.saturating_add(signed(threshold(config, "nodefs.available", disk.capacity)));
+        // Upstream computes this one in decimal.
+        let left = Amount::new(signed(disk.capacity).saturating_sub(kept), Format::DecimalSi);
+        lists.put("ephemeral-storage", bytes(disk.capacity), left);
     }
-    for (kib, bytes) in &facts.hugepages {
-        put(&format!("hugepages-{}", binary(kib.saturating_mul(1024))), binary(*bytes), binary(*bytes));
+    for (kib, size) in &facts.hugepages {
+        lists.put(&format!("hugepages-{}", bytes(kib.saturating_mul(1024))), bytes(*size), bytes(*size));
     }
-    let pods = pods(facts.cpus, config).to_string();
-    put("pods", pods.clone(), pods);
-    Resources { capacity, allocatable }
+    let pods = Amount::new(pods(facts.cpus, config), Format::DecimalSi);
+    lists.put("pods", pods, pods);
+    lists
 }
 
-fn pods(cpus: u64, config: &KubeletConfiguration) -> u64 {
-    let max = u64::try_from(config.max_pods).unwrap_or(0);
-    match u64::try_from(config.pods_per_core) {
-        Ok(per_core) if per_core > 0 => max.min(per_core.saturating_mul(cpus)),
-        _ => max,
+impl Resources {
+    fn put(&mut self, name: &str, has: Amount, leaves: Amount) {
+        let leaves = if leaves.is_negative() { Amount::new(0, leaves.format()) } else { leaves };
+        self.capacity.insert(name.to_owned(), has.to_text());
+        self.allocatable.insert(name.to_owned(), leaves.to_text());
     }
 }
 
-/// Thousandths to whole units, rounded up.
-fn whole(millis: u128) -> u64 {
-    u64::try_from(millis.div_ceil(1000)).unwrap_or(u64::MAX)
+fn bytes(count: u64) -> Amount {
+    Amount::new(signed(count), Format::BinarySi)
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What is kept from pods by configuration; its texts were checked when they were read.
+fn reserved(config: &KubeletConfiguration, name: &str) -> Amount {
+    let of = |list: &BTreeMap<String, String>| list.get(name).and_then(|q| q.parse().ok()).unwrap_or(Amount::ZERO);
+    of(&config.system_reserved).plus(&of(&config.kube_reserved))
+}
+
+fn pods(cpus: u64, config: &KubeletConfiguration) -> i64 {
+    let max = i64::from(config.max_pods);
+    match i64::from(config.pods_per_core) {
+        0 => max,
+        per_core => max.min(per_core.saturating_mul(signed(cpus))),
+    }
 }
 
 /// A hard eviction threshold in units: a quantity, or a percentage of `capacity`.
@@ -76,7 +86,7 @@ pub fn threshold(config: &KubeletConfiguration, signal: &str, capacity: u64) -> 
         // Upstream computes with float32; whole percentages are the same.
         #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
         Some(percent) => percent.parse::<f64>().map_or(0, |p| (capacity as f64 * p.clamp(0.0, 100.0) / 100.0) as u64),
-        None => parse_milli(text).map_or(0, whole),
+        None => text.parse::<Amount>().map_or(0, |q| u64::try_from(q.value()).unwrap_or(0)),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod auth;
 mod cache;
 mod containers;
+pub mod healthz;
 pub mod logline;
 pub mod logs;
 mod metrics;
