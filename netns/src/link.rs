@@ -138,7 +138,8 @@ impl Netlink {
         links.map_err(|e| Error::rtnetlink("list links", "", e))
     }
 
-    /// The bridge `name`, created up when there is none. Another kind of link of that name is an error.
+    /// The bridge `name`, created when there is none; a new one is down, so that what must be set before can be. Another
+    /// kind of link of that name is an error.
     ///
     /// # Errors
     /// [`Error::WrongLinkKind`], or the kernel's refusal.
@@ -146,7 +147,7 @@ impl Netlink {
         if let Some(link) = self.bridge(name).await? {
             return Ok(link);
         }
-        let mut message = LinkBridge::new(name);
+        let mut message = LinkBridge::new(name).down();
         if let Some(mtu) = mtu {
             message = message.mtu(mtu);
         }

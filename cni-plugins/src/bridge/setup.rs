@@ -71,6 +71,10 @@ async fn connect(request: &Request, config: &Config, namespace: &NetNs, result: 
         host.set_hairpin(port.index, true).await?;
     }
     let inside = Netlink::open(namespace)?;
+    let in_namespace = |key: &str, value: &str| netns::sysctl::write(namespace, key, value);
+    if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
+        skip_duplicate_detection(&request.attachment.interface, in_namespace)?;
+    }
     let link = configure_container(&inside, &request.attachment.interface, result).await?;
     if config.ip_masq {
         Rules::open()?.masquerade(request, &result.ips).await?;
@@ -109,6 +113,7 @@ async fn ensure_bridge(host: &Netlink, config: &Config, ips: &[IpConfig]) -> Res
     let existing = host.link(&config.bridge).await?;
     let bridge = host.ensure_bridge(&config.bridge, config.mtu()).await?;
     if !bridge.up {
+        skip_duplicate_detection(&config.bridge, netns::sysctl::write_current)?;
         host.set_up(bridge.index).await?;
     }
     if let (None, Some(mac)) = (&existing, bridge.mac) {
@@ -122,6 +127,16 @@ async fn ensure_bridge(host: &Netlink, config: &Config, ips: &[IpConfig]) -> Res
         ensure_gateway(host, config, &bridge, ips).await?;
     }
     Ok(bridge)
+}
+
+/// Lets the link-local address of a link that is still down be used at once. Until duplicate address detection is through,
+/// which takes a second or two, the link could not even ask for a neighbour's link-layer address.
+fn skip_duplicate_detection(link: &str, write: impl Fn(&str, &str) -> netns::Result<()>) -> Result<()> {
+    match write(&format!("net/ipv6/conf/{link}/accept_dad"), "0") {
+        // A kernel without IPv6.
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Gives the bridge the networks' gateway addresses and lets the host route.

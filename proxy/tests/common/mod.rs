@@ -57,7 +57,9 @@ impl Node {
         netns::sysctl::write(&node.ns, "net/ipv6/conf/all/forwarding", "1").unwrap();
         let netlink = Netlink::open(&node.ns).unwrap();
         up(&netlink, "lo").await;
-        let bridge = netlink.ensure_bridge("br0", None).await.unwrap().index;
+        netlink.ensure_bridge("br0", None).await.unwrap();
+        netns::sysctl::write(&node.ns, "net/ipv6/conf/br0/accept_dad", "0").unwrap();
+        let bridge = up(&netlink, "br0").await;
         for address in ["10.1.0.1/24", "fd00:1::1/64"] {
             netlink.add_address(bridge, net(address)).await.unwrap();
         }
@@ -85,6 +87,7 @@ impl Node {
         netlink.set_hairpin(netlink.require_link(&port).await.unwrap().index, true).await.unwrap();
         let inside = Netlink::open(&pod.ns).unwrap();
         up(&inside, "lo").await;
+        netns::sysctl::write(&pod.ns, "net/ipv6/conf/eth0/accept_dad", "0").unwrap();
         let eth = up(&inside, "eth0").await;
         inside.add_address(eth, net(&format!("10.1.0.{host}/24"))).await.unwrap();
         inside.add_address(eth, net(&format!("fd00:1::{host:x}/64"))).await.unwrap();
