@@ -15,6 +15,8 @@ use crate::context::{Caches, Context};
 use crate::pods;
 
 const NAME: &str = "taint-eviction-controller";
+/// Upstream gives it no role of its own.
+const IDENTITY: &str = "node-controller";
 const WORKERS: usize = 4;
 
 struct Controller {
@@ -45,8 +47,8 @@ pub(crate) fn start(context: &mut Context) {
             to.add(key_of(&pod.metadata));
         }
     });
-    let recorder = context.recorder(NAME, NAME);
-    let controller = Arc::new(Controller { client: context.client(NAME), caches, recorder });
+    let recorder = context.recorder(IDENTITY, NAME);
+    let controller = Arc::new(Controller { client: context.client(IDENTITY), caches, recorder });
     context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }

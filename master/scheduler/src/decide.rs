@@ -50,7 +50,8 @@ impl Unfit {
                 (victims, "No preemption victims found for incoming pod"),
             ];
             let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, text)| format!("{count} {text}"));
-            let parts: Vec<String> = parts.collect();
+            let mut parts: Vec<String> = parts.collect();
+            parts.sort();
             message.push_str(&format!(" preemption: 0/{} nodes are available: {}.", self.nodes, parts.join(", ")));
         }
         message

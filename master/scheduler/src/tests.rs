@@ -1,1 +1,317 @@
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{Node, Pod};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::cache::Cache;
+use crate::decide::{decide, nodes_to_find};
+use crate::node::NodeFacts;
+use crate::plugins::Reason;
+use crate::pod::PodInfo;
+use crate::queue::{Event, Queue};
+
+fn node(name: &str, more: Value) -> NodeFacts {
+    let mut value = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "spec": {},
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}},
+    });
+    json_patch(&mut value, more);
+    let node: Node = serde_json::from_value(value).unwrap();
+    NodeFacts::new(&node)
+}
+
+fn pod(name: &str, more: Value) -> Arc<PodInfo> {
+    let mut value = json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]},
+    });
+    json_patch(&mut value, more);
+    let pod: Pod = serde_json::from_value(value).unwrap();
+    PodInfo::new(&pod)
+}
+
+/// A JSON merge patch.
+fn json_patch(value: &mut Value, patch: Value) {
+    match (value, patch) {
+        (Value::Object(fields), Value::Object(patch)) => {
+            for (key, patch) in patch {
+                json_patch(fields.entry(key).or_insert(Value::Null), patch);
+            }
+        }
+        (value, patch) => *value = patch,
+    }
+}
+
+fn cache(nodes: impl IntoIterator<Item = NodeFacts>) -> Cache {
+    let mut cache = Cache::default();
+    for facts in nodes {
+        cache.set_node(facts);
+    }
+    cache
+}
+
+fn place(cache: &mut Cache, pod: &PodInfo) -> String {
+    let decision = decide(cache, pod, 0).unwrap();
+    cache.set_pod(pod.placed_on(&decision.node));
+    decision.node
+}
+
+fn message(cache: &Cache, pod: &PodInfo) -> String {
+    decide(cache, pod, 0).unwrap_err().message()
+}
+
+#[test]
+fn the_message_counts_reasons_as_upstream_words_them() {
+    let tainted =
+        json!({"spec": {"taints": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]}});
+    let cache = cache([
+        node("a", tainted),
+        node("b", json!({"status": {"allocatable": {"cpu": "500m"}}})),
+        node("c", json!({"spec": {"unschedulable": true}})),
+    ]);
+    assert_eq!(
+        message(&cache, &pod("p", json!({}))),
+        "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint \
+         {node-role.kubernetes.io/control-plane: }, 1 node(s) were unschedulable. preemption: 0/3 nodes are available: \
+         1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+    );
+    assert_eq!(message(&Cache::default(), &pod("p", json!({}))), "no nodes available to schedule pods");
+}
+
+#[test]
+fn filters_refuse_for_their_own_reason() {
+    let labels = json!({"metadata": {"labels": {"disk": "ssd", "zone": "1"}}});
+    let affinity = |operator: &str, values: Value| {
+        json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "disk", "operator": operator, "values": values}]},
+        ]}}}}})
+    };
+    let by_field = json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]},
+    ]}}}}});
+    let gpu = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}}]}});
+    let table = [
+        (json!({"spec": {"nodeSelector": {"disk": "ssd"}}}), None),
+        (json!({"spec": {"nodeSelector": {"disk": "hdd"}}}), Some(Reason::NodeAffinity)),
+        (affinity("In", json!(["ssd"])), None),
+        (affinity("NotIn", json!(["ssd"])), Some(Reason::NodeAffinity)),
+        (by_field, Some(Reason::NodeAffinity)),
+        (gpu, Some(Reason::Insufficient("example.com/gpu".into()))),
+        (
+            json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "9Gi"}}}]}}),
+            Some(Reason::Insufficient("memory".into())),
+        ),
+    ];
+    for (more, expected) in table {
+        let cache = cache([node("a", labels.clone())]);
+        let got =
+            decide(&cache, &pod("p", more.clone()), 0).err().map(|unfit| unfit.reasons.into_keys().collect::<Vec<_>>());
+        assert_eq!(got, expected.map(|reason| vec![reason]), "{more}");
+    }
+}
+
+#[test]
+fn host_ports_clash_by_address_and_protocol() {
+    let with_port = |name: &str, ip: &str, protocol: &str| {
+        let port = json!({"containerPort": 80, "hostPort": 80, "hostIP": ip, "protocol": protocol});
+        pod(name, json!({"spec": {"containers": [{"name": "c", "ports": [port]}]}}))
+    };
+    let mut cache = cache([node("a", json!({}))]);
+    place(&mut cache, &with_port("first", "10.0.0.1", "TCP"));
+    assert!(decide(&cache, &with_port("p", "10.0.0.2", "TCP"), 0).is_ok());
+    assert!(decide(&cache, &with_port("p", "10.0.0.1", "UDP"), 0).is_ok());
+    for ip in ["10.0.0.1", "0.0.0.0", ""] {
+        let unfit = decide(&cache, &with_port("p", ip, "TCP"), 0).unwrap_err();
+        assert_eq!(unfit.reasons.into_keys().collect::<Vec<_>>(), [Reason::Ports]);
+    }
+    cache.remove_pod("first");
+    assert!(decide(&cache, &with_port("p", "", "TCP"), 0).is_ok());
+}
+
+#[test]
+fn pods_of_one_application_spread_over_nodes_and_zones() {
+    let in_zone =
+        |name: &str, zone: &str| node(name, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}));
+    let mut cache = cache([in_zone("a", "1"), in_zone("b", "1"), in_zone("c", "2"), in_zone("d", "2")]);
+    let small = json!({"spec": {"containers": [{"name": "c"}]}});
+    let mut nodes = Vec::new();
+    for number in 0..4 {
+        let mut more = small.clone();
+        // Another revision of the same application counts too.
+        json_patch(&mut more, json!({"metadata": {"labels": {"pod-template-hash": format!("h{}", number % 2)}}}));
+        nodes.push(place(&mut cache, &pod(&format!("p{number}"), more)));
+    }
+    assert_eq!(nodes.iter().collect::<HashSet<_>>().len(), 4, "{nodes:?}");
+    let zone = |name: &str| if ["a", "b"].contains(&name) { 1 } else { 2 };
+    assert_ne!(zone(&nodes[0]), zone(&nodes[1]), "{nodes:?}");
+}
+
+#[test]
+fn hard_spread_constraints_hold() {
+    let constraint = json!({"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}});
+    let more = json!({"spec": {"topologySpreadConstraints": [constraint], "containers": [{"name": "c"}]}});
+    let mut cache = cache([
+        node("a", json!({})),
+        node("b", json!({})),
+        node("c", json!({"status": {"allocatable": {"pods": "1"}}})),
+    ]);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for number in 0..5 {
+        *counts.entry(place(&mut cache, &pod(&format!("p{number}"), more.clone()))).or_default() += 1;
+    }
+    assert_eq!(counts.values().copied().collect::<Vec<_>>(), [2, 2, 1]);
+    let unfit = decide(&cache, &pod("p5", more), 0).unwrap_err();
+    assert_eq!(unfit.reasons, [(Reason::Spread, 2), (Reason::TooManyPods, 1)].into());
+}
+
+#[test]
+fn pod_affinity_and_anti_affinity_hold_in_both_directions() {
+    let term = json!({"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"});
+    let rule = |kind: &str| json!({"spec": {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term.clone()]}}}});
+    let mut cache = cache([node("a", json!({})), node("b", json!({}))]);
+    // The first of a group that wants to be together may go anywhere, the others follow it.
+    let first = place(&mut cache, &pod("near-1", rule("podAffinity")));
+    assert_eq!(place(&mut cache, &pod("near-2", rule("podAffinity"))), first);
+    let alone = place(&mut cache, &pod("alone", rule("podAntiAffinity")));
+    assert_ne!(alone, first);
+    let unfit = decide(&cache, &pod("another", rule("podAntiAffinity")), 0).unwrap_err();
+    assert_eq!(unfit.reasons, [(Reason::PodAntiAffinity, 2)].into());
+    // A pod without rules is kept away by those of the pod that is there.
+    cache.remove_pod("near-1");
+    cache.remove_pod("near-2");
+    cache.remove_node(&first);
+    let unfit = decide(&cache, &pod("plain", json!({})), 0).unwrap_err();
+    assert_eq!(unfit.reasons, [(Reason::ExistingAntiAffinity, 1)].into());
+    let other = pod("other", json!({"metadata": {"labels": {"app": "db"}}}));
+    assert!(decide(&cache, &other, 0).is_ok());
+}
+
+#[test]
+fn taints_and_preferences_order_nodes() {
+    let avoided = json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "PreferNoSchedule"}]}});
+    let cache_ =
+        cache([node("a", avoided), node("b", json!({"metadata": {"labels": {"disk": "ssd"}}})), node("c", json!({}))]);
+    assert_ne!(decide(&cache_, &pod("p", json!({})), 0).unwrap().node, "a");
+    let prefers = json!({"spec": {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 10, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}},
+    ]}}}});
+    assert_eq!(decide(&cache_, &pod("p", prefers), 2).unwrap().node, "b");
+}
+
+#[test]
+fn as_many_nodes_are_looked_at_as_upstream_does() {
+    let table = [(0, 1), (50, 50), (100, 100), (1000, 420), (5000, 500), (20_000, 1000)];
+    for (nodes, expected) in table {
+        assert_eq!(nodes_to_find(nodes), expected, "{nodes} nodes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_events_that_may_help_wake_a_pod() {
+    let mut queue = Queue::default();
+    let now = Instant::now();
+    queue.set(pod("low", json!({})), now);
+    queue.set(pod("high", json!({"spec": {"priority": 10}})), now);
+    assert_eq!(queue.pop().unwrap().name, "high");
+    assert_eq!(queue.pop().unwrap().name, "low");
+    queue.unschedulable("low", [Reason::Insufficient("cpu".into())].into(), now);
+    let later = now + Duration::from_secs(2);
+    queue.wake(Event::NodeTaints, later);
+    assert!(queue.pop().is_none());
+    queue.wake(Event::PodGone, later);
+    assert_eq!(queue.pop().unwrap().name, "low");
+    // Within the pause it backs off first, longer each time.
+    queue.unschedulable("low", [Reason::Insufficient("cpu".into())].into(), later);
+    queue.wake(Event::PodGone, later);
+    assert!(queue.pop().is_none());
+    assert_eq!(queue.due(), Some(later + Duration::from_secs(2)));
+    queue.flush(later + Duration::from_secs(2));
+    assert_eq!(queue.pop().unwrap().name, "low");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gated_pods_wait_for_their_gates_and_nothing_is_stuck_for_ever() {
+    let mut queue = Queue::default();
+    let now = Instant::now();
+    queue.set(pod("p", json!({"spec": {"schedulingGates": [{"name": "g"}]}})), now);
+    assert!(queue.pop().is_none());
+    queue.set(pod("p", json!({})), now);
+    assert_eq!(queue.pop().unwrap().name, "p");
+    queue.unschedulable("p", [Reason::Ports].into(), now);
+    queue.flush(now + Duration::from_secs(301));
+    assert_eq!(queue.pop().unwrap().name, "p");
+    queue.remove("p");
+    assert!(queue.pop().is_none() && queue.due().is_none());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Place { cpu: i64, memory: i64 },
+    Remove(prop::sample::Index),
+    DropNode(prop::sample::Index),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0i64..3000, 0i64..6000).prop_map(|(cpu, memory)| Step::Place { cpu, memory }),
+        2 => any::<prop::sample::Index>().prop_map(Step::Remove),
+        1 => any::<prop::sample::Index>().prop_map(Step::DropNode),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+proptest! {
+    #[test]
+    fn no_node_is_ever_overcommitted_and_the_sums_stay_right(steps in steps()) {
+        let zones = ["x", "y"];
+        let mut cache = cache((0..5).map(|number| {
+            node(&format!("n{number}"), json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zones[number % 2]}}}))
+        }));
+        let mut placed: Vec<Arc<PodInfo>> = Vec::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Place { cpu, memory } => {
+                    let requests = json!({"cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")});
+                    let pod = pod(&format!("p{number}"), json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}}));
+                    match decide(&cache, &pod, number) {
+                        Ok(decision) => {
+                            let pod = pod.placed_on(&decision.node);
+                            cache.set_pod(pod.clone());
+                            placed.push(pod);
+                        }
+                        Err(unfit) => prop_assert_eq!(unfit.nodes, cache.node_count()),
+                    }
+                }
+                Step::Remove(index) if !placed.is_empty() => {
+                    let pod = placed.swap_remove(index.index(placed.len()));
+                    prop_assert!(cache.remove_pod(&pod.uid));
+                }
+                Step::DropNode(index) if cache.node_count() > 1 => {
+                    let names: Vec<String> = cache.nodes().map(|(facts, _)| facts.name.clone()).collect();
+                    cache.remove_node(&names[index.index(names.len())]);
+                }
+                Step::Remove(_) | Step::DropNode(_) => (),
+            }
+            for (facts, info) in cache.nodes() {
+                prop_assert!(info.requested.milli_cpu <= facts.allocatable.milli_cpu);
+                prop_assert!(info.requested.memory <= facts.allocatable.memory);
+                prop_assert!(info.requested.pods <= facts.allocatable.pods);
+                let mine = placed.iter().filter(|pod| pod.node_name == facts.name);
+                let sum: i64 = mine.map(|pod| pod.requests.milli_cpu).sum();
+                prop_assert_eq!(info.requested.milli_cpu, sum);
+            }
+        }
+        let application = pod("p", json!({})).application;
+        for zone in zones {
+            let there: u32 = cache.nodes().filter(|(facts, _)| facts.zone() == Some(zone))
+                .map(|(_, info)| info.applications.get(&application).copied().unwrap_or(0)).sum();
+            prop_assert_eq!(cache.application_in_zone(application, zone), there);
+        }
+    }
+}
