@@ -1,5 +1,7 @@
 //! What a kind is: its names, verbs and subresources as data, and the functions that data cannot say.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -182,6 +184,12 @@ pub struct Kind {
     pub fields: &'static [FieldLabel],
     pub columns: &'static [Column],
     pub hooks: Hooks,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.api_version(), self.kind)
+    }
 }
 
 /// What can be done with a stored object.

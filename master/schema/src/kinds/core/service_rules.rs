@@ -152,8 +152,7 @@ fn cluster_ips(spec: &Value, errors: &mut Errors) {
     }
     let path = SPEC.child("clusterIPs");
     let ips: Vec<&str> = spec.list("clusterIPs").iter().filter_map(Value::as_str).collect();
-    if let Some(first) = ips.first().filter(|ip| **ip != spec.text("clusterIP")) {
-        let _ = first;
+    if ips.first().is_some_and(|first| *first != spec.text("clusterIP")) {
         errors.invalid(&path, spec.at("clusterIPs").clone(), "first value must match `clusterIP`");
     }
     if ips.len() > 2 {

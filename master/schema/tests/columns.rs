@@ -1,0 +1,181 @@
+//! Rows as `kubectl get -o wide` prints them.
+
+use jiff::Timestamp;
+use schema::{Registry, human_duration};
+use serde_json::{Value, json};
+
+/// The cells, as texts.
+fn row(api_version: &str, kind: &str, object: Value) -> Vec<String> {
+    let kind = Registry::builtin().by_kind(api_version, kind).unwrap();
+    let now: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
+    let cells = kind.table_row(&object, now);
+    assert_eq!(cells.len(), kind.columns().len());
+    cells.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), str::to_string)).collect()
+}
+
+fn meta() -> Value {
+    json!({ "name": "x", "creationTimestamp": "2026-01-01T00:00:00Z" })
+}
+
+fn pod(status: Value) -> Vec<String> {
+    let spec = json!({ "nodeName": "n1", "containers": [{ "name": "a" }, { "name": "b" }], "initContainers": [{ "name": "i" }] });
+    row("v1", "Pod", json!({ "metadata": meta(), "spec": spec, "status": status }))
+}
+
+#[test]
+fn running_pods() {
+    let running = json!({ "ready": true, "restartCount": 0, "state": { "running": {} } });
+    let restarted = json!({
+        "ready": true,
+        "restartCount": 2,
+        "state": { "running": {} },
+        "lastState": { "terminated": { "finishedAt": "2026-01-01T00:55:00Z" } },
+    });
+    let init = json!({ "name": "i", "state": { "terminated": { "exitCode": 0 } } });
+    let status = json!({
+        "phase": "Running",
+        "podIPs": [{ "ip": "10.0.0.1" }],
+        "containerStatuses": [running, restarted],
+        "initContainerStatuses": [init],
+    });
+    assert_eq!(pod(status), ["x", "2/2", "Running", "2 (5m ago)", "60m", "10.0.0.1", "n1", "<none>", "<none>"]);
+}
+
+#[test]
+fn pods_in_trouble() {
+    let status =
+        |state: Value| json!({ "phase": "Running", "containerStatuses": [{ "restartCount": 1, "state": state }] });
+    for (state, expected) in [
+        (json!({ "waiting": { "reason": "CrashLoopBackOff" } }), "CrashLoopBackOff"),
+        (json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } }), "OOMKilled"),
+        (json!({ "terminated": { "exitCode": 3 } }), "ExitCode:3"),
+        (json!({ "terminated": { "signal": 9 } }), "Signal:9"),
+    ] {
+        assert_eq!(pod(status(state))[2], expected);
+    }
+    let init = |state: Value| json!({ "phase": "Pending", "initContainerStatuses": [{ "name": "i", "state": state }] });
+    for (state, expected) in [
+        (json!({ "running": {} }), "Init:0/1"),
+        (json!({ "waiting": { "reason": "ImagePullBackOff" } }), "Init:ImagePullBackOff"),
+        (json!({ "terminated": { "exitCode": 1, "reason": "Error" } }), "Init:Error"),
+    ] {
+        assert_eq!(pod(init(state))[2], expected);
+    }
+    let mut meta = meta();
+    meta["deletionTimestamp"] = "2026-01-01T00:59:00Z".into();
+    let deleted = json!({ "metadata": meta, "spec": {}, "status": { "phase": "Running" } });
+    assert_eq!(row("v1", "Pod", deleted)[2], "Terminating");
+}
+
+#[test]
+fn workloads() {
+    let template =
+        json!({ "spec": { "containers": [{ "name": "a", "image": "i:1" }, { "name": "b", "image": "j:2" }] } });
+    let spec = json!({ "replicas": 3, "selector": { "matchLabels": { "app": "x" } }, "template": template });
+    let status = json!({ "replicas": 3, "readyReplicas": 2, "updatedReplicas": 1, "availableReplicas": 2 });
+    let object = json!({ "metadata": meta(), "spec": spec, "status": status });
+    assert_eq!(row("apps/v1", "Deployment", object.clone()), ["x", "2/3", "1", "2", "60m", "a,b", "i:1,j:2", "app=x"]);
+    assert_eq!(row("apps/v1", "ReplicaSet", object), ["x", "3", "3", "2", "60m", "a,b", "i:1,j:2", "app=x"]);
+}
+
+#[test]
+fn services_and_endpoints() {
+    let spec = json!({
+        "type": "NodePort",
+        "clusterIPs": ["10.96.0.9"],
+        "ports": [{ "port": 80, "nodePort": 30080, "protocol": "TCP" }, { "port": 53, "protocol": "UDP" }],
+        "selector": { "app": "x", "tier": "y" },
+    });
+    assert_eq!(
+        row("v1", "Service", json!({ "metadata": meta(), "spec": spec })),
+        ["x", "NodePort", "10.96.0.9", "<none>", "80:30080/TCP,53/UDP", "60m", "app=x,tier=y"]
+    );
+    let addresses: Vec<Value> = (1..=5).map(|n| json!({ "ip": format!("10.0.0.{n}") })).collect();
+    let subsets = json!([{ "addresses": addresses, "ports": [{ "port": 80 }] }]);
+    let endpoints = row("v1", "Endpoints", json!({ "metadata": meta(), "subsets": subsets }));
+    assert_eq!(endpoints[1], "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...");
+    assert_eq!(row("v1", "Endpoints", json!({ "metadata": meta() }))[1], "<none>");
+}
+
+#[test]
+fn nodes() {
+    let mut meta = meta();
+    meta["labels"] = json!({ "node-role.kubernetes.io/control-plane": "" });
+    let status = json!({
+        "conditions": [{ "type": "Ready", "status": "True" }],
+        "addresses": [{ "type": "InternalIP", "address": "10.1.1.1" }],
+        "nodeInfo": {
+            "kubeletVersion": "v1.36.0",
+            "osImage": "Debian",
+            "kernelVersion": "6.18",
+            "architecture": "amd64",
+            "containerRuntimeVersion": "containerd://2.1",
+        },
+    });
+    let node = json!({ "metadata": meta, "spec": { "unschedulable": true }, "status": status });
+    assert_eq!(
+        row("v1", "Node", node),
+        [
+            "x",
+            "Ready,SchedulingDisabled",
+            "control-plane",
+            "60m",
+            "v1.36.0",
+            "10.1.1.1",
+            "<none>",
+            "Debian",
+            "6.18 (amd64)",
+            "containerd://2.1"
+        ]
+    );
+}
+
+#[test]
+fn events_in_both_apis() {
+    let event = json!({
+        "metadata": meta(),
+        "type": "Warning",
+        "reason": "BackOff",
+        "message": "back-off \n",
+        "count": 3,
+        "firstTimestamp": "2026-01-01T00:50:00Z",
+        "lastTimestamp": "2026-01-01T00:59:30Z",
+        "involvedObject": { "kind": "Pod", "name": "p", "fieldPath": "spec.containers{a}" },
+        "source": { "component": "kubelet", "host": "n1" },
+    });
+    let cells = row("v1", "Event", event.clone());
+    assert_eq!(
+        cells,
+        ["30s", "Warning", "BackOff", "pod/p", "spec.containers{a}", "kubelet, n1", "back-off", "10m", "3", "x"]
+    );
+    let newer = Registry::builtin().by_kind("events.k8s.io/v1", "Event").unwrap();
+    let shown = newer.from_storage(event.clone());
+    assert_eq!(shown["regarding"], event["involvedObject"]);
+    assert_eq!(row("events.k8s.io/v1", "Event", shown.clone()), cells);
+    let mut stored = newer.to_storage(shown);
+    stored.as_object_mut().unwrap().remove("apiVersion");
+    assert_eq!(stored, event);
+}
+
+#[test]
+fn ages() {
+    for (seconds, text) in [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (600, "10m"),
+        (10_800, "3h"),
+        (10_860, "3h1m"),
+        (28_800, "8h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+        (176_400, "2d1h"),
+        (691_200, "8d"),
+        (63_072_000, "2y"),
+        (63_158_400, "2y1d"),
+        (-5, "<invalid>"),
+    ] {
+        assert_eq!(human_duration(seconds), text, "{seconds}");
+    }
+}

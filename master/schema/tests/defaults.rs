@@ -1,0 +1,193 @@
+//! Defaults against what a stock API server of v1.36 stores for the same objects.
+
+use schema::{FieldValidation, Registry};
+use serde_json::{Value, json};
+
+fn defaulted(api_version: &str, kind: &str, object: Value) -> Value {
+    let kind = Registry::builtin().by_kind(api_version, kind).unwrap();
+    let mut object = kind.decode_value(object, FieldValidation::Strict).unwrap().value;
+    kind.default(&mut object);
+    object
+}
+
+#[test]
+fn a_pod() {
+    let pod = defaulted(
+        "v1",
+        "Pod",
+        json!({
+            "spec": {
+                "containers": [{
+                    "name": "a",
+                    "image": "nginx",
+                    "ports": [{ "containerPort": 80 }],
+                    "resources": { "limits": { "cpu": "1" } },
+                    "env": [{ "name": "N", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }],
+                    "readinessProbe": { "httpGet": { "port": 80 } },
+                }],
+                "volumes": [
+                    { "name": "e" },
+                    { "name": "h", "hostPath": { "path": "/x" } },
+                    { "name": "c", "configMap": { "name": "c" } },
+                    { "name": "s", "secret": { "secretName": "s" } },
+                    { "name": "p", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } },
+                ],
+            },
+        }),
+    );
+    assert_eq!(
+        pod["spec"],
+        json!({
+            "containers": [{
+                "name": "a",
+                "image": "nginx",
+                "imagePullPolicy": "Always",
+                "ports": [{ "containerPort": 80, "protocol": "TCP" }],
+                "resources": { "limits": { "cpu": "1" }, "requests": { "cpu": "1" } },
+                "env": [{ "name": "N", "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.name" } } }],
+                "readinessProbe": {
+                    "httpGet": { "path": "/", "port": 80, "scheme": "HTTP" },
+                    "timeoutSeconds": 1,
+                    "periodSeconds": 10,
+                    "successThreshold": 1,
+                    "failureThreshold": 3,
+                },
+                "terminationMessagePath": "/dev/termination-log",
+                "terminationMessagePolicy": "File",
+            }],
+            "dnsPolicy": "ClusterFirst",
+            "enableServiceLinks": true,
+            "restartPolicy": "Always",
+            "schedulerName": "default-scheduler",
+            "securityContext": {},
+            "terminationGracePeriodSeconds": 30,
+            "volumes": [
+                { "name": "e", "emptyDir": {} },
+                { "name": "h", "hostPath": { "path": "/x", "type": "" } },
+                { "name": "c", "configMap": { "name": "c", "defaultMode": 420 } },
+                { "name": "s", "secret": { "secretName": "s", "defaultMode": 420 } },
+                { "name": "p", "projected": {
+                    "defaultMode": 420,
+                    "sources": [{ "serviceAccountToken": { "path": "token", "expirationSeconds": 3600 } }],
+                } },
+            ],
+        })
+    );
+}
+
+#[test]
+fn images_decide_how_they_are_pulled() {
+    for (image, policy) in [
+        ("nginx", "Always"),
+        ("nginx:latest", "Always"),
+        ("nginx:1", "IfNotPresent"),
+        ("r:5000/nginx", "Always"),
+        ("nginx@sha256:e4720093a3c1381245b53a5a51b417963b3c4472d3f47fc301930a4f3b17666a", "IfNotPresent"),
+    ] {
+        let pod = defaulted("v1", "Pod", json!({ "spec": { "containers": [{ "image": image }] } }));
+        assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
+    }
+}
+
+#[test]
+fn the_hosts_network_takes_the_hosts_ports() {
+    let spec = json!({ "hostNetwork": true, "containers": [{ "ports": [{ "containerPort": 80 }] }] });
+    let pod = defaulted("v1", "Pod", json!({ "spec": spec }));
+    assert_eq!(pod["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
+}
+
+#[test]
+fn a_deployment() {
+    let deployment =
+        defaulted("apps/v1", "Deployment", json!({ "spec": { "template": { "spec": { "containers": [] } } } }));
+    let spec = &deployment["spec"];
+    assert_eq!(spec["replicas"], 1);
+    assert_eq!(spec["revisionHistoryLimit"], 10);
+    assert_eq!(spec["progressDeadlineSeconds"], 600);
+    let rolling = json!({ "maxSurge": "25%", "maxUnavailable": "25%" });
+    assert_eq!(spec["strategy"], json!({ "type": "RollingUpdate", "rollingUpdate": rolling }));
+    // Templates get what hangs on types, not what hangs on pods.
+    assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
+    assert_eq!(spec["template"]["spec"]["enableServiceLinks"], Value::Null);
+    let zero =
+        defaulted("apps/v1", "Deployment", json!({ "spec": { "replicas": 0, "strategy": { "type": "Recreate" } } }));
+    assert_eq!(zero["spec"]["replicas"], 0);
+    assert_eq!(zero["spec"]["strategy"], json!({ "type": "Recreate" }));
+}
+
+#[test]
+fn a_daemon_set() {
+    let set = defaulted("apps/v1", "DaemonSet", json!({}));
+    let rolling = json!({ "maxSurge": 0, "maxUnavailable": 1 });
+    assert_eq!(set["spec"]["updateStrategy"], json!({ "type": "RollingUpdate", "rollingUpdate": rolling }));
+}
+
+#[test]
+fn services() {
+    let service =
+        defaulted("v1", "Service", json!({ "spec": { "ports": [{ "port": 80 }], "sessionAffinity": "ClientIP" } }));
+    assert_eq!(
+        service["spec"],
+        json!({
+            "internalTrafficPolicy": "Cluster",
+            "ports": [{ "port": 80, "protocol": "TCP", "targetPort": 80 }],
+            "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 10800 } },
+            "type": "ClusterIP",
+        })
+    );
+    let open = defaulted("v1", "Service", json!({ "spec": { "type": "NodePort" } }));
+    assert_eq!(open["spec"]["externalTrafficPolicy"], "Cluster");
+    let external = defaulted("v1", "Service", json!({ "spec": { "type": "ExternalName", "externalName": "x" } }));
+    assert_eq!(external["spec"]["internalTrafficPolicy"], Value::Null);
+}
+
+#[test]
+fn the_rest() {
+    let namespace = defaulted("v1", "Namespace", json!({ "metadata": { "name": "n" } }));
+    assert_eq!(namespace["metadata"]["labels"], json!({ "kubernetes.io/metadata.name": "n" }));
+    assert_eq!(namespace["status"]["phase"], "Active");
+    assert_eq!(defaulted("v1", "Secret", json!({}))["type"], "Opaque");
+    let node = defaulted("v1", "Node", json!({ "status": { "capacity": { "cpu": "2" } } }));
+    assert_eq!(node["status"]["allocatable"], json!({ "cpu": "2" }));
+    let binding = json!({ "roleRef": { "kind": "Role", "name": "r" }, "subjects": [{ "kind": "User", "name": "u" }] });
+    let binding = defaulted("rbac.authorization.k8s.io/v1", "RoleBinding", binding);
+    assert_eq!(binding["roleRef"]["apiGroup"], "rbac.authorization.k8s.io");
+    assert_eq!(binding["subjects"][0]["apiGroup"], "rbac.authorization.k8s.io");
+    let slice = json!({ "addressType": "IPv4", "endpoints": [], "ports": [{ "port": 80 }] });
+    let slice = defaulted("discovery.k8s.io/v1", "EndpointSlice", slice);
+    assert_eq!(slice["ports"], json!([{ "name": "", "port": 80, "protocol": "TCP" }]));
+}
+
+#[test]
+fn a_secret_takes_texts() {
+    let kind = Registry::builtin().by_kind("v1", "Secret").unwrap();
+    let mut secret =
+        json!({ "metadata": { "name": "s" }, "stringData": { "a": "x" }, "data": { "a": "", "b": "eA==" } });
+    kind.prepare_create(&mut secret);
+    assert_eq!(secret, json!({ "metadata": { "name": "s" }, "data": { "a": "eA==", "b": "eA==" } }));
+}
+
+#[test]
+fn generations_count_changes_of_the_spec() {
+    let kind = Registry::builtin().by_kind("apps/v1", "ReplicaSet").unwrap();
+    let mut old = defaulted("apps/v1", "ReplicaSet", json!({ "metadata": { "name": "r", "generation": 7 } }));
+    kind.prepare_create(&mut old);
+    assert_eq!(old["metadata"]["generation"], 1);
+    assert_eq!(old["status"], json!({ "replicas": 0 }));
+    let mut labelled = old.clone();
+    labelled["metadata"]["labels"] = json!({ "a": "b" });
+    labelled["status"]["replicas"] = 9.into();
+    kind.prepare_update(schema::Part::Main, &mut labelled, &old);
+    assert_eq!(labelled["metadata"]["generation"], 1);
+    assert_eq!(labelled["status"]["replicas"], 0);
+    let mut scaled = old.clone();
+    scaled["spec"]["replicas"] = 2.into();
+    kind.prepare_update(schema::Part::Main, &mut scaled, &old);
+    assert_eq!(scaled["metadata"]["generation"], 2);
+    let mut status = old.clone();
+    status["status"]["replicas"] = 2.into();
+    status["spec"]["replicas"] = 5.into();
+    kind.prepare_update(schema::Part::Status, &mut status, &old);
+    assert_eq!((&status["spec"], &status["status"]["replicas"]), (&old["spec"], &2.into()));
+}

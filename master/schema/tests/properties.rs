@@ -1,0 +1,217 @@
+//! What holds for every kind and any object.
+
+use proptest::prelude::*;
+use schema::{FieldValidation, Kind, Part, Registry};
+use serde_json::{Map, Value};
+
+/// Field names of real objects, so that arbitrary objects reach deep code, and values of every type.
+const FIELDS: &[&str] = &[
+    "metadata",
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "spec",
+    "status",
+    "containers",
+    "initContainers",
+    "ephemeralContainers",
+    "image",
+    "env",
+    "envFrom",
+    "valueFrom",
+    "fieldRef",
+    "fieldPath",
+    "ports",
+    "containerPort",
+    "hostPort",
+    "volumes",
+    "volumeMounts",
+    "mountPath",
+    "emptyDir",
+    "hostPath",
+    "projected",
+    "sources",
+    "securityContext",
+    "resources",
+    "limits",
+    "requests",
+    "cpu",
+    "template",
+    "selector",
+    "matchLabels",
+    "matchExpressions",
+    "strategy",
+    "rollingUpdate",
+    "maxSurge",
+    "type",
+    "clusterIP",
+    "clusterIPs",
+    "port",
+    "nodePort",
+    "tolerations",
+    "key",
+    "operator",
+    "affinity",
+    "nodeAffinity",
+    "conditions",
+    "containerStatuses",
+    "state",
+    "terminated",
+    "subsets",
+    "addresses",
+    "rules",
+    "verbs",
+    "roleRef",
+    "subjects",
+    "data",
+    "stringData",
+    "livenessProbe",
+    "httpGet",
+    "endpoints",
+    "$patch",
+    "$retainKeys",
+    "$setElementOrder/containers",
+    "$deleteFromPrimitiveList/finalizers",
+    "creationTimestamp",
+];
+
+fn leaf() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-2_i64..70_000).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        proptest::sample::select(vec![
+            "",
+            "a",
+            "A b",
+            "1Gi",
+            "-5",
+            "1e99",
+            "None",
+            "Always",
+            "50%",
+            "replace",
+            "..",
+            "é",
+            "RollingUpdate"
+        ])
+        .prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ]
+}
+
+fn json() -> impl Strategy<Value = Value> {
+    leaf().prop_recursive(7, 96, 5, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((proptest::sample::select(FIELDS), inner), 0..6).prop_map(|pairs| pairs
+                .into_iter()
+                .map(|(k, v)| (k.to_string(), v))
+                .collect::<Map<_, _>>()
+                .into()),
+        ]
+    })
+}
+
+fn kinds() -> impl Strategy<Value = &'static Kind> {
+    proptest::sample::select(Registry::builtin().kinds().collect::<Vec<_>>())
+}
+
+/// An object of the golden cases with some of its values replaced by arbitrary ones: it reaches deeper than chance does.
+fn mutated() -> impl Strategy<Value = (&'static Kind, Value)> {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("golden/validation.json")).unwrap();
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), json()), 0..4);
+    (proptest::sample::select(cases), changes).prop_map(|(case, changes)| {
+        let (api_version, kind) = case["kind"].as_str().unwrap().split_once(' ').unwrap();
+        let mut object = case["object"].clone();
+        for (place, value) in changes {
+            let mut pointers = Vec::new();
+            places(&object, String::new(), &mut pointers);
+            let pointer: &String = place.get(&pointers);
+            *object.pointer_mut(pointer).unwrap() = value;
+        }
+        (Registry::builtin().by_kind(api_version, kind).unwrap(), object)
+    })
+}
+
+/// JSON pointers of everything in a value.
+fn places(value: &Value, at: String, out: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            map.iter().for_each(|(k, v)| places(v, format!("{at}/{}", k.replace('~', "~0").replace('/', "~1")), out))
+        }
+        Value::Array(list) => list.iter().enumerate().for_each(|(i, v)| places(v, format!("{at}/{i}"), out)),
+        _ => {}
+    }
+    out.push(at);
+}
+
+fn objects() -> impl Strategy<Value = (&'static Kind, Value)> {
+    prop_oneof![3 => mutated(), 1 => (kinds(), json())]
+}
+
+/// Takes from arbitrary JSON what fits the types of a kind, level by level.
+fn fitting(kind: &Kind, value: Value) -> Option<Value> {
+    kind.decode_value(value, FieldValidation::Ignore).ok().map(|d| d.value)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
+
+    /// No function panics, whatever it is given, decoded or not.
+    #[test]
+    fn nothing_panics((kind, object) in objects(), (_, old) in objects()) {
+        let _ = kind.decode(object.to_string().as_bytes(), FieldValidation::Strict);
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        for part in [Part::Main, Part::Status, Part::Other("ephemeralcontainers"), Part::Other("resize"), Part::Other("approval")] {
+            let mut new = object.clone();
+            kind.default(&mut new);
+            kind.prepare_update(part, &mut new, &old);
+            let _ = kind.validate_update(part, &new, &old);
+        }
+        let mut new = object.clone();
+        kind.prepare_create(&mut new);
+        let _ = kind.validate_create(&new);
+        prop_assert_eq!(kind.table_row(&object, now).len(), kind.columns().len());
+        let _ = kind.selectable_fields(&object);
+        let _ = kind.strategic_merge(&object, &old);
+        let _ = kind.from_storage(kind.to_storage(object.clone()));
+        let _ = schema::scale::apply(&object, &schema::scale::of(&object));
+    }
+
+    /// What was decoded once decodes to itself, without complaint.
+    #[test]
+    fn decoding_is_idempotent((kind, object) in objects()) {
+        if let Some(once) = fitting(kind, object) {
+            let again = kind.decode_value(once.clone(), FieldValidation::Strict).unwrap();
+            prop_assert_eq!(&again.value, &once);
+            let text = serde_json::to_vec(&once).unwrap();
+            prop_assert_eq!(kind.decode(&text, FieldValidation::Strict).unwrap().value, once);
+        }
+    }
+
+    /// Defaults are complete after one pass, and are values that decode.
+    #[test]
+    fn defaulting_is_idempotent((kind, object) in objects()) {
+        if let Some(mut once) = fitting(kind, object) {
+            kind.default(&mut once);
+            let mut twice = once.clone();
+            kind.default(&mut twice);
+            prop_assert_eq!(&twice, &once);
+            prop_assert!(kind.decode_value(once, FieldValidation::Strict).is_ok());
+        }
+    }
+
+    /// A patch that says nothing changes nothing; an object as a patch of nothing is itself.
+    #[test]
+    fn empty_patches((kind, object) in objects()) {
+        if let Some(object) = fitting(kind, object) {
+            prop_assert_eq!(&kind.strategic_merge(&object, &Value::Object(Map::new())).unwrap(), &object);
+        }
+    }
+}
