@@ -11,7 +11,7 @@ mod services;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netns::NetNs;
+use netns::{NetNs, Netlink};
 use tokio::sync::{Notify, watch};
 
 pub use conflist::{BRIDGE, CONFLIST};
@@ -89,4 +89,36 @@ fn forward() {
             tracing::warn!(key, error = %describe(&error), "cannot turn forwarding on: pods will not reach other nodes");
         }
     }
+}
+
+/// Removes what the agent made in this network namespace, and the conflist. Answers what could not be removed.
+pub async fn remove(config: &Config) -> Vec<String> {
+    let mut failures = Vec::new();
+    match NetNs::current() {
+        Ok(namespace) => {
+            if let Err(error) = proxy::cleanup(&namespace, &proxy::Config::default()).await {
+                failures.push(describe(&error));
+            }
+        }
+        Err(error) => failures.push(describe(&error)),
+    }
+    if let Err(error) = remove_links().await {
+        failures.push(describe(&error));
+    }
+    let path = config.node.cni_conf_dir.join(CONFLIST);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            failures.push(format!("{}: {error}", path.display()));
+        }
+        _ => {}
+    }
+    failures
+}
+
+/// Routes to other nodes, and the bridge that pods were on.
+async fn remove_links() -> Result<(), netns::Error> {
+    let netlink = Netlink::open_current()?;
+    netlink.sync_routes(&[]).await?;
+    netlink.delete_link(BRIDGE).await?;
+    Ok(())
 }

@@ -303,3 +303,6 @@ fn without_heartbeat(status: &NodeStatus) -> Value {
 fn bare(name: &str, spec: NodeSpec) -> Node {
     Node { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, spec: Some(spec), status: None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Registration and status against a small API server in memory, and the real runtime's absence.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use http::{Method, Request, Response};
+use kube::client::Body;
+
+use super::*;
+use crate::config::{KubeletConfiguration, Layout, NodeSettings};
+
+/// Nodes and leases by path, with a log of calls.
+#[derive(Clone, Default)]
+struct Api {
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    calls: Arc<Mutex<Vec<String>>>,
+}
+
+impl Api {
+    fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let (code, answer) = api.answer(&parts.method, parts.uri.path(), value);
+                let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
+                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
+        self.calls.lock().unwrap().push(format!("{method} {path}"));
+        let mut objects = self.objects.lock().unwrap();
+        let missing = || (404, json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "not found"}));
+        match *method {
+            Method::POST => {
+                let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
+                if objects.contains_key(&path) {
+                    return (409, json!({"kind": "Status", "code": 409, "reason": "AlreadyExists", "message": "exists"}));
+                }
+                let mut object = body;
+                object["metadata"]["uid"] = json!("uid-1");
+                objects.insert(path, object.clone());
+                (201, object)
+            }
+            Method::GET => objects.get(path).map_or_else(missing, |object| (200, object.clone())),
+            Method::PUT => {
+                objects.insert(path.to_owned(), body.clone());
+                (200, body)
+            }
+            _ => match objects.get_mut(path.trim_end_matches("/status")) {
+                Some(object) => {
+                    for (key, value) in body.as_object().unwrap() {
+                        object[key] = value.clone();
+                    }
+                    (200, object.clone())
+                }
+                None => missing(),
+            },
+        }
+    }
+
+    fn count(&self, call: &str) -> usize {
+        self.calls.lock().unwrap().iter().filter(|c| *c == call).count()
+    }
+
+    async fn until(&self, call: &str, count: usize) {
+        while self.count(call) < count {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn config() -> Config {
+    Config {
+        layout: Layout::new("/c", "/", "/r"),
+        kubelet: KubeletConfiguration::default(),
+        node: NodeSettings {
+            node_name: "n1".into(),
+            server: "https://127.0.0.1:6443".into(),
+            node_ip: Some("10.0.0.1".parse().unwrap()),
+            node_labels: [("tier".to_owned(), "x".to_owned())].into(),
+            data_dir: "/".into(),
+            run_dir: "/r".into(),
+            cni_conf_dir: "/n".into(),
+            cni_bin_dir: "/b".into(),
+        },
+    }
+}
+
+fn begin(api: &Api) -> NodeHandle {
+    let (recorder, _) = Recorder::channel();
+    start(NodeInputs {
+        config: Arc::new(config()),
+        client: api.client(),
+        runtime: cri::Client::new("unix:///nonexistent.sock").unwrap(),
+        recorder,
+    })
+}
+
+const NODE: &str = "/api/v1/nodes/n1";
+const STATUS: &str = "PATCH /api/v1/nodes/n1/status";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+
+#[tokio::test(start_paused = true)]
+async fn a_node_registers_and_reports_only_changes() {
+    let api = Api::default();
+    let node = begin(&api);
+    api.until(STATUS, 1).await;
+    assert_eq!(*node.addresses.borrow(), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(node.uid.borrow().as_deref(), Some("uid-1"));
+    let stored = api.objects.lock().unwrap()[NODE].clone();
+    assert_eq!(stored["metadata"]["labels"]["tier"], "x");
+    let ready = stored["status"]["conditions"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(ready["message"], "container runtime is down");
+    // Nothing changes: the next report is due after five minutes.
+    tokio::time::sleep(Duration::from_secs(240)).await;
+    assert_eq!(api.count(STATUS), 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(api.count(STATUS), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_renewed_every_ten_seconds_and_owned_by_the_node() {
+    let api = Api::default();
+    let _node = begin(&api);
+    let renew = format!("PUT {LEASE}");
+    api.until(&renew, 1).await;
+    let before = api.count(&renew);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let renewals = api.count(&renew) - before;
+    assert!((9..=11).contains(&renewals), "{renewals}");
+    let lease = api.objects.lock().unwrap()[LEASE].clone();
+    assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], "uid-1");
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 40);
+    assert_eq!(lease["spec"]["holderIdentity"], "n1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_there_is_taken_over() {
+    let api = Api::default();
+    let theirs = json!({"metadata": {"name": "n1", "uid": "uid-0", "labels": {"mine": "1"}}});
+    api.objects.lock().unwrap().insert(NODE.into(), theirs);
+    let node = begin(&api);
+    api.until(STATUS, 1).await;
+    assert_eq!(api.count(&format!("PATCH {NODE}")), 1);
+    assert_eq!(node.uid.borrow().as_deref(), Some("uid-0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_node_registers_again() {
+    let api = Api::default();
+    let _node = begin(&api);
+    api.until(STATUS, 1).await;
+    api.objects.lock().unwrap().remove(NODE);
+    api.until("POST /api/v1/nodes", 2).await;
+    api.until(STATUS, 3).await;
+    assert!(api.objects.lock().unwrap().contains_key(NODE));
+}
