@@ -14,6 +14,9 @@ pub mod sets;
 mod table;
 pub mod types;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use netns::NetNs;

@@ -254,3 +254,33 @@ async fn pods_leave_the_cluster_under_the_nodes_address() {
     let _server = Server::start(&world.net.client, "outside", 9000);
     assert_eq!(ask(&world.pods[2].ns, "192.168.9.2:9000").unwrap(), ("outside".to_owned(), "192.168.9.1".to_owned()));
 }
+
+#[tokio::test]
+async fn ten_thousand_services_do_not_matter_to_one_endpoint() {
+    let mut world = world().await;
+    for number in 0..10_000u32 {
+        let other = ObjectName::new("default", &format!("other-{number}"));
+        let cluster_ip = std::net::Ipv4Addr::from(0x0a61_0000 + number).into();
+        world.proxy.table().upsert_service(other.clone(), Service { cluster_ips: vec![cluster_ip], ..service_port(80) });
+        let endpoints = (0..5).map(|i| endpoint(&format!("10.1.7.{}", number % 50 * 5 + i + 1))).collect();
+        world.proxy.table().upsert_slice(other.clone(), other, slice(endpoints));
+    }
+    let stats = world.service(service()).await;
+    assert!(stats.full && stats.services == 10_001);
+    let nft = netns::nft::Nft::open(&world.net.node.ns).unwrap();
+    let rules = nft.count_rules(proxy::TABLE).await.unwrap();
+    let stats = world.endpoints(&["10.1.0.2"]).await;
+    assert_eq!((stats.full, stats.structure), (false, 0));
+    assert!(stats.elements < 12, "{stats:?}");
+    assert_eq!(world.answers(CLUSTER_IP, 5), ["a".to_owned()].into());
+    let start = std::time::Instant::now();
+    let stats = world.endpoints(&["10.1.0.2", "10.1.0.3"]).await;
+    println!("one endpoint beside 10,000 Services: {:?}, {} elements", start.elapsed(), stats.elements);
+    assert_eq!(world.answers(CLUSTER_IP, 40), both());
+    assert_eq!(nft.count_rules(proxy::TABLE).await.unwrap(), rules);
+}
+
+fn service_port(port: u16) -> Service {
+    let port = ServicePort { name: "http".into(), protocol: Protocol::Tcp, port, node_port: None };
+    Service { cluster_ips: Vec::new(), ports: vec![port], ..service() }
+}

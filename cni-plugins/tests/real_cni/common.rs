@@ -145,9 +145,20 @@ pub fn address(result: &Value, v6: bool) -> String {
     found.unwrap().split('/').next().unwrap().to_owned()
 }
 
+/// Another test's child may hold a copy of the listener before this one, between its fork and its exec.
+fn listen_at(server: &NetNs, port: u16) -> TcpListener {
+    for _ in 0..200 {
+        match server.run(move || TcpListener::bind(("::", port))).unwrap() {
+            Ok(listener) => return listener,
+            Err(_in_use) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    panic!("port {port} stays in use");
+}
+
 /// Serves one connection in `server` and makes it from `client`. Returns the client's address as the server sees it.
 pub fn exchange(client: &NetNs, server: &NetNs, listen: u16, address: &str) -> std::io::Result<String> {
-    let listener = server.run(move || TcpListener::bind(("::", listen)).unwrap()).unwrap();
+    let listener = listen_at(server, listen);
     listener.set_nonblocking(true).unwrap();
     let address: SocketAddr = address.parse().unwrap();
     let connection = client.clone();
