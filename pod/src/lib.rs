@@ -5,9 +5,12 @@
 //! container runtime, the volume folders, the cgroup tree and the API object.
 
 pub mod backoff;
+pub mod env;
 pub mod events;
+pub mod fields;
 pub mod hash;
 pub mod plan;
+pub mod resolve;
 pub mod restart;
 pub mod status;
 mod view;

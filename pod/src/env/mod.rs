@@ -1,207 +1,183 @@
-//! The environment of a container. Pure: the objects that it names are looked up by the caller first ([`references`]).
-//!
-//! Order, as upstream has it: `envFrom`, then `env` over it with `$(VAR)` expanded from what stands before, then service variables
-//! for names that are still free.
+//! The environment of a container.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, Service};
+
+use crate::fields::{self, FieldError, FieldFacts};
 
 mod expand;
 mod services;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource};
-
-use crate::downward::{self, Facts, FieldError};
 pub use expand::expand;
-pub use services::{ServiceFacts, ServicePort, variables as service_variables};
+pub use services::service_variables;
 
-/// What kind of object a variable comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    ConfigMap,
-    Secret,
+/// An object or file that an environment takes values from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// A ConfigMap of the pod's namespace.
+    ConfigMap(&'a str),
+    /// A Secret of the pod's namespace.
+    Secret(&'a str),
+    /// A file of variables in a volume (KEP-3721).
+    File {
+        /// The volume's name.
+        volume: &'a str,
+        /// The path in it.
+        path: &'a str,
+    },
 }
 
-impl Kind {
-    /// As it stands in messages about keys.
-    fn title(self) -> &'static str {
-        match self {
-            Self::ConfigMap => "ConfigMap",
-            Self::Secret => "Secret",
-        }
-    }
+/// The values of a source; `None` when there is no such source. An error ends the start of the container with its text.
+pub type Lookup<'a> = dyn Fn(Source<'_>) -> Result<Option<BTreeMap<String, Vec<u8>>>, String> + 'a;
 
-    /// As it stands in messages about objects.
-    fn singular(self) -> &'static str {
-        match self {
-            Self::ConfigMap => "configmap",
-            Self::Secret => "secret",
-        }
-    }
-}
-
-/// What became of looking an object up.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Lookup {
-    /// Its keys and values.
-    Found(BTreeMap<String, Vec<u8>>),
-    NotFound,
-    /// The API's own words.
-    Failed(String),
-}
-
-/// Objects by kind and name, in the pod's namespace.
-pub type Objects = BTreeMap<(Kind, String), Lookup>;
-
-/// What an environment is made from.
-pub struct Inputs<'a> {
-    pub facts: Facts<'a>,
-    pub objects: &'a Objects,
-    /// Those of the pod's namespace (none where `enableServiceLinks` is false) and `default/kubernetes`.
-    pub services: &'a [ServiceFacts],
-}
-
-/// An environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Env {
-    pub variables: BTreeMap<String, String>,
-    /// Texts of `InvalidEnvironmentVariableNames` warnings.
-    pub warnings: Vec<String>,
-}
-
-/// Why a container has no environment: the message of `CreateContainerConfigError`.
+/// Why a container has no environment: the message of `CreateContainerConfigError`. The texts are upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
-    #[error("{} \"{name}\" not found", .kind.singular())]
-    NoObject { kind: Kind, name: String },
-    #[error("couldn't find key {key} in {} {namespace}/{name}", .kind.title())]
-    NoKey { kind: Kind, namespace: String, name: String, key: String },
-    #[error("{0}")]
-    Lookup(String),
+    /// A ConfigMap or Secret that is not optional is missing.
+    #[error("{kind} {name:?} not found")]
+    NotFound {
+        /// `configmap` or `secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// It lacks a key that is not optional.
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    Key {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// The namespace of both.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A file of variables lacks a key that is not optional.
+    #[error("environment variable key {key:?} not found in file {path:?}")]
+    FileKey {
+        /// The key.
+        key: String,
+        /// The file.
+        path: String,
+    },
+    /// A field of the downward API.
     #[error(transparent)]
     Field(#[from] FieldError),
+    /// A source could not be read.
+    #[error("{0}")]
+    Lookup(String),
 }
 
-/// The objects that a container's environment names.
-#[must_use]
-pub fn references(container: &Container) -> BTreeSet<(Kind, String)> {
-    let mut named = BTreeSet::new();
-    for from in container.env_from.iter().flatten() {
-        named.extend(from.config_map_ref.as_ref().map(|r| (Kind::ConfigMap, r.name.clone())));
-        named.extend(from.secret_ref.as_ref().map(|r| (Kind::Secret, r.name.clone())));
-    }
-    for source in container.env.iter().flatten().filter_map(|v| v.value_from.as_ref()) {
-        named.extend(source.config_map_key_ref.as_ref().map(|r| (Kind::ConfigMap, r.name.clone())));
-        named.extend(source.secret_key_ref.as_ref().map(|r| (Kind::Secret, r.name.clone())));
-    }
-    named
+/// What a container's environment is made from.
+pub struct Inputs<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// One of its containers.
+    pub container: &'a Container,
+    /// For `fieldRef` and `resourceFieldRef`.
+    pub facts: &'a FieldFacts,
+    /// All Services of the pod's namespace, and `default/kubernetes`.
+    pub services: &'a [Service],
+    /// Where values of objects come from.
+    pub lookup: &'a Lookup<'a>,
 }
 
-/// The environment of a container.
+/// The variables of a container. `env` wins over `envFrom`, and both over those of Services.
 ///
 /// # Errors
-/// When an object or key that is not optional is missing, or a field does not exist.
-pub fn env(container: &Container, inputs: &Inputs<'_>) -> Result<Env, EnvError> {
-    let mut env = Env::default();
-    let services = service_variables(inputs.services);
-    from_objects(container, inputs, &mut env)?;
-    for variable in container.env.iter().flatten() {
+/// When something that is not optional is missing.
+pub fn environment(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>, EnvError> {
+    let pod = inputs.pod;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let services = service_variables(inputs.services, namespace, links);
+    let mut variables = from_sources(inputs)?;
+    for variable in inputs.container.env.iter().flatten() {
+        let plain = variable.value.as_deref().unwrap_or_default();
         let value = match &variable.value_from {
-            Some(source) => from_source(container, source, inputs)?,
-            None => Some(expanded(variable, &env.variables, &services)),
+            Some(source) if plain.is_empty() => from_source(inputs, source, namespace)?,
+            _ => Some(expand(plain, |name| variables.get(name).or_else(|| services.get(name)).cloned())),
         };
         if let Some(value) = value {
-            env.variables.insert(variable.name.clone(), value);
+            variables.insert(variable.name.clone(), value);
         }
     }
     for (name, value) in services {
-        env.variables.entry(name).or_insert(value);
+        variables.entry(name).or_insert(value);
     }
-    Ok(env)
+    Ok(variables)
 }
 
-fn expanded(variable: &EnvVar, before: &BTreeMap<String, String>, services: &BTreeMap<String, String>) -> String {
-    let text = variable.value.as_deref().unwrap_or_default();
-    expand(text, |name| before.get(name).or_else(|| services.get(name)).cloned())
-}
-
-fn from_objects(container: &Container, inputs: &Inputs<'_>, env: &mut Env) -> Result<(), EnvError> {
-    for from in container.env_from.iter().flatten() {
-        let (kind, name, optional) = match (&from.config_map_ref, &from.secret_ref) {
-            (Some(r), _) => (Kind::ConfigMap, &r.name, r.optional),
-            (None, Some(r)) => (Kind::Secret, &r.name, r.optional),
-            // Refused by the API's validation.
-            (None, None) => continue,
-        };
-        let Some(data) = object(inputs, kind, name, optional)? else { continue };
+fn from_sources(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>, EnvError> {
+    let mut variables = BTreeMap::new();
+    for from in inputs.container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
-        let mut invalid = Vec::new();
-        for (key, value) in data {
-            if is_variable_name(key) {
-                env.variables.insert(format!("{prefix}{key}"), String::from_utf8_lossy(value).into_owned());
-            } else {
-                invalid.push(key.as_str());
-            }
-        }
-        if !invalid.is_empty() {
-            env.warnings.push(format!(
-                "Keys [{}] from the EnvFrom {} {}/{name} were skipped since they are considered invalid environment variable names.",
-                invalid.join(", "),
-                if kind == Kind::ConfigMap { "configMap" } else { "secret" },
-                namespace(inputs),
-            ));
+        let (source, optional) = if let Some(map) = &from.config_map_ref {
+            (Source::ConfigMap(&map.name), map.optional)
+        } else if let Some(secret) = &from.secret_ref {
+            (Source::Secret(&secret.name), secret.optional)
+        } else {
+            continue;
+        };
+        for (key, value) in values(inputs, source, optional)?.into_iter().flatten() {
+            variables.insert(format!("{prefix}{key}"), text(&value));
         }
     }
-    Ok(())
+    Ok(variables)
 }
 
-/// `None` where something optional is missing.
-fn from_source(container: &Container, source: &EnvVarSource, inputs: &Inputs<'_>) -> Result<Option<String>, EnvError> {
-    if let Some(field) = &source.field_ref {
-        return Ok(Some(downward::field(&inputs.facts, field)?));
-    }
-    if let Some(resource) = &source.resource_field_ref {
-        return Ok(Some(downward::resource(&inputs.facts, Some(container), resource)?));
-    }
-    if let Some(r) = &source.config_map_key_ref {
-        return key(inputs, Kind::ConfigMap, &r.name, &r.key, r.optional);
-    }
-    if let Some(r) = &source.secret_key_ref {
-        return key(inputs, Kind::Secret, &r.name, &r.key, r.optional);
-    }
-    // `fileKeyRef` needs files that init containers wrote: the caller's, not ours.
-    Ok(None)
+type Values = BTreeMap<String, Vec<u8>>;
+
+/// The values of a source; `None` when it is missing and may be.
+fn values(inputs: &Inputs<'_>, source: Source<'_>, optional: Option<bool>) -> Result<Option<Values>, EnvError> {
+    let found = (inputs.lookup)(source).map_err(EnvError::Lookup)?;
+    let (kind, name) = match source {
+        _ if found.is_some() || optional == Some(true) => return Ok(found),
+        Source::ConfigMap(name) => ("configmap", name),
+        Source::Secret(name) => ("secret", name),
+        Source::File { volume, .. } => {
+            return Err(EnvError::Lookup(format!("cannot find the volume {volume:?} referenced by FileKeyRef")));
+        }
+    };
+    Err(EnvError::NotFound { kind, name: name.to_owned() })
 }
 
-fn key(inputs: &Inputs<'_>, kind: Kind, name: &str, key: &str, optional: Option<bool>) -> Result<Option<String>, EnvError> {
-    let Some(data) = object(inputs, kind, name, optional)? else { return Ok(None) };
-    match data.get(key) {
-        Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
+/// The value of `valueFrom`; `None` when it is optional and missing: then there is no such variable.
+fn from_source(inputs: &Inputs<'_>, from: &EnvVarSource, namespace: &str) -> Result<Option<String>, EnvError> {
+    if let Some(selector) = &from.field_ref {
+        return Ok(Some(fields::field(inputs.pod, selector, inputs.facts)?));
+    }
+    if let Some(selector) = &from.resource_field_ref {
+        return Ok(Some(fields::resource(inputs.pod, Some(inputs.container), selector, inputs.facts)?));
+    }
+    let missing = |kind, name: &str, key: &str| EnvError::Key {
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
+    let (source, key, optional, error) = if let Some(map) = &from.config_map_key_ref {
+        (Source::ConfigMap(&map.name), &map.key, map.optional, missing("ConfigMap", &map.name, &map.key))
+    } else if let Some(secret) = &from.secret_key_ref {
+        (Source::Secret(&secret.name), &secret.key, secret.optional, missing("Secret", &secret.name, &secret.key))
+    } else if let Some(file) = &from.file_key_ref {
+        let error = EnvError::FileKey { key: file.key.clone(), path: file.path.clone() };
+        (Source::File { volume: &file.volume_name, path: &file.path }, &file.key, file.optional, error)
+    } else {
+        return Ok(Some(String::new()));
+    };
+    let Some(values) = values(inputs, source, optional)? else { return Ok(None) };
+    match values.get(key) {
+        Some(value) => Ok(Some(text(value))),
         None if optional == Some(true) => Ok(None),
-        None => Err(EnvError::NoKey { kind, namespace: namespace(inputs).to_owned(), name: name.to_owned(), key: key.to_owned() }),
+        None => Err(error),
     }
 }
 
-fn object<'a>(
-    inputs: &'a Inputs<'_>,
-    kind: Kind,
-    name: &str,
-    optional: Option<bool>,
-) -> Result<Option<&'a BTreeMap<String, Vec<u8>>>, EnvError> {
-    match inputs.objects.get(&(kind, name.to_owned())) {
-        Some(Lookup::Found(data)) => Ok(Some(data)),
-        Some(Lookup::Failed(message)) => Err(EnvError::Lookup(message.clone())),
-        Some(Lookup::NotFound) | None if optional == Some(true) => Ok(None),
-        Some(Lookup::NotFound) | None => Err(EnvError::NoObject { kind, name: name.to_owned() }),
-    }
-}
-
-fn namespace<'a>(inputs: &'a Inputs<'_>) -> &'a str {
-    inputs.facts.pod.metadata.namespace.as_deref().unwrap_or_default()
-}
-
-/// KEP-4369: every printable ASCII character but `=`.
-fn is_variable_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'=')
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
 }

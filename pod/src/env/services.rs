@@ -1,55 +1,57 @@
-//! Service variables: `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`, and the older form that Docker's links had.
+//! The variables that tell a container about Services.
 
 use std::collections::BTreeMap;
 
-/// What a Service says in variables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceFacts {
-    pub name: String,
-    /// Empty or `None` for Services without one: they have no variables.
-    pub cluster_ip: String,
-    pub ports: Vec<ServicePort>,
-}
+use k8s_openapi::api::core::v1::Service;
 
-/// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicePort {
-    /// Empty where it has none.
-    pub name: String,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    pub port: i32,
-}
-
-/// The variables of these Services.
+/// `{NAME}_SERVICE_HOST`, `{NAME}_SERVICE_PORT` and the Docker-style `{NAME}_PORT…` of the Services with a cluster IP:
+/// those of the pod's namespace when `links` is set, and always `default/kubernetes`.
 #[must_use]
-pub fn variables(services: &[ServiceFacts]) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    for service in services.iter().filter(|s| !s.cluster_ip.is_empty() && s.cluster_ip != "None") {
-        let Some(first) = service.ports.first() else { continue };
-        let (name, ip) = (variable(&service.name), &service.cluster_ip);
-        all.insert(format!("{name}_SERVICE_HOST"), ip.clone());
-        all.insert(format!("{name}_SERVICE_PORT"), first.port.to_string());
-        all.insert(format!("{name}_PORT"), url(ip, first));
-        for port in &service.ports {
-            if !port.name.is_empty() {
-                all.insert(format!("{name}_SERVICE_PORT_{}", variable(&port.name)), port.port.to_string());
-            }
-            let prefix = format!("{name}_PORT_{}_{}", port.port, port.protocol.to_uppercase());
-            all.insert(format!("{prefix}_PROTO"), port.protocol.to_lowercase());
-            all.insert(format!("{prefix}_PORT"), port.port.to_string());
-            all.insert(format!("{prefix}_ADDR"), ip.clone());
-            all.insert(prefix, url(ip, port));
+pub fn service_variables(services: &[Service], namespace: &str, links: bool) -> BTreeMap<String, String> {
+    let in_namespace = |service: &Service, wanted: &str| service.metadata.namespace.as_deref() == Some(wanted);
+    let mut chosen: BTreeMap<&str, &Service> = BTreeMap::new();
+    for service in services {
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        if name == "kubernetes" && in_namespace(service, "default") {
+            chosen.entry(name).or_insert(service);
+        }
+        if links && in_namespace(service, namespace) {
+            chosen.insert(name, service);
         }
     }
-    all
+    let mut variables = BTreeMap::new();
+    for (name, service) in chosen {
+        add(&mut variables, name, service);
+    }
+    variables
 }
 
-fn url(ip: &str, port: &ServicePort) -> String {
+fn add(variables: &mut BTreeMap<String, String>, name: &str, service: &Service) {
+    let Some(spec) = &service.spec else { return };
+    let ip = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None");
+    let (Some(ip), Some(ports)) = (ip, spec.ports.as_deref().filter(|ports| !ports.is_empty())) else { return };
+    let prefix = shouted(name);
     let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-    format!("{}://{host}:{}", port.protocol.to_lowercase(), port.port)
+    variables.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());
+    for (index, port) in ports.iter().enumerate() {
+        let number = port.port;
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let url = format!("{}://{host}:{number}", protocol.to_lowercase());
+        if index == 0 {
+            variables.insert(format!("{prefix}_SERVICE_PORT"), number.to_string());
+            variables.insert(format!("{prefix}_PORT"), url.clone());
+        }
+        if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
+            variables.insert(format!("{prefix}_SERVICE_PORT_{}", shouted(port_name)), number.to_string());
+        }
+        let link = format!("{prefix}_PORT_{number}_{}", protocol.to_uppercase());
+        variables.insert(format!("{link}_PROTO"), protocol.to_lowercase());
+        variables.insert(format!("{link}_PORT"), number.to_string());
+        variables.insert(format!("{link}_ADDR"), ip.to_owned());
+        variables.insert(link, url);
+    }
 }
 
-fn variable(name: &str) -> String {
+fn shouted(name: &str) -> String {
     name.to_uppercase().replace('-', "_")
 }

@@ -1,94 +1,84 @@
-use std::collections::BTreeMap;
-
-use api::resources::ResourceList;
-use k8s_openapi::api::core::v1::Pod;
-use serde_json::{Value, json};
-
 use super::*;
+use serde_json::json;
 
-fn objects() -> Objects {
-    let data = |pairs: &[(&str, &str)]| {
-        Lookup::Found(pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect())
-    };
-    [
-        ((Kind::ConfigMap, "cm".to_owned()), data(&[("a", "1"), ("b.c", "2"), ("x=y", "3")])),
-        ((Kind::Secret, "s".to_owned()), data(&[("password", "p")])),
-        ((Kind::Secret, "gone".to_owned()), Lookup::NotFound),
-    ]
-    .into()
+fn run(container: serde_json::Value, lookup: &Lookup<'_>) -> Result<BTreeMap<String, String>, String> {
+    let container: Container = serde_json::from_value(container).unwrap();
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}})).unwrap();
+    let services: Vec<Service> = serde_json::from_value(json!([
+        {"metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}},
+        {"metadata": {"name": "my-db", "namespace": "ns"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 53, "protocol": "UDP"}]}},
+        {"metadata": {"name": "headless", "namespace": "ns"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}},
+        {"metadata": {"name": "other", "namespace": "else"}, "spec": {"clusterIP": "10.96.0.8", "ports": [{"port": 1}]}}
+    ]))
+    .unwrap();
+    let facts = FieldFacts::default();
+    environment(&Inputs { pod: &pod, container: &container, facts: &facts, services: &services, lookup })
+        .map_err(|error| error.to_string())
 }
 
-fn made(container: Value, services: &[ServiceFacts]) -> Result<Env, String> {
-    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).unwrap();
-    let allocatable = ResourceList::new();
-    let facts = Facts { pod: &pod, host_ips: &[], pod_ips: &[], allocatable: &allocatable };
-    let container = serde_json::from_value(container).unwrap();
-    env(&container, &Inputs { facts, objects: &objects(), services }).map_err(|e| e.to_string())
-}
-
-fn pairs(env: &Env) -> BTreeMap<&str, &str> {
-    env.variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+fn objects(source: Source<'_>) -> Result<Option<BTreeMap<String, Vec<u8>>>, String> {
+    Ok(match source {
+        Source::ConfigMap("cm") => {
+            Some(BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]))
+        }
+        Source::Secret("s") => Some(BTreeMap::from([("k".to_owned(), b"hidden".to_vec())])),
+        _ => None,
+    })
 }
 
 #[test]
-fn later_ones_win_and_see_earlier_ones() {
-    let env = made(
-        json!({"name": "c", "envFrom": [{"configMapRef": {"name": "cm"}, "prefix": "P_"}, {"secretRef": {"name": "gone", "optional": true}}],
-            "env": [
-                {"name": "X", "value": "$(P_a)-$(Y)-$(WEB_SERVICE_HOST)"},
-                {"name": "Y", "valueFrom": {"secretKeyRef": {"name": "s", "key": "password"}}},
-                {"name": "P_a", "value": "mine"},
-                {"name": "WHO", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                {"name": "NONE", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "zz", "optional": true}}},
-            ]}),
-        &[ServiceFacts {
-            name: "web".into(),
-            cluster_ip: "10.96.0.7".into(),
-            ports: vec![ServicePort { name: "http".into(), protocol: "TCP".into(), port: 80 }],
-        }],
+fn variables() {
+    let env = run(
+        json!({"name": "c", "envFrom": [{"prefix": "P_", "configMapRef": {"name": "cm"}}, {"secretRef": {"name": "no", "optional": true}}],
+            "env": [{"name": "X", "value": "$(P_a)-$(NONE)-$$(P_a)"}, {"name": "P_b", "value": "over"},
+                {"name": "HOST", "value": "$(MY_DB_SERVICE_HOST)"},
+                {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "K", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                {"name": "GONE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "x", "optional": true}}}]}),
+        &objects,
     )
     .unwrap();
-    let vars = pairs(&env);
-    assert_eq!(vars["X"], "1-$(Y)-10.96.0.7");
-    assert_eq!((vars["Y"], vars["P_a"], vars["P_b.c"], vars["WHO"]), ("p", "mine", "2", "p"));
-    assert!(!vars.contains_key("NONE") && !vars.contains_key("P_x=y"));
-    assert_eq!(
-        env.warnings,
-        ["Keys [x=y] from the EnvFrom configMap n/cm were skipped since they are considered invalid environment variable names."]
-    );
     for (name, value) in [
-        ("WEB_SERVICE_PORT", "80"),
-        ("WEB_SERVICE_PORT_HTTP", "80"),
-        ("WEB_PORT", "tcp://10.96.0.7:80"),
-        ("WEB_PORT_80_TCP", "tcp://10.96.0.7:80"),
-        ("WEB_PORT_80_TCP_PROTO", "tcp"),
-        ("WEB_PORT_80_TCP_PORT", "80"),
-        ("WEB_PORT_80_TCP_ADDR", "10.96.0.7"),
+        ("P_a", "1"),
+        ("P_b", "over"),
+        ("X", "1-$(NONE)-$(P_a)"),
+        ("HOST", "10.96.0.9"),
+        ("NAME", "p"),
+        ("K", "hidden"),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("KUBERNETES_SERVICE_PORT_HTTPS", "443"),
+        ("MY_DB_PORT_53_UDP", "udp://10.96.0.9:53"),
+        ("MY_DB_PORT_53_UDP_ADDR", "10.96.0.9"),
     ] {
-        assert_eq!(vars[name], value, "{name}");
+        assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
     }
+    assert!(
+        !env.contains_key("GONE") && !env.keys().any(|name| name.starts_with("OTHER") || name.starts_with("HEADLESS"))
+    );
 }
 
 #[test]
-fn what_is_missing_is_named_as_upstream_names_it() {
-    let of = |source: Value| made(json!({"name": "c", "env": [{"name": "A", "valueFrom": source}]}), &[]).unwrap_err();
-    assert_eq!(of(json!({"configMapKeyRef": {"name": "cm", "key": "k"}})), "couldn't find key k in ConfigMap n/cm");
-    assert_eq!(of(json!({"secretKeyRef": {"name": "gone", "key": "k"}})), "secret \"gone\" not found");
-    assert_eq!(of(json!({"configMapKeyRef": {"name": "never", "key": "k"}})), "configmap \"never\" not found");
-    let all = made(json!({"name": "c", "envFrom": [{"secretRef": {"name": "gone"}}]}), &[]).unwrap_err();
-    assert_eq!(all, "secret \"gone\" not found");
+fn errors() {
+    let from = |source| run(json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]}), &objects).unwrap_err();
+    assert_eq!(from(json!({"configMapKeyRef": {"name": "no", "key": "a"}})), "configmap \"no\" not found");
+    assert_eq!(from(json!({"secretKeyRef": {"name": "no", "key": "a"}})), "secret \"no\" not found");
+    assert_eq!(from(json!({"configMapKeyRef": {"name": "cm", "key": "z"}})), "couldn't find key z in ConfigMap ns/cm");
+    assert_eq!(from(json!({"secretKeyRef": {"name": "s", "key": "z"}})), "couldn't find key z in Secret ns/s");
 }
 
 #[test]
-fn all_objects_that_are_named_are_found() {
-    let container = serde_json::from_value(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "a"}}],
-        "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "b", "key": "k"}}}, {"name": "Y", "value": "z"}]}))
-    .unwrap();
-    assert_eq!(references(&container), [(Kind::ConfigMap, "a".to_owned()), (Kind::Secret, "b".to_owned())].into());
-}
-
-#[test]
-fn headless_services_have_no_variables() {
-    let headless = ServiceFacts { name: "h".into(), cluster_ip: "None".into(), ports: vec![] };
-    assert!(service_variables(&[headless]).is_empty());
+fn expansion() {
+    let value = |name: &str| (name == "A").then(|| "x".to_owned());
+    for (text, expected) in [
+        ("$(A)", "x"),
+        ("$$(A)", "$(A)"),
+        ("$$$(A)", "$x"),
+        ("$(B)", "$(B)"),
+        ("$A", "$A"),
+        ("$(A", "$(A"),
+        ("a$", "a$"),
+        ("$()", "$()"),
+    ] {
+        assert_eq!(expand(text, value), expected, "{text}");
+    }
 }

@@ -197,7 +197,7 @@ pub(super) fn kill(view: &View<'_>, container: &Container, cause: KillCause, pla
             .as_ref()
             .is_some_and(|member| crate::restart::restarts(&view.spec, &member.spec, member.role, SIGKILLED));
     let (reason, what) = describe(cause, name);
-    let message = if restarts { format!("{what}, will be restarted") } else { what };
+    let message = if restarts && cause != KillCause::PostStart { format!("{what}, will be restarted") } else { what };
     plan.steps.push(Step::KillContainer(KillContainer {
         id: container.id.clone(),
         name: name.clone(),
@@ -217,7 +217,7 @@ fn describe(cause: KillCause, name: &str) -> (&'static str, String) {
         KillCause::Changed => ("Killing", format!("Container {name} definition changed")),
         KillCause::Liveness => ("Unhealthy", format!("Container {name} failed liveness probe")),
         KillCause::Startup => ("Unhealthy", format!("Container {name} failed startup probe")),
-        KillCause::PostStart => ("FailedPostStartHook", format!("Container {name} failed post start hook")),
+        KillCause::PostStart => ("FailedPostStartHook", "FailedPostStartHook".to_owned()),
         KillCause::Unknown => {
             ("ContainerUnknown", format!("Container {name} is in unknown state, try killing it before restart"))
         }

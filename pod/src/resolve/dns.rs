@@ -1,165 +1,88 @@
-//! The resolver of a pod: `dnsPolicy` and `dnsConfig` over the node's and the cluster's (docs: "Customizing DNS Service").
+//! `/etc/resolv.conf` of a pod.
 
-use std::collections::BTreeMap;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use k8s_openapi::api::core::v1::Pod;
+/// Name servers that the resolver heeds.
+const MAX_SERVERS: usize = 3;
+/// Search domains, and their length in all (API validation of `dnsConfig`).
+const MAX_SEARCHES: (usize, usize) = (32, 2048);
 
-/// What glibc and upstream's validation allow.
-const SERVERS: usize = 3;
-const SEARCHES: usize = 32;
-const SEARCH_CHARACTERS: usize = 2048;
-
-/// A resolver's configuration, as CRI's `DNSConfig` has it.
+/// What the resolver is to be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dns {
+pub struct DnsConfig {
+    /// `nameserver` lines.
     pub servers: Vec<String>,
+    /// The `search` line.
     pub searches: Vec<String>,
+    /// The `options` line: `ndots:5`, `edns0`.
     pub options: Vec<String>,
 }
 
-impl Dns {
-    /// Reads a resolv.conf; of repeated `search` lines the last counts.
-    #[must_use]
-    pub fn parse(resolv_conf: &str) -> Self {
-        let mut dns = Self::default();
-        for line in resolv_conf.lines().map(str::trim).filter(|l| !l.starts_with(['#', ';'])) {
-            let mut words = line.split_whitespace();
-            let key = words.next();
-            let rest = words.map(str::to_owned);
-            match key {
-                Some("nameserver") => dns.servers.extend(rest.take(1)),
-                Some("search") => dns.searches = rest.filter(|s| s != ".").map(|s| s.trim_end_matches('.').to_owned()).collect(),
-                Some("options") => dns.options = rest.collect(),
-                _ => {}
-            }
-        }
-        dns
-    }
-}
-
-/// What the node contributes.
+/// What the node knows of DNS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeDns {
-    /// `clusterDNS`.
-    pub cluster: Vec<String>,
+pub struct DnsFacts {
+    /// `clusterDNS` of the kubelet configuration.
+    pub cluster_servers: Vec<String>,
     /// `clusterDomain`.
-    pub domain: String,
-    /// The node's own resolver (`resolvConf`).
-    pub host: Dns,
+    pub cluster_domain: String,
+    /// The node's own, from `resolvConf`.
+    pub node: DnsConfig,
 }
 
-/// The resolver of a pod, and what is to be warned of: texts of `MissingClusterDNS` and `DNSConfigForming` events.
+/// The configuration of a pod by `dnsPolicy` and `dnsConfig`. `ClusterFirst` is `Default` with host networking, and
+/// where the cluster has no name server.
 #[must_use]
-pub fn dns(pod: &Pod, node: &NodeDns) -> (Dns, Vec<(&'static str, String)>) {
-    let spec = pod.spec.as_ref();
-    let on_host = spec.and_then(|s| s.host_network).unwrap_or(false);
-    let policy = spec.and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
-    let mut warnings = Vec::new();
-    let mut dns = match policy {
-        "None" => Dns::default(),
-        "ClusterFirstWithHostNet" => clustered(pod, node, policy, &mut warnings),
-        "ClusterFirst" if !on_host => clustered(pod, node, policy, &mut warnings),
-        _ => node.host.clone(),
+pub fn dns(pod: &Pod, facts: &DnsFacts) -> DnsConfig {
+    let none = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&none);
+    let host_network = spec.host_network.unwrap_or(false);
+    let mut config = match spec.dns_policy.as_deref().unwrap_or("ClusterFirst") {
+        "None" => DnsConfig::default(),
+        "ClusterFirst" if !host_network && !facts.cluster_servers.is_empty() => cluster_first(pod, facts),
+        "ClusterFirstWithHostNet" if !facts.cluster_servers.is_empty() => cluster_first(pod, facts),
+        _ => facts.node.clone(),
     };
-    if let Some(config) = spec.and_then(|s| s.dns_config.as_ref()) {
-        append(&mut dns.servers, config.nameservers.as_deref());
-        append(&mut dns.searches, config.searches.as_deref());
-        let given = config.options.iter().flatten().filter_map(|o| Some((o.name.as_deref()?, o.value.as_deref())));
-        dns.options = options(&dns.options, given);
-    }
-    limit(&mut dns, &mut warnings);
-    (dns, warnings)
-}
-
-fn clustered(pod: &Pod, node: &NodeDns, policy: &str, warnings: &mut Vec<(&'static str, String)>) -> Dns {
-    if node.cluster.is_empty() {
-        warnings.push((
-            "MissingClusterDNS",
-            format!("kubelet does not have ClusterDNS IP configured and cannot create Pod using {policy:?} policy. Falling back to \"Default\" policy."),
-        ));
-        return node.host.clone();
-    }
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let domain = &node.domain;
-    let mut searches = Vec::new();
-    if !domain.is_empty() {
-        searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
-    }
-    append(&mut searches, Some(&node.host.searches));
-    Dns { servers: node.cluster.clone(), searches, options: vec!["ndots:5".into()] }
-}
-
-fn append(list: &mut Vec<String>, more: Option<&[String]>) {
-    for item in more.unwrap_or_default() {
-        if !list.contains(item) {
-            list.push(item.clone());
+    if let Some(own) = &spec.dns_config {
+        config.servers.extend(own.nameservers.iter().flatten().cloned());
+        config.searches.extend(own.searches.iter().flatten().cloned());
+        for option in own.options.iter().flatten() {
+            let name = option.name.as_deref().unwrap_or_default();
+            let text = option.value.as_ref().map_or_else(|| name.to_owned(), |value| format!("{name}:{value}"));
+            config.options.retain(|old| old.split(':').next() != Some(name));
+            config.options.push(text);
         }
     }
+    limited(config)
 }
 
-/// Options by name: the pod's stand in for the policy's.
-fn options<'a>(base: &'a [String], given: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Vec<String> {
-    let split = |o: &'a String| o.split_once(':').map_or((o.as_str(), None), |(name, value)| (name, Some(value)));
-    let merged: BTreeMap<&str, Option<&str>> = base.iter().map(split).chain(given).collect();
-    merged.into_iter().map(|(name, value)| value.map_or(name.to_owned(), |v| format!("{name}:{v}"))).collect()
+fn cluster_first(pod: &Pod, facts: &DnsFacts) -> DnsConfig {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let mut searches = Vec::new();
+    if !facts.cluster_domain.is_empty() {
+        let domain = &facts.cluster_domain;
+        searches.extend([format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]);
+    }
+    searches.extend(facts.node.searches.iter().cloned());
+    DnsConfig { servers: facts.cluster_servers.clone(), searches, options: vec!["ndots:5".to_owned()] }
 }
 
-fn limit(dns: &mut Dns, warnings: &mut Vec<(&'static str, String)>) {
-    if dns.servers.len() > SERVERS {
-        dns.servers.truncate(SERVERS);
-        let applied = dns.servers.join(" ");
-        warnings.push(("DNSConfigForming", format!("Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {applied}")));
+fn limited(config: DnsConfig) -> DnsConfig {
+    let mut servers = without_twins(config.servers);
+    servers.truncate(MAX_SERVERS);
+    let mut searches = without_twins(config.searches);
+    searches.truncate(MAX_SEARCHES.0);
+    while searches.iter().map(|search| search.len() + 1).sum::<usize>() > MAX_SEARCHES.1 + 1 {
+        searches.pop();
     }
-    let before = dns.searches.len();
-    dns.searches.truncate(SEARCHES);
-    while dns.searches.join(" ").len() > SEARCH_CHARACTERS {
-        dns.searches.pop();
-    }
-    if dns.searches.len() < before {
-        let applied = dns.searches.join(" ");
-        warnings.push(("DNSConfigForming", format!("Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {applied}")));
-    }
+    DnsConfig { servers, searches, options: config.options }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn of(spec: Value, cluster: &[&str]) -> (Dns, Vec<(&'static str, String)>) {
-        let pod = serde_json::from_value(json!({"metadata": {"namespace": "n"}, "spec": spec})).unwrap();
-        let host = Dns::parse("# own\nnameserver 9.9.9.9\nsearch a.example. .\noptions rotate timeout:1\n");
-        dns(&pod, &NodeDns { cluster: cluster.iter().map(|s| (*s).to_owned()).collect(), domain: "c.l".into(), host })
+fn without_twins(list: Vec<String>) -> Vec<String> {
+    let mut unique: Vec<String> = Vec::with_capacity(list.len());
+    for item in list {
+        if !unique.contains(&item) {
+            unique.push(item);
+        }
     }
-
-    #[test]
-    fn policies() {
-        let (dns, warnings) = of(json!({"containers": []}), &["10.96.0.10"]);
-        assert_eq!(dns.servers, ["10.96.0.10"]);
-        assert_eq!(dns.searches, ["n.svc.c.l", "svc.c.l", "c.l", "a.example"]);
-        assert_eq!(dns.options, ["ndots:5"]);
-        assert!(warnings.is_empty());
-
-        let (dns, _) = of(json!({"containers": [], "hostNetwork": true}), &["10.96.0.10"]);
-        assert_eq!((dns.servers, dns.options), (vec!["9.9.9.9".to_owned()], vec!["rotate".to_owned(), "timeout:1".into()]));
-        let (dns, _) = of(json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), &["10.96.0.10"]);
-        assert_eq!(dns.servers, ["10.96.0.10"]);
-
-        let (dns, warnings) = of(json!({"containers": []}), &[]);
-        assert_eq!(dns.servers, ["9.9.9.9"]);
-        assert_eq!(warnings[0].0, "MissingClusterDNS");
-    }
-
-    #[test]
-    fn config_is_added_and_limited() {
-        let config = json!({"nameservers": ["1.1.1.1", "2.2.2.2", "3.3.3.3"], "searches": ["x"], "options": [{"name": "ndots", "value": "1"}, {"name": "edns0"}]});
-        let (dns, warnings) = of(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": config}), &["10.96.0.10"]);
-        assert_eq!((dns.servers.len(), warnings.len()), (3, 0));
-        assert_eq!(dns.options, ["edns0", "ndots:1"]);
-        let (dns, warnings) = of(json!({"containers": [], "dnsConfig": config}), &["10.96.0.10"]);
-        assert_eq!(dns.servers, ["10.96.0.10", "1.1.1.1", "2.2.2.2"]);
-        assert_eq!(dns.options, ["edns0", "ndots:1"]);
-        assert_eq!(warnings[0].0, "DNSConfigForming");
-    }
+    unique
 }

@@ -25,7 +25,10 @@ pub(super) fn fill(view: &View<'_>, pod: &Pod, status: &mut PodStatus) {
     for mut condition in own {
         let before = conditions::get(&old, &condition.type_).filter(|before| before.status == condition.status);
         let kept = before.and_then(|before| before.last_transition_time.as_ref()).map(|time| time.0);
-        conditions::AnyCondition::set_transition(&mut condition, kept.unwrap_or(view.world.now));
+        conditions::AnyCondition::set_transition(
+            &mut condition,
+            kept.unwrap_or(crate::status::seconds(view.world.now).0),
+        );
         condition.observed_generation = pod.metadata.generation;
         all.push(condition);
     }

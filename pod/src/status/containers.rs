@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::image_backoff_shown;
 use crate::plan::Role;
+use crate::status::seconds;
 use crate::view::{Ending, Member, View, timestamp};
 use crate::world::{Container, ContainerState, Verdict};
 
@@ -150,19 +151,19 @@ fn unobserved(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_>) -> 
     }
 }
 
+const LOST: &str = "The container could not be located when the pod was deleted.  The container used to be Running";
+const LOST_AT_END: &str = "The container could not be located when the pod was terminated";
+
 /// A container that was there once. How it ended is kept when that is known, and else it is said that it is not.
 fn lost(mut status: ContainerStatus, is_ending: bool) -> ContainerStatus {
     let was_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
     if !was_running {
         return status;
     }
-    let when = if is_ending { "deleted" } else { "restarted" };
     let unknown = ContainerStateTerminated {
         exit_code: 137,
         reason: Some("ContainerStatusUnknown".to_owned()),
-        message: Some(format!(
-            "The container could not be located when the pod was {when}.  The container used to be Running"
-        )),
+        message: Some(if is_ending { LOST_AT_END } else { LOST }.to_owned()),
         ..ContainerStateTerminated::default()
     };
     let unknown = ApiState { terminated: Some(unknown), ..ApiState::default() };
@@ -261,9 +262,4 @@ fn volume_mounts(spec: &Spec) -> Option<Vec<VolumeMountStatus>> {
     });
     let mounts: Vec<VolumeMountStatus> = mounts.collect();
     (!mounts.is_empty()).then_some(mounts)
-}
-
-/// API times have whole seconds.
-fn seconds(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

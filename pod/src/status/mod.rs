@@ -1,5 +1,6 @@
 //! What the API is told about a pod: the fields and words of a kubelet (`kubelet_pods.go`, `status/generate.go`).
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -50,7 +51,7 @@ fn base(world: &World, pod: &Pod) -> PodStatus {
         observed_generation: pod.metadata.generation,
         nominated_node_name: before.nominated_node_name,
         qos_class: Some(qos(pod)),
-        start_time: Some(before.start_time.unwrap_or(Time(world.now))),
+        start_time: Some(before.start_time.unwrap_or_else(|| seconds(world.now))),
         resource_claim_statuses: before.resource_claim_statuses,
         resize: before.resize,
         host_ip: world.node.ips.first().map(ToString::to_string),
@@ -111,4 +112,9 @@ fn addresses(view: &View<'_>, status: &mut PodStatus) {
     let ips = if ips.is_empty() { before.and_then(|before| before.pod_ips.clone()).unwrap_or_default() } else { ips };
     status.pod_ip = ips.first().map(|ip| ip.ip.clone());
     status.pod_ips = (!ips.is_empty()).then_some(ips);
+}
+
+/// API times have whole seconds.
+fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

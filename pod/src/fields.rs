@@ -1,0 +1,168 @@
+//! The downward API: fields of the pod and resources of its containers as text.
+
+use std::net::IpAddr;
+
+use api::quantity::Quantity;
+use api::resources::ResourceList;
+use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
+
+/// What the pod object does not know itself.
+#[derive(Clone, Debug, Default)]
+pub struct FieldFacts {
+    /// The node's addresses, primary first.
+    pub host_ips: Vec<IpAddr>,
+    /// The pod's addresses, primary first.
+    pub pod_ips: Vec<IpAddr>,
+    /// What the node can give: the value of a limit that is not set.
+    pub allocatable: ResourceList,
+}
+
+/// Why a field has no value. The texts are upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// There is no such field.
+    #[error("unsupported fieldPath: {0}")]
+    Unsupported(String),
+    /// The field has no parts.
+    #[error("fieldPath {0:?} does not support subscript")]
+    Subscript(String),
+    /// There is no such resource.
+    #[error("unsupported container resource : {0}")]
+    Resource(String),
+    /// There is no such container.
+    #[error("container {0} not found")]
+    Container(String),
+    /// The divisor is not a quantity.
+    #[error("invalid divisor {0:?}")]
+    Divisor(String),
+}
+
+/// The value of a `fieldRef`.
+///
+/// # Errors
+/// When the path is not one of the downward API.
+pub fn field(pod: &Pod, selector: &ObjectFieldSelector, facts: &FieldFacts) -> Result<String, FieldError> {
+    let path = selector.field_path.as_str();
+    if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
+        let map = match map {
+            "metadata.annotations" => &pod.metadata.annotations,
+            "metadata.labels" => &pod.metadata.labels,
+            _ => return Err(FieldError::Subscript(map.to_owned())),
+        };
+        return Ok(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
+    }
+    let meta = &pod.metadata;
+    let spec = pod.spec.as_ref();
+    let text = |field: Option<&String>| Ok(field.cloned().unwrap_or_default());
+    match path {
+        "metadata.name" => text(meta.name.as_ref()),
+        "metadata.namespace" => text(meta.namespace.as_ref()),
+        "metadata.uid" => text(meta.uid.as_ref()),
+        "metadata.labels" => Ok(lines(meta.labels.iter().flatten())),
+        "metadata.annotations" => Ok(lines(meta.annotations.iter().flatten())),
+        "spec.nodeName" => text(spec.and_then(|spec| spec.node_name.as_ref())),
+        "spec.serviceAccountName" => text(spec.and_then(|spec| spec.service_account_name.as_ref())),
+        "status.hostIP" => Ok(facts.host_ips.first().map(ToString::to_string).unwrap_or_default()),
+        "status.hostIPs" => Ok(joined(&facts.host_ips)),
+        "status.podIP" => Ok(facts.pod_ips.first().map(ToString::to_string).unwrap_or_default()),
+        "status.podIPs" => Ok(joined(&facts.pod_ips)),
+        _ => Err(FieldError::Unsupported(path.to_owned())),
+    }
+}
+
+fn joined(ips: &[IpAddr]) -> String {
+    ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// A map as the downward API writes it: `key="value"` lines, sorted.
+fn lines<'a>(map: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    map.map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The value of a `resourceFieldRef`; `container` is the one that asks, for selectors that name none.
+///
+/// # Errors
+/// When the selector names a container, resource or divisor that there is not.
+pub fn resource(
+    pod: &Pod,
+    container: Option<&Container>,
+    selector: &ResourceFieldSelector,
+    facts: &FieldFacts,
+) -> Result<String, FieldError> {
+    let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
+    let found = named.and_then(|name| api::pod::container(pod.spec.as_ref()?, name));
+    let container = match (named, &found) {
+        (Some(name), None) => return Err(FieldError::Container(name.to_owned())),
+        (_, Some(found)) => &**found,
+        (None, None) => container.ok_or_else(|| FieldError::Container(String::new()))?,
+    };
+    let divisor = match &selector.divisor {
+        Some(divisor) => Quantity::read(divisor).map_err(|_| FieldError::Divisor(divisor.0.clone()))?,
+        None => Quantity::ZERO,
+    };
+    let unsupported = || FieldError::Resource(selector.resource.clone());
+    let (list, name) = selector.resource.split_once('.').ok_or_else(unsupported)?;
+    if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !name.starts_with("hugepages-") {
+        return Err(unsupported());
+    }
+    let resources = container.resources.as_ref();
+    let read = |list| api::resources::read(list).get(name).copied().filter(|quantity| !quantity.is_zero());
+    let quantity = match list {
+        "limits" => read(resources.and_then(|resources| resources.limits.as_ref()))
+            .or_else(|| facts.allocatable.get(name).copied()),
+        "requests" => read(resources.and_then(|resources| resources.requests.as_ref())),
+        _ => return Err(unsupported()),
+    };
+    Ok(quantity.unwrap_or_default().divided_up(&divisor).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web", "namespace": "ns", "uid": "u", "labels": {"b": "2", "a": "x\"y"}},
+            "spec": {"nodeName": "n1", "containers": [
+                {"name": "c", "resources": {"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}}]}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn fields() {
+        let facts =
+            FieldFacts { pod_ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()], ..Default::default() };
+        let value = |path: &str| {
+            let selector = ObjectFieldSelector { field_path: path.into(), api_version: None };
+            field(&pod(), &selector, &facts).map_err(|error| error.to_string())
+        };
+        assert_eq!(value("metadata.name").unwrap(), "web");
+        assert_eq!(value("metadata.labels").unwrap(), "a=\"x\\\"y\"\nb=\"2\"");
+        assert_eq!(value("metadata.labels['b']").unwrap(), "2");
+        assert_eq!(value("metadata.annotations['none']").unwrap(), "");
+        assert_eq!(value("status.podIPs").unwrap(), "10.0.0.1,fd00::1");
+        assert_eq!(value("spec.nodeName").unwrap(), "n1");
+        assert_eq!(value("spec.x").unwrap_err(), "unsupported fieldPath: spec.x");
+    }
+
+    #[test]
+    fn resources() {
+        let allocatable = api::resources::read(Some(
+            &[("cpu".to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("4".into()))].into(),
+        ));
+        let facts = FieldFacts { allocatable, ..FieldFacts::default() };
+        let value = |name: &str, divisor: &str| {
+            let selector =
+                serde_json::from_value(serde_json::json!({"containerName": "c", "resource": name, "divisor": divisor}))
+                    .unwrap();
+            resource(&pod(), None, &selector, &facts).map_err(|error| error.to_string())
+        };
+        assert_eq!(value("requests.cpu", "1m").unwrap(), "250");
+        assert_eq!(value("requests.cpu", "0").unwrap(), "1");
+        assert_eq!(value("limits.cpu", "1").unwrap(), "4");
+        assert_eq!(value("limits.memory", "1Mi").unwrap(), "1024");
+        assert_eq!(value("requests.ephemeral-storage", "1").unwrap(), "0");
+        assert_eq!(value("limits.gpu", "1").unwrap_err(), "unsupported container resource : limits.gpu");
+    }
+}

@@ -1,0 +1,74 @@
+use super::*;
+use serde_json::json;
+
+fn pod(spec: serde_json::Value) -> Pod {
+    serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+}
+
+#[test]
+fn names() {
+    let plain = hostname(&pod(json!({"containers": []})), "cluster.local").unwrap();
+    assert_eq!((plain.kernel.as_str(), plain.domain.as_str()), ("web-0", ""));
+    let spec = json!({"containers": [], "hostname": "h", "subdomain": "s", "setHostnameAsFQDN": true});
+    let full = hostname(&pod(spec), "cluster.local").unwrap();
+    assert_eq!(full.kernel, "h.s.ns.svc.cluster.local");
+    let long = json!({"containers": [], "hostname": "h".repeat(63), "subdomain": "s", "setHostnameAsFQDN": true});
+    let error = hostname(&pod(long), "cluster.local").unwrap_err().to_string();
+    assert!(error.contains("is too long (64 characters is the max, 86 characters requested)"), "{error}");
+    let aliases = serde_json::from_value::<Vec<_>>(json!([{"ip": "1.2.3.4", "hostnames": ["a", "b"]}])).unwrap();
+    let hosts = hosts_file(&full, &["10.0.0.5".parse().unwrap()], &aliases);
+    assert!(hosts.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost"));
+    assert!(
+        hosts.ends_with("10.0.0.5\th.s.ns.svc.cluster.local\th\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n")
+    );
+}
+
+#[test]
+fn resolvers() {
+    let facts = DnsFacts {
+        cluster_servers: vec!["10.96.0.10".into()],
+        cluster_domain: "cluster.local".into(),
+        node: DnsConfig {
+            servers: vec!["9.9.9.9".into()],
+            searches: vec!["lan".into()],
+            options: vec!["edns0".into()],
+        },
+    };
+    let first = dns(
+        &pod(
+            json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}], "searches": ["lan", "x"]}}),
+        ),
+        &facts,
+    );
+    assert_eq!(first.servers, ["10.96.0.10"]);
+    assert_eq!(first.searches, ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan", "x"]);
+    assert_eq!(first.options, ["ndots:2"]);
+    assert_eq!(dns(&pod(json!({"containers": [], "hostNetwork": true})), &facts), facts.node);
+    let own = dns(
+        &pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1", "2", "3", "4"]}})),
+        &facts,
+    );
+    assert_eq!(own.servers, ["1", "2", "3"]);
+}
+
+#[test]
+fn security_of_a_container() {
+    let pod =
+        pod(json!({"securityContext": {"runAsUser": 5, "runAsNonRoot": true, "fsGroup": 7, "supplementalGroups": [8],
+            "sysctls": [{"name": "net/ipv4/x", "value": "1"}]},
+        "containers": [{"name": "c", "securityContext": {"runAsUser": 0, "allowPrivilegeEscalation": false},
+            "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]}]}));
+    let spec = pod.spec.as_ref().unwrap();
+    let security = security(spec, &spec.containers[0]);
+    assert_eq!((security.run_as_user, security.no_new_privileges), (Some(0), true));
+    assert_eq!(security.supplemental_groups, [8, 7]);
+    assert_eq!(
+        verify_non_root(&security, None, "", &pod, "c").unwrap_err().to_string(),
+        "container's runAsUser breaks non-root policy (pod: \"web-0_ns(u)\", container: c)"
+    );
+    assert_eq!(sysctls(&pod).get("net.ipv4.x").map(String::as_str), Some("1"));
+    assert_eq!(
+        port_mappings(spec),
+        [PortMapping { protocol: "TCP".into(), host_port: 8080, container_port: 80, host_ip: String::new() }]
+    );
+}
