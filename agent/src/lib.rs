@@ -11,6 +11,7 @@ pub mod join;
 pub mod leave;
 pub mod network;
 pub mod node;
+pub mod pause_image;
 pub mod preflight;
 pub mod run;
 pub mod serve;

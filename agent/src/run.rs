@@ -19,7 +19,7 @@ use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
 use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
-use crate::preflight;
+use crate::{pause_image, preflight};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
@@ -94,6 +94,7 @@ impl Node {
             config.kubelet.event_burst,
         );
         let mut tasks = credentials.keep_valid(&config);
+        tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
         let inputs = NodeInputs { config: Arc::clone(&config), client: client.clone(), runtime: runtime.clone(), recorder };
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
