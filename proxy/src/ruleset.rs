@@ -231,9 +231,12 @@ impl Rules {
             batch.chain(chain.clone());
             // One or two endpoints fill their slots, so that every draw hits.
             let (draws, last) = if class < 2 { (0, slots) } else { (DRAWS, slots / 2) };
-            for modulus in std::iter::repeat_n(slots, draws).chain([last]) {
+            // The table may change between two rules of one packet: the first slot is the last to go, and a packet that
+            // finds not even that is dropped and sent again. Let through untranslated, it would take its connection along.
+            for modulus in std::iter::repeat_n(slots, draws).chain([last]).chain((class > 0).then_some(1)) {
                 batch.rule(chain.clone(), self.pick(map, modulus));
             }
+            batch.rule(chain.clone(), vec![Expr::Verdict(Verdict::Drop)]);
             elements.push(kind_element(KIND_PICK + class, Verdict::Goto(chain.into())));
         }
         batch.ops.push(Op::AddSet(kinds.clone()));
