@@ -136,6 +136,7 @@ async fn store(
     meta::set(&mut object, "uid", new_uid());
     meta::set(&mut object, "creationTimestamp", meta::time(Timestamp::now()));
     kind.prepare_create(&mut object);
+    name_requestor(user, kind, &mut object);
     let name = meta::text(&object, "name").to_owned();
     let errors = kind.validate_create(&object);
     if !errors.is_empty() {
@@ -156,6 +157,22 @@ async fn store(
         Ok(entry) => Ok(Some(entry.json().clone())),
         Err(CommitError::Mismatch { .. }) => Ok(None),
         Err(error) => Err(store_failed(&error)),
+    }
+}
+
+/// A CertificateSigningRequest says who made it, whatever its maker says (`csrStrategy.PrepareForCreate`): approvers and
+/// signers go by it.
+fn name_requestor(user: &UserInfo, kind: &Kind, object: &mut Value) {
+    if (kind.group, kind.plural) != ("certificates.k8s.io", "certificatesigningrequests") {
+        return;
+    }
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        for field in ["username", "uid", "groups", "extra"] {
+            spec.remove(field);
+        }
+        if let Ok(Value::Object(requestor)) = serde_json::to_value(user) {
+            spec.extend(requestor);
+        }
     }
 }
 
