@@ -1,1 +1,42 @@
-fn main() {}
+//! `master`: a Kubernetes control plane in one process.
+//!
+//! `master init` makes what a cluster is known by: its CA and certificates ([`pki`]), kubeconfigs ([`kubeconfig`]), settings
+//! ([`settings`]) and a first bootstrap token ([`join`]). `master run` serves it ([`run`]): store, API server, scheduler and
+//! controllers, the last two through the API like anyone else. `master token` talks to the running API ([`token`]).
+
+mod api;
+mod bootstrap;
+mod cli;
+mod data_dir;
+mod init;
+mod join;
+mod kubeconfig;
+mod leaves;
+mod logging;
+mod pki;
+mod run;
+mod settings;
+mod tls;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::install();
+    let outcome = match cli.command {
+        Command::Init(options) => init::init(&options),
+        Command::Run(options) => init::run(&options),
+        Command::Token(command) => token::run(&command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("master: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use jiff::SignedDuration;
+
+use crate::data_dir;
+
+/// A Kubernetes control plane in one process.
+#[derive(Debug, Parser)]
+#[command(name = "master", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes this machine a master: CA, certificates, kubeconfigs, a bootstrap token, the systemd unit. Harmless when repeated.
+    Init(InitOptions),
+    /// Serves the cluster that `master init` made.
+    Run(RunOptions),
+    /// Makes, lists and deletes bootstrap tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Location {
+    /// Where the cluster's store, keys and settings live.
+    #[arg(long, default_value = data_dir::DEFAULT, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// What is not given keeps its value from an earlier `master init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitOptions {
+    #[command(flatten)]
+    pub location: Location,
+    /// The address that nodes reach this master by [default: the one of the default route].
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+    /// What the API server listens on [default: 0.0.0.0:6443].
+    #[arg(long, value_name = "IP:PORT")]
+    pub bind: Option<SocketAddr>,
+    /// Addresses of Services [default: 10.96.0.0/16].
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Option<IpNet>,
+    /// Addresses of pods; every node gets a part of it [default: 10.244.0.0/16].
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Option<IpNet>,
+    /// A further name or address of the API server's certificate; repeatable.
+    #[arg(long = "cert-san", value_name = "NAME")]
+    pub cert_sans: Vec<String>,
+    /// How long a node may be silent before it counts as lost [default: 40s].
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    pub node_monitor_grace_period: Option<SignedDuration>,
+    /// How long the printed bootstrap token is good.
+    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = positive)]
+    pub token_ttl: SignedDuration,
+    /// Serve in this process instead of a systemd unit.
+    #[arg(long, conflicts_with = "no_service")]
+    pub foreground: bool,
+    /// Only write the files; start nothing.
+    #[arg(long)]
+    pub no_service: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    #[command(flatten)]
+    pub location: Location,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Makes a bootstrap token and prints it.
+    Create {
+        #[command(flatten)]
+        location: Location,
+        /// How long it is good; 0 for ever.
+        #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = not_negative)]
+        ttl: SignedDuration,
+        /// Print the whole `agent join` command.
+        #[arg(long)]
+        print_join_command: bool,
+    },
+    /// Lists the bootstrap tokens, without their secrets.
+    List {
+        #[command(flatten)]
+        location: Location,
+    },
+    /// Deletes a bootstrap token.
+    Delete {
+        #[command(flatten)]
+        location: Location,
+        /// The token, or its first six characters.
+        token: String,
+    },
+}
+
+fn not_negative(text: &str) -> Result<SignedDuration, String> {
+    if text == "0" {
+        return Ok(SignedDuration::ZERO);
+    }
+    let duration: SignedDuration = text.parse().map_err(|_| "not a duration such as 40s, 15m or 24h".to_owned())?;
+    if duration.is_negative() { Err("a duration cannot be negative".to_owned()) } else { Ok(duration) }
+}
+
+fn positive(text: &str) -> Result<SignedDuration, String> {
+    let duration = not_negative(text)?;
+    if duration.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_as_kubernetes_writes_them() {
+        assert_eq!(positive("40s"), Ok(SignedDuration::from_secs(40)));
+        assert_eq!(positive("24h0m0s"), Ok(SignedDuration::from_hours(24)));
+        assert_eq!(not_negative("0"), Ok(SignedDuration::ZERO));
+        for wrong in ["0", "0s", "-5s", "40", "soon", ""] {
+            positive(wrong).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Kubeconfig files for people.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use auth::pki::{Ca, CertifiedKey, Leaf};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::data_dir::{self, DataDir};
+use crate::pki::{Pki, is_due};
+use crate::settings::Settings;
+use crate::leaves;
+
+const CLUSTER: &str = "kubernetes";
+
+/// Writes `admin.conf` and `super-admin.conf` where they are missing, expiring or for another server.
+pub fn ensure(dir: &DataDir, settings: &Settings, pki: &Pki, now: Timestamp) -> Result<()> {
+    let signer = pki.signer()?;
+    let server = format!("https://{}", settings.endpoint());
+    for (path, leaf) in [(dir.admin_conf(), leaves::admin()), (dir.super_admin_conf(), leaves::super_admin())] {
+        if !is_current(&path, &server, &pki.ca.certificate_pem, &leaf, now)? {
+            write(&path, &server, &signer, &leaf, now)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_current(path: &Path, server: &str, ca_pem: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<bool> {
+    let Some(text) = data_dir::read(path)? else { return Ok(false) };
+    let Ok(config) = serde_saphyr::from_str::<Value>(&text) else { return Ok(false) };
+    let pem = |pointer: &str| {
+        let encoded = config.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+    };
+    Ok(config.pointer("/clusters/0/cluster/server").and_then(Value::as_str) == Some(server)
+        && pem("/clusters/0/cluster/certificate-authority-data") == ca_pem
+        && !is_due(&pem("/users/0/user/client-certificate-data"), leaf, now))
+}
+
+fn write(path: &Path, server: &str, signer: &Ca, leaf: &Leaf<'_>, now: Timestamp) -> Result<()> {
+    let pair = signer.issue(leaf, now).with_context(|| format!("cannot issue the certificate of {}", path.display()))?;
+    let config = document(server, signer.certificate_pem(), leaf.common_name, &pair);
+    data_dir::write_private(path, &serde_saphyr::to_string(&config)?)
+}
+
+fn document(server: &str, ca_pem: &str, user: &str, pair: &CertifiedKey) -> Value {
+    let context = format!("{user}@{CLUSTER}");
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": CLUSTER, "cluster": {
+            "certificate-authority-data": STANDARD.encode(ca_pem),
+            "server": server,
+        } }],
+        "contexts": [{ "name": context, "context": { "cluster": CLUSTER, "user": user } }],
+        "current-context": context,
+        "users": [{ "name": user, "user": {
+            "client-certificate-data": STANDARD.encode(&pair.certificate_pem),
+            "client-key-data": STANDARD.encode(pair.key_pem.reveal()),
+        } }],
+    })
+}
+
+/// The public half: where the cluster is and what it is recognised by, for ConfigMap `kube-public/cluster-info`.
+pub fn cluster_info(server: &str, ca_pem: &str) -> Result<String> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "", "cluster": {
+            "certificate-authority-data": STANDARD.encode(ca_pem),
+            "server": server,
+        } }],
+    });
+    Ok(serde_saphyr::to_string(&config)?)
+}

@@ -1,0 +1,128 @@
+//! The certificates and keys below `pki/`: made once, renewed before they expire, never replaced without need.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use auth::SecretText;
+use auth::pki::{self, Ca, CertifiedKey, LEAF_LIFETIME_SECONDS, Leaf};
+use jiff::Timestamp;
+
+use crate::data_dir::{self, DataDir};
+use crate::leaves;
+use crate::settings::Settings;
+
+/// A leaf is renewed when less than a third of its life is left.
+const RENEW_BEFORE_SECONDS: i64 = LEAF_LIFETIME_SECONDS / 3;
+
+/// Everything that serving needs.
+pub struct Pki {
+    pub ca: CertifiedKey,
+    pub serving: CertifiedKey,
+    pub kubelet_client: CertifiedKey,
+    /// Signs ServiceAccount tokens.
+    pub service_account_key: SecretText,
+}
+
+impl Pki {
+    /// Reads what is there and makes what is missing, expiring or no longer fitting the settings. The CA is only ever made
+    /// where there is none.
+    pub fn ensure(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
+        let (signer, ca) = ensure_ca(dir, now)?;
+        let serving = leaves::serving(settings, &hostname())?;
+        Ok(Pki {
+            ca,
+            serving: ensure_leaf(dir, &signer, "apiserver", &serving, now)?,
+            kubelet_client: ensure_leaf(dir, &signer, "apiserver-kubelet-client", &leaves::kubelet_client(), now)?,
+            service_account_key: ensure_service_account_key(dir)?,
+        })
+    }
+
+    /// What the API server presents: its own certificate and the CA's, so that a joining machine can pin the CA.
+    pub fn serving_chain_pem(&self) -> String {
+        format!("{}{}", self.serving.certificate_pem, self.ca.certificate_pem)
+    }
+
+    /// Signs for kubeconfigs.
+    pub fn signer(&self) -> Result<Ca> {
+        Ca::load(&self.ca.certificate_pem, &self.ca.key_pem).context("the cluster CA cannot sign")
+    }
+}
+
+/// Whether a certificate should be made anew.
+pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, now: Timestamp) -> bool {
+    let Ok(validity) = pki::validity(certificate_pem) else { return true };
+    let names_all = leaf.dns_names.iter().all(|name| validity.dns_names.contains(name))
+        && leaf.addresses.iter().all(|address| validity.addresses.contains(address));
+    !names_all || validity.not_after.as_second() - now.as_second() < RENEW_BEFORE_SECONDS
+}
+
+fn ensure_ca(dir: &DataDir, now: Timestamp) -> Result<(Ca, CertifiedKey)> {
+    let (certificate, key) = (dir.pki("ca.crt"), dir.pki("ca.key"));
+    match read_pair(&certificate, &key)? {
+        Some(pair) => {
+            let ca = Ca::load(&pair.certificate_pem, &pair.key_pem)
+                .with_context(|| format!("{} and {} are not a CA", certificate.display(), key.display()))?;
+            Ok((ca, pair))
+        }
+        None => {
+            let (ca, pair) = Ca::generate(now)?;
+            write_pair(&certificate, &key, &pair)?;
+            Ok((ca, pair))
+        }
+    }
+}
+
+fn ensure_leaf(dir: &DataDir, ca: &Ca, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
+    let (certificate, key) = (dir.pki(&format!("{name}.crt")), dir.pki(&format!("{name}.key")));
+    if let Some(pair) = read_pair(&certificate, &key)?
+        && !is_due(&pair.certificate_pem, leaf, now)
+    {
+        return Ok(pair);
+    }
+    let pair = ca.issue(leaf, now).with_context(|| format!("cannot issue {}", certificate.display()))?;
+    write_pair(&certificate, &key, &pair)?;
+    Ok(pair)
+}
+
+fn ensure_service_account_key(dir: &DataDir) -> Result<SecretText> {
+    let path = dir.pki("sa.key");
+    let key = match data_dir::read(&path)? {
+        Some(key) => SecretText::new(key),
+        None => {
+            let key = SecretText::new(pki::new_key_pem()?);
+            data_dir::write_private(&path, key.reveal())?;
+            key
+        }
+    };
+    let public = pki::public_key_pem(&key).with_context(|| format!("{} is not a key", path.display()))?;
+    let public_path = dir.pki("sa.pub");
+    if data_dir::read(&public_path)?.as_deref() != Some(public.as_str()) {
+        data_dir::write_public(&public_path, &public)?;
+    }
+    Ok(key)
+}
+
+fn read_pair(certificate: &Path, key: &Path) -> Result<Option<CertifiedKey>> {
+    match (data_dir::read(certificate)?, data_dir::read(key)?) {
+        (Some(certificate_pem), Some(key_pem)) => {
+            Ok(Some(CertifiedKey { certificate_pem, key_pem: SecretText::new(key_pem) }))
+        }
+        (None, None) => Ok(None),
+        // A crash between the two writes leaves a key: nothing was signed with it yet.
+        (None, Some(_)) => Ok(None),
+        (Some(_), None) => bail!("{} is there, but {} is missing", certificate.display(), key.display()),
+    }
+}
+
+/// The key first: a certificate without its key would be of no use.
+fn write_pair(certificate: &Path, key: &Path, pair: &CertifiedKey) -> Result<()> {
+    data_dir::write_private(key, pair.key_pem.reveal())?;
+    data_dir::write_public(certificate, &pair.certificate_pem)
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_lowercase()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! `master run`: the whole control plane, composed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use apiserver::ApiServer;
+use auth::{
+    Authenticator, Authorizers, Facts, NodeAuthorizer, NodeGraph, Observer, Rbac, ServiceAccountTokens, SigningKey,
+    TokenIssuerConfig, UserInfo, names,
+};
+use jiff::Timestamp;
+use kube::Client;
+use store::Embedded;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::data_dir::DataDir;
+use crate::pki::Pki;
+use crate::settings::Settings;
+use crate::tls::Tls;
+use crate::{bootstrap, kubeconfig};
+
+/// What tokens name as their issuer; also their audience.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+/// How long a certificate lives that the certificate controller signs (`--cluster-signing-duration`).
+const SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(dir: &DataDir) -> Result<()> {
+    let settings = Settings::load(dir)?
+        .with_context(|| format!("there is no cluster in {}: run `master init` first", dir.root().display()))?;
+    let now = Timestamp::now();
+    let pki = Pki::ensure(dir, &settings, now)?;
+    kubeconfig::ensure(dir, &settings, &pki, now)?;
+    let tls = Tls::new(&pki)?;
+
+    let ending = ending()?;
+    let listener =
+        TcpListener::bind(settings.bind).await.with_context(|| format!("cannot listen on {}", settings.bind))?;
+    let server = open(dir, &settings, &pki, &tls)?;
+    server.bootstrap().await.context("making the namespaces and the kubernetes Service")?;
+    bootstrap::run(&privileged(&server), &settings, &pki.ca.certificate_pem, dir).await?;
+
+    let mut parts = parts(&server, &settings, &pki);
+    let server_tls = Arc::clone(&tls.server);
+    parts.spawn(renew(dir.clone(), settings.clone(), tls));
+
+    systemd::notify::ready(&format!("serving on {}", settings.bind));
+    tracing::info!(bind = %settings.bind, endpoint = %settings.endpoint(), "control plane is up");
+    let ended = tokio::select! {
+        // Neither is resumed after this: dropping `serve` closes the listener, dropping `join_next` loses nothing.
+        () = server.serve(listener, server_tls, ending) => Ok(()),
+        Some(ended) = parts.join_next() => Err(why(ended)),
+    };
+    tracing::info!("control plane is ending");
+    parts.shutdown().await;
+    ended
+}
+
+/// What runs beside the API server. None of it ends by itself.
+fn parts(server: &ApiServer, settings: &Settings, pki: &Pki) -> JoinSet<Result<()>> {
+    let mut parts = JoinSet::new();
+    let scheduler = scheduler::run(as_user(server, "system:kube-scheduler"), scheduler::Config::default());
+    parts.spawn(async move {
+        scheduler.await;
+        bail!("the scheduler ended")
+    });
+    let controllers = controllers::run(controllers_config(server, settings, pki));
+    parts.spawn(async move {
+        controllers.await?;
+        bail!("the controllers ended")
+    });
+    parts.spawn(feed_watchdog());
+    parts
+}
+
+fn why(ended: Result<Result<()>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow!("a part of the control plane ended"),
+        Ok(Err(error)) => error,
+        Err(panicked) => anyhow::Error::new(panicked).context("a part of the control plane failed"),
+    }
+}
+
+/// The API server over its store, with everything that identifies and judges requests.
+fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<ApiServer> {
+    let facts = Arc::new(Facts::new());
+    let rbac = Arc::new(Rbac::new());
+    let graph = Arc::new(NodeGraph::new());
+    let tokens = TokenIssuerConfig {
+        issuer: ISSUER.to_owned(),
+        audiences: Vec::new(),
+        signing_key: SigningKey::from_pem(pki.service_account_key.reveal()).context("pki/sa.key")?,
+        verifying_keys: Vec::new(),
+    };
+    let tokens = Arc::new(ServiceAccountTokens::new(tokens, Arc::clone(&facts)));
+    let security = apiserver::Security {
+        authenticator: Arc::new(Authenticator::new(Arc::clone(&facts), tokens)),
+        authorizer: Arc::new(Authorizers::new(NodeAuthorizer::new(Arc::clone(&graph))?, Arc::clone(&rbac))),
+        rbac: Arc::clone(&rbac),
+        observers: vec![facts as Arc<dyn Observer>, rbac, graph],
+    };
+    let path = dir.store();
+    let backend = Embedded::open(&path).with_context(|| format!("cannot open the store {}", path.display()))?;
+    let config = apiserver::Config {
+        backend: Arc::new(backend),
+        security,
+        network: apiserver::Network {
+            advertise: settings.endpoint(),
+            services: settings.service_cidr,
+            node_ports: NODE_PORTS,
+        },
+        kubelet_client: Some(Arc::clone(&tls.kubelet_client)),
+    };
+    Ok(ApiServer::open(config)?)
+}
+
+fn controllers_config(server: &ApiServer, settings: &Settings, pki: &Pki) -> controllers::Config {
+    let server = server.clone();
+    controllers::Config {
+        client_for: Arc::new(move |controller| controller_client(&server, controller)),
+        cluster_cidr: Some(settings.cluster_cidr),
+        service_cidr: Some(settings.service_cidr),
+        node_monitor_grace: Duration::from_secs(settings.node_monitor_grace_seconds),
+        signing_ca: controllers::SigningCa {
+            certificate_pem: pki.ca.certificate_pem.clone(),
+            key_pem: pki.ca.key_pem.reveal().to_owned(),
+        },
+        signing_duration: SIGNING_DURATION,
+        root_ca_pem: pki.ca.certificate_pem.clone(),
+    }
+}
+
+/// Each controller is its own ServiceAccount of kube-system with the rights of `system:controller:NAME`; their common
+/// watches are upstream's controller manager's.
+fn controller_client(server: &ApiServer, controller: &str) -> Client {
+    match controller {
+        "shared-informers" => as_user(server, "system:kube-controller-manager"),
+        name => client(server, UserInfo::service_account("kube-system", name, "")),
+    }
+}
+
+fn as_user(server: &ApiServer, name: &str) -> Client {
+    client(server, UserInfo::new(name, &[names::ALL_AUTHENTICATED]))
+}
+
+/// The API server's own identity, for what nobody else may make: the first roles.
+fn privileged(server: &ApiServer) -> Client {
+    client(server, UserInfo::new("system:apiserver", &[names::PRIVILEGED_GROUP, names::ALL_AUTHENTICATED]))
+}
+
+fn client(server: &ApiServer, user: UserInfo) -> Client {
+    Client::new(server.in_process(user), "default")
+}
+
+/// Resolves when the process is asked to end.
+fn ending() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        // Receiving a signal is cancel-safe.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        systemd::notify::stopping();
+    })
+}
+
+/// Tells systemd that the runtime still turns; for ever silent where nobody listens.
+async fn feed_watchdog() -> Result<()> {
+    let Some(interval) = systemd::notify::watchdog_interval() else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        systemd::notify::watchdog();
+    }
+}
+
+/// Renews what expires within the next months, and presents it at once.
+async fn renew(dir: DataDir, settings: Settings, tls: Tls) -> Result<()> {
+    loop {
+        tokio::time::sleep(RENEWAL_INTERVAL).await;
+        let now = Timestamp::now();
+        let renewed = Pki::ensure(&dir, &settings, now)
+            .and_then(|pki| kubeconfig::ensure(&dir, &settings, &pki, now).and_then(|()| tls.renew(&pki)));
+        if let Err(error) = renewed {
+            tracing::error!(error = format!("{error:#}"), "certificates were not renewed; trying again later");
+        }
+    }
+}

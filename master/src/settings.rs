@@ -1,0 +1,223 @@
+//! What `master init` was told, kept in `master.yaml` for `master run`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::InitOptions;
+use crate::data_dir::{self, DataDir};
+
+const DEFAULT_PORT: u16 = 6443;
+const DEFAULT_GRACE_SECONDS: u64 = 40;
+/// Where the cluster's DNS is expected within the service range, as kubeadm has it.
+const DNS_INDEX: usize = 10;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    pub advertise_address: IpAddr,
+    pub bind: SocketAddr,
+    pub service_cidr: IpNet,
+    pub cluster_cidr: IpNet,
+    #[serde(default)]
+    pub cert_sans: Vec<String>,
+    pub node_monitor_grace_seconds: u64,
+}
+
+impl Settings {
+    /// Reads what an earlier `master init` wrote.
+    pub fn load(dir: &DataDir) -> Result<Option<Self>> {
+        let path = dir.settings();
+        let Some(text) = data_dir::read(&path)? else { return Ok(None) };
+        let settings = serde_saphyr::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some(settings))
+    }
+
+    pub fn save(&self, dir: &DataDir) -> Result<()> {
+        data_dir::write_private(&dir.settings(), &serde_saphyr::to_string(self)?)
+    }
+
+    /// What `options` say over what was said before over the defaults.
+    pub fn choose(options: &InitOptions, before: Option<Settings>) -> Result<Self> {
+        let mut settings = match before {
+            Some(settings) => settings,
+            None => Self::defaults(options.advertise_address)?,
+        };
+        let Settings { advertise_address, bind, service_cidr, cluster_cidr, cert_sans, node_monitor_grace_seconds } =
+            &mut settings;
+        overwrite(advertise_address, options.advertise_address);
+        overwrite(bind, options.bind);
+        overwrite(service_cidr, options.service_cidr.map(|net| net.trunc()));
+        overwrite(cluster_cidr, options.cluster_cidr.map(|net| net.trunc()));
+        overwrite(node_monitor_grace_seconds, options.node_monitor_grace_period.map(whole_seconds));
+        for name in &options.cert_sans {
+            if !cert_sans.contains(name) {
+                cert_sans.push(name.clone());
+            }
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn defaults(advertise_address: Option<IpAddr>) -> Result<Self> {
+        let net = |address| IpNet::new(IpAddr::V4(address), 16).context("a default range");
+        Ok(Settings {
+            advertise_address: advertise_address.map_or_else(default_address, Ok)?,
+            bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT),
+            service_cidr: net(Ipv4Addr::new(10, 96, 0, 0))?,
+            cluster_cidr: net(Ipv4Addr::new(10, 244, 0, 0))?,
+            cert_sans: Vec::new(),
+            node_monitor_grace_seconds: DEFAULT_GRACE_SECONDS,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let Settings { advertise_address, service_cidr, cluster_cidr, .. } = self;
+        ensure!(
+            !advertise_address.is_unspecified() && !advertise_address.is_multicast() && !advertise_address.is_loopback(),
+            "--advertise-address {advertise_address}: nodes cannot reach this master by it"
+        );
+        ensure!(
+            !service_cidr.contains(cluster_cidr) && !cluster_cidr.contains(service_cidr),
+            "--service-cidr {service_cidr} and --cluster-cidr {cluster_cidr} overlap"
+        );
+        for (flag, net) in [("--service-cidr", service_cidr), ("--cluster-cidr", cluster_cidr)] {
+            ensure!(!net.contains(advertise_address), "{flag} {net} contains the advertised address {advertise_address}");
+        }
+        let host_bits = service_cidr.max_prefix_len() - service_cidr.prefix_len();
+        ensure!(
+            (4..=20).contains(&host_bits),
+            "--service-cidr {service_cidr}: must leave between 4 and 20 bits for Services"
+        );
+        Ok(())
+    }
+
+    /// The first address of the service range: that of the Service `default/kubernetes`.
+    pub fn kubernetes_service_ip(&self) -> Result<IpAddr> {
+        self.service_cidr.hosts().next().with_context(|| format!("{} is empty", self.service_cidr))
+    }
+
+    /// Where pods look for the cluster's DNS.
+    pub fn dns_service_ip(&self) -> Result<IpAddr> {
+        let address = self.service_cidr.hosts().nth(DNS_INDEX - 1);
+        address.with_context(|| format!("{} has no address for DNS", self.service_cidr))
+    }
+
+    /// `IP:PORT` on this machine, which answers wherever nodes are.
+    pub fn local_endpoint(&self) -> SocketAddr {
+        let loopback = match self.bind.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let address = if self.bind.ip().is_unspecified() { loopback } else { self.bind.ip() };
+        SocketAddr::new(address, self.bind.port())
+    }
+
+    /// `IP:PORT` that nodes use.
+    pub fn endpoint(&self) -> SocketAddr {
+        SocketAddr::new(self.advertise_address, self.bind.port())
+    }
+}
+
+fn overwrite<T>(value: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *value = given;
+    }
+}
+
+fn whole_seconds(duration: SignedDuration) -> u64 {
+    duration.as_secs().unsigned_abs().max(1)
+}
+
+/// The address that packets to the outside would carry. Connecting a UDP socket sends none.
+fn default_address() -> Result<IpAddr> {
+    let probe = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // An address of TEST-NET-1 (RFC 5737): nobody's.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    };
+    match probe() {
+        Ok(address) if !address.ip().is_unspecified() => Ok(address.ip()),
+        Ok(_) | Err(_) => bail!("this machine has no default route: give --advertise-address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn options(args: &str) -> InitOptions {
+        let words = ["master", "init"].into_iter().chain(args.split_whitespace());
+        let Command::Init(options) = Cli::parse_from(words).command else { panic!("not init") };
+        options
+    }
+
+    fn choose(args: &str) -> Result<Settings> {
+        Settings::choose(&options(args), None)
+    }
+
+    #[test]
+    fn defaults_are_kubeadms() {
+        let settings = choose("--advertise-address 172.30.1.2").unwrap();
+        assert_eq!(settings.endpoint().to_string(), "172.30.1.2:6443");
+        assert_eq!(settings.kubernetes_service_ip().unwrap().to_string(), "10.96.0.1");
+        assert_eq!(settings.dns_service_ip().unwrap().to_string(), "10.96.0.10");
+        assert_eq!(settings.cluster_cidr.to_string(), "10.244.0.0/16");
+        assert_eq!(settings.node_monitor_grace_seconds, 40);
+    }
+
+    #[test]
+    fn the_machine_itself_asks_where_the_server_listens() {
+        let local = |args: &str| choose(&format!("--advertise-address 172.30.1.2 {args}")).unwrap().local_endpoint().to_string();
+        assert_eq!(local(""), "127.0.0.1:6443");
+        assert_eq!(local("--bind [::]:7443"), "[::1]:7443");
+        assert_eq!(local("--bind 172.30.1.2:6443"), "172.30.1.2:6443");
+    }
+
+    #[test]
+    fn a_second_init_changes_only_what_it_says() {
+        let first = choose("--advertise-address 172.30.1.2 --cert-san a --bind 0.0.0.0:7443").unwrap();
+        let second = Settings::choose(&options("--cert-san b --node-monitor-grace-period 5s"), Some(first.clone())).unwrap();
+        let wanted = Settings { cert_sans: vec!["a".into(), "b".into()], node_monitor_grace_seconds: 5, ..first };
+        assert_eq!(second, wanted);
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::new(root.path());
+        assert_eq!(Settings::load(&dir).unwrap(), None);
+        let settings = choose("--advertise-address fd00::1 --service-cidr fd01::/112 --cluster-cidr fd02::/56").unwrap();
+        settings.save(&dir).unwrap();
+        assert_eq!(Settings::load(&dir).unwrap(), Some(settings));
+    }
+
+    #[test]
+    fn ranges_that_cannot_work_are_refused() {
+        for (args, why) in [
+            ("--advertise-address 0.0.0.0", "--advertise-address 0.0.0.0: nodes cannot reach this master by it"),
+            ("--advertise-address 127.0.0.1", "--advertise-address 127.0.0.1: nodes cannot reach this master by it"),
+            (
+                "--advertise-address 172.30.1.2 --service-cidr 10.244.0.0/20",
+                "--service-cidr 10.244.0.0/20 and --cluster-cidr 10.244.0.0/16 overlap",
+            ),
+            (
+                "--advertise-address 10.244.9.9",
+                "--cluster-cidr 10.244.0.0/16 contains the advertised address 10.244.9.9",
+            ),
+            (
+                "--advertise-address 172.30.1.2 --service-cidr 10.96.0.0/30",
+                "--service-cidr 10.96.0.0/30: must leave between 4 and 20 bits for Services",
+            ),
+        ] {
+            assert_eq!(choose(args).unwrap_err().to_string(), why);
+        }
+    }
+}

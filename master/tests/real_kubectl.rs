@@ -1,0 +1,207 @@
+//! The running control plane against the real kubectl. Each test has its own master on its own loopback port.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use common::{Master, join_line, said};
+
+fn started() -> Master {
+    let mut master = Master::new();
+    said(&master.init(&[]));
+    master.start();
+    master
+}
+
+/// A kubeconfig with a bearer token.
+fn with_token(master: &Master, token: &str) -> std::path::PathBuf {
+    let path = master.path("token.conf");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: {}}}}}]\n\
+         users: [{{name: u, user: {{token: {token}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+        master.port,
+        master.path("pki/ca.crt").display()
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn refused(output: &std::process::Output) -> String {
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+#[test]
+fn a_fresh_cluster_has_what_it_needs() {
+    let mut master = started();
+    let names = |what: &str, flags: &[&str]| {
+        let mut words = vec!["get", what, "-o", "jsonpath={.items[*].metadata.name}"];
+        words.extend(flags);
+        master.say(&words)
+    };
+    assert_eq!(names("namespaces", &[]), "default kube-node-lease kube-public kube-system");
+    assert_eq!(names("services", &["-A"]), "kubernetes");
+    let roles = names("clusterroles", &[]);
+    for role in ["admin", "cluster-admin", "edit", "system:controller:deployment-controller", "system:node", "view"] {
+        assert!(roles.split(' ').any(|name| name == role), "{role}");
+    }
+    assert_eq!(
+        master.say(&["get", "endpoints", "kubernetes", "-o", "jsonpath={.subsets[0].addresses[0].ip}:{.subsets[0].ports[0].port}"]),
+        format!("{}:{}", common::ADVERTISED, master.port)
+    );
+    let info = master.say(&["get", "cm", "cluster-info", "-n", "kube-public", "-o", "jsonpath={.data.kubeconfig}"]);
+    assert!(info.contains("certificate-authority-data") && !info.contains("client-key"), "{info}");
+    master.wait(&["get", "cm", "kube-root-ca.crt", "-o", "jsonpath={.metadata.name}"], "kube-root-ca.crt");
+    master.wait(&["get", "sa", "default", "-o", "jsonpath={.metadata.name}"], "default");
+    assert!(master.stop(), "{}", master.log());
+}
+
+#[test]
+fn rights_are_as_the_roles_say() {
+    let master = started();
+    let can = |who: &str, words: &[&str]| {
+        let mut all = vec!["auth", "can-i"];
+        all.extend(words);
+        let (flag, group) = (format!("--as={who}"), "--as-group=system:authenticated");
+        all.extend([flag.as_str(), group]);
+        let output = master.kubectl(&all);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(master.say(&["auth", "can-i", "*", "*"]).trim(), "yes");
+    assert!(master.say(&["auth", "whoami"]).contains("kubernetes-admin"));
+    assert_eq!(can("jane", &["get", "pods"]), "no");
+    master.say(&["create", "rolebinding", "jane", "--clusterrole=view", "--user=jane"]);
+    assert_eq!(can("jane", &["get", "pods"]), "yes");
+    assert_eq!(can("jane", &["get", "secrets"]), "no");
+    assert_eq!(can("jane", &["get", "pods", "-n", "kube-system"]), "no");
+    assert_eq!(can("jane", &["get", "pods", "--subresource=log"]), "yes");
+    assert!(master.say(&["auth", "can-i", "--list", "--as=jane"]).contains("pods/log"));
+    let denied = master.kubectl(&["get", "secrets", "--as=jane"]);
+    assert_eq!(
+        refused(&denied),
+        "Error from server (Forbidden): secrets is forbidden: User \"jane\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\""
+    );
+}
+
+#[test]
+fn nobody_grants_what_he_does_not_have() {
+    let master = started();
+    master.say(&["create", "role", "writer", "--verb=*", "--resource=roles,rolebindings"]);
+    master.say(&["create", "rolebinding", "writer", "--role=writer", "--user=joe"]);
+    let message = refused(&master.kubectl(&["create", "role", "more", "--verb=get", "--resource=secrets", "--as=joe"]));
+    assert!(message.contains("user \"joe\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"), "{message}");
+    let message = refused(&master.kubectl(&["create", "rolebinding", "up", "--clusterrole=cluster-admin", "--user=joe", "--as=joe"]));
+    assert!(message.contains("is attempting to grant RBAC permissions not currently held"), "{message}");
+}
+
+#[test]
+fn tokens_of_service_accounts_come_and_go_with_them() {
+    let master = started();
+    master.say(&["create", "serviceaccount", "app"]);
+    let token = master.say(&["create", "token", "app", "--duration=10m"]);
+    let config = with_token(&master, token.trim());
+    let who = said(&master.kubectl_with(&config, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]));
+    assert_eq!(who, "system:serviceaccount:default:app");
+    let denied = refused(&master.kubectl_with(&config, &["get", "pods"]));
+    assert!(denied.contains("User \"system:serviceaccount:default:app\" cannot list resource \"pods\""), "{denied}");
+    master.say(&["create", "rolebinding", "app", "--clusterrole=view", "--serviceaccount=default:app"]);
+    said(&master.kubectl_with(&config, &["get", "pods"]));
+    master.say(&["delete", "serviceaccount", "app"]);
+    let gone = refused(&master.kubectl_with(&config, &["get", "pods"]));
+    assert!(gone.contains("Unauthorized") || gone.contains("must be logged in"), "{gone}");
+    let short = refused(&master.kubectl(&["create", "token", "default", "--duration=1m"]));
+    assert!(short.contains("may not specify a duration less than 10 minutes"), "{short}");
+}
+
+#[test]
+fn the_printed_token_authenticates_until_it_is_deleted() {
+    let mut master = Master::new();
+    let text = said(&master.init(&[]));
+    let token = join_line(&text).split_whitespace().nth(4).unwrap().to_owned();
+    master.start();
+    assert!(!master.path("pending-token.json").exists());
+    let config = with_token(&master, &token);
+    let who = said(&master.kubectl_with(&config, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]));
+    assert_eq!(who, format!("system:bootstrap:{}", &token[..6]));
+    said(&master.kubectl_with(&config, &["get", "cm", "kubelet-config", "-n", "kube-system"]));
+    refused(&master.kubectl_with(&config, &["get", "secrets", "-n", "kube-system"]));
+
+    assert!(said(&master.call(&["token", "list"])).contains(&token[..6]));
+    assert!(!said(&master.call(&["token", "list"])).contains(&token[7..]));
+    assert_eq!(join_line(&said(&master.init(&[]))), join_line(&text), "a good token is printed again");
+    said(&master.call(&["token", "delete", &token]));
+    refused(&master.kubectl_with(&config, &["auth", "whoami"]));
+    let fresh = said(&master.call(&["token", "create", "--print-join-command"]));
+    assert_ne!(join_line(&fresh), join_line(&text));
+    assert!(!master.log().contains(&token[7..]), "the log shows a secret");
+}
+
+#[test]
+fn nothing_is_open_to_strangers() {
+    let master = started();
+    let url = format!("https://127.0.0.1:{}", master.port);
+    let get = |path: &str| {
+        let output = Command::new("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"])
+            .arg(master.path("pki/ca.crt"))
+            .arg(format!("{url}{path}"))
+            .output()
+            .unwrap();
+        said(&output)
+    };
+    for path in ["/livez", "/readyz", "/version"] {
+        assert_eq!(get(path), "200", "{path}");
+    }
+    for path in ["/", "/api", "/api/v1/namespaces", "/metrics", "/openapi/v2", "/healthz/x"] {
+        assert_eq!(get(path), "401", "{path}");
+    }
+    let plain = Command::new("curl").args(["-s", &format!("http://127.0.0.1:{}/livez", master.port)]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&plain.stdout).contains("ok"));
+}
+
+#[test]
+fn the_chain_shows_the_ca() {
+    let master = started();
+    let script = format!("openssl s_client -connect 127.0.0.1:{} -showcerts </dev/null 2>/dev/null | grep -c 'BEGIN CERT'", master.port);
+    assert_eq!(said(&Command::new("sh").args(["-c", &script]).output().unwrap()).trim(), "2");
+}
+
+#[test]
+fn a_crash_and_a_restart_lose_nothing() {
+    let mut master = started();
+    master.say(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    master.kill();
+    master.start();
+    assert_eq!(master.say(&["get", "cm", "kept", "-o", "jsonpath={.data.a}"]), "b");
+    let version = |master: &Master| master.say(&["get", "clusterrole", "view", "-o", "jsonpath={.metadata.resourceVersion}"]);
+    let before = version(&master);
+    assert!(master.stop());
+    master.start();
+    assert_eq!(version(&master), before, "a restart rewrites nothing");
+    let mode = std::fs::metadata(master.path("store.db")).unwrap().permissions().mode() & 0o077;
+    let dir = std::fs::metadata(master.dir.path()).unwrap().permissions().mode() & 0o077;
+    assert!(mode == 0 || dir == 0);
+}
+
+#[test]
+fn a_second_master_in_the_same_place_is_refused() {
+    let master = started();
+    let second = master.call(&["run"]);
+    let message = refused(&second);
+    assert!(message.contains("cannot listen on 127.0.0.1:"), "{message}");
+    assert!(master.kubectl(&["get", "--raw", "/readyz"]).status.success());
+}
+
+#[test]
+fn namespaces_that_are_needed_stay() {
+    let master = started();
+    assert_eq!(
+        refused(&master.kubectl(&["delete", "namespace", "kube-system"])),
+        "Error from server (Forbidden): namespaces \"kube-system\" is forbidden: this namespace may not be deleted"
+    );
+    assert_eq!(
+        refused(&master.kubectl(&["create", "configmap", "x", "-n", "nowhere"])),
+        "error: failed to create configmap: namespaces \"nowhere\" not found"
+    );
+}
