@@ -12,7 +12,7 @@ pub fn label_key_errors(key: &str) -> Vec<String> {
         [prefix, name] => (Some(*prefix), *name),
         _ => {
             return vec![format!(
-                "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
         }
     };

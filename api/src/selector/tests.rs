@@ -54,7 +54,7 @@ fn texts_that_are_not_selectors() {
     }
     let error = Selector::parse("a/b/c").unwrap_err().to_string();
     assert!(
-        error.starts_with("unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a qualified name must"),
+        error.starts_with("unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key must"),
         "{error}"
     );
     let error = Selector::parse("a=-b").unwrap_err().to_string();

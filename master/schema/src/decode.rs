@@ -219,7 +219,7 @@ fn scalar(kind: Type, value: Value, place: &Place) -> Result<Value, DecodeError>
         (Type::Base64, Value::String(text)) => base64_text(&text),
         (Type::Quantity, Value::String(text)) => quantity_text(&text),
         (Type::Quantity, Value::Number(n)) => quantity_text(&n.to_string()),
-        (Type::Quantity, _) => Err(DecodeError::Type(quantity::SYNTAX.to_string())),
+        (Type::Quantity, _) => Err(DecodeError::Type(quantity::ParseError::Format.to_string())),
         (Type::IntOrString, Value::String(text)) => Ok(text.into()),
         (Type::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(n.into()),
         (Type::IntOrString, Value::Number(n)) => Err(unmarshal(&format!("number {n}"), "int32")),
@@ -249,7 +249,7 @@ fn found(value: &Value) -> String {
 }
 
 fn quantity_text(text: &str) -> Result<Value, DecodeError> {
-    quantity::canonical(text).map(Value::from).map_err(DecodeError::Type)
+    quantity::canonical(text).map(Value::from).map_err(|e| DecodeError::Type(e.to_string()))
 }
 
 /// Go skips line breaks in base64, and so do we.

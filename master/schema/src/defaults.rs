@@ -5,8 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::kind::Kind;
-use crate::pod::image;
-use crate::quantity::Quantity;
+use crate::quantity::rounded_to_milli;
 use crate::types::{Definition, Type, types};
 use crate::value::{Fields, Object, object_in, objects_in, set_if_unset};
 
@@ -79,8 +78,8 @@ fn core_defaults(name: &str, object: &mut Object) {
 
 /// Resource lists hold nothing smaller than a thousandth.
 fn round_up(value: &mut Value) {
-    if let Some(Ok(quantity)) = value.as_str().map(Quantity::parse) {
-        *value = quantity.round_up_milli().canonical().into();
+    if let Some(rounded) = value.as_str().and_then(rounded_to_milli) {
+        *value = rounded.into();
     }
 }
 
@@ -119,7 +118,7 @@ fn service_account(spec: &mut Object) {
 }
 
 fn container(container: &mut Object) {
-    let policy = if image::tag(container.text("image")) == Some("latest") { "Always" } else { "IfNotPresent" };
+    let policy = api::image::default_pull_policy(container.text("image"));
     set_if_unset(container, "imagePullPolicy", policy);
     set_if_unset(container, "terminationMessagePath", "/dev/termination-log");
     set_if_unset(container, "terminationMessagePolicy", "File");
@@ -141,7 +140,7 @@ fn volume(volume: &mut Object) {
         volume.insert("emptyDir".into(), json!({}));
     }
     if let Some(Value::Object(source)) = volume.get_mut("image") {
-        let policy = if image::tag(source.text("reference")) == Some("latest") { "Always" } else { "IfNotPresent" };
+        let policy = api::image::default_pull_policy(source.text("reference"));
         set_if_unset(source, "pullPolicy", policy);
     }
 }

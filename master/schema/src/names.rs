@@ -1,19 +1,16 @@
 //! What may be a name: the formats of `k8s.io/apimachinery/pkg/util/validation`, with its texts.
 
+pub(crate) use api::names::{label_key_errors as qualified_name, label_value_errors as label_value};
+
 use crate::kind::NameRule;
 
 pub(crate) type Complaints = Vec<String>;
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const LABEL_1035: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
-const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
 fn too_long(most: usize) -> String {
     format!("must be no more than {most} characters")
-}
-
-fn too_many_bytes(most: usize) -> String {
-    format!("must be no more than {most} bytes")
 }
 
 /// `… (e.g. 'a',  or 'b', regex used for validation is 'r')`
@@ -83,64 +80,6 @@ pub(crate) fn dns_1035_label(value: &str) -> Complaints {
              character, and end with an alphanumeric character",
             &["my-name", "abc-123"],
             LABEL_1035,
-        ));
-    }
-    out
-}
-
-fn is_key(text: &str) -> bool {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    edge(text.chars().next())
-        && edge(text.chars().next_back())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-}
-
-/// A label key, finalizer, condition type: a name with an optional DNS prefix.
-pub(crate) fn qualified_name(value: &str) -> Complaints {
-    let what = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
-                character";
-    let examples = ["MyName", "my.name", "123-abc"];
-    let mut out = Vec::new();
-    let name = match value.split_once('/') {
-        None => value,
-        Some((prefix, name)) if !name.contains('/') => {
-            if prefix.is_empty() {
-                out.push("prefix part must be non-empty".to_string());
-            } else {
-                out.extend(dns_subdomain(prefix).into_iter().map(|text| format!("prefix part {text}")));
-            }
-            name
-        }
-        Some(_) => {
-            let text = mismatch(what, &examples, KEY);
-            return vec![format!(
-                "a valid label key {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            )];
-        }
-    };
-    if name.is_empty() {
-        out.push("name part must be non-empty".to_string());
-    } else if name.len() > 63 {
-        out.push(format!("name part {}", too_many_bytes(63)));
-    }
-    if !is_key(name) {
-        out.push(format!("name part {}", mismatch(what, &examples, KEY)));
-    }
-    out
-}
-
-/// The value of a label.
-pub(crate) fn label_value(value: &str) -> Complaints {
-    let mut out = Vec::new();
-    if value.len() > 63 {
-        out.push(too_many_bytes(63));
-    }
-    if !value.is_empty() && !is_key(value) {
-        out.push(mismatch(
-            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
-             start and end with an alphanumeric character",
-            &["MyValue", "my_value", "12345"],
-            &format!("({KEY})?"),
         ));
     }
     out

@@ -3,7 +3,6 @@
 mod containers;
 mod environment;
 pub(crate) mod handlers;
-pub(crate) mod image;
 pub(crate) mod qos;
 pub(crate) mod resources;
 pub(crate) mod row;

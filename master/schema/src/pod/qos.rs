@@ -1,8 +1,8 @@
 //! The QoS class of a pod: upstream's `pkg/apis/core/v1/helper/qos`.
 
+use api::quantity::Quantity;
 use serde_json::Value;
 
-use crate::quantity::Quantity;
 use crate::value::Fields;
 
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
@@ -23,7 +23,7 @@ pub(crate) fn class(spec: &Value) -> &'static str {
     }
     let guaranteed = levels.iter().all(|resources| {
         RESOURCES.iter().all(|name| match (set(resources, "limits", name), set(resources, "requests", name)) {
-            (Some(limit), Some(request)) => limit.compare(request).is_eq(),
+            (Some(limit), Some(request)) => limit == request,
             (Some(_), None) => true,
             (None, _) => false,
         })
@@ -34,5 +34,5 @@ pub(crate) fn class(spec: &Value) -> &'static str {
 /// A resource, where it is more than nothing.
 fn set(resources: &Value, list: &str, name: &str) -> Option<Quantity> {
     let text = resources.at(list).at(name).as_str()?;
-    Quantity::parse(text).ok().filter(|quantity| !quantity.is_zero())
+    text.parse::<Quantity>().ok().filter(|quantity| !quantity.is_zero())
 }

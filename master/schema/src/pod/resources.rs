@@ -1,10 +1,11 @@
 //! Requests and limits.
 
+use api::quantity::Quantity;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
 use crate::names::qualified_name;
-use crate::quantity::Quantity;
+use crate::quantity::is_integer;
 use crate::value::Fields;
 
 const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
@@ -67,8 +68,8 @@ fn within_limit(name: &str, request: &Value, limit: &Value, (requests, limits): 
         return;
     };
     let text = request.as_str().unwrap_or_default();
-    let (Ok(most), Ok(asked)) = (Quantity::parse(limit), Quantity::parse(text)) else { return };
-    let order = asked.compare(most);
+    let (Ok(most), Ok(asked)) = (limit.parse::<Quantity>(), text.parse::<Quantity>()) else { return };
+    let order = asked.cmp(&most);
     if order.is_ne() && !overcommit {
         errors.invalid(requests, text, &format!("must be equal to {name} limit of {limit}"));
     } else if order.is_gt() {
@@ -111,13 +112,13 @@ fn is_extended(name: &str) -> bool {
 
 fn quantity(name: &str, amount: &Value, path: &Path, errors: &mut Errors) {
     let text = amount.as_str().unwrap_or_default();
-    let Ok(amount) = Quantity::parse(text) else { return };
+    let Ok(amount) = text.parse::<Quantity>() else { return };
     if amount.is_negative() {
         errors.invalid(path, text, "must be greater than or equal to 0");
     }
     // Extended resources, pods and the like come whole.
     let whole = (name.contains('/') && !is_native(name)) || name == "pods";
-    if whole && !amount.is_integer() {
+    if whole && !is_integer(&amount) {
         errors.invalid(path, text, "must be an integer");
     }
 }
