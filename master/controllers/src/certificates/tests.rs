@@ -1,1 +1,162 @@
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
+use rcgen::{CertificateParams, DnType, IsCa, KeyPair, SanType};
+use serde_json::json;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::approve::{Approval, KUBELET_CLIENT, KUBELET_SERVING, recognise, serving_names_match};
+use super::request::Request;
+use super::{left, sign};
+use crate::context::SigningCa;
+
+fn ca() -> (SigningCa, Vec<u8>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "kubernetes");
+    let certificate = params.self_signed(&key).unwrap();
+    (SigningCa { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }, certificate.der().to_vec())
+}
+
+fn request(name: &str, organization: &str, names: &[&str], addresses: &[&str]) -> Vec<u8> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.distinguished_name.push(DnType::OrganizationName, organization);
+    for name in names {
+        params.subject_alt_names.push(SanType::DnsName((*name).try_into().unwrap()));
+    }
+    for address in addresses {
+        params.subject_alt_names.push(SanType::IpAddress(address.parse().unwrap()));
+    }
+    let key = KeyPair::generate().unwrap();
+    params.serialize_request(&key).unwrap().pem().unwrap().into_bytes()
+}
+
+fn csr(signer: &str, user: &str, usages: &[&str], pem: Vec<u8>) -> CertificateSigningRequest {
+    let mut csr: CertificateSigningRequest = serde_json::from_value(json!({
+        "metadata": {"name": "csr", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"signerName": signer, "username": user, "usages": usages, "request": ""},
+    }))
+    .unwrap();
+    csr.spec.request = ByteString(pem);
+    csr
+}
+
+const CLIENT: [&str; 2] = ["digital signature", "client auth"];
+const SERVER: [&str; 3] = ["digital signature", "key encipherment", "server auth"];
+
+#[test]
+fn only_requests_of_nodes_are_recognised() {
+    let node = "system:node:n1";
+    let client = || request(node, "system:nodes", &[], &[]);
+    let review = |subresource: &str, approval: Approval<'_>| matches!(approval, Approval::Review { subresource: got, .. } if got == subresource);
+    let check = |csr: &CertificateSigningRequest, test: &dyn Fn(Approval<'_>) -> bool| {
+        let parsed = Request::parse(&csr.spec.request.0).unwrap();
+        assert!(test(recognise(csr, &parsed)), "{:?} {parsed:?}", csr.spec.usages);
+    };
+    let none = |approval: Approval<'_>| approval == Approval::None;
+    check(&csr(KUBELET_CLIENT, "system:bootstrap:abc", &CLIENT, client()), &|got| review("nodeclient", got));
+    check(&csr(KUBELET_CLIENT, node, &CLIENT, client()), &|got| review("selfnodeclient", got));
+    check(&csr(KUBELET_CLIENT, node, &["client auth"], client()), &none);
+    check(&csr(KUBELET_CLIENT, node, &SERVER, client()), &none);
+    check(&csr(KUBELET_CLIENT, node, &CLIENT, request(node, "system:masters", &[], &[])), &none);
+    check(&csr(KUBELET_CLIENT, node, &CLIENT, request("admin", "system:nodes", &[], &[])), &none);
+    check(&csr(KUBELET_CLIENT, node, &CLIENT, request(node, "system:nodes", &["n1"], &[])), &none);
+    check(&csr("example.com/other", node, &CLIENT, client()), &none);
+    let serving = || request(node, "system:nodes", &["n1"], &["10.0.0.1"]);
+    check(&csr(KUBELET_SERVING, node, &SERVER, serving()), &|got| got == Approval::Serving { node: "n1" });
+    check(&csr(KUBELET_SERVING, "system:node:n2", &SERVER, serving()), &none);
+    check(&csr(KUBELET_SERVING, node, &SERVER, client()), &none);
+}
+
+#[test]
+fn serving_names_must_be_the_nodes_own() {
+    let node: Node = serde_json::from_value(json!({
+        "metadata": {"name": "n1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "host-1"}]},
+    }))
+    .unwrap();
+    let check = |names: &[&str], addresses: &[&str]| {
+        let parsed = Request::parse(&request("system:node:n1", "system:nodes", names, addresses)).unwrap();
+        serving_names_match(&parsed, &node).is_ok()
+    };
+    assert!(check(&["n1", "host-1"], &["10.0.0.1"]));
+    assert!(!check(&["kubernetes.default"], &["10.0.0.1"]));
+    assert!(!check(&["n1"], &["10.0.0.2"]));
+}
+
+#[test]
+fn a_signed_certificate_verifies_and_says_what_was_asked() {
+    let (ca, ca_der) = ca();
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let signer = sign::Signer::new(&ca, day).unwrap();
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let pem = request("system:node:n1", "system:nodes", &["n1"], &["10.0.0.1"]);
+    let mut csr = csr(KUBELET_SERVING, "system:node:n1", &SERVER, pem);
+    csr.spec.expiration_seconds = Some(3600);
+    let signed = signer.sign(&csr, now).unwrap();
+    let (_, block) = x509_parser::pem::parse_x509_pem(signed.as_bytes()).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&block.contents).unwrap();
+    let (_, issuer) = X509Certificate::from_der(&ca_der).unwrap();
+    certificate.verify_signature(Some(issuer.public_key())).unwrap();
+    assert_eq!(certificate.issuer(), issuer.subject());
+    assert_eq!(certificate.subject().to_string(), "CN=system:node:n1, O=system:nodes");
+    assert_eq!(certificate.validity().not_before.timestamp(), now.as_second() - 300);
+    assert_eq!(certificate.validity().not_after.timestamp(), now.as_second() + 3600);
+    let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.server_auth && !usage.client_auth);
+    let keys = certificate.key_usage().unwrap().unwrap().value;
+    assert!(keys.digital_signature() && keys.key_encipherment() && !keys.key_cert_sign());
+    assert!(!certificate.basic_constraints().unwrap().unwrap().value.ca);
+    assert_eq!(certificate.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 2);
+}
+
+#[test]
+fn a_repeated_organization_survives_and_wrong_usages_do_not() {
+    let (ca, _) = ca();
+    let signer = sign::Signer::new(&ca, std::time::Duration::from_secs(3600)).unwrap();
+    let pem = include_str!("testdata/two-organizations.csr").as_bytes().to_vec();
+    let good = csr("kubernetes.io/kube-apiserver-client", "me", &["client auth"], pem.clone());
+    let signed = signer.sign(&good, Timestamp::now()).unwrap();
+    let (_, block) = x509_parser::pem::parse_x509_pem(signed.as_bytes()).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&block.contents).unwrap();
+    let organizations: Vec<_> = certificate.subject().iter_organization().map(|one| one.as_str().unwrap()).collect();
+    assert_eq!(organizations, ["one", "two"]);
+    let bad = csr("kubernetes.io/kube-apiserver-client", "me", &["client auth", "server auth"], pem);
+    assert!(matches!(signer.sign(&bad, Timestamp::now()), Err(sign::Error::Refused { .. })));
+}
+
+#[test]
+fn requests_that_are_not_pkcs10_or_not_theirs_are_refused() {
+    assert!(Request::parse(b"hello").is_err());
+    assert!(Request::parse(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n").is_err());
+    let mut pem = request("a", "b", &[], &[]);
+    let (_, mut block) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
+    let last = block.contents.len() - 1;
+    block.contents[last] ^= 1;
+    pem = to_pem(&block.contents);
+    assert!(matches!(Request::parse(&pem), Err(super::request::Error::Signature | super::request::Error::Der(_))));
+}
+
+fn to_pem(der: &[u8]) -> Vec<u8> {
+    use x509_cert::der::pem::{LineEnding, encode_string};
+    encode_string("CERTIFICATE REQUEST", LineEnding::LF, der).unwrap().into_bytes()
+}
+
+#[test]
+fn requests_are_kept_for_a_day_and_an_hour_after_the_decision() {
+    let hour =
+        |hours: i64| "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_hours(hours);
+    let mut csr = csr(KUBELET_CLIENT, "u", &CLIENT, Vec::new());
+    assert_eq!(left(&csr, hour(23)).unwrap().as_secs(), 3600);
+    assert_eq!(left(&csr, hour(24)), None);
+    csr.status = serde_json::from_value(json!({"conditions": [
+        {"type": "Denied", "status": "True", "lastUpdateTime": "2026-01-01T02:00:00Z"},
+    ]}))
+    .unwrap();
+    assert_eq!(left(&csr, hour(2)).unwrap().as_secs(), 3600);
+    assert_eq!(left(&csr, hour(3)), None);
+}
