@@ -1,0 +1,82 @@
+//! End to end: the real kubectl against a real cluster of three nodes on real containerd. All tests share the cluster; each has a
+//! namespace of its own. `cargo test -p keelson-tests --test cluster -- FILTER` runs some of them.
+//!
+//! The long ones (crashes by the dozen) run a few rounds here; `KEELSON_ROUNDS=200` makes them thorough.
+
+mod api;
+mod context;
+mod disruption;
+mod kubectl;
+mod network;
+mod node;
+mod workloads;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use keelson_tests::harness::cluster::Silent;
+use keelson_tests::harness::{Cluster, Layout, Options};
+use libtest_mimic::{Arguments, Trial};
+
+use context::Context;
+
+type Test = (&'static str, fn(&Context) -> anyhow::Result<()>);
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    // What disrupts the cluster must not do so under another test.
+    args.test_threads = Some(1);
+    let tests: Vec<Test> =
+        [api::TESTS, kubectl::TESTS, workloads::TESTS, node::TESTS, network::TESTS, disruption::TESTS].concat();
+    if args.list {
+        return libtest_mimic::run(&args, trials(&tests, None)).exit_code();
+    }
+    let base = std::env::temp_dir().join(format!("keelson-e2e-{}", std::process::id()));
+    let layout = Layout::new(format!("e{}", std::process::id() % 100_000), &base);
+    let mut options = Options::nodes(3);
+    options.master_args = vec!["--node-monitor-grace-period".into(), "12s".into()];
+    let cluster = match Cluster::up(layout.clone(), options, &mut Silent) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            eprintln!("the cluster did not start: {error:#}\nits logs are in {}", base.join("log").display());
+            return down(layout, false);
+        }
+    };
+    let context = Arc::new(Context::new(cluster));
+    let conclusion = libtest_mimic::run(&args, trials(&tests, Some(&context)));
+    let passed = !conclusion.has_failed();
+    if !passed && std::env::var_os("KEELSON_KEEP").is_some() {
+        eprintln!("KEELSON_KEEP is set: the cluster stays, see {}", base.display());
+        return ExitCode::FAILURE;
+    }
+    drop(context);
+    down(layout, passed)
+}
+
+fn trials(tests: &[Test], context: Option<&Arc<Context>>) -> Vec<Trial> {
+    tests
+        .iter()
+        .map(|(name, test)| {
+            let (test, context) = (*test, context.map(Arc::clone));
+            Trial::test(*name, move || match context {
+                Some(context) => test(&context).map_err(|e| format!("{e:#}").into()),
+                None => Err("no cluster".into()),
+            })
+        })
+        .collect()
+}
+
+fn down(layout: Layout, passed: bool) -> ExitCode {
+    let left = Cluster::adopt(layout).and_then(|c| c.map_or(Ok(Vec::new()), |c| c.down(&mut Silent)));
+    match left {
+        Ok(left) if left.is_empty() && passed => ExitCode::SUCCESS,
+        Ok(left) => {
+            left.iter().for_each(|l| eprintln!("left behind: {l}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("the cluster did not go: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
