@@ -147,6 +147,12 @@ impl<'a> View<'a> {
         self.previous(&container.name).filter(is_same)
     }
 
+    /// Whether the status told before of a later run than this one.
+    pub fn is_outdated(&self, container: &Container) -> bool {
+        let told = self.previous(&container.name).filter(|status| status.container_id.is_some());
+        told.is_some_and(|status| i64::from(status.restart_count) > i64::from(container.attempt))
+    }
+
     /// Whether the init containers are done: any app container was begun in this sandbox, or all have ended well.
     pub fn is_initialized(&self) -> bool {
         if self.spec.containers.iter().any(|container| self.current(&container.name).is_some()) {

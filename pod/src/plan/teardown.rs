@@ -136,6 +136,10 @@ fn is_end_known(view: &View<'_>) -> bool {
         if !matches!(container.state, ContainerState::Exited { .. }) {
             return true;
         }
+        // A later run was told of, and only its container is removed already.
+        if view.is_outdated(container) {
+            return true;
+        }
         let state = view.same_as_before(container).and_then(|status| status.state.as_ref());
         state.is_some_and(|state| state.terminated.is_some())
     })

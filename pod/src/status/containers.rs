@@ -36,7 +36,9 @@ pub(super) fn fill(view: &View<'_>, ending: Option<&Ending>, status: &mut PodSta
 fn container_status(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_>) -> ContainerStatus {
     let spec = &*member.spec;
     // What was created but never started says nothing yet about the container.
-    let container = view.latest(&spec.name).filter(|container| container.state != ContainerState::Created);
+    let container = view
+        .latest(&spec.name)
+        .filter(|container| container.state != ContainerState::Created && !view.is_outdated(container));
     let mut status = match container {
         Some(container) => observed(view, member, container),
         None => unobserved(view, ending, member),
