@@ -66,11 +66,9 @@ fn core_defaults(name: &str, object: &mut Object) {
         "HostPathVolumeSource" => set_if_null(object, "type", json!("")),
         "ObjectFieldSelector" => set_if_unset(object, "apiVersion", "v1"),
         "PersistentVolumeClaimSpec" => set_if_unset(object, "volumeMode", "Filesystem"),
-        "NodeStatus" => {
-            if !object.has("allocatable") && object.has("capacity") {
-                let capacity = object.at("capacity").clone();
-                object.insert("allocatable".into(), capacity);
-            }
+        "NodeStatus" if !object.has("allocatable") && object.has("capacity") => {
+            let capacity = object.at("capacity").clone();
+            object.insert("allocatable".into(), capacity);
         }
         _ => {}
     }

@@ -12,20 +12,21 @@ pub fn of(workload: &Value) -> Value {
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         put(&mut metadata, field, meta.at(field).clone());
     }
-    let mut scale = json!({
+    let mut wanted = json!({});
+    let replicas = spec.int("replicas").filter(|replicas| *replicas != 0);
+    put(&mut wanted, "replicas", json!(replicas));
+    let mut status = json!({ "replicas": workload.at("status").int("replicas").unwrap_or(0) });
+    let selector = table::selector(spec.at("selector"));
+    if selector != "<none>" {
+        put(&mut status, "selector", selector);
+    }
+    json!({
         "apiVersion": "autoscaling/v1",
         "kind": "Scale",
         "metadata": metadata,
-        "spec": {},
-        "status": { "replicas": workload.at("status").int("replicas").unwrap_or(0) },
-    });
-    let replicas = spec.int("replicas").filter(|replicas| *replicas != 0);
-    put(&mut scale["spec"], "replicas", json!(replicas));
-    let selector = table::selector(spec.at("selector"));
-    if selector != "<none>" {
-        put(&mut scale["status"], "selector", selector);
-    }
-    scale
+        "spec": wanted,
+        "status": status,
+    })
 }
 
 /// The workload with the replicas of a Scale, under the Scale's resource version where it names one.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Form, root};
 use crate::kind::{Kind, Subresource};
-use crate::value::Object;
+use crate::value::{Object, put};
 
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
@@ -140,11 +140,11 @@ fn path_item(path: &str, operations: Vec<Operation>, form: Form) -> Value {
 fn parameter(name: &str, place: &str, kind: &str, form: Form) -> Value {
     let mut parameter = json!({ "name": name, "in": place });
     match form {
-        Form::V2 => parameter["type"] = kind.into(),
-        Form::V3 => parameter["schema"] = json!({ "type": kind }),
+        Form::V2 => put(&mut parameter, "type", kind.into()),
+        Form::V3 => put(&mut parameter, "schema", json!({ "type": kind })),
     }
     if place == "path" {
-        parameter["required"] = true.into();
+        put(&mut parameter, "required", true.into());
     }
     parameter
 }
@@ -165,16 +165,16 @@ fn operation_object(path: &str, operation: &Operation, form: Form) -> Value {
             Form::V2 => {
                 let schema = form.reference(body);
                 parameters.push(json!({ "name": "body", "in": "body", "required": true, "schema": schema }));
-                out["consumes"] = json!(media);
+                put(&mut out, "consumes", json!(media));
             }
             Form::V3 => {
                 let content: Object =
                     media.iter().map(|m| ((*m).to_string(), json!({ "schema": form.reference(body) }))).collect();
-                out["requestBody"] = json!({ "content": content });
+                put(&mut out, "requestBody", json!({ "content": content }));
             }
         }
     }
-    out["parameters"] = parameters.into();
+    put(&mut out, "parameters", parameters.into());
     out
 }
 

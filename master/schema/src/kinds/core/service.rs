@@ -65,10 +65,8 @@ fn default(object: &mut Value) {
         _ => {}
     }
     for port in objects_in(spec, "ports") {
-        if matches!(port.at("targetPort"), Value::Null)
-            || port.at("targetPort") == 0
-            || port.text("targetPort") == "" && port.at("targetPort").is_string()
-        {
+        let target = port.at("targetPort");
+        if target.is_null() || target == 0 || target == "" {
             let number = port.at("port").clone();
             port.insert("targetPort".into(), number);
         }
