@@ -107,7 +107,8 @@ enum LoadError {
 
 type RawDefinition = (String, String, bool, Vec<RawField>);
 
-/// One row; trailing columns may be missing.
+/// One row; trailing columns may be missing. List types and map keys (columns 7 and 8) stay in the file: no code here
+/// reads them yet.
 #[derive(Deserialize)]
 struct RawField(Vec<Value>);
 
