@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn a_filled_in_default_is_no_difference() {
         let wanted = json!({ "ports": [{ "port": 1 }], "data": { "a": "b" } });
-        let filled = json!({ "ports": [{ "port": 1, "protocol": "TCP" }], "data": { "a": "b" }, "metadata": { "uid": "u" } });
+        let filled =
+            json!({ "ports": [{ "port": 1, "protocol": "TCP" }], "data": { "a": "b" }, "metadata": { "uid": "u" } });
         assert_eq!(with(&filled, &wanted, &["ports", "data"]), None);
         let changed = json!({ "ports": [{ "port": 2 }], "data": { "a": "b" }, "metadata": { "uid": "u" } });
         let merged = with(&changed, &wanted, &["ports", "data"]).unwrap();

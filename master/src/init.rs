@@ -42,7 +42,10 @@ pub fn init(options: &InitOptions) -> Result<()> {
     if let How::ByHand = how {
         println!("Serve it with:               master run --data-dir {}", dir.root().display());
     }
-    println!("\nTo join a machine, run there as root:\n\n{}", join::command(&settings, &pki.ca.certificate_pem, &token)?);
+    println!(
+        "\nTo join a machine, run there as root:\n\n{}",
+        join::command(&settings, &pki.ca.certificate_pem, &token)?
+    );
     if let How::Foreground = how {
         return runtime.block_on(crate::run::run(&dir));
     }

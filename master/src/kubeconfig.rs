@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::data_dir::{self, DataDir};
+use crate::leaves;
 use crate::pki::{Pki, is_due};
 use crate::settings::Settings;
-use crate::leaves;
 
 const CLUSTER: &str = "kubernetes";
 
@@ -41,7 +41,8 @@ fn is_current(path: &Path, server: &str, ca_pem: &str, leaf: &Leaf<'_>, now: Tim
 }
 
 fn write(path: &Path, server: &str, signer: &Ca, leaf: &Leaf<'_>, now: Timestamp) -> Result<()> {
-    let pair = signer.issue(leaf, now).with_context(|| format!("cannot issue the certificate of {}", path.display()))?;
+    let pair =
+        signer.issue(leaf, now).with_context(|| format!("cannot issue the certificate of {}", path.display()))?;
     let config = document(server, signer.certificate_pem(), leaf.common_name, &pair);
     data_dir::write_private(path, &serde_saphyr::to_string(&config)?)
 }

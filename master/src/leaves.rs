@@ -14,8 +14,13 @@ const ADMINS: &str = "kubeadm:cluster-admins";
 
 /// The API server's serving certificate: every name it is called by, inside and outside the cluster.
 pub fn serving(settings: &Settings, hostname: &str) -> Result<Leaf<'static>> {
-    const NAMES: [&str; 5] =
-        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
+    const NAMES: [&str; 5] = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+    ];
     let mut dns_names: Vec<String> = NAMES.iter().map(ToString::to_string).collect();
     let mut addresses =
         vec![settings.kubernetes_service_ip()?, settings.advertise_address, IpAddr::from([127, 0, 0, 1])];

@@ -77,7 +77,9 @@ impl Settings {
     fn check(&self) -> Result<()> {
         let Settings { advertise_address, service_cidr, cluster_cidr, .. } = self;
         ensure!(
-            !advertise_address.is_unspecified() && !advertise_address.is_multicast() && !advertise_address.is_loopback(),
+            !advertise_address.is_unspecified()
+                && !advertise_address.is_multicast()
+                && !advertise_address.is_loopback(),
             "--advertise-address {advertise_address}: nodes cannot reach this master by it"
         );
         ensure!(
@@ -85,7 +87,10 @@ impl Settings {
             "--service-cidr {service_cidr} and --cluster-cidr {cluster_cidr} overlap"
         );
         for (flag, net) in [("--service-cidr", service_cidr), ("--cluster-cidr", cluster_cidr)] {
-            ensure!(!net.contains(advertise_address), "{flag} {net} contains the advertised address {advertise_address}");
+            ensure!(
+                !net.contains(advertise_address),
+                "{flag} {net} contains the advertised address {advertise_address}"
+            );
         }
         let host_bits = service_cidr.max_prefix_len() - service_cidr.prefix_len();
         ensure!(
@@ -175,7 +180,9 @@ mod tests {
 
     #[test]
     fn the_machine_itself_asks_where_the_server_listens() {
-        let local = |args: &str| choose(&format!("--advertise-address 172.30.1.2 {args}")).unwrap().local_endpoint().to_string();
+        let local = |args: &str| {
+            choose(&format!("--advertise-address 172.30.1.2 {args}")).unwrap().local_endpoint().to_string()
+        };
         assert_eq!(local(""), "127.0.0.1:6443");
         assert_eq!(local("--bind [::]:7443"), "[::1]:7443");
         assert_eq!(local("--bind 172.30.1.2:6443"), "172.30.1.2:6443");
@@ -184,7 +191,8 @@ mod tests {
     #[test]
     fn a_second_init_changes_only_what_it_says() {
         let first = choose("--advertise-address 172.30.1.2 --cert-san a --bind 0.0.0.0:7443").unwrap();
-        let second = Settings::choose(&options("--cert-san b --node-monitor-grace-period 5s"), Some(first.clone())).unwrap();
+        let second =
+            Settings::choose(&options("--cert-san b --node-monitor-grace-period 5s"), Some(first.clone())).unwrap();
         let wanted = Settings { cert_sans: vec!["a".into(), "b".into()], node_monitor_grace_seconds: 5, ..first };
         assert_eq!(second, wanted);
     }
@@ -194,7 +202,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = DataDir::new(root.path());
         assert_eq!(Settings::load(&dir).unwrap(), None);
-        let settings = choose("--advertise-address fd00::1 --service-cidr fd01::/112 --cluster-cidr fd02::/56").unwrap();
+        let settings =
+            choose("--advertise-address fd00::1 --service-cidr fd01::/112 --cluster-cidr fd02::/56").unwrap();
         settings.save(&dir).unwrap();
         assert_eq!(Settings::load(&dir).unwrap(), Some(settings));
     }

@@ -41,7 +41,9 @@ fn everything_is_private() {
     said(&master.init(&[]));
     let mode = |path: &str| std::fs::metadata(master.path(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(""), 0o700);
-    for path in ["admin.conf", "super-admin.conf", "pending-token.json", "pki/ca.key", "pki/sa.key", "pki/apiserver.key"] {
+    for path in
+        ["admin.conf", "super-admin.conf", "pending-token.json", "pki/ca.key", "pki/sa.key", "pki/apiserver.key"]
+    {
         assert_eq!(mode(path), 0o600, "{path}");
     }
 }

@@ -47,7 +47,13 @@ fn a_fresh_cluster_has_what_it_needs() {
         assert!(roles.split(' ').any(|name| name == role), "{role}");
     }
     assert_eq!(
-        master.say(&["get", "endpoints", "kubernetes", "-o", "jsonpath={.subsets[0].addresses[0].ip}:{.subsets[0].ports[0].port}"]),
+        master.say(&[
+            "get",
+            "endpoints",
+            "kubernetes",
+            "-o",
+            "jsonpath={.subsets[0].addresses[0].ip}:{.subsets[0].ports[0].port}"
+        ]),
         format!("{}:{}", common::ADVERTISED, master.port)
     );
     let info = master.say(&["get", "cm", "cluster-info", "-n", "kube-public", "-o", "jsonpath={.data.kubeconfig}"]);
@@ -57,26 +63,43 @@ fn a_fresh_cluster_has_what_it_needs() {
     assert!(master.stop(), "{}", master.log());
 }
 
+/// A role of one rule, and its binding to a user.
+fn role(name: &str, resources: &str, verbs: &str, api_group: &str) -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: {name}}}\n\
+         rules: [{{apiGroups: ['{api_group}'], resources: [{resources}], verbs: [{verbs}]}}]\n"
+    )
+}
+
+fn binding(name: &str, role_kind: &str, role: &str, subject: &str) -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: {name}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: {role_kind}, name: '{role}'}}\nsubjects: [{subject}]\n"
+    )
+}
+
+const USER: &str = "apiGroup: rbac.authorization.k8s.io, kind: User";
+
 #[test]
 fn rights_are_as_the_roles_say() {
     let master = started();
-    let can = |who: &str, words: &[&str]| {
-        let mut all = vec!["auth", "can-i"];
-        all.extend(words);
-        let (flag, group) = (format!("--as={who}"), "--as-group=system:authenticated");
-        all.extend([flag.as_str(), group]);
-        let output = master.kubectl(&all);
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
-    assert_eq!(master.say(&["auth", "can-i", "*", "*"]).trim(), "yes");
-    assert!(master.say(&["auth", "whoami"]).contains("kubernetes-admin"));
-    assert_eq!(can("jane", &["get", "pods"]), "no");
-    master.say(&["create", "rolebinding", "jane", "--clusterrole=view", "--user=jane"]);
-    assert_eq!(can("jane", &["get", "pods"]), "yes");
-    assert_eq!(can("jane", &["get", "secrets"]), "no");
-    assert_eq!(can("jane", &["get", "pods", "-n", "kube-system"]), "no");
-    assert_eq!(can("jane", &["get", "pods", "--subresource=log"]), "yes");
-    assert!(master.say(&["auth", "can-i", "--list", "--as=jane"]).contains("pods/log"));
+    let can =
+        |who: &str, resource: &str| {
+            let review = format!(
+                "apiVersion: authorization.k8s.io/v1\nkind: SelfSubjectAccessReview\n\
+             spec: {{resourceAttributes: {{verb: get, namespace: default, {resource}}}}}\n"
+            );
+            said(&master.create(
+                &review,
+                &["--as", who, "--as-group", "system:authenticated", "-o", "jsonpath={.status.allowed}"],
+            ))
+        };
+    assert_eq!(can("jane", "resource: pods"), "false");
+    said(&master.create(&binding("jane", "ClusterRole", "view", &format!("{{{USER}, name: jane}}")), &[]));
+    assert_eq!(can("jane", "resource: pods"), "true");
+    assert_eq!(can("jane", "resource: pods, subresource: log"), "true");
+    assert_eq!(can("jane", "resource: secrets"), "false");
+    assert_eq!(can("joe", "resource: pods"), "false");
     let denied = master.kubectl(&["get", "secrets", "--as=jane"]);
     assert_eq!(
         refused(&denied),
@@ -87,31 +110,43 @@ fn rights_are_as_the_roles_say() {
 #[test]
 fn nobody_grants_what_he_does_not_have() {
     let master = started();
-    master.say(&["create", "role", "writer", "--verb=*", "--resource=roles,rolebindings"]);
-    master.say(&["create", "rolebinding", "writer", "--role=writer", "--user=joe"]);
-    let message = refused(&master.kubectl(&["create", "role", "more", "--verb=get", "--resource=secrets", "--as=joe"]));
-    assert!(message.contains("user \"joe\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"), "{message}");
-    let message = refused(&master.kubectl(&["create", "rolebinding", "up", "--clusterrole=cluster-admin", "--user=joe", "--as=joe"]));
+    said(&master.create(&role("creator", "roles, rolebindings", "create", "rbac.authorization.k8s.io"), &[]));
+    said(&master.create(&binding("creator", "Role", "creator", &format!("{{{USER}, name: joe}}")), &[]));
+    let message = refused(&master.create(&role("more", "secrets", "get", ""), &["--as=joe"]));
+    let wanted = "user \"joe\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}";
+    assert!(message.contains(wanted), "{message}");
+    let up = binding("up", "ClusterRole", "cluster-admin", &format!("{{{USER}, name: joe}}"));
+    let message = refused(&master.create(&up, &["--as=joe"]));
     assert!(message.contains("is attempting to grant RBAC permissions not currently held"), "{message}");
 }
 
 #[test]
 fn tokens_of_service_accounts_come_and_go_with_them() {
     let master = started();
-    master.say(&["create", "serviceaccount", "app"]);
-    let token = master.say(&["create", "token", "app", "--duration=10m"]);
-    let config = with_token(&master, token.trim());
-    let who = said(&master.kubectl_with(&config, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]));
-    assert_eq!(who, "system:serviceaccount:default:app");
+    said(&master.create("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: app}\n", &[]));
+    let request = |seconds: u32| {
+        let body = format!(
+            "{{\"apiVersion\":\"authentication.k8s.io/v1\",\"kind\":\"TokenRequest\",\"spec\":{{\"expirationSeconds\":{seconds}}}}}"
+        );
+        master.create_raw("/api/v1/namespaces/default/serviceaccounts/app/token", &body)
+    };
+    let answer = said(&request(600));
+    let token = answer.split("\"token\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let config = with_token(&master, token);
     let denied = refused(&master.kubectl_with(&config, &["get", "pods"]));
     assert!(denied.contains("User \"system:serviceaccount:default:app\" cannot list resource \"pods\""), "{denied}");
-    master.say(&["create", "rolebinding", "app", "--clusterrole=view", "--serviceaccount=default:app"]);
+    said(
+        &master.create(
+            &binding("app", "ClusterRole", "view", "{kind: ServiceAccount, name: app, namespace: default}"),
+            &[],
+        ),
+    );
     said(&master.kubectl_with(&config, &["get", "pods"]));
+    let short = refused(&request(60));
+    assert!(short.contains("may not specify a duration less than 10 minutes"), "{short}");
     master.say(&["delete", "serviceaccount", "app"]);
     let gone = refused(&master.kubectl_with(&config, &["get", "pods"]));
     assert!(gone.contains("Unauthorized") || gone.contains("must be logged in"), "{gone}");
-    let short = refused(&master.kubectl(&["create", "token", "default", "--duration=1m"]));
-    assert!(short.contains("may not specify a duration less than 10 minutes"), "{short}");
 }
 
 #[test]
@@ -122,16 +157,15 @@ fn the_printed_token_authenticates_until_it_is_deleted() {
     master.start();
     assert!(!master.path("pending-token.json").exists());
     let config = with_token(&master, &token);
-    let who = said(&master.kubectl_with(&config, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]));
-    assert_eq!(who, format!("system:bootstrap:{}", &token[..6]));
     said(&master.kubectl_with(&config, &["get", "cm", "kubelet-config", "-n", "kube-system"]));
-    refused(&master.kubectl_with(&config, &["get", "secrets", "-n", "kube-system"]));
+    let denied = refused(&master.kubectl_with(&config, &["get", "secrets", "-n", "kube-system"]));
+    assert!(denied.contains(&format!("User \"system:bootstrap:{}\" cannot list", &token[..6])), "{denied}");
 
     assert!(said(&master.call(&["token", "list"])).contains(&token[..6]));
     assert!(!said(&master.call(&["token", "list"])).contains(&token[7..]));
     assert_eq!(join_line(&said(&master.init(&[]))), join_line(&text), "a good token is printed again");
     said(&master.call(&["token", "delete", &token]));
-    refused(&master.kubectl_with(&config, &["auth", "whoami"]));
+    refused(&master.kubectl_with(&config, &["get", "cm", "kubelet-config", "-n", "kube-system"]));
     let fresh = said(&master.call(&["token", "create", "--print-join-command"]));
     assert_ne!(join_line(&fresh), join_line(&text));
     assert!(!master.log().contains(&token[7..]), "the log shows a secret");
@@ -163,18 +197,22 @@ fn nothing_is_open_to_strangers() {
 #[test]
 fn the_chain_shows_the_ca() {
     let master = started();
-    let script = format!("openssl s_client -connect 127.0.0.1:{} -showcerts </dev/null 2>/dev/null | grep -c 'BEGIN CERT'", master.port);
+    let script = format!(
+        "openssl s_client -connect 127.0.0.1:{} -showcerts </dev/null 2>/dev/null | grep -c 'BEGIN CERT'",
+        master.port
+    );
     assert_eq!(said(&Command::new("sh").args(["-c", &script]).output().unwrap()).trim(), "2");
 }
 
 #[test]
 fn a_crash_and_a_restart_lose_nothing() {
     let mut master = started();
-    master.say(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    said(&master.create("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndata: {a: b}\n", &[]));
     master.kill();
     master.start();
     assert_eq!(master.say(&["get", "cm", "kept", "-o", "jsonpath={.data.a}"]), "b");
-    let version = |master: &Master| master.say(&["get", "clusterrole", "view", "-o", "jsonpath={.metadata.resourceVersion}"]);
+    let version =
+        |master: &Master| master.say(&["get", "clusterrole", "view", "-o", "jsonpath={.metadata.resourceVersion}"]);
     let before = version(&master);
     assert!(master.stop());
     master.start();
@@ -200,8 +238,7 @@ fn namespaces_that_are_needed_stay() {
         refused(&master.kubectl(&["delete", "namespace", "kube-system"])),
         "Error from server (Forbidden): namespaces \"kube-system\" is forbidden: this namespace may not be deleted"
     );
-    assert_eq!(
-        refused(&master.kubectl(&["create", "configmap", "x", "-n", "nowhere"])),
-        "error: failed to create configmap: namespaces \"nowhere\" not found"
-    );
+    let lost = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: nowhere}\n";
+    let message = refused(&master.create(lost, &[]));
+    assert!(message.ends_with("namespaces \"nowhere\" not found"), "{message}");
 }

@@ -28,11 +28,12 @@ pub struct CertificateSigning;
 
 impl Plugin for CertificateSigning {
     fn validate(&self, context: &Context, request: &Request<'_>, object: Option<&Value>) -> Result<(), Refusal> {
-        let (Some(old), Some(new)) = (request.old.filter(|_| is_update(request, "status")), object) else { return Ok(()) };
+        let (Some(old), Some(new)) = (request.old.filter(|_| is_update(request, "status")), object) else {
+            return Ok(());
+        };
         let unchanged = |field: &str| old["status"][field] == new["status"][field];
         let signer = text(old, "/spec/signerName");
-        if unchanged("certificate") && unchanged("conditions")
-            || may_use_signer(context, request.user, "sign", signer)
+        if unchanged("certificate") && unchanged("conditions") || may_use_signer(context, request.user, "sign", signer)
         {
             return Ok(());
         }

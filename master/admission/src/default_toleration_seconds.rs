@@ -46,7 +46,9 @@ mod tests {
     fn tolerations(before: Value) -> Vec<String> {
         let mut pod = json!({ "metadata": { "name": "p" }, "spec": { "tolerations": before } });
         let (cluster, user) = (Cluster::new(), admin());
-        DefaultTolerationSeconds.admit(cluster.context(), &on(&user, Operation::Create, "pods", "", "p"), &mut pod).unwrap();
+        DefaultTolerationSeconds
+            .admit(cluster.context(), &on(&user, Operation::Create, "pods", "", "p"), &mut pod)
+            .unwrap();
         items(&pod, "/spec/tolerations").map(|t| format!("{}:{}", text(t, "/key"), t["tolerationSeconds"])).collect()
     }
 
@@ -56,7 +58,9 @@ mod tests {
         assert_eq!(tolerations(json!(null)), both);
         assert_eq!(tolerations(json!([{ "operator": "Exists" }])), [":null"]);
         assert_eq!(
-            tolerations(json!([{ "key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 5 }])),
+            tolerations(
+                json!([{ "key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 5 }])
+            ),
             ["node.kubernetes.io/not-ready:5", "node.kubernetes.io/unreachable:300"]
         );
         assert_eq!(tolerations(json!([{ "key": TAINTS[0], "operator": "Exists", "effect": "NoSchedule" }])).len(), 3);

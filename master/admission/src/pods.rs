@@ -11,7 +11,9 @@ pub fn is_mirror(pod: &Value) -> bool {
 }
 
 pub fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    ["/spec/initContainers", "/spec/containers", "/spec/ephemeralContainers"].into_iter().flat_map(|list| items(pod, list))
+    ["/spec/initContainers", "/spec/containers", "/spec/ephemeralContainers"]
+        .into_iter()
+        .flat_map(|list| items(pod, list))
 }
 
 /// Whether the pod names any Secret (`podutil.VisitPodSecretNames`).
@@ -28,9 +30,8 @@ pub fn references_secrets(pod: &Value) -> bool {
     ];
     items(pod, "/spec/imagePullSecrets").next().is_some()
         || references(pod, "/secretRef", "/valueFrom/secretKeyRef")
-        || items(pod, "/spec/volumes").any(|volume| {
-            VOLUMES.iter().any(|source| is_set(volume, source)) || projects(volume, "/secret")
-        })
+        || items(pod, "/spec/volumes")
+            .any(|volume| VOLUMES.iter().any(|source| is_set(volume, source)) || projects(volume, "/secret"))
 }
 
 /// Whether the pod names any ConfigMap (`podutil.VisitPodConfigmapNames`).

@@ -36,7 +36,8 @@ impl PriorityClasses {
 
     fn get(&self, name: &str) -> Option<Class> {
         let classes = self.classes.read().unwrap_or_else(PoisonError::into_inner);
-        let system = || SYSTEM.iter().find(|(system, _)| *system == name).map(|(name, value)| Class::system(name, *value));
+        let system =
+            || SYSTEM.iter().find(|(system, _)| *system == name).map(|(name, value)| Class::system(name, *value));
         classes.get(name).cloned().or_else(system)
     }
 

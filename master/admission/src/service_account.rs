@@ -72,9 +72,7 @@ fn is_pod_create(request: &Request<'_>) -> bool {
 fn account_of(context: &Context, request: &Request<'_>, pod: &Value) -> Result<Value, Refusal> {
     let (namespace, name) = (request.namespace, text(pod, "/spec/serviceAccountName"));
     context.lookup.get("", "serviceaccounts", namespace, name).ok_or_else(|| {
-        let why = format!(
-            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
-        );
+        let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         request.forbidden(Some(pod), &why)
     })
 }

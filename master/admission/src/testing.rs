@@ -56,7 +56,8 @@ impl Cluster {
         add("serviceaccounts", "default", "quiet", json!({ "automountServiceAccountToken": false }));
         add("serviceaccounts", "default", "puller", json!({ "imagePullSecrets": [{ "name": "registry" }] }));
         add("nodes", "", "n1", json!({}));
-        let token = json!([{ "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }]);
+        let token =
+            json!([{ "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }]);
         add("pods", "default", "mine", json!({ "spec": { "nodeName": "n1", "volumes": token } }));
         add("pods", "default", "other", json!({ "spec": { "nodeName": "n2" } }));
         let context = Context {

@@ -71,7 +71,11 @@ impl Authenticator {
             return x509::user(certificate).ok_or(AuthenticationError::NamelessCertificate);
         }
         let Some(header) = credentials.authorization else {
-            return if OPEN_PATHS.contains(&path) { Ok(UserInfo::anonymous()) } else { Err(AuthenticationError::Missing) };
+            return if OPEN_PATHS.contains(&path) {
+                Ok(UserInfo::anonymous())
+            } else {
+                Err(AuthenticationError::Missing)
+            };
         };
         let token = bearer(header).ok_or(AuthenticationError::NotBearer)?;
         Ok(self.authenticate_token(token, &[], now)?.user)

@@ -56,9 +56,11 @@ impl BootstrapToken {
 
     /// Splits `ID.SECRET`. The error names the id only: the rest may be a secret with a typing error in it.
     pub fn parse(text: &str) -> Result<(&str, &str), BootstrapTokenError> {
-        let wrong = || BootstrapTokenError::Form(text.split('.').next().unwrap_or_default().chars().take(ID_LENGTH).collect());
+        let wrong =
+            || BootstrapTokenError::Form(text.split('.').next().unwrap_or_default().chars().take(ID_LENGTH).collect());
         let (id, secret) = text.split_once('.').ok_or_else(wrong)?;
-        let plain = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));
+        let plain =
+            |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));
         if plain(id, ID_LENGTH) && plain(secret, SECRET_LENGTH) { Ok((id, secret)) } else { Err(wrong()) }
     }
 
@@ -159,7 +161,11 @@ impl BootstrapToken {
         let mut groups = vec![names::BOOTSTRAPPERS_GROUP.to_owned()];
         groups.extend(self.extra_groups.iter().cloned());
         groups.push(names::ALL_AUTHENTICATED.to_owned());
-        Some(UserInfo { username: format!("{}{}", names::BOOTSTRAP_USER_PREFIX, self.id), groups, ..UserInfo::default() })
+        Some(UserInfo {
+            username: format!("{}{}", names::BOOTSTRAP_USER_PREFIX, self.id),
+            groups,
+            ..UserInfo::default()
+        })
     }
 }
 

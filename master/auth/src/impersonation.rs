@@ -143,7 +143,11 @@ mod tests {
             let what = join([attributes.group, attributes.resource, attributes.subresource]);
             let wanted = format!("{what} {}", join([attributes.namespace, attributes.name, ""]));
             assert_eq!(attributes.verb, "impersonate");
-            if self.0.contains(&wanted.as_str()) { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) }
+            if self.0.contains(&wanted.as_str()) {
+                Decision::Allow(String::new())
+            } else {
+                Decision::NoOpinion(String::new())
+            }
         }
     }
 

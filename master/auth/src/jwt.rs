@@ -69,8 +69,8 @@ impl SigningKey {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::NotPkcs8)?;
         let random = SystemRandom::new();
         let algorithm = &signature::ECDSA_P256_SHA256_FIXED_SIGNING;
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, der.secret_pkcs8_der(), &random)
-            .map_err(|_| KeyError::NotP256)?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(algorithm, der.secret_pkcs8_der(), &random).map_err(|_| KeyError::NotP256)?;
         let verifying = VerifyingKey::from_point(pair.public_key().as_ref());
         Ok(SigningKey { pair, verifying, random })
     }

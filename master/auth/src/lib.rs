@@ -68,7 +68,11 @@ pub struct UserInfo {
 impl UserInfo {
     /// A user with groups and nothing else; in-process clients are made so.
     pub fn new(username: impl Into<String>, groups: &[&str]) -> Self {
-        UserInfo { username: username.into(), groups: groups.iter().map(ToString::to_string).collect(), ..Self::default() }
+        UserInfo {
+            username: username.into(),
+            groups: groups.iter().map(ToString::to_string).collect(),
+            ..Self::default()
+        }
     }
 
     /// Who an unauthenticated request is taken for.

@@ -43,8 +43,7 @@ impl Refusal {
     }
 
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let message =
-            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, resource));
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, resource));
         Self::new(409, "Conflict", message, details(group, resource, name))
     }
 

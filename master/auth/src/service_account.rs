@@ -181,7 +181,8 @@ impl ServiceAccountTokens {
             nbf: issued,
             sub: UserInfo::service_account(namespace, name, "").username,
         };
-        let token = self.sign(&claims).map_err(|error| Refusal::internal(&format!("failed to generate token: {error}")))?;
+        let token =
+            self.sign(&claims).map_err(|error| Refusal::internal(&format!("failed to generate token: {error}")))?;
         request["status"] = json!({ "token": token, "expirationTimestamp": rfc3339(issued + lifetime) });
         Ok(request)
     }

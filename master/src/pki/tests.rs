@@ -32,7 +32,9 @@ fn a_second_time_changes_nothing() {
     let now = Timestamp::now();
     let first = Pki::ensure(&dir, &settings(), now).unwrap();
     let second = Pki::ensure(&dir, &settings(), now).unwrap();
-    for (one, two) in [(&first.ca, &second.ca), (&first.serving, &second.serving), (&first.kubelet_client, &second.kubelet_client)] {
+    for (one, two) in
+        [(&first.ca, &second.ca), (&first.serving, &second.serving), (&first.kubelet_client, &second.kubelet_client)]
+    {
         assert_eq!(one.certificate_pem, two.certificate_pem);
         assert_eq!(one.key_pem.reveal(), two.key_pem.reveal());
     }
@@ -56,10 +58,18 @@ fn the_serving_certificate_has_every_name() {
     let (_root, dir) = fresh();
     let pki = Pki::ensure(&dir, &settings(), Timestamp::now()).unwrap();
     let validity = pki::validity(&pki.serving.certificate_pem).unwrap();
-    for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "api.example.org"] {
+    for name in [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "api.example.org",
+    ] {
         assert!(validity.dns_names.iter().any(|known| known == name), "{name}");
     }
-    let addresses: Vec<IpAddr> = ["10.96.0.1", "172.30.1.2", "127.0.0.1", "192.0.2.7"].map(|a| a.parse().unwrap()).into();
+    let addresses: Vec<IpAddr> =
+        ["10.96.0.1", "172.30.1.2", "127.0.0.1", "192.0.2.7"].map(|a| a.parse().unwrap()).into();
     assert_eq!(validity.addresses, addresses);
     assert_eq!(pki.serving_chain_pem().matches("BEGIN CERTIFICATE").count(), 2);
 }

@@ -1,5 +1,6 @@
 //! The built binary with a data directory of its own.
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -73,10 +74,6 @@ impl Master {
         }
     }
 
-    pub fn pid(&self) -> String {
-        self.child.as_ref().unwrap().id().to_string()
-    }
-
     /// Asks it to end, and returns whether it ended well.
     pub fn stop(&mut self) -> bool {
         let Some(mut child) = self.child.take() else { return true };
@@ -101,10 +98,32 @@ impl Master {
     }
 
     pub fn kubectl_with(&self, kubeconfig: &Path, words: &[&str]) -> Output {
+        self.kubectl_command(kubeconfig, words).output().unwrap()
+    }
+
+    fn kubectl_command(&self, kubeconfig: &Path, words: &[&str]) -> Command {
         let mut kubectl = Command::new("kubectl");
         kubectl.arg("--kubeconfig").arg(kubeconfig).arg(format!("--server=https://127.0.0.1:{}", self.port));
         kubectl.args(words).env("HOME", self.dir.path());
-        kubectl.output().unwrap()
+        kubectl
+    }
+
+    /// `kubectl create -f -`, which sends what it is given as it is.
+    pub fn create(&self, manifest: &str, more: &[&str]) -> Output {
+        self.create_at(manifest, &[&["create", "--validate=false", "-f", "-"], more].concat())
+    }
+
+    /// `kubectl create --raw`
+    pub fn create_raw(&self, path: &str, body: &str) -> Output {
+        self.create_at(body, &["create", "--raw", path, "-f", "-"])
+    }
+
+    fn create_at(&self, input: &str, words: &[&str]) -> Output {
+        let mut kubectl = self.kubectl_command(&self.path("admin.conf"), words);
+        kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = kubectl.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
     }
 
     pub fn say(&self, words: &[&str]) -> String {

@@ -51,7 +51,10 @@ fn signing_needs_the_right_only_when_it_signs() {
     };
     judge(&[], &old).unwrap();
     let message = judge(&[], &signed).unwrap_err().message;
-    assert!(message.ends_with("user not permitted to sign requests with signerName \"kubernetes.io/kube-apiserver-client\""));
+    assert!(
+        message
+            .ends_with("user not permitted to sign requests with signerName \"kubernetes.io/kube-apiserver-client\"")
+    );
     judge(&["sign signers/kubernetes.io/kube-apiserver-client"], &signed).unwrap();
 }
 
@@ -63,9 +66,12 @@ fn nobody_asks_for_the_privileged_group() {
         cluster.chain().validate(&on_csr(&user, Operation::Create, "", None), Some(&csr))
     };
     let masters = request_for("jane", "system:masters");
-    assert!(judge(CLIENT, &masters).unwrap_err().message.ends_with(
-        "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
-    ));
+    assert!(
+        judge(CLIENT, &masters)
+            .unwrap_err()
+            .message
+            .ends_with("use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed")
+    );
     judge("example.org/own", &masters).unwrap();
     judge(CLIENT, &request_for("jane", "developers")).unwrap();
     judge(CLIENT, "bm8=").unwrap_err();
@@ -82,5 +88,7 @@ fn a_node_asks_in_its_own_name() {
         cluster.chain().admit(&on_csr(&user, Operation::Create, "", None), &mut csr)
     };
     judge("system:node:n1").unwrap();
-    assert!(judge("system:node:n2").unwrap_err().message.ends_with("can only create a node CSR with CN=system:node:n1"));
+    assert!(
+        judge("system:node:n2").unwrap_err().message.ends_with("can only create a node CSR with CN=system:node:n1")
+    );
 }

@@ -8,7 +8,8 @@ fn a_missing_namespace_is_named() {
     let (cluster, user) = (Cluster::new(), admin());
     let mut object = json!({ "metadata": { "name": "c" } });
     for operation in [Create, Update] {
-        let refusal = cluster.chain().admit(&on(&user, operation, "configmaps", "nowhere", "c"), &mut object).unwrap_err();
+        let refusal =
+            cluster.chain().admit(&on(&user, operation, "configmaps", "nowhere", "c"), &mut object).unwrap_err();
         assert_eq!((refusal.code, refusal.reason), (404, "NotFound"));
         assert_eq!(refusal.message, "namespaces \"nowhere\" not found");
         assert_eq!(refusal.details, json!({ "name": "nowhere", "kind": "namespaces" }));

@@ -30,7 +30,8 @@ fn main(context: &Context, request: &Request<'_>, object: Option<&Value>, node: 
         }
         _ => {
             let operation = request.operation.as_str();
-            let why = format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods");
+            let why =
+                format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods");
             Err(request.forbidden(object, &why))
         }
     }
@@ -41,7 +42,9 @@ fn create(context: &Context, request: &Request<'_>, pod: &Value, node: &str) -> 
     let refuse = |why: String| Err(request.forbidden(Some(pod), &why));
     if !pods::is_mirror(pod) {
         let annotation = pods::MIRROR_ANNOTATION;
-        return refuse(format!("pod does not have {annotation:?} annotation, node {node:?} can only create mirror pods"));
+        return refuse(format!(
+            "pod does not have {annotation:?} annotation, node {node:?} can only create mirror pods"
+        ));
     }
     if text(pod, "/spec/nodeName") != node {
         return refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"));

@@ -124,7 +124,9 @@ fn a_node_creates_mirror_pods_only() {
             "node \"n1\" can not create pods that reference configmaps",
         ),
         (
-            mirror(|pod| pod["spec"]["volumes"] = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "c" } }])),
+            mirror(|pod| {
+                pod["spec"]["volumes"] = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "c" } }])
+            }),
             "node \"n1\" can not create pods that reference persistentvolumeclaims",
         ),
     ];
@@ -170,10 +172,7 @@ fn pods_of_other_nodes_are_out_of_reach() {
         admit(&request, &json!({}))
     };
     sub(Create, "eviction", "mine").unwrap();
-    assert_eq!(
-        why(sub(Create, "eviction", "other")),
-        "node n1 can only evict pods with spec.nodeName set to itself"
-    );
+    assert_eq!(why(sub(Create, "eviction", "other")), "node n1 can only evict pods with spec.nodeName set to itself");
     assert_eq!(
         why(sub(Create, "binding", "mine")),
         "unexpected pod subresource \"binding\", only 'status' and 'eviction' are allowed"

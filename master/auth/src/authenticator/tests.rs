@@ -73,7 +73,10 @@ fn bearer_tokens_of_both_kinds() {
         let credentials = Credentials { authorization: Some(header), ..Credentials::default() };
         authenticator.authenticate(credentials, "/api", now())
     };
-    assert_eq!(user(&format!("Bearer {}", token.reveal())).unwrap().username, format!("system:bootstrap:{}", token.id()));
+    assert_eq!(
+        user(&format!("Bearer {}", token.reveal())).unwrap().username,
+        format!("system:bootstrap:{}", token.id())
+    );
     assert!(user(&format!("bearer {}", token.reveal())).is_ok());
     let issued = authenticator.tokens().token_request("default", "app", json!({}), now()).unwrap();
     let issued = issued["status"]["token"].as_str().unwrap();

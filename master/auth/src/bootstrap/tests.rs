@@ -93,7 +93,9 @@ fn a_token_survives_its_secret() {
 #[test]
 fn only_one_form_is_a_token() {
     BootstrapToken::parse("abcdef.0123456789abcdef").unwrap();
-    for wrong in ["", ".", "abcdef", "abcdef.", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcde", "abcdef.0123456789abcdef0"] {
+    for wrong in
+        ["", ".", "abcdef", "abcdef.", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcde", "abcdef.0123456789abcdef0"]
+    {
         BootstrapToken::parse(wrong).unwrap_err();
     }
 }

@@ -150,7 +150,9 @@ impl Collector<'_> {
         self.add(Target::Secret, volume.pointer("/secret/secretName"));
         self.add(Target::ConfigMap, volume.pointer("/configMap/name"));
         self.add(Target::PersistentVolumeClaim, volume.pointer("/persistentVolumeClaim/claimName"));
-        for secret in ["/csi/nodePublishSecretRef/name", "/cephfs/secretRef/name", "/rbd/secretRef/name", "/iscsi/secretRef/name"] {
+        for secret in
+            ["/csi/nodePublishSecretRef/name", "/cephfs/secretRef/name", "/rbd/secretRef/name", "/iscsi/secretRef/name"]
+        {
             self.add(Target::Secret, volume.pointer(secret));
         }
         if volume.get("ephemeral").is_some_and(|source| !source.is_null()) {

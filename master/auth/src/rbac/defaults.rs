@@ -193,7 +193,8 @@ impl Role {
     }
 
     fn object(&self) -> DefaultObject {
-        let (resource, kind) = if self.namespace.is_empty() { ("clusterroles", "ClusterRole") } else { ("roles", "Role") };
+        let (resource, kind) =
+            if self.namespace.is_empty() { ("clusterroles", "ClusterRole") } else { ("roles", "Role") };
         let mut role = object(resource, kind, &self.namespace, &self.name);
         for (key, value) in &self.labels {
             role.object["metadata"]["labels"][key] = json!(value);

@@ -104,11 +104,8 @@ impl Write<'_> {
 
     fn confirm(&self, rbac: &Rbac, wanted: &[PolicyRule]) -> Result<(), Refusal> {
         let (held, errors) = rbac.rules_for(self.user, self.namespace);
-        let missing: Vec<PolicyRule> = wanted
-            .iter()
-            .flat_map(breakdown)
-            .filter(|wanted| !held.iter().any(|rule| rule.covers(wanted)))
-            .collect();
+        let missing: Vec<PolicyRule> =
+            wanted.iter().flat_map(breakdown).filter(|wanted| !held.iter().any(|rule| rule.covers(wanted))).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -138,7 +135,8 @@ pub(super) fn breakdown(rule: &PolicyRule) -> Vec<PolicyRule> {
         for url in &rule.non_resource_urls {
             parts.push(PolicyRule { verbs: one(verb), non_resource_urls: one(url), ..PolicyRule::default() });
         }
-        let pairs = rule.api_groups.iter().flat_map(|group| rule.resources.iter().map(move |resource| (group, resource)));
+        let pairs =
+            rule.api_groups.iter().flat_map(|group| rule.resources.iter().map(move |resource| (group, resource)));
         for (group, resource) in pairs {
             parts.extend(names.iter().map(|names| PolicyRule {
                 verbs: one(verb),

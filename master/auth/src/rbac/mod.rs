@@ -139,7 +139,9 @@ impl Index {
         if let Some(old) = self.bindings.remove(&scoped) {
             self.unlink(&old);
         }
-        let Some(binding) = object.and_then(|object| Binding::from_object(&scoped.0, &scoped.1, object)) else { return };
+        let Some(binding) = object.and_then(|object| Binding::from_object(&scoped.0, &scoped.1, object)) else {
+            return;
+        };
         let binding = Arc::new(binding);
         let subjects = self.by_subject.entry(scoped.0.clone()).or_default();
         for key in binding.keys() {

@@ -50,7 +50,10 @@ impl PolicyRule {
                 let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                 self.resources.iter().any(|rule| resource_matches(rule, resource, subresource))
             })
-            && wanted.non_resource_urls.iter().all(|url| self.non_resource_urls.iter().any(|rule| url_matches(rule, url)))
+            && wanted
+                .non_resource_urls
+                .iter()
+                .all(|url| self.non_resource_urls.iter().any(|rule| url_matches(rule, url)))
             && self.covers_names(wanted)
     }
 

@@ -54,9 +54,9 @@ fn naive(objects: &Objects, attributes: &Attributes<'_>) -> bool {
             return false;
         }
         if let Some(path) = attributes.path {
-            return list(&rule["nonResourceURLs"]).iter().any(|url| {
-                url == path || url.ends_with('*') && path.starts_with(url.trim_end_matches('*'))
-            });
+            return list(&rule["nonResourceURLs"])
+                .iter()
+                .any(|url| url == path || url.ends_with('*') && path.starts_with(url.trim_end_matches('*')));
         }
         let combined = attributes.combined_resource();
         let any_of = format!("*/{}", attributes.subresource);
@@ -64,7 +64,9 @@ fn naive(objects: &Objects, attributes: &Attributes<'_>) -> bool {
             .iter()
             .any(|r| r == "*" || *r == combined || !attributes.subresource.is_empty() && *r == any_of);
         let names = list(&rule["resourceNames"]);
-        has("apiGroups", attributes.group) && resource && (names.is_empty() || names.iter().any(|n| n == attributes.name))
+        has("apiGroups", attributes.group)
+            && resource
+            && (names.is_empty() || names.iter().any(|n| n == attributes.name))
     };
     objects.iter().any(|((resource, namespace, _), binding)| {
         let in_scope = match *resource {
@@ -89,7 +91,8 @@ fn pick(values: &'static [&'static str]) -> impl Strategy<Value = String> {
 }
 
 fn some_of(values: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
-    proptest::sample::subsequence(values, 0..=values.len().min(2)).prop_map(|v| v.into_iter().map(str::to_owned).collect())
+    proptest::sample::subsequence(values, 0..=values.len().min(2))
+        .prop_map(|v| v.into_iter().map(str::to_owned).collect())
 }
 
 const VERBS: &[&str] = &["get", "list", "create", "*"];
@@ -105,7 +108,8 @@ fn rule() -> impl Strategy<Value = Value> {
             json!({ "verbs": verbs, "apiGroups": groups, "resources": resources, "resourceNames": names })
         },
     );
-    let urls = (some_of(VERBS), some_of(URLS)).prop_map(|(verbs, urls)| json!({ "verbs": verbs, "nonResourceURLs": urls }));
+    let urls =
+        (some_of(VERBS), some_of(URLS)).prop_map(|(verbs, urls)| json!({ "verbs": verbs, "nonResourceURLs": urls }));
     prop_oneof![4 => resources, 1 => urls]
 }
 
@@ -119,23 +123,26 @@ fn subject() -> impl Strategy<Value = Value> {
 
 /// An object of one of the four kinds, or the removal of one.
 fn change() -> impl Strategy<Value = ((&'static str, String, String), Option<Value>)> {
-    let role = (pick(NAMESPACES), pick(&["r1", "r2"]), any::<bool>(), proptest::collection::vec(rule(), 0..3)).prop_map(
-        |(namespace, name, cluster, rules)| {
-            let (resource, namespace) =
-                if cluster { ("clusterroles", String::new()) } else { ("roles", namespace) };
+    let role = (pick(NAMESPACES), pick(&["r1", "r2"]), any::<bool>(), proptest::collection::vec(rule(), 0..3))
+        .prop_map(|(namespace, name, cluster, rules)| {
+            let (resource, namespace) = if cluster { ("clusterroles", String::new()) } else { ("roles", namespace) };
             ((resource, namespace, name), json!({ "rules": rules }))
-        },
-    );
+        });
     let reference = (any::<bool>(), pick(&["r1", "r2", "missing"]));
-    let binding =
-        (pick(NAMESPACES), pick(&["b1", "b2", "b3"]), any::<bool>(), reference, proptest::collection::vec(subject(), 0..3))
-            .prop_map(|(namespace, name, cluster, (cluster_role, role), subjects)| {
-                let (resource, namespace) =
-                    if cluster { ("clusterrolebindings", String::new()) } else { ("rolebindings", namespace) };
-                let kind = if cluster || cluster_role { "ClusterRole" } else { "Role" };
-                let object = json!({ "subjects": subjects, "roleRef": { "kind": kind, "name": role } });
-                ((resource, namespace, name), object)
-            });
+    let binding = (
+        pick(NAMESPACES),
+        pick(&["b1", "b2", "b3"]),
+        any::<bool>(),
+        reference,
+        proptest::collection::vec(subject(), 0..3),
+    )
+        .prop_map(|(namespace, name, cluster, (cluster_role, role), subjects)| {
+            let (resource, namespace) =
+                if cluster { ("clusterrolebindings", String::new()) } else { ("rolebindings", namespace) };
+            let kind = if cluster || cluster_role { "ClusterRole" } else { "Role" };
+            let object = json!({ "subjects": subjects, "roleRef": { "kind": kind, "name": role } });
+            ((resource, namespace, name), object)
+        });
     (prop_oneof![role, binding], proptest::bool::weighted(0.8))
         .prop_map(|((key, object), stays)| (key, stays.then_some(object)))
 }
@@ -216,7 +223,8 @@ fn small_cluster() -> Rbac {
 #[test]
 fn reasons_are_upstreams() {
     let rbac = small_cluster();
-    let reason = |user: &UserInfo, namespace| rbac.authorize(&request(user, "get", "pods", namespace)).reason().to_owned();
+    let reason =
+        |user: &UserInfo, namespace| rbac.authorize(&request(user, "get", "pods", namespace)).reason().to_owned();
     assert_eq!(
         reason(&UserInfo::new("x", &["readers"]), ""),
         "RBAC: allowed by ClusterRoleBinding \"all\" of ClusterRole \"reader\" to Group \"readers\""
@@ -229,10 +237,7 @@ fn reasons_are_upstreams() {
         reason(&UserInfo::service_account("y", "app", "u"), "x"),
         "RBAC: allowed by RoleBinding \"app/x\" of ClusterRole \"reader\" to ServiceAccount \"app/y\""
     );
-    assert_eq!(
-        reason(&UserInfo::new("joe", &[]), "x"),
-        "RBAC: role.rbac.authorization.k8s.io \"gone\" not found"
-    );
+    assert_eq!(reason(&UserInfo::new("joe", &[]), "x"), "RBAC: role.rbac.authorization.k8s.io \"gone\" not found");
     assert_eq!(reason(&UserInfo::new("jane", &[]), "y"), "");
 }
 
@@ -261,7 +266,8 @@ fn write<'a>(user: &'a UserInfo, resource: &'a str, new: &'a Value) -> Write<'a>
 fn nobody_grants_more_than_he_has() {
     let rbac = small_cluster();
     let jane = UserInfo::new("jane", &["developers"]);
-    let role = |verbs: Value| json!({ "rules": [{ "apiGroups": [""], "resources": ["pods", "secrets"], "verbs": verbs }] });
+    let role =
+        |verbs: Value| json!({ "rules": [{ "apiGroups": [""], "resources": ["pods", "secrets"], "verbs": verbs }] });
     let refusal = check(&rbac, &rbac, &write(&jane, "roles", &role(json!(["get", "delete"])))).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (403, "Forbidden"));
     assert_eq!(
@@ -270,7 +276,8 @@ fn nobody_grants_more_than_he_has() {
          {APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}\n\
          {APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"delete\"]}"
     );
-    let own = json!({ "rules": [{ "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"], "verbs": ["get"] }] });
+    let own =
+        json!({ "rules": [{ "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"], "verbs": ["get"] }] });
     check(&rbac, &rbac, &write(&jane, "roles", &own)).unwrap();
     let masters = UserInfo::new("root", &[names::PRIVILEGED_GROUP]);
     check(&rbac, &rbac, &write(&masters, "roles", &role(json!(["*"])))).unwrap();
@@ -291,7 +298,8 @@ fn binding_needs_the_roles_rules_or_the_right_to_bind() {
 
     let rules = json!([{ "apiGroups": [GROUP], "resources": ["roles"], "verbs": ["bind", "escalate"], "resourceNames": ["role-writer", "new"] }]);
     rbac.observe(GROUP, "roles", "x", "binder", Some(&json!({ "rules": rules })));
-    let binding = json!({ "subjects": [{ "kind": "User", "name": "jane" }], "roleRef": { "kind": "Role", "name": "binder" } });
+    let binding =
+        json!({ "subjects": [{ "kind": "User", "name": "jane" }], "roleRef": { "kind": "Role", "name": "binder" } });
     rbac.observe(GROUP, "rolebindings", "x", "binder", Some(&binding));
     check(&rbac, &rbac, &write(&jane, "rolebindings", &to("role-writer"))).unwrap();
     let all = json!({ "rules": [{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }] });

@@ -19,7 +19,8 @@ fn reviews() -> (Reviews, Arc<Authenticator>) {
         { "nonResourceURLs": ["/metrics"], "verbs": ["get"] },
     ]);
     rbac.observe(group, "clusterroles", "", "r", Some(&json!({ "rules": rules })));
-    let binding = json!({ "subjects": [{ "kind": "User", "name": "jane" }], "roleRef": { "kind": "ClusterRole", "name": "r" } });
+    let binding =
+        json!({ "subjects": [{ "kind": "User", "name": "jane" }], "roleRef": { "kind": "ClusterRole", "name": "r" } });
     rbac.observe(group, "clusterrolebindings", "", "b", Some(&binding));
     let authorizer = Arc::clone(&rbac) as Arc<dyn Authorizer>;
     (Reviews::new(Arc::clone(&authenticator), authorizer, rbac), authenticator)
@@ -92,7 +93,8 @@ fn a_token_is_reviewed() {
 
 #[test]
 fn rules_of_oneself() {
-    let status = ask("selfsubjectrulesreviews", &UserInfo::new("jane", &[]), json!({ "namespace": "default" })).unwrap();
+    let status =
+        ask("selfsubjectrulesreviews", &UserInfo::new("jane", &[]), json!({ "namespace": "default" })).unwrap();
     assert_eq!(
         status,
         json!({

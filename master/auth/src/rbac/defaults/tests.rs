@@ -66,7 +66,8 @@ fn golden() {
         }
         for subject in default.object["subjects"].as_array().into_iter().flatten() {
             let namespace = subject["namespace"].as_str().map(|ns| format!("{ns}/")).unwrap_or_default();
-            writeln!(text, "  {} {namespace}{}", subject["kind"].as_str().unwrap(), subject["name"].as_str().unwrap()).unwrap();
+            writeln!(text, "  {} {namespace}{}", subject["kind"].as_str().unwrap(), subject["name"].as_str().unwrap())
+                .unwrap();
         }
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/roles.golden");
@@ -85,7 +86,9 @@ fn names_are_unique_and_bindings_find_their_roles() {
     for binding in objects.iter().filter(|o| o.object.get("roleRef").is_some()) {
         let role = binding.object["roleRef"]["name"].as_str().unwrap();
         let resource = if binding.namespace.is_empty() { "clusterroles" } else { "roles" };
-        assert!(objects.iter().any(|o| (o.resource, &o.namespace, o.name.as_str()) == (resource, &binding.namespace, role)));
+        assert!(
+            objects.iter().any(|o| (o.resource, &o.namespace, o.name.as_str()) == (resource, &binding.namespace, role))
+        );
     }
 }
 
@@ -115,7 +118,10 @@ fn admin_gathers_edit_and_edit_gathers_view() {
 
 #[test]
 fn joining_machines_and_nodes_may_have_certificates_and_no_more() {
-    let joining = UserInfo::new("system:bootstrap:abcdef", &["system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"]);
+    let joining = UserInfo::new(
+        "system:bootstrap:abcdef",
+        &["system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"],
+    );
     assert!(may(&joining, "create certificatesigningrequests.certificates.k8s.io"));
     assert!(may(&joining, "create certificatesigningrequests/nodeclient.certificates.k8s.io"));
     assert!(!may(&joining, "create certificatesigningrequests/selfnodeclient.certificates.k8s.io"));
@@ -143,7 +149,8 @@ fn controllers_have_the_rights_of_their_own() {
 #[test]
 fn reconciling_adds_what_is_missing_and_keeps_what_is_more() {
     let rule = |verbs: &[&str]| json!({ "apiGroups": [""], "resources": ["pods"], "verbs": verbs });
-    let role = |rules: Value| json!({ "metadata": { "name": "r", "annotations": { AUTO_UPDATE: "true" } }, "rules": rules });
+    let role =
+        |rules: Value| json!({ "metadata": { "name": "r", "annotations": { AUTO_UPDATE: "true" } }, "rules": rules });
     let wanted = role(json!([rule(&["get", "list"])]));
     assert_eq!(reconcile(&wanted, &wanted), None);
     assert_eq!(reconcile(&role(json!([rule(&["*"])])), &wanted), None);
