@@ -73,7 +73,7 @@ pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>, origin: Orig
 
 async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin) -> Result<Response<Body>> {
     let (head, body) = request.into_parts();
-    let user = authenticate(&core, &head, &origin)?;
+    let user = acting_user(&core, &head, authenticate(&core, &head, &origin)?)?;
     // Our own parts are few and must not be starved by others.
     let counted = matches!(origin, Origin::Connection { .. });
     match Target::of(head.uri.path()) {
@@ -103,6 +103,13 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserIn
         }
         Refusal::from(error).into()
     })
+}
+
+/// Whom the request acts as: its sender, unless `Impersonate-*` headers ask for another and he may.
+fn acting_user(core: &Core, head: &Parts, sender: Arc<UserInfo>) -> Result<Arc<UserInfo>> {
+    let headers = head.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let other = auth::impersonate(&sender, headers, core.authorizer.as_ref())?;
+    Ok(other.map_or(sender, Arc::new))
 }
 
 /// Discovery, OpenAPI, health: everything that names no resource.
