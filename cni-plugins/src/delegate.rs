@@ -42,9 +42,10 @@ fn find(request: &Request, plugin: &str) -> Result<PathBuf> {
     let is_executable = |path: &PathBuf| {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     };
-    std::env::split_paths(folders).map(|folder| folder.join(plugin)).find(is_executable).ok_or_else(|| {
-        Error::config("ipam.type", format!("failed to find plugin {plugin:?} in path [{folders}]"))
-    })
+    std::env::split_paths(folders)
+        .map(|folder| folder.join(plugin))
+        .find(is_executable)
+        .ok_or_else(|| Error::config("ipam.type", format!("failed to find plugin {plugin:?} in path [{folders}]")))
 }
 
 fn execute(request: &Request, path: &PathBuf) -> Result<Value> {

@@ -91,8 +91,7 @@ impl Error {
             #[serde(skip_serializing_if = "str::is_empty")]
             details: &'a str,
         }
-        let json =
-            Json { cni_version: version, code: self.code as u32, msg: &self.message, details: &self.details };
+        let json = Json { cni_version: version, code: self.code as u32, msg: &self.message, details: &self.details };
         // Strings and a number always serialize.
         serde_json::to_string(&json).unwrap_or_default()
     }

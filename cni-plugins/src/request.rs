@@ -46,9 +46,8 @@ impl Environment {
     }
 
     fn require(&self, name: &str) -> Result<&str> {
-        self.get(name).ok_or_else(|| {
-            Error::new(Code::InvalidEnvironment, format!("required env variables [{name}] missing"))
-        })
+        self.get(name)
+            .ok_or_else(|| Error::new(Code::InvalidEnvironment, format!("required env variables [{name}] missing")))
     }
 }
 

@@ -8,9 +8,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netns::nft::{
-    Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, MetaKey, Nft, Op, Reg, Set, Type, key,
-};
+use netns::nft::{Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, MetaKey, Nft, Op, Reg, Set, Type, key};
 
 use crate::error::{Code, Error, Result};
 use crate::request::Request;
@@ -102,9 +100,14 @@ impl Rules {
         let comment = comment(request, &request.attachment);
         let elements = self.port_elements(mappings, snat, &comment);
         let taken = |contents: &Contents| {
-            contents.iter().find(|(set, is)| {
-                elements.iter().any(|(other, new)| set.name == other.name && is.key == new.key && is.comment != new.comment)
-            }).map(|(set, is)| (set.name.clone(), is.comment.clone()))
+            contents
+                .iter()
+                .find(|(set, is)| {
+                    elements
+                        .iter()
+                        .any(|(other, new)| set.name == other.name && is.key == new.key && is.comment != new.comment)
+                })
+                .map(|(set, is)| (set.name.clone(), is.comment.clone()))
         };
         self.change(|contents| {
             if let Some((set, owner)) = taken(contents) {
@@ -158,11 +161,15 @@ impl Rules {
         let wanted = self.port_elements(mappings, false, &comment);
         let contents = if self.nft.has_table(TABLE).await? { self.contents().await? } else { Contents::new() };
         let missing = wanted.iter().find(|(set, element)| {
-            !contents.iter().any(|(other, is)| other.name == set.name && is.key == element.key && is.data == element.data)
+            !contents
+                .iter()
+                .any(|(other, is)| other.name == set.name && is.key == element.key && is.data == element.data)
         });
         match missing {
             None => Ok(()),
-            Some((set, _)) => Err(Error::new(Code::CheckFailed, format!("host port is not forwarded (set {})", set.name))),
+            Some((set, _)) => {
+                Err(Error::new(Code::CheckFailed, format!("host port is not forwarded (set {})", set.name)))
+            }
         }
     }
 

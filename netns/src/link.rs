@@ -8,9 +8,7 @@ use std::str::FromStr;
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::{Error, NetNs, Netlink, Result};
@@ -36,8 +34,7 @@ impl FromStr for MacAddr {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let bytes: Option<Vec<u8>> =
-            text.split([':', '-']).map(|part| u8::from_str_radix(part, 16).ok()).collect();
+        let bytes: Option<Vec<u8>> = text.split([':', '-']).map(|part| u8::from_str_radix(part, 16).ok()).collect();
         bytes
             .and_then(|bytes| <[u8; 6]>::try_from(bytes).ok())
             .map(Self)

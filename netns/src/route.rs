@@ -202,8 +202,7 @@ fn parse_route(message: &RouteMessage) -> Option<Route> {
         RouteAttribute::Destination(address) => ip_of(address),
         _ => None,
     });
-    let destination =
-        IpNet::new(destination.unwrap_or(unspecified), message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(destination.unwrap_or(unspecified), message.header.destination_prefix_length).ok()?;
     let mut route = Route { destination, gateway: None, link: None, source: None, mtu: None, priority: None };
     for attribute in &message.attributes {
         match attribute {

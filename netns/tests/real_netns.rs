@@ -1,5 +1,7 @@
 //! Namespaces, links, addresses, routes, sysctls and transactions against the kernel.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -91,11 +93,8 @@ async fn routes_are_made_as_desired_and_others_left_alone() {
     netlink.add_address(bridge, net("192.168.1.1/24")).await.unwrap();
     netlink.add_address(bridge, net("fd01::1/64")).await.unwrap();
     let via = |to: &str, gateway: &str| Route::via(net(to), gateway.parse().unwrap());
-    let desired = [
-        via("10.1.1.0/24", "192.168.1.11"),
-        via("10.1.2.0/24", "192.168.1.12"),
-        via("fd10:2::/64", "fd01::12"),
-    ];
+    let desired =
+        [via("10.1.1.0/24", "192.168.1.11"), via("10.1.2.0/24", "192.168.1.12"), via("fd10:2::/64", "fd01::12")];
     let others = netlink.all_routes().await.unwrap();
     let sync = netlink.sync_routes(&desired).await.unwrap();
     assert_eq!(sync, RouteSync { replaced: 3, deleted: 0 });

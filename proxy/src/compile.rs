@@ -150,9 +150,7 @@ impl Endpoints {
 fn usable(all: &[(&Endpoint, u16)], local: bool) -> Vec<(IpAddr, u16, bool)> {
     let mut chosen = Vec::new();
     for family in Family::BOTH {
-        let candidates = || {
-            all.iter().filter(move |(e, _)| Family::of(&e.address) == family && (e.local || !local))
-        };
+        let candidates = || all.iter().filter(move |(e, _)| Family::of(&e.address) == family && (e.local || !local));
         let ready = candidates().any(|(e, _)| e.ready);
         let suits = |e: &Endpoint| if ready { e.ready } else { e.serving && e.terminating };
         chosen.extend(candidates().filter(|(e, _)| suits(e)).map(|(e, port)| (e.address, *port, e.local)));
@@ -198,9 +196,8 @@ fn frontends(
         frontends.push(Frontend { address, group: internal, outside: false, masquerade: false });
     }
     let published = service.external_ips.iter().chain(&service.load_balancer_ips).map(|ip| at(*ip, port.port));
-    let node_ports = port.node_port.into_iter().flat_map(|number| {
-        facts.node_port_addresses.iter().map(move |ip| at(*ip, number))
-    });
+    let node_ports =
+        port.node_port.into_iter().flat_map(|number| facts.node_port_addresses.iter().map(move |ip| at(*ip, number)));
     for address in published.chain(node_ports).collect::<BTreeSet<_>>() {
         // From inside the cluster every endpoint may be used, whatever the policy; and since the client may be on
         // another node than this one, the answer must come back through here.

@@ -7,9 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::types::{
-    Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServicePort, TrafficPolicy,
-};
+use crate::types::{Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// Objects that carry it belong to another proxy (well-known labels reference).
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";

@@ -82,11 +82,14 @@ pub fn learn_chains(batch: &mut Batch, seconds: u32) {
 
 fn reject_chain(batch: &mut Batch) {
     batch.chain("reject");
-    batch.rule("reject", vec![
-        Expr::Meta { key: MetaKey::L4Proto, to: Reg(0) },
-        Expr::Cmp { from: Reg(0), not: false, data: vec![TCP] },
-        Expr::Reject(Reject::TcpReset),
-    ]);
+    batch.rule(
+        "reject",
+        vec![
+            Expr::Meta { key: MetaKey::L4Proto, to: Reg(0) },
+            Expr::Cmp { from: Reg(0), not: false, data: vec![TCP] },
+            Expr::Reject(Reject::TcpReset),
+        ],
+    );
     batch.rule("reject", vec![Expr::Reject(Reject::PortUnreachable)]);
 }
 
@@ -195,7 +198,7 @@ impl Rules {
     }
 
     /// Goes on when the packet is from outside of the cluster's pod network.
-    fn from_outside(&self) -> Vec<Expr> {
+    fn outside_only(&self) -> Vec<Expr> {
         vec![self.saddr(Reg(0)), not_in(self.name("cluster"), Reg(0))]
     }
 
@@ -221,10 +224,8 @@ impl Rules {
     /// The chains that pick an endpoint of the group found in `map`, and the map from kind to chain.
     fn pick_chains(&self, batch: &mut Batch, map: &str) {
         let kinds = Arc::new(Set::vmap(format!("kinds-{map}"), vec![Type::Number]));
-        let mut elements = vec![
-            kind_element(KIND_REJECT, Verdict::Goto("reject".into())),
-            kind_element(KIND_DROP, Verdict::Drop),
-        ];
+        let mut elements =
+            vec![kind_element(KIND_REJECT, Verdict::Goto("reject".into())), kind_element(KIND_DROP, Verdict::Drop)];
         for class in 0..=MAX_CLASS {
             let slots = 1u32 << class;
             let chain = format!("pick-{map}-{slots}");
@@ -262,19 +263,21 @@ impl Rules {
         batch.rule(services.clone(), self.remembered(&self.services));
         batch.rule(services.clone(), self.dispatch(&self.services));
         // Any other port of a cluster IP: say no, or the packet would leave by the default route.
-        batch.rule(services.clone(), vec![
-            self.daddr(Reg(0)),
-            lookup(&self.name("cluster-ips"), Reg(0), None),
-            Expr::Verdict(Verdict::Goto("reject".into())),
-        ]);
+        batch.rule(
+            services.clone(),
+            vec![
+                self.daddr(Reg(0)),
+                lookup(&self.name("cluster-ips"), Reg(0), None),
+                Expr::Verdict(Verdict::Goto("reject".into())),
+            ],
+        );
         let outside = self.name("outside");
         batch.chain(outside.clone());
         let goto_services = Expr::Verdict(Verdict::Goto(services.into()));
-        batch.rule(outside.clone(), vec![
-            self.saddr(Reg(0)),
-            lookup(&self.name("cluster"), Reg(0), None),
-            goto_services.clone(),
-        ]);
+        batch.rule(
+            outside.clone(),
+            vec![self.saddr(Reg(0)), lookup(&self.name("cluster"), Reg(0), None), goto_services.clone()],
+        );
         batch.rule(outside.clone(), self.remembered(&self.external));
         batch.rule(outside.clone(), self.dispatch(&self.external));
         batch.rule(outside, vec![goto_services]);
@@ -300,14 +303,17 @@ impl Rules {
         let of_service = self.name("masquerade-service");
         batch.chain(of_service.clone());
         // A pod that reaches itself: the answer must come back through here.
-        batch.rule(of_service.clone(), vec![
-            self.saddr(Reg(0)),
-            self.daddr(Reg(self.words())),
-            lookup(&self.name("hairpin"), Reg(0), None),
-            Expr::Masquerade,
-        ]);
+        batch.rule(
+            of_service.clone(),
+            vec![
+                self.saddr(Reg(0)),
+                self.daddr(Reg(self.words())),
+                lookup(&self.name("hairpin"), Reg(0), None),
+                Expr::Masquerade,
+            ],
+        );
         // externalTrafficPolicy Local keeps the client's address.
-        let mut keep = self.from_outside();
+        let mut keep = self.outside_only();
         keep.push(Expr::SourceType { to: Reg(0) });
         keep.push(Expr::Cmp { from: Reg(0), not: true, data: RTN_LOCAL.to_ne_bytes().to_vec() });
         keep.extend(self.find_original(&self.external));
@@ -319,7 +325,7 @@ impl Rules {
         batch.rule(of_service.clone(), always);
         if facts.cluster_cidrs.iter().any(|net| Family::of(&net.addr()) == self.family) {
             let mut outside = self.find_original(&self.services);
-            outside.extend(self.from_outside());
+            outside.extend(self.outside_only());
             outside.push(Expr::Masquerade);
             batch.rule(of_service.clone(), outside);
         }
@@ -328,13 +334,16 @@ impl Rules {
         let mut translated = has_bit(CtKey::Status, CT_STATUS_DNAT);
         translated.push(Expr::Verdict(Verdict::Jump(of_service.into())));
         batch.rule(masquerade.clone(), translated);
-        batch.rule(masquerade, vec![
-            self.saddr(Reg(0)),
-            lookup(&self.name("pods"), Reg(0), None),
-            self.daddr(Reg(0)),
-            not_in(self.name("direct"), Reg(0)),
-            Expr::Masquerade,
-        ]);
+        batch.rule(
+            masquerade,
+            vec![
+                self.saddr(Reg(0)),
+                lookup(&self.name("pods"), Reg(0), None),
+                self.daddr(Reg(0)),
+                not_in(self.name("direct"), Reg(0)),
+                Expr::Masquerade,
+            ],
+        );
     }
 
     /// Finds how long a new connection's client is to be remembered, and goes there.
@@ -347,7 +356,7 @@ impl Rules {
             lookup("affinity", self.group(), Some(self.next())),
             Expr::VerdictMap { map: timeouts.into(), from: self.next() },
         ];
-        let mut external = self.from_outside();
+        let mut external = self.outside_only();
         external.extend(self.find_original(&self.external));
         external.extend(remember.clone());
         batch.rule(chain.clone(), external);

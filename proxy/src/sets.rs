@@ -31,7 +31,6 @@ pub enum SetId {
     Affinity,
 }
 
-
 /// The definitions of all sets, made once.
 #[derive(Debug)]
 pub struct Sets {
@@ -39,15 +38,16 @@ pub struct Sets {
     affinity: Arc<Set>,
 }
 
-impl Sets {
-    /// All of them.
-    pub fn new() -> Self {
+impl Default for Sets {
+    fn default() -> Self {
         Self {
             per_family: Family::BOTH.map(family_sets),
             affinity: Arc::new(Set::map("affinity", vec![Type::Number], vec![Type::Number])),
         }
     }
+}
 
+impl Sets {
     /// The definition of `id`.
     pub fn get(&self, id: SetId) -> &Arc<Set> {
         let [v4, v6] = &self.per_family;

@@ -77,7 +77,7 @@ impl Table {
     pub fn new(name: Name) -> Self {
         Self {
             name,
-            sets: Sets::new(),
+            sets: Sets::default(),
             facts: NodeFacts::default(),
             services: BTreeMap::new(),
             slices: HashMap::new(),
@@ -333,9 +333,8 @@ fn note_elements(changes: &mut Changes, previous: &Compiled, compiled: &Compiled
 fn udp_endpoints(compiled: &Compiled) -> BTreeMap<Target, BTreeSet<Target>> {
     let mut addresses: BTreeMap<Target, BTreeSet<Target>> = BTreeMap::new();
     for frontend in compiled.frontends.iter().filter(|frontend| frontend.address.protocol == Protocol::Udp) {
-        let slots = compiled.groups.get(frontend.group).map_or(&[][..], |group| {
-            group.slots(Family::of(&frontend.address.ip))
-        });
+        let slots =
+            compiled.groups.get(frontend.group).map_or(&[][..], |group| group.slots(Family::of(&frontend.address.ip)));
         addresses.entry((frontend.address.ip, frontend.address.port)).or_default().extend(slots);
     }
     addresses

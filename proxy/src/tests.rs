@@ -82,7 +82,10 @@ impl FakeKernel {
 
     fn sizes(&self) -> BTreeMap<String, usize> {
         let sets = self.sets.lock().unwrap();
-        sets.iter().filter(|(name, _)| !name.starts_with("affinity-")).map(|(name, set)| (name.clone(), set.len())).collect()
+        sets.iter()
+            .filter(|(name, _)| !name.starts_with("affinity-"))
+            .map(|(name, set)| (name.clone(), set.len()))
+            .collect()
     }
 }
 
@@ -163,10 +166,13 @@ enum Event {
 }
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {
-    (1u8..12, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(last, v6, ready, serving, local)| {
-        let address = if v6 { IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]) } else { endpoint(last).address };
-        Endpoint { address, ready, serving: serving || ready, terminating: !ready, local }
-    })
+    (1u8..12, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(last, v6, ready, serving, local)| {
+            let address =
+                if v6 { IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]) } else { endpoint(last).address };
+            Endpoint { address, ready, serving: serving || ready, terminating: !ready, local }
+        },
+    )
 }
 
 prop_compose! {
@@ -196,10 +202,14 @@ prop_compose! {
 fn any_event() -> impl Strategy<Value = Event> {
     // A Service's own cluster address: the API server gives no address twice. The others may be wanted by several.
     let own = |number: usize, mut service: Service| {
-        service.cluster_ips = service.cluster_ips.iter().map(|ip| match ip {
-            IpAddr::V4(_) => IpAddr::from([10, 96, 0, number as u8]),
-            IpAddr::V6(_) => IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, number as u16]),
-        }).collect();
+        service.cluster_ips = service
+            .cluster_ips
+            .iter()
+            .map(|ip| match ip {
+                IpAddr::V4(_) => IpAddr::from([10, 96, 0, number as u8]),
+                IpAddr::V6(_) => IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, number as u16]),
+            })
+            .collect();
         service
     };
     prop_oneof![
@@ -389,7 +399,10 @@ fn changes_are_as_they_were() {
     let mut flush = |what: &str, proxy: &mut Proxy<&FakeKernel>| {
         text.push_str(&format!("# {what}\n{}", proxy.table().flush().batch.listing()));
     };
-    let web = Service { ports: vec![port("http", Protocol::Tcp, Some(30080)), port("dns", Protocol::Udp, None)], ..service("10.96.0.10") };
+    let web = Service {
+        ports: vec![port("http", Protocol::Tcp, Some(30080)), port("dns", Protocol::Udp, None)],
+        ..service("10.96.0.10")
+    };
     proxy.table().upsert_service(name(0), web.clone());
     flush("a Service without endpoints", &mut proxy);
     proxy.table().upsert_slice(name(0), name(0), slice(vec![endpoint(1), endpoint(2)]));

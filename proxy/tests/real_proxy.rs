@@ -1,5 +1,7 @@
 //! The proxy in real network namespaces: what clients in a pod, on the node and outside of the cluster see.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -261,7 +263,10 @@ async fn ten_thousand_services_do_not_matter_to_one_endpoint() {
     for number in 0..10_000u32 {
         let other = ObjectName::new("default", &format!("other-{number}"));
         let cluster_ip = std::net::Ipv4Addr::from(0x0a61_0000 + number).into();
-        world.proxy.table().upsert_service(other.clone(), Service { cluster_ips: vec![cluster_ip], ..service_port(80) });
+        world
+            .proxy
+            .table()
+            .upsert_service(other.clone(), Service { cluster_ips: vec![cluster_ip], ..service_port(80) });
         let endpoints = (0..5).map(|i| endpoint(&format!("10.1.7.{}", number % 50 * 5 + i + 1))).collect();
         world.proxy.table().upsert_slice(other.clone(), other, slice(endpoints));
     }

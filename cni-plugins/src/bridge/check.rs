@@ -27,7 +27,8 @@ fn failed(problem: String) -> Error {
 async fn container_link(request: &Request, inside: &Netlink, expected: &Success) -> Result<Link> {
     let name = &request.attachment.interface;
     let interface = expected.container_interface(name);
-    let interface = interface.ok_or_else(|| Error::config("prevResult.interfaces", format!("no {name} in a sandbox")))?;
+    let interface =
+        interface.ok_or_else(|| Error::config("prevResult.interfaces", format!("no {name} in a sandbox")))?;
     let sandbox = request.netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     if interface.sandbox != sandbox {
         let problem = format!("sandbox in prevResult {} doesn't match configured netns: {sandbox}", interface.sandbox);
@@ -59,9 +60,8 @@ async fn addresses_and_routes(inside: &Netlink, link: &Link, expected: &Success)
     }
     let routes = inside.all_routes().await?;
     for route in &expected.routes {
-        let found = routes.iter().any(|is| {
-            is.destination == route.dst && (route.gw.is_none() || is.gateway == route.gw)
-        });
+        let found =
+            routes.iter().any(|is| is.destination == route.dst && (route.gw.is_none() || is.gateway == route.gw));
         if !found {
             return Err(failed(format!("expected route {} not found", route.dst)));
         }

@@ -206,7 +206,10 @@ impl Range {
             return fail("subnet", format!("network {subnet} too small to allocate from"));
         }
         if subnet.trunc() != subnet {
-            return fail("subnet", format!("network has host bits set: for a network like {subnet} it is {}", subnet.trunc()));
+            return fail(
+                "subnet",
+                format!("network has host bits set: for a network like {subnet} it is {}", subnet.trunc()),
+            );
         }
         let first = next(subnet.network()).unwrap_or(subnet.network());
         let range = Self {

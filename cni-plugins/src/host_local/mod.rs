@@ -21,7 +21,9 @@ pub fn run(request: &Request) -> Result<Option<Success>> {
     let store = Store::new(&config.data_dir, &request.network.name);
     match request.command {
         Command::Add => add(request, &config, &store).map(Some),
-        Command::Del => store.lock_existing()?.map_or(Ok(()), |locked| locked.release(&request.attachment)).map(|()| None),
+        Command::Del => {
+            store.lock_existing()?.map_or(Ok(()), |locked| locked.release(&request.attachment)).map(|()| None)
+        }
         Command::Check => check(request, &store).map(|()| None),
         Command::Status => store.lock().map(|_| None).map_err(|e| Error { code: Code::NotAvailable, ..e }),
         Command::Gc => {
@@ -56,7 +58,8 @@ fn allocate(
     ips: &mut Vec<IpConfig>,
 ) -> Result<()> {
     if locked.holds(&request.attachment)? {
-        let message = format!("{} has an address already, duplicate allocation is not allowed", request.attachment.container);
+        let message =
+            format!("{} has an address already, duplicate allocation is not allowed", request.attachment.container);
         return Err(Error::config("ipam", message));
     }
     for (index, set) in config.ranges.iter().enumerate() {
@@ -71,7 +74,8 @@ fn allocate(
 }
 
 fn take_requested(request: &Request, locked: &Locked, set: &RangeSet, ip: IpAddr) -> Result<(IpNet, IpAddr)> {
-    let in_use = || Error::new(Code::Exhausted, format!("requested IP address {ip} is not available in range set {set}"));
+    let in_use =
+        || Error::new(Code::Exhausted, format!("requested IP address {ip} is not available in range set {set}"));
     let found = set.describe(ip).ok_or_else(in_use)?;
     if found.1 == ip || !locked.reserve(ip, &request.attachment)? {
         return Err(in_use());

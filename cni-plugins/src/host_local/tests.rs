@@ -131,5 +131,8 @@ fn addresses_at_the_end_of_the_address_space_can_be_used() {
     let world = World::new(json!([[{"subnet": "255.255.255.252/30", "rangeEnd": "255.255.255.255"}]]));
     assert_eq!(world.add("a").unwrap(), ["255.255.255.254/30"]);
     assert_eq!(world.add("b").unwrap(), ["255.255.255.255/30"]);
-    assert_eq!(world.add("c").unwrap_err().message.split(':').next().unwrap(), "no IP addresses available in range set");
+    assert_eq!(
+        world.add("c").unwrap_err().message.split(':').next().unwrap(),
+        "no IP addresses available in range set"
+    );
 }

@@ -150,13 +150,12 @@ impl Mapping {
         if container_port == 0 {
             return Err(Error::config(&field("containerPort"), "invalid port number 0"));
         }
-        let protocol = Protocol::parse(&json.protocol).ok_or_else(|| {
-            Error::config(&field("protocol"), format!("unknown protocol {:?}", json.protocol))
-        })?;
+        let protocol = Protocol::parse(&json.protocol)
+            .ok_or_else(|| Error::config(&field("protocol"), format!("unknown protocol {:?}", json.protocol)))?;
         let host_ip = Some(&json.host_ip).filter(|text| !text.is_empty()).map(|text| text.parse());
-        let host_ip = host_ip.transpose().map_err(|_| {
-            Error::config(&field("hostIP"), format!("{:?} is not an IP address", json.host_ip))
-        })?;
+        let host_ip = host_ip
+            .transpose()
+            .map_err(|_| Error::config(&field("hostIP"), format!("{:?} is not an IP address", json.host_ip)))?;
         Ok(Some(Self { host_port, protocol, container_port, host_ip }))
     }
 }

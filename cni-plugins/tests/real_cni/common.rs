@@ -85,13 +85,17 @@ impl Host {
     /// Calls `plugin` for `container`, inside of the host's namespace. Returns what it prints, as an error if it fails.
     pub fn call(&self, plugin: &str, command: &str, container: &Container, config: &Value) -> Result<Value, Value> {
         let path = container.ns.path.display().to_string();
-        self.call_with(plugin, config, &[
-            ("CNI_COMMAND", command),
-            ("CNI_CONTAINERID", &container.id),
-            ("CNI_NETNS", &path),
-            ("CNI_IFNAME", if plugin == "loopback" { "lo" } else { "eth0" }),
-            ("CNI_PATH", "/nowhere"),
-        ])
+        self.call_with(
+            plugin,
+            config,
+            &[
+                ("CNI_COMMAND", command),
+                ("CNI_CONTAINERID", &container.id),
+                ("CNI_NETNS", &path),
+                ("CNI_IFNAME", if plugin == "loopback" { "lo" } else { "eth0" }),
+                ("CNI_PATH", "/nowhere"),
+            ],
+        )
     }
 
     pub fn call_with(&self, plugin: &str, config: &Value, environment: &[(&str, &str)]) -> Result<Value, Value> {

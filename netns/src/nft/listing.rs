@@ -105,7 +105,7 @@ fn fields(types: &[Type], bytes: &[u8]) -> String {
     let mut rest = bytes;
     let mut parts = Vec::with_capacity(types.len());
     for t in types {
-        let (field, after) = rest.split_at(t.len().next_multiple_of(4).min(rest.len()));
+        let (field, after) = rest.split_at(t.size().next_multiple_of(4).min(rest.len()));
         parts.push(field_text(*t, field));
         rest = after;
     }

@@ -202,12 +202,9 @@ fn expr(expr: &Expr) -> Result<nl::Expr> {
         Expr::VerdictMap { map, from } => {
             nl::LookupExpr::new(map.as_ref(), register(*from)?).dreg(nl::Register::Verdict).into()
         }
-        Expr::Random { modulus, to } => nl::Expr::Numgen {
-            dreg: register(*to)?,
-            kind: nl::NumgenKind::Random,
-            modulus: *modulus,
-            offset: 0,
-        },
+        Expr::Random { modulus, to } => {
+            nl::Expr::Numgen { dreg: register(*to)?, kind: nl::NumgenKind::Random, modulus: *modulus, offset: 0 }
+        }
         Expr::Learn { map, key, value, timeout } => learn(map, *key, *value, *timeout)?,
         Expr::Forget { map, key, value } => {
             let dynset = nl::DynsetExpr::new(nl::DynsetOp::Delete, map.as_ref(), register(*key)?);
@@ -285,10 +282,9 @@ fn dnat(family: Family, address: Reg, port: Reg) -> Result<nl::Expr> {
 fn reject(how: Reject) -> nl::Expr {
     match how {
         Reject::TcpReset => nl::Expr::Reject { reject_type: NFT_REJECT_TCP_RST, icmp_code: 0 },
-        Reject::PortUnreachable => nl::Expr::Reject {
-            reject_type: NFT_REJECT_ICMPX_UNREACH,
-            icmp_code: NFT_REJECT_ICMPX_PORT_UNREACH,
-        },
+        Reject::PortUnreachable => {
+            nl::Expr::Reject { reject_type: NFT_REJECT_ICMPX_UNREACH, icmp_code: NFT_REJECT_ICMPX_PORT_UNREACH }
+        }
     }
 }
 

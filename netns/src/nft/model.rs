@@ -75,7 +75,7 @@ pub enum Type {
 
 impl Type {
     /// Its length in bytes where it stands alone; in a concatenation it is padded to words.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         match self {
             Self::Ipv4 | Self::Number => 4,
             Self::Ipv6 => 16,

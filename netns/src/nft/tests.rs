@@ -5,20 +5,20 @@ use super::*;
 
 #[test]
 fn a_listing_reads_like_nft() {
-    let services = Arc::new(Set::map(
-        "services4",
-        vec![Type::Ipv4, Type::Protocol, Type::Port],
-        vec![Type::Number, Type::Number],
-    ));
+    let services =
+        Arc::new(Set::map("services4", vec![Type::Ipv4, Type::Protocol, Type::Port], vec![Type::Number, Type::Number]));
     let mut batch = Batch::replacing("t");
     batch.base_chain("prerouting", HookKind::Nat, Hook::Prerouting, -100);
     batch.ops.push(Op::AddSet(services.clone()));
-    batch.rule("prerouting", vec![
-        Expr::Payload { field: Field::Daddr(Family::V4), to: Reg(0) },
-        Expr::Lookup { set: "services4".into(), from: Reg(0), to: Some(Reg(3)), not: false },
-        Expr::Learn { map: "a".into(), key: Reg(0), value: Reg(1), timeout: Duration::from_secs(3) },
-        Expr::Verdict(Verdict::Goto("x".into())),
-    ]);
+    batch.rule(
+        "prerouting",
+        vec![
+            Expr::Payload { field: Field::Daddr(Family::V4), to: Reg(0) },
+            Expr::Lookup { set: "services4".into(), from: Reg(0), to: Some(Reg(3)), not: false },
+            Expr::Learn { map: "a".into(), key: Reg(0), value: Reg(1), timeout: Duration::from_secs(3) },
+            Expr::Verdict(Verdict::Goto("x".into())),
+        ],
+    );
     let mut bytes = Vec::new();
     key::address(&mut bytes, "10.0.0.1".parse().unwrap());
     key::protocol(&mut bytes, 6);
