@@ -93,6 +93,9 @@ impl Reviews {
         mut body: Value,
         now: Timestamp,
     ) -> Option<Result<Value, Refusal>> {
+        if !body.is_object() {
+            return Some(Err(Refusal::bad_request("a review must be an object")));
+        }
         let status = match resource {
             "tokenreviews" => self.token(&body, now),
             "selfsubjectreviews" => Ok(json!({ "userInfo": requester })),

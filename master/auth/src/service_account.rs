@@ -151,6 +151,9 @@ impl ServiceAccountTokens {
         mut request: Value,
         now: Timestamp,
     ) -> Result<Value, Refusal> {
+        if !request.is_object() {
+            return Err(Refusal::bad_request("a TokenRequest must be an object"));
+        }
         must_match_url(&request, "name", name)?;
         must_match_url(&request, "namespace", namespace)?;
         let account = self
