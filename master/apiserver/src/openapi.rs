@@ -1,11 +1,69 @@
-//! `/openapi/v2` and `/openapi/v3`.
+//! `/openapi/v2` and `/openapi/v3`: the documents of `schema`, made when they are asked for and not kept.
 
-use http::Response;
+use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::request::Parts;
+use http::{Response, StatusCode};
+use schema::Registry;
+use schema::openapi::{OpenApiError, v2, v3, v3_paths};
+use serde_json::{Map, json};
 
-use crate::body::Body;
+use crate::body::{self, Body};
+use crate::problem::Problem;
 
 /// Answers paths of OpenAPI; `None` for others.
-pub(crate) fn answer(_head: &Parts) -> Option<Response<Body>> {
-    None
+pub(crate) fn answer(head: &Parts) -> Option<Response<Body>> {
+    let path = head.uri.path().trim_matches('/');
+    match path.strip_prefix("openapi/")? {
+        "v2" => Some(document(head, v2(Registry::builtin()).map(Some))),
+        "v3" => Some(index()),
+        rest => {
+            let (group, version) = match rest.strip_prefix("v3/")?.split('/').collect::<Vec<_>>().as_slice() {
+                ["api", version] => ("", *version),
+                ["apis", group, version] => (*group, *version),
+                _ => return None,
+            };
+            Some(document(head, v3(Registry::builtin(), group, version)))
+        }
+    }
+}
+
+fn index() -> Response<Body> {
+    let paths: Map<String, serde_json::Value> = v3_paths(Registry::builtin())
+        .into_iter()
+        .map(|entry| {
+            let url = format!("/openapi/v3/{}?hash={}", entry.path, entry.hash);
+            (entry.path, json!({ "serverRelativeURL": url }))
+        })
+        .collect();
+    body::json(StatusCode::OK, &json!({ "paths": paths }))
+}
+
+/// JSON only; a client that insists on protobuf is told so.
+fn document(head: &Parts, document: Result<Option<Vec<u8>>, OpenApiError>) -> Response<Body> {
+    let bytes = match document {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return body::no_such_path(),
+        Err(error) => {
+            tracing::error!(%error, "OpenAPI document not made");
+            return body::problem(&Problem::internal("the OpenAPI document cannot be made"));
+        }
+    };
+    let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    if !accept.contains("json") && !accept.contains("*/*") {
+        return body::problem(&Problem::not_acceptable("application/json"));
+    }
+    let tag = format!("\"{}-{:x}\"", bytes.len(), fingerprint(&bytes));
+    if head.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return body::respond(StatusCode::NOT_MODIFIED, body::JSON, "");
+    }
+    let mut response = body::respond(StatusCode::OK, body::JSON, bytes);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// FNV-1a: tells documents apart, nothing more.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

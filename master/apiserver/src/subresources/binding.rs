@@ -100,10 +100,7 @@ fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value) -> Result<Value>
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     let mut new = pod.clone();
-    new["spec"]["nodeName"] = binding["target"]["name"].clone();
-    for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
-        new["metadata"]["annotations"][key] = value.clone();
-    }
+    schema::bind_pod(&mut new, binding);
     scheduled(&mut new);
     Ok(new)
 }

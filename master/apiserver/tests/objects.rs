@@ -1,0 +1,225 @@
+//! Create, get, update, patch, delete: codes, texts and metadata as upstream's.
+
+mod common;
+
+use common::{CONFIG_MAPS, PODS, config_map, pod, server, with_service_account};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_create_fills_the_metadata_and_a_second_one_conflicts() {
+    let server = server().await;
+    let made = server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
+    assert_eq!(made["metadata"]["namespace"], "default");
+    assert!(made["metadata"]["uid"].as_str().unwrap().len() == 36);
+    assert!(made["metadata"]["creationTimestamp"].as_str().unwrap().ends_with('Z'));
+    let found = server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+    assert_eq!(found, made);
+    let refused = server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(409);
+    assert_eq!(refused["reason"], "AlreadyExists");
+    assert_eq!(refused["message"], "configmaps \"a\" already exists");
+    assert_eq!(refused["details"], json!({ "name": "a", "kind": "configmaps" }));
+}
+
+#[tokio::test]
+async fn names_are_generated() {
+    let server = server().await;
+    let mut object = config_map("x");
+    object["metadata"] = json!({ "generateName": "job-" });
+    let made = server.call("POST", CONFIG_MAPS, &object).await.expect(201);
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("job-") && name.len() == 9, "{name}");
+    object["metadata"] = json!({});
+    let refused = server.call("POST", CONFIG_MAPS, &object).await.expect(422);
+    assert_eq!(refused["reason"], "Invalid");
+    assert_eq!(refused["details"]["causes"][0]["field"], "metadata.name");
+}
+
+#[tokio::test]
+async fn a_dry_run_stores_nothing() {
+    let server = server().await;
+    server.call("POST", &format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await.expect(201);
+    let missing = server.get(&format!("{CONFIG_MAPS}/a")).await.expect(404);
+    assert_eq!(missing["message"], "configmaps \"a\" not found");
+    server.call("POST", &format!("{CONFIG_MAPS}?dryRun=Some"), &config_map("a")).await.expect(422);
+}
+
+#[tokio::test]
+async fn an_update_with_an_old_version_conflicts() {
+    let server = server().await;
+    let first = server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let mut second = first.clone();
+    second["data"]["key"] = "new".into();
+    let path = format!("{CONFIG_MAPS}/a");
+    let stored = server.call("PUT", &path, &second).await.expect(200);
+    assert_ne!(stored["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let refused = server.call("PUT", &path, &second).await.expect(409);
+    assert_eq!(refused["reason"], "Conflict");
+    assert_eq!(
+        refused["message"],
+        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
+    );
+    second["metadata"]["resourceVersion"] = "".into();
+    let same = server.call("PUT", &path, &second).await.expect(200);
+    assert_eq!(same["metadata"]["resourceVersion"], stored["metadata"]["resourceVersion"], "nothing changed");
+    second["metadata"]["uid"] = "other".into();
+    server.call("PUT", &path, &second).await.expect(409);
+    second["metadata"]["name"] = "b".into();
+    let refused = server.call("PUT", &path, &second).await.expect(400);
+    assert_eq!(refused["message"], "the name of the object (b) does not match the name on the URL (a)");
+}
+
+#[tokio::test]
+async fn the_three_patches() {
+    let server = server().await;
+    server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let json = r#"[{"op":"add","path":"/data/two","value":"2"}]"#;
+    let patched = server.typed("PATCH", &path, "application/json-patch+json", json).await.expect(200);
+    assert_eq!(patched["data"], json!({ "key": "value", "two": "2" }));
+    let merge = r#"{"data":{"key":null}}"#;
+    let patched = server.typed("PATCH", &path, "application/merge-patch+json", merge).await.expect(200);
+    assert_eq!(patched["data"], json!({ "two": "2" }));
+    let strategic = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+    let patched = server.typed("PATCH", &path, "application/strategic-merge-patch+json", strategic).await.expect(200);
+    assert_eq!(patched["metadata"]["labels"], json!({ "a": "b" }));
+    let missing = r#"[{"op":"test","path":"/data/two","value":"3"}]"#;
+    server.typed("PATCH", &path, "application/json-patch+json", missing).await.expect(422);
+    server.typed("PATCH", &path, "application/json", "{}").await.expect(415);
+    server.typed("PATCH", &path, "application/merge-patch+json", "[]").await.expect(400);
+    let stale = r#"{"metadata":{"resourceVersion":"1"}}"#;
+    server.typed("PATCH", &path, "application/merge-patch+json", stale).await.expect(409);
+    server.typed("PATCH", &format!("{CONFIG_MAPS}/none"), "application/merge-patch+json", "{}").await.expect(404);
+}
+
+#[tokio::test]
+async fn bad_bodies_are_named() {
+    let server = server().await;
+    let wrong = json!({ "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "name": "a" }, "data": 5 });
+    let refused = server.call("POST", CONFIG_MAPS, &wrong).await.expect(400);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.starts_with("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: "), "{message}");
+    server.typed("POST", CONFIG_MAPS, "application/json", "{").await.expect(400);
+    server.typed("POST", CONFIG_MAPS, "application/json", "").await.expect(400);
+    server.typed("POST", CONFIG_MAPS, "text/html", "{}").await.expect(415);
+    server.typed("POST", CONFIG_MAPS, "application/json", &" ".repeat(4 << 20)).await.expect(413);
+    let pod = pod("a");
+    server.call("POST", CONFIG_MAPS, &pod).await.expect(400);
+    server.call("POST", "/api/v1/namespaces/other/configmaps", &config_map("a")).await.expect(404);
+    let mut elsewhere = config_map("a");
+    elsewhere["metadata"]["namespace"] = "kube-system".into();
+    let refused = server.call("POST", CONFIG_MAPS, &elsewhere).await.expect(400);
+    let text = "the namespace of the provided object does not match the namespace sent on the request";
+    assert_eq!(refused["message"], text);
+}
+
+#[tokio::test]
+async fn unknown_fields_warn_or_are_refused() {
+    let server = server().await;
+    let mut object = config_map("a");
+    object["dota"] = json!({});
+    let answer = server.call("POST", CONFIG_MAPS, &object).await;
+    assert_eq!(answer.headers["warning"], "299 - \"unknown field 'dota'\"");
+    answer.expect(201);
+    object["metadata"]["name"] = "b".into();
+    let refused = server.call("POST", &format!("{CONFIG_MAPS}?fieldValidation=Strict"), &object).await.expect(400);
+    assert!(refused["message"].as_str().unwrap().ends_with("strict decoding error: unknown field \"dota\""));
+}
+
+#[tokio::test]
+async fn yaml_comes_in_and_goes_out() {
+    let server = server().await;
+    let text = "kind: ConfigMap\napiVersion: v1\nmetadata:\n  name: a\ndata:\n  key: value\n";
+    server.typed("POST", CONFIG_MAPS, "application/yaml", text).await.expect(201);
+    let answer = server.accepting(&format!("{CONFIG_MAPS}/a"), "application/yaml").await;
+    assert_eq!(answer.headers["content-type"], "application/yaml");
+    assert!(answer.text.contains("key: value"), "{}", answer.text);
+    server.accepting(&format!("{CONFIG_MAPS}/a"), "text/html").await.expect(406);
+}
+
+#[tokio::test]
+async fn finalizers_keep_an_object_until_they_are_gone() {
+    let server = server().await;
+    let mut object = config_map("a");
+    object["metadata"]["finalizers"] = json!(["example.com/keep"]);
+    server.call("POST", CONFIG_MAPS, &object).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let marked = server.delete(&path).await.expect(200);
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    let release = r#"{"metadata":{"finalizers":null}}"#;
+    server.typed("PATCH", &path, "application/merge-patch+json", release).await.expect(200);
+    server.get(&path).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_delete_tells_what_it_deleted_and_keeps_preconditions() {
+    let server = server().await;
+    let made = server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let other = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": { "uid": "x" } });
+    server.call("DELETE", &path, &other).await.expect(409);
+    let gone = server.delete(&path).await.expect(200);
+    assert_eq!(gone["status"], "Success");
+    assert_eq!(gone["details"]["uid"], made["metadata"]["uid"]);
+    server.delete(&path).await.expect(404);
+    server.call("POST", CONFIG_MAPS, &config_map("b")).await.expect(201);
+    let orphan = json!({ "propagationPolicy": "Orphan" });
+    let marked = server.call("DELETE", &format!("{CONFIG_MAPS}/b"), &orphan).await.expect(200);
+    assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
+}
+
+#[tokio::test]
+async fn a_pod_on_a_node_is_deleted_with_grace() {
+    let server = server().await;
+    with_service_account(&server).await;
+    server.call("POST", PODS, &pod("free")).await.expect(201);
+    server.delete(&format!("{PODS}/free")).await.expect(200);
+    server.get(&format!("{PODS}/free")).await.expect(404);
+
+    server.call("POST", PODS, &pod("bound")).await.expect(201);
+    let path = format!("{PODS}/bound");
+    let binding = json!({
+        "kind": "Binding", "apiVersion": "v1", "metadata": { "name": "bound" },
+        "target": { "kind": "Node", "name": "n1" },
+    });
+    server.call("POST", &format!("{path}/binding"), &binding).await.expect(201);
+    server.call("POST", &format!("{path}/binding"), &binding).await.expect(409);
+    let marked = server.delete(&path).await.expect(200);
+    assert_eq!(marked["spec"]["nodeName"], "n1");
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+    let again = server.delete(&path).await.expect(200);
+    assert_eq!(again["metadata"], marked["metadata"], "no shorter grace, no change");
+    server.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect(200);
+    server.get(&path).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_label() {
+    let server = server().await;
+    for (name, tier) in [("a", "one"), ("b", "one"), ("c", "two")] {
+        let mut object = config_map(name);
+        object["metadata"]["labels"] = json!({ "tier": tier });
+        server.call("POST", CONFIG_MAPS, &object).await.expect(201);
+    }
+    let gone = server.delete(&format!("{CONFIG_MAPS}?labelSelector=tier%3Done")).await.expect(200);
+    assert_eq!(gone["items"].as_array().unwrap().len(), 2);
+    let left = server.get(CONFIG_MAPS).await.expect(200);
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn acknowledged_writes_are_there_after_a_restart() {
+    let server = server().await;
+    let made = server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let common::Server { api, folder } = server;
+    drop(api);
+    // The committer thread closes the file when the last handle is gone.
+    let api = loop {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| common::open(&folder))) {
+            Ok(api) => break api,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    let server = common::Server { api, folder };
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200), made);
+}

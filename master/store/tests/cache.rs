@@ -1,0 +1,144 @@
+//! The store above its backend: read-your-writes, snapshots, watches, compaction.
+
+use std::sync::Arc;
+
+use store::{
+    Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Hooks, Key, ListRequest, Options, Proposal, Start,
+    Store, Watch, WatchRequest, Write,
+};
+
+struct Nobody;
+
+impl Hooks for Nobody {
+    fn facets(&self, _: &Key, _: &[u8]) -> Facets {
+        Facets::default()
+    }
+
+    fn committed(&self, _: &Key, _: Option<&[u8]>) {}
+}
+
+fn open(folder: &tempfile::TempDir) -> Store {
+    let backend = Embedded::open(folder.path().join("store")).unwrap();
+    Store::open(Arc::new(backend), Arc::new(Nobody), Options::default()).unwrap()
+}
+
+async fn write(store: &Store, name: &str, text: Option<&str>, expect: Expect) -> Result<u64, CommitError> {
+    let value = text.map(|t| Encoded { json: format!(r#"{{"metadata":{{"name":"{t}"}}}}"#).into(), splice: 13 });
+    let labels = Box::new([("text".into(), text.unwrap_or_default().into())]);
+    let facets = Facets { labels, ..Facets::default() };
+    let write = Write { key: Key::new("things", "a", name), expect, value };
+    store.commit(Proposal { write, facets }).await.map(|_| store.revision())
+}
+
+fn list(store: &Store, at: Option<u64>) -> Vec<String> {
+    let request = ListRequest { resource: "things", namespace: "", after: None, limit: 0, at, filter: None };
+    store.list(&request).unwrap().entries.iter().map(|e| e.key.name().to_owned()).collect()
+}
+
+fn watch(store: &Store, start: Start, filter: Option<Filter>, buffer: usize) -> Watch {
+    let request = WatchRequest { resource: "things".into(), namespace: "a".into(), start, filter, buffer };
+    store.watch(request).unwrap()
+}
+
+#[tokio::test]
+async fn a_write_is_visible_when_it_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    write(&store, "x", Some("1"), Expect::Absent).await.unwrap();
+    assert_eq!(list(&store, None), ["x"]);
+    let refused = write(&store, "x", Some("2"), Expect::Absent).await.unwrap_err();
+    assert!(matches!(refused, CommitError::Mismatch { current: Some(2), .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_past_can_be_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let first = write(&store, "x", Some("1"), Expect::Absent).await.unwrap();
+    let second = write(&store, "y", Some("1"), Expect::Absent).await.unwrap();
+    write(&store, "x", None, Expect::Present).await.unwrap();
+    write(&store, "z", Some("1"), Expect::Absent).await.unwrap();
+    assert_eq!(list(&store, Some(first)), ["x"]);
+    assert_eq!(list(&store, Some(second)), ["x", "y"]);
+    assert_eq!(list(&store, None), ["y", "z"]);
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_where_it_was_across_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let first = write(&store, "x", Some("1"), Expect::Absent).await.unwrap();
+    write(&store, "x", Some("2"), Expect::Present).await.unwrap();
+    write(&store, "x", None, Expect::Present).await.unwrap();
+    drop(store);
+    let store = loop {
+        // The committer thread closes the file when it has seen that the store is gone.
+        match Embedded::open(folder.path().join("store")) {
+            Ok(backend) => break Store::open(Arc::new(backend), Arc::new(Nobody), Options::default()).unwrap(),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let mut watch = watch(&store, Start::After(first), None, 8);
+    let events = [watch.next().await.unwrap(), watch.next().await.unwrap()];
+    assert_eq!(events.each_ref().map(|e| e.change), [Change::Modified, Change::Deleted]);
+    let json = events[1].json();
+    assert_eq!(json.as_ref(), br#"{"metadata":{"resourceVersion":"4","name":"2"}}"#);
+    assert!(watch.is_drained());
+}
+
+#[tokio::test]
+async fn filters_turn_changes_into_additions_and_deletions() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let filter: Filter = Arc::new(|entry| entry.facets.label("text") == Some("yes"));
+    let mut watch = watch(&store, Start::Now, Some(filter), 8);
+    write(&store, "x", Some("no"), Expect::Absent).await.unwrap();
+    for text in ["yes", "yes", "no"] {
+        write(&store, "x", Some(text), Expect::Present).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    while let Some(delivery) = watch.ready() {
+        seen.push(delivery.change);
+    }
+    assert_eq!(seen, [Change::Added, Change::Modified, Change::Deleted]);
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_dropped_and_nobody_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let mut slow = watch(&store, Start::Now, None, 2);
+    for n in 0..5 {
+        write(&store, &format!("x{n}"), Some("1"), Expect::Absent).await.unwrap();
+    }
+    assert!(slow.next().await.is_ok() && slow.next().await.is_ok());
+    assert!(slow.next().await.is_err(), "it must watch again");
+}
+
+#[tokio::test]
+async fn many_writers_are_committed_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(&folder));
+    let mut all = watch(&store, Start::Now, None, 4_096);
+    let writers: Vec<_> = (0..32)
+        .map(|w| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for n in 0..20 {
+                    write(&store, &format!("{w}-{n}"), Some("1"), Expect::Absent).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let mut last = 0;
+    let mut count = 0;
+    while let Some(delivery) = all.ready() {
+        assert!(delivery.event.revision() > last);
+        last = delivery.event.revision();
+        count += 1;
+    }
+    assert_eq!((count, last), (640, store.revision()));
+}
