@@ -34,15 +34,12 @@ pub fn run(request: &Request) -> Result<Option<Success>> {
 }
 
 fn add(request: &Request, config: &Config, store: &Store) -> Result<Success> {
+    if let Some(ip) = config.requested.iter().find(|ip| !config.ranges.iter().any(|set| set.contains(**ip))) {
+        return Err(Error::config("ipam", format!("failed to allocate requested IP {ip}: not in any range")));
+    }
     let locked = store.lock()?;
-    let mut wanted = config.requested.clone();
     let mut result = Success { routes: config.routes.clone(), dns: config.dns()?, ..Success::default() };
-    let allocated = allocate(request, config, &locked, &mut wanted, &mut result.ips);
-    let allocated = allocated.and_then(|()| match wanted.first() {
-        None => Ok(()),
-        Some(ip) => Err(Error::config("ipam", format!("failed to allocate requested IP {ip}: not in any range"))),
-    });
-    if let Err(error) = allocated {
+    if let Err(error) = allocate(request, config, &locked, &mut result.ips) {
         // Nothing stays reserved of an ADD that failed. The first failure is the one to tell.
         let _ = locked.release(&request.attachment);
         return Err(error);
@@ -50,22 +47,15 @@ fn add(request: &Request, config: &Config, store: &Store) -> Result<Success> {
     Ok(result)
 }
 
-fn allocate(
-    request: &Request,
-    config: &Config,
-    locked: &Locked,
-    wanted: &mut Vec<IpAddr>,
-    ips: &mut Vec<IpConfig>,
-) -> Result<()> {
+fn allocate(request: &Request, config: &Config, locked: &Locked, ips: &mut Vec<IpConfig>) -> Result<()> {
     if locked.holds(&request.attachment)? {
         let message =
             format!("{} has an address already, duplicate allocation is not allowed", request.attachment.container);
         return Err(Error::config("ipam", message));
     }
     for (index, set) in config.ranges.iter().enumerate() {
-        let position = wanted.iter().position(|ip| set.contains(*ip));
-        let (address, gateway) = match position {
-            Some(position) => take_requested(request, locked, set, wanted.swap_remove(position))?,
+        let (address, gateway) = match config.requested.iter().find(|ip| set.contains(**ip)) {
+            Some(ip) => take_requested(request, locked, set, *ip)?,
             None => take_next(request, locked, set, index)?,
         };
         ips.push(IpConfig { version: None, interface: None, address, gateway: Some(gateway) });
