@@ -107,6 +107,7 @@ where
             trim,
             version: None,
             watched: false,
+            refused: false,
             backoff: Backoff::reflector(),
             decoded: PhantomData,
         };
@@ -128,6 +129,8 @@ struct Watch<T, O, F> {
     version: Option<String>,
     /// Whether the last step was a watch.
     watched: bool,
+    /// Whether it was said that there are no rights.
+    refused: bool,
     backoff: Backoff,
     decoded: PhantomData<fn() -> T>,
 }
@@ -179,6 +182,11 @@ where
         // 410: compacted away. 400 and 404 come from servers that do not know the resourceVersion or kind (yet).
         if matches!(api_code(error), Some(400 | 404 | 410)) {
             self.version = None;
+        }
+        if matches!(api_code(error), Some(401 | 403)) && !self.refused {
+            // Only a change of rights helps, so somebody should know; once, as it will be tried for ever.
+            tracing::warn!(path = %self.collection.path, error = %describe(error), "watch is refused, will retry");
+            self.refused = true;
         }
         tracing::debug!(path = %self.collection.path, error = %describe(error), "watch failed, will retry");
         self.backoff.wait().await;

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 
 use super::{Cluster, conflist};
-use crate::client::watch::{Change, Collection, Trimmed, describe, follow};
+use crate::client::watch::{Change, Collection, Trimmed, describe, encode, follow};
 use crate::config::Config;
 
+const NODES: &str = "/api/v1/nodes";
 /// Links flap and administrators flush: routes are compared with the kernel's this often although no Node changed.
 const RESYNC: Duration = Duration::from_secs(300);
 
@@ -105,20 +106,37 @@ impl Follower {
     }
 
     pub(super) async fn run(mut self) {
-        let mut changes = follow::<NodeSeen>(self.client.clone(), Collection::all("/api/v1/nodes"));
+        // A stock cluster lets a node see itself only: that is enough for a pod network, though not for routes.
+        let itself = Collection {
+            path: NODES.into(),
+            query: format!("fieldSelector=metadata.name%3D{}", encode(&self.config.node.node_name)),
+        };
+        let mut own = follow::<NodeSeen>(self.client.clone(), itself);
+        let mut all = follow::<NodeSeen>(self.client.clone(), Collection::all(NODES));
         loop {
-            // Cancel-safe: recv() loses nothing when dropped.
-            match tokio::time::timeout(RESYNC, changes.recv()).await {
-                Ok(None) => return,
-                Ok(Some(change)) => {
-                    if !self.absorb(change) {
-                        continue;
-                    }
-                }
-                Err(_) if self.peers.is_empty() => continue,
-                Err(_) => {}
+            // Cancel-safe: recv() loses nothing when dropped, and a dropped sleep is begun anew.
+            let changed = tokio::select! {
+                change = own.recv() => match change {
+                    Some(change) => self.absorb_own(change),
+                    None => return,
+                },
+                change = all.recv() => match change {
+                    Some(change) => self.absorb(change),
+                    None => return,
+                },
+                () = tokio::time::sleep(RESYNC) => !self.peers.is_empty(),
+            };
+            if changed {
+                self.apply().await;
             }
-            self.apply().await;
+        }
+    }
+
+    /// Says whether this node's own network or addresses changed.
+    fn absorb_own(&mut self, change: Change<NodeSeen>) -> bool {
+        match change {
+            Change::Replaced(nodes) => nodes.into_iter().any(|node| self.absorb(Change::Applied(node))),
+            other => self.absorb(other),
         }
     }
 
