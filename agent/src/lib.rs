@@ -12,6 +12,7 @@ pub mod leave;
 pub mod network;
 pub mod node;
 pub mod pause_image;
+pub mod pods;
 pub mod preflight;
 pub mod run;
 pub mod serve;

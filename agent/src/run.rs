@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -19,6 +18,8 @@ use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
 use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
+use crate::pods::registry::Registry;
+use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::{pause_image, preflight};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 
@@ -70,6 +71,7 @@ struct Node {
     _node: NodeHandle,
     _network: NetworkHandle,
     _server: Option<ServeHandle>,
+    _pods: PodsHandle,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -95,11 +97,12 @@ impl Node {
         );
         let mut tasks = credentials.keep_valid(&config);
         tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
-        let inputs = NodeInputs { config: Arc::clone(&config), client: client.clone(), runtime: runtime.clone(), recorder };
+        let inputs = NodeInputs { config: Arc::clone(&config), client: client.clone(), runtime: runtime.clone(), recorder: recorder.clone() };
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
-        let server = serve(&config, &client, &runtime, serving).await?;
+        let pods = pods(&config, &client, &runtime, &recorder, &node)?;
+        let server = serve(&config, &client, &runtime, pods.registry(), serving).await?;
         tasks.extend(healthz(&config).await);
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
@@ -108,7 +111,7 @@ impl Node {
             changed: node.look(),
         })
         .context("network")?;
-        Ok(Self { config, _node: node, _network: network, _server: server, tasks })
+        Ok(Self { config, _node: node, _network: network, _server: server, _pods: pods, tasks })
     }
 }
 
@@ -117,6 +120,7 @@ async fn serve(
     config: &Arc<Config>,
     client: &kube::Client,
     runtime: &cri::Client,
+    registry: Arc<Registry>,
     certificate: Serving,
 ) -> anyhow::Result<Option<ServeHandle>> {
     if !config.kubelet.enable_server {
@@ -126,7 +130,7 @@ async fn serve(
         config: Arc::clone(config),
         client: client.clone(),
         runtime: runtime.clone(),
-        pods: Arc::new(NoPods),
+        pods: registry,
         certificate,
     };
     Ok(Some(serve::start(inputs).await?))
@@ -147,17 +151,25 @@ async fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
     }
 }
 
-/// Before pod workers there are no pods.
-struct NoPods;
-
-impl serve::Pods for NoPods {
-    fn all(&self) -> Vec<Arc<Pod>> {
-        Vec::new()
-    }
-
-    fn get(&self, _: &str, _: &str) -> Option<Arc<Pod>> {
-        None
-    }
+/// Starts the pods of this node.
+fn pods(
+    config: &Config,
+    client: &kube::Client,
+    runtime: &cri::Client,
+    recorder: &Recorder,
+    node: &NodeHandle,
+) -> anyhow::Result<PodsHandle> {
+    let facts = node::facts::read(Path::new("/"));
+    let disk = node::facts::filesystem(&config.layout.data_dir);
+    let resources = node::resources::resources(&facts, disk, &config.kubelet);
+    let deps = pods::Deps {
+        config: PodsConfig::new(config, api::resources::read(Some(&resources.allocatable)), facts.cpus, facts.memory),
+        client: client.clone(),
+        runtime: runtime.clone(),
+        recorder: recorder.clone(),
+        addresses: node.addresses.clone(),
+    };
+    Ok(pods::start(deps)?)
 }
 
 /// The client certificate and the client that uses it.

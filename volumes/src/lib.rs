@@ -4,7 +4,7 @@
 //! * [`kinds`]: one module a volume type: what is in it.
 //! * [`setup`]: makes the volumes of a plan; repeating it refreshes them.
 //! * [`atomic`]: replaces a folder's files all at once (`..data`).
-//! * [`ownership`]: `fsGroup`.
+//! * [`ownership`](mod@ownership): `fsGroup`.
 //! * [`subpath`]: `subPath` mounts that cannot leave their volume.
 //! * [`teardown`]: unmounts and removes all of a pod's, and finds pods that were left behind.
 //!

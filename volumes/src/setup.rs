@@ -139,19 +139,7 @@ async fn fetch<O: Objects, D: Downward>(
 
 /// A size such as `64Mi` or `1G`, in bytes.
 fn bytes(quantity: &str) -> Result<u64, Error> {
-    let suffix = quantity.trim_start_matches(|c: char| c.is_ascii_digit());
-    let factor: Option<u64> = match suffix {
-        "" => Some(1),
-        "k" => Some(1000),
-        "M" => Some(1_000_000),
-        "G" => Some(1_000_000_000),
-        "Ki" => Some(1 << 10),
-        "Mi" => Some(1 << 20),
-        "Gi" => Some(1 << 30),
-        _ => None,
-    };
-    let number = quantity.strip_suffix(suffix).and_then(|digits| digits.parse::<u64>().ok());
-    let size = factor.zip(number).and_then(|(factor, number)| number.checked_mul(factor));
+    let size = quantity.parse::<api::quantity::Quantity>().ok().and_then(|size| u64::try_from(size.value()).ok());
     size.ok_or_else(|| Error::Quantity(quantity.to_owned()))
 }
 

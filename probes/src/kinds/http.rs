@@ -22,7 +22,7 @@ const MAX_REDIRECTS: usize = 10;
 
 /// Where the first request goes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Target<'a> {
+pub struct Target<'a> {
     pub scheme: Scheme,
     pub host: &'a str,
     pub port: u16,
@@ -95,6 +95,16 @@ pub(crate) async fn probe(target: &Target<'_>, timeout: Duration) -> Outcome {
             Hop::first(target).url()
         )),
     }
+}
+
+/// One GET whose answer's status is all that matters: lifecycle hooks.
+///
+/// # Errors
+/// Why there was no answer, as Go's client words it.
+pub async fn get_once(target: &Target<'_>) -> Result<StatusCode, String> {
+    let hop = Hop::first(target);
+    let response = get(&hop, target.headers).await.map_err(|reason| format!("Get \"{}\": {reason}", hop.url()))?;
+    Ok(response.status())
 }
 
 async fn follow(target: &Target<'_>) -> Outcome {

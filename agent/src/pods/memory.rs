@@ -1,0 +1,147 @@
+//! What a worker knows of its pod beside what the runtime says: the rest of [`pod::World`].
+//!
+//! All of it is found again after a restart, or is safe to forget: failures start counting anew, hooks count as done.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
+
+use api::{ContainerId, SandboxId};
+use jiff::Timestamp;
+use pod::{Admission, ContainerState, Eviction, Failure, HookState, Kill, Observed, Prepared, Stage, Step};
+
+use super::observe::Seen;
+use super::stages::StageError;
+
+/// The worker's own facts.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub admission: Option<Admission>,
+    pub eviction: Option<Eviction>,
+    pub failures: BTreeMap<Stage, Failure>,
+    pub hooks: BTreeMap<ContainerId, HookState>,
+    pub kills: BTreeMap<ContainerId, Kill>,
+    pub starting: BTreeSet<String>,
+    pub prepared: Prepared,
+    /// Where the volumes lie, once they are prepared.
+    pub volumes: BTreeMap<String, PathBuf>,
+    /// Containers that this agent started.
+    pub started: HashSet<ContainerId>,
+    stopped: HashSet<SandboxId>,
+}
+
+/// The stage that a step's failure counts for.
+#[must_use]
+pub fn stage(step: &Step) -> Stage {
+    match step {
+        Step::PrepareVolumes => Stage::Volumes,
+        Step::CreateCgroup => Stage::Cgroup,
+        Step::RunSandbox { .. } => Stage::Sandbox,
+        Step::StartContainer(start) => Stage::Container(start.name.clone()),
+        Step::KillContainer(kill) => Stage::Kill(kill.name.clone()),
+        _ => Stage::Teardown,
+    }
+}
+
+impl Memory {
+    /// A step is about to run.
+    pub fn begun(&mut self, step: &Step, now: Timestamp) {
+        match step {
+            Step::StartContainer(start) => drop(self.starting.insert(start.name.clone())),
+            Step::KillContainer(kill) => {
+                drop(self.kills.insert(kill.id.clone(), Kill { at: now, grace: kill.grace, running: true }));
+            }
+            _ => {}
+        }
+    }
+
+    /// A step did what it was to do.
+    pub fn succeeded(&mut self, step: &Step, begun: Timestamp) {
+        self.failures.remove(&stage(step));
+        match step {
+            Step::CreateCgroup => self.prepared.cgroup = true,
+            Step::RemoveCgroup => self.prepared.cgroup = false,
+            Step::UnmountVolumes => {
+                self.prepared.volumes = false;
+                self.prepared.volumes_on_disk = false;
+                self.volumes.clear();
+            }
+            Step::StopSandbox { id } => drop(self.stopped.insert(id.clone())),
+            _ => {}
+        }
+        self.ended(step, begun);
+    }
+
+    /// A step failed.
+    pub fn failed(&mut self, step: &Step, begun: Timestamp, error: &StageError) -> Failure {
+        let stage = stage(step);
+        let count = self.failures.get(&stage).map_or(0, |failure| failure.count).saturating_add(1);
+        let failure = Failure {
+            reason: error.reason.clone(),
+            message: error.message.clone(),
+            at: Timestamp::now(),
+            count,
+        };
+        self.failures.insert(stage, failure.clone());
+        if matches!(step, Step::PrepareVolumes) {
+            // Some may be there.
+            self.prepared.volumes_on_disk = true;
+        }
+        self.ended(step, begun);
+        failure
+    }
+
+    fn ended(&mut self, step: &Step, begun: Timestamp) {
+        match step {
+            Step::StartContainer(start) => drop(self.starting.remove(&start.name)),
+            Step::KillContainer(kill) => {
+                // A later kill with less grace is a matter of its own.
+                if let Some(known) = self.kills.get_mut(&kill.id).filter(|known| known.at == begun) {
+                    known.running = false;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets what is about containers and sandboxes that the runtime has no more.
+    pub fn prune(&mut self, seen: &Seen) {
+        let known: BTreeSet<_> = seen.containers.iter().map(|container| container.id.clone()).collect();
+        self.hooks.retain(|id, _| known.contains(id));
+        self.kills.retain(|id, kill| kill.running || known.contains(id));
+        self.started.retain(|id| known.contains(id));
+        self.stopped.retain(|id| seen.sandboxes.iter().any(|sandbox| sandbox.id == *id));
+    }
+
+    /// What the plan is to see of the machine.
+    #[must_use]
+    pub fn observed(&self, seen: &Seen) -> Observed {
+        let mut sandboxes = seen.sandboxes.clone();
+        for sandbox in &mut sandboxes {
+            sandbox.stopped = self.stopped.contains(&sandbox.id);
+        }
+        Observed {
+            sandboxes,
+            containers: seen.containers.clone(),
+            prepared: self.prepared,
+            probes: BTreeMap::new(),
+            hooks: self.hooks.clone(),
+            kills: self.kills.clone(),
+            starting: self.starting.clone(),
+        }
+    }
+}
+
+/// The sandbox that the pod lives in now: the newest that is ready.
+#[must_use]
+pub fn current_sandbox(seen: &Seen) -> Option<&pod::Sandbox> {
+    seen.sandboxes.iter().filter(|sandbox| sandbox.ready).max_by_key(|sandbox| (sandbox.attempt, sandbox.created_at))
+}
+
+/// Containers that run in the current sandbox, by name.
+#[must_use]
+pub fn running(seen: &Seen) -> BTreeMap<String, ContainerId> {
+    let sandbox = current_sandbox(seen).map(|sandbox| &sandbox.id);
+    let here = seen.containers.iter().filter(|container| Some(&container.sandbox) == sandbox);
+    let live = here.filter(|container| container.state == ContainerState::Running);
+    live.map(|container| (container.name.clone(), container.id.clone())).collect()
+}

@@ -1,0 +1,238 @@
+//! The pods of this node: one worker task for each pod UID (see [`worker`] for its loop).
+//!
+//! ```text
+//! source (API watch) ----> set ----> worker ----> stages ----> CRI, volumes, cgroups
+//! runtime events --------> set ----> worker <---- observe <--- CRI
+//!                                    worker ----> status  ---> API
+//! ```
+//!
+//! * [`set`]: which workers there are; hands each its desired pod and wakes it when the runtime changes.
+//! * [`worker`]: reads the world, asks [`pod::plan()`], runs the steps, publishes [`pod::status()`].
+//! * [`observe`]: what the runtime has of a pod.
+//! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
+//! * [`images`], [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
+//! * [`source`], [`gc`], [`logs`], [`network`]: what runs beside the workers.
+//!
+//! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
+
+pub mod admission;
+pub mod gc;
+pub mod hooks;
+pub mod images;
+pub mod labels;
+pub mod logs;
+pub mod memory;
+pub mod network;
+pub mod objects;
+pub mod observe;
+pub mod probing;
+pub mod publication;
+pub mod registry;
+pub mod services;
+pub mod set;
+pub mod source;
+pub mod stages;
+pub mod status;
+pub mod worker;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::quantity::Quantity;
+use api::resources::ResourceList;
+use cgroups::values::{Allocatable, Policy};
+use cgroups::{Driver, Tree};
+use pod::resolve::{DnsConfig, DnsFacts};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::events::Recorder;
+use objects::ApiObjects;
+use registry::Registry;
+use stages::limits::Machine;
+
+/// What the pods need of the rest of the agent.
+pub struct Deps {
+    pub config: PodsConfig,
+    pub client: kube::Client,
+    pub runtime: cri::Client,
+    pub recorder: Recorder,
+    /// The node's addresses, primary first.
+    pub addresses: watch::Receiver<Vec<IpAddr>>,
+}
+
+/// What pods need to know of the node's configuration.
+#[derive(Debug, Clone)]
+pub struct PodsConfig {
+    pub node_name: String,
+    pub data_dir: PathBuf,
+    /// `podLogsDir`.
+    pub logs_dir: PathBuf,
+    /// `cgroupRoot`.
+    pub cgroup_root: String,
+    pub machine: Machine,
+    /// What the cgroup above all pods is limited to.
+    pub enforced: Allocatable,
+    /// The node's `status.allocatable`.
+    pub allocatable: ResourceList,
+    pub dns: DnsFacts,
+    /// `seccompDefault`.
+    pub seccomp_default: bool,
+    /// Pulls at the same time; `None` for no limit.
+    pub parallel_pulls: Option<usize>,
+    /// `crashLoopBackOff.maxContainerRestartPeriod`.
+    pub backoff_max: Duration,
+    /// `containerLogMaxSize` in bytes, and `containerLogMaxFiles`.
+    pub log_limit: (u64, usize),
+}
+
+/// Why pods cannot be run here.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cgroups")]
+    Cgroups(#[from] cgroups::Error),
+}
+
+impl PodsConfig {
+    /// From the agent's configuration. `allocatable` is the node's, `cpus` and `memory` its capacity.
+    #[must_use]
+    pub fn new(config: &Config, allocatable: ResourceList, cpus: u64, memory: u64) -> Self {
+        let kubelet = &config.kubelet;
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let policy = Policy {
+            enforce_cpu_limits: kubelet.cpu_cfs_quota,
+            cpu_period: micros(kubelet.cpu_cfs_quota_period.0),
+            pids_limit: u64::try_from(kubelet.pod_pids_limit).ok(),
+        };
+        let reserved = |name: &str, scale: fn(&Quantity) -> i64| {
+            let of = [kubelet.system_reserved.get(name), kubelet.kube_reserved.get(name)];
+            let sizes = of.into_iter().flatten().filter_map(|text| text.parse::<Quantity>().ok());
+            sizes.map(|size| u64::try_from(scale(&size)).unwrap_or(0)).sum::<u64>()
+        };
+        let enforced = kubelet.enforce_node_allocatable.iter().any(|what| what == "pods");
+        let resolv = std::fs::read_to_string(&kubelet.resolv_conf).unwrap_or_default();
+        let pulls = kubelet.max_parallel_image_pulls.and_then(|max| usize::try_from(max).ok());
+        Self {
+            node_name: config.node.node_name.clone(),
+            data_dir: config.layout.data_dir.clone(),
+            logs_dir: kubelet.pod_logs_dir.clone().into(),
+            cgroup_root: kubelet.cgroup_root.clone(),
+            machine: Machine { policy, memory, cgroup_v2: false },
+            enforced: Allocatable {
+                cpu: (cpus * 1000).saturating_sub(reserved("cpu", Quantity::milli_value)),
+                memory: enforced.then(|| memory.saturating_sub(reserved("memory", Quantity::value))),
+                pids: None,
+            },
+            allocatable,
+            dns: DnsFacts {
+                cluster_servers: kubelet.cluster_dns.clone(),
+                cluster_domain: kubelet.cluster_domain.clone(),
+                node: resolver(&resolv),
+            },
+            seccomp_default: kubelet.seccomp_default,
+            parallel_pulls: if kubelet.serialize_image_pulls { Some(1) } else { pulls },
+            backoff_max: kubelet.crash_loop_back_off.max_container_restart_period.map_or(Duration::from_secs(300), |d| d.0),
+            log_limit: (
+                kubelet.container_log_max_size.parse::<Quantity>().ok().and_then(|q| u64::try_from(q.value()).ok()).unwrap_or(10 << 20),
+                usize::try_from(kubelet.container_log_max_files).unwrap_or(5),
+            ),
+        }
+    }
+}
+
+/// Reads a resolv.conf; of repeated `search` or `options` lines the last counts.
+fn resolver(text: &str) -> DnsConfig {
+    let mut config = DnsConfig::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        match words.next().as_deref() {
+            Some("nameserver") => config.servers.extend(words.next()),
+            Some("search") => config.searches = words.collect(),
+            Some("options") => config.options = words.collect(),
+            _ => {}
+        }
+    }
+    config
+}
+
+/// What all workers share. Everything in it is cheap to use from many tasks.
+pub struct Context {
+    pub config: PodsConfig,
+    pub client: kube::Client,
+    pub runtime: cri::Client,
+    pub recorder: Recorder,
+    pub addresses: watch::Receiver<Vec<IpAddr>>,
+    pub network_ready: watch::Receiver<bool>,
+    pub cgroups: Box<dyn Driver>,
+    pub tree: Tree,
+    pub layout: volumes::Layout,
+    pub objects: ApiObjects,
+    pub images: images::Puller,
+    pub services: services::Services,
+    pub registry: Arc<Registry>,
+}
+
+/// The running pods; dropping it ends the workers, never the containers.
+pub struct PodsHandle {
+    registry: Arc<Registry>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl PodsHandle {
+    /// The pods of this node as they are now.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
+    }
+}
+
+impl Drop for PodsHandle {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Makes the cgroup tree and starts to run pods.
+///
+/// # Errors
+/// When this machine's cgroups cannot be used.
+pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
+    let hierarchy = cgroups::detect::detect()?;
+    let mut config = deps.config;
+    config.machine.cgroup_v2 = hierarchy.is_v2();
+    let cgroups = cgroups::open(hierarchy)?;
+    let tree = Tree::new(&config.cgroup_root);
+    prepare_tree(cgroups.as_ref(), &tree, &config.enforced)?;
+    let registry = Arc::new(Registry::default());
+    let (network_ready, network) = network::follow(deps.runtime.clone());
+    let (services, following) = services::follow(deps.client.clone());
+    let context = Arc::new(Context {
+        objects: ApiObjects::new(deps.client.clone()),
+        images: images::Puller::new(deps.runtime.clone(), config.parallel_pulls),
+        layout: volumes::Layout::new(&config.data_dir),
+        client: deps.client,
+        runtime: deps.runtime,
+        recorder: deps.recorder,
+        addresses: deps.addresses,
+        network_ready,
+        cgroups,
+        tree,
+        services,
+        registry: Arc::clone(&registry),
+        config,
+    });
+    let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
+    let set = tokio::spawn(set::run(context));
+    Ok(PodsHandle { registry, tasks: vec![set, rotation, network, following] })
+}
+
+fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {
+    use cgroups::QosLevel::{BestEffort, Burstable};
+    driver.ensure(&tree.pods(), &cgroups::values::node(enforced))?;
+    driver.ensure(&tree.qos(Burstable), &cgroups::values::qos(Burstable, 0))?;
+    driver.ensure(&tree.qos(BestEffort), &cgroups::values::qos(BestEffort, 0))
+}

@@ -1,0 +1,269 @@
+//! What the runtime has of a pod: CRI answers as the facts that [`pod::World`] holds.
+//!
+//! Lists are cheap and say which states changed; only what changed is asked about in detail.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use api::{ContainerId, PodUid, SandboxId};
+use cri::v1;
+use pod::world::UserFacts;
+use pod::{Container, ContainerState, Sandbox};
+
+use super::labels;
+
+/// The most of a termination message that is kept (`MaxContainerTerminationMessageLength`), in bytes.
+const MESSAGE_MAX: usize = 4096;
+/// The most of a log that stands for a message (`MaxContainerTerminationMessageLogLength`, `...LogLines`).
+const LOG_MAX: usize = 2048;
+const LOG_LINES: usize = 80;
+
+/// What was seen last, to see only changes.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub sandboxes: Vec<Sandbox>,
+    pub containers: Vec<Container>,
+    states: HashMap<String, i32>,
+}
+
+/// Reads all sandboxes and containers of a pod.
+///
+/// # Errors
+/// What the runtime said; what was seen before stays.
+pub async fn pod(runtime: &cri::Client, uid: &PodUid, seen: &mut Seen) -> Result<(), cri::CallError> {
+    let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.as_str().to_owned())]);
+    let sandboxes = v1::PodSandboxFilter { label_selector: selector.clone(), ..v1::PodSandboxFilter::default() };
+    let containers = v1::ContainerFilter { label_selector: selector, ..v1::ContainerFilter::default() };
+    let (sandboxes, containers) = tokio::try_join!(
+        runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(sandboxes) }),
+        runtime.list_containers(v1::ListContainersRequest { filter: Some(containers) }),
+    )?;
+    let mut next = Seen::default();
+    for item in sandboxes.items {
+        if let Some(sandbox) = detail_sandbox(runtime, &item, seen).await? {
+            next.states.insert(item.id, item.state);
+            next.sandboxes.push(sandbox);
+        }
+    }
+    for item in containers.containers {
+        if let Some(container) = detail_container(runtime, &item, seen).await? {
+            next.states.insert(item.id, item.state);
+            next.containers.push(container);
+        }
+    }
+    *seen = next;
+    Ok(())
+}
+
+/// One sandbox; `None` when it went away between the list and the question.
+async fn detail_sandbox(
+    runtime: &cri::Client,
+    item: &v1::PodSandbox,
+    seen: &Seen,
+) -> Result<Option<Sandbox>, cri::CallError> {
+    let known = seen.sandboxes.iter().find(|known| known.id.as_str() == item.id);
+    if let Some(known) = known.filter(|_| seen.states.get(&item.id) == Some(&item.state)) {
+        return Ok(Some(known.clone()));
+    }
+    match runtime.sandbox(&item.id).await {
+        Ok(answer) => Ok(answer.status.map(sandbox)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn detail_container(
+    runtime: &cri::Client,
+    item: &v1::Container,
+    seen: &Seen,
+) -> Result<Option<Container>, cri::CallError> {
+    let known = seen.containers.iter().find(|known| known.id.as_str() == item.id);
+    if let Some(known) = known.filter(|_| seen.states.get(&item.id) == Some(&item.state)) {
+        return Ok(Some(known.clone()));
+    }
+    match runtime.container(&item.id).await {
+        Ok(answer) => Ok(answer.status.map(|status| container(status, &item.pod_sandbox_id))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {
+    let network = status.network.clone().unwrap_or_default();
+    let first = (!network.ip.is_empty()).then_some(network.ip);
+    let ips = first.into_iter().chain(network.additional_ips.into_iter().map(|ip| ip.ip));
+    let options = status.linux.as_ref().and_then(|linux| linux.namespaces.as_ref()?.options.as_ref());
+    Sandbox {
+        id: SandboxId::new(&status.id),
+        attempt: status.metadata.as_ref().map_or(0, |metadata| metadata.attempt),
+        ready: status.state() == v1::PodSandboxState::SandboxReady,
+        // The worker knows what it stopped itself.
+        stopped: false,
+        created_at: status.created_at,
+        ips: ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).collect(),
+        host_network: options.is_some_and(|options| options.network() == v1::NamespaceMode::Node),
+    }
+}
+
+fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
+    let state = state(&status);
+    let text = |key: &str| status.annotations.get(key).cloned();
+    let metadata = status.metadata.clone().unwrap_or_default();
+    let image = status.image.clone().unwrap_or_default();
+    let user = status.user.as_ref().and_then(|user| user.linux.clone());
+    Container {
+        id: ContainerId::new(&status.id),
+        sandbox: SandboxId::new(sandbox),
+        name: status.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or(metadata.name),
+        attempt: metadata.attempt,
+        state,
+        created_at: status.created_at,
+        started_at: status.started_at,
+        image: if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image },
+        image_id: if status.image_id.is_empty() { status.image_ref } else { status.image_id },
+        spec_hash: text(labels::HASH),
+        backoff: text(labels::BACKOFF).and_then(|level| level.parse().ok()).unwrap_or(0),
+        resources: text(labels::RESOURCES).and_then(|json| serde_json::from_str(&json).ok()),
+        log_path: status.log_path,
+        user: user.map(|user| UserFacts {
+            uid: user.uid,
+            gid: user.gid,
+            supplemental_groups: user.supplemental_groups,
+        }),
+    }
+}
+
+fn state(status: &v1::ContainerStatus) -> ContainerState {
+    match status.state() {
+        v1::ContainerState::ContainerCreated => ContainerState::Created,
+        v1::ContainerState::ContainerRunning => ContainerState::Running,
+        v1::ContainerState::ContainerExited => ContainerState::Exited {
+            exit_code: status.exit_code,
+            reason: status.reason.clone(),
+            message: message(status),
+            finished_at: status.finished_at,
+        },
+        v1::ContainerState::ContainerUnknown => ContainerState::Unknown,
+    }
+}
+
+/// Why a container ended: its own words, those of its log where it asked for that, or the runtime's.
+fn message(status: &v1::ContainerStatus) -> String {
+    let at = status.annotations.get(labels::MESSAGE_PATH).map_or(super::stages::request::MESSAGE_PATH, String::as_str);
+    let file = status.mounts.iter().find(|mount| mount.container_path == at);
+    let own = file.and_then(|mount| tail(Path::new(&mount.host_path), MESSAGE_MAX)).unwrap_or_default();
+    if !own.is_empty() {
+        return own;
+    }
+    let from_log = status.annotations.get(labels::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+    if from_log && status.exit_code != 0 {
+        let log = tail(Path::new(&status.log_path), LOG_MAX * 2).map(|text| last_lines(&text)).unwrap_or_default();
+        if !log.is_empty() {
+            return log;
+        }
+    }
+    status.message.clone()
+}
+
+/// The last bytes of a file.
+fn tail(path: &Path, max: usize) -> Option<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(u64::try_from(max).unwrap_or(0)))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(u64::try_from(max).unwrap_or(0)).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Lines of a CRI log without their time and stream.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let skip = lines.len().saturating_sub(LOG_LINES);
+    let text: String = lines.into_iter().skip(skip).flat_map(|line| [line, "\n"]).collect();
+    let start = text.len().saturating_sub(LOG_MAX);
+    // A character may lie across the cut.
+    let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    text.get(start..).unwrap_or_default().to_owned()
+}
+
+/// Every pod that the runtime has something of, with a number that changes when its states do.
+///
+/// # Errors
+/// What the runtime said.
+pub async fn all(runtime: &cri::Client) -> Result<Everything, cri::CallError> {
+    let (sandboxes, containers) = tokio::try_join!(
+        runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: None }),
+        runtime.list_containers(v1::ListContainersRequest { filter: None }),
+    )?;
+    let mut out = Everything::default();
+    let parts = sandboxes.items.into_iter().map(|item| (item.labels, item.id, item.state));
+    let parts = parts.chain(containers.containers.into_iter().map(|item| (item.labels, item.id, item.state)));
+    for (labels, id, state) in parts {
+        // What has no such label is not Kubernetes' and none of ours.
+        let Some(uid) = labels.get(labels::POD_UID).filter(|uid| !uid.is_empty()) else { continue };
+        let uid = PodUid::new(uid);
+        *out.pods.entry(uid.clone()).or_default() ^= fingerprint(&id, state);
+        out.owners.insert(id, uid);
+    }
+    Ok(out)
+}
+
+/// A look at the whole runtime.
+#[derive(Debug, Clone, Default)]
+pub struct Everything {
+    /// A fingerprint of each pod's parts and their states.
+    pub pods: HashMap<PodUid, u64>,
+    /// The pod of each container and sandbox.
+    pub owners: HashMap<String, PodUid>,
+}
+
+fn fingerprint(id: &str, state: i32) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (id, state).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_stand_in_for_a_message() {
+        let log = "2026-11-21T07:00:00Z stdout F one\n2026-11-21T07:00:01Z stderr F two words\n";
+        assert_eq!(last_lines(log), "one\ntwo words\n");
+        let long: String = (0..200).map(|n| format!("t stdout F line {n}\n")).collect();
+        let kept = last_lines(&long);
+        assert!(kept.starts_with("line 120\n") && kept.ends_with("line 199\n"));
+        assert!(last_lines(&format!("t stdout F {}\n", "ä".repeat(5000))).len() <= LOG_MAX);
+    }
+
+    #[test]
+    fn facts_of_a_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("message");
+        std::fs::write(&file, "because").unwrap();
+        let status = v1::ContainerStatus {
+            id: "c1".into(),
+            metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 2 }),
+            state: v1::ContainerState::ContainerExited.into(),
+            exit_code: 3,
+            reason: "Error".into(),
+            finished_at: 7,
+            mounts: vec![v1::Mount {
+                container_path: "/dev/termination-log".into(),
+                host_path: file.to_string_lossy().into_owned(),
+                ..v1::Mount::default()
+            }],
+            annotations: [(labels::HASH.to_owned(), "h".to_owned()), (labels::BACKOFF.to_owned(), "4".to_owned())].into(),
+            ..v1::ContainerStatus::default()
+        };
+        let container = container(status, "s1");
+        assert_eq!((container.attempt, container.backoff, container.spec_hash.as_deref()), (2, 4, Some("h")));
+        let expected =
+            ContainerState::Exited { exit_code: 3, reason: "Error".into(), message: "because".into(), finished_at: 7 };
+        assert_eq!(container.state, expected);
+    }
+}

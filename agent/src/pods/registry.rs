@@ -1,0 +1,73 @@
+//! The pods of this node as the rest of the agent sees them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+
+use api::{ContainerId, PodUid};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+/// What is known of one pod.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// As the API server has it.
+    pub pod: Arc<Pod>,
+    /// As the worker has computed it last; not yet known for a new pod.
+    pub status: Option<Arc<PodStatus>>,
+    /// Whether the node admitted it.
+    pub admitted: bool,
+    /// Containers that run, and where they write their output.
+    pub running: Vec<(ContainerId, PathBuf)>,
+}
+
+/// All pods, written by their workers.
+#[derive(Debug, Default)]
+pub struct Registry(RwLock<BTreeMap<PodUid, Entry>>);
+
+impl Registry {
+    /// Changes what is known of a pod.
+    pub fn update(&self, uid: &PodUid, pod: &Arc<Pod>, change: impl FnOnce(&mut Entry)) {
+        let mut pods = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let new = || Entry { pod: Arc::clone(pod), status: None, admitted: false, running: Vec::new() };
+        let entry = pods.entry(uid.clone()).or_insert_with(new);
+        if !Arc::ptr_eq(&entry.pod, pod) {
+            entry.pod = Arc::clone(pod);
+        }
+        change(entry);
+    }
+
+    /// A pod is no more.
+    pub fn remove(&self, uid: &PodUid) {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+    }
+
+    /// Everything there is, at this moment.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(PodUid, Entry)> {
+        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        pods.iter().map(|(uid, entry)| (uid.clone(), entry.clone())).collect()
+    }
+
+    /// The object with the status that the worker computed last.
+    fn current(entry: &Entry) -> Arc<Pod> {
+        match &entry.status {
+            Some(status) => Arc::new(Pod { status: Some(PodStatus::clone(status)), ..Pod::clone(&entry.pod) }),
+            None => Arc::clone(&entry.pod),
+        }
+    }
+}
+
+impl crate::serve::Pods for Registry {
+    fn all(&self) -> Vec<Arc<Pod>> {
+        self.entries().iter().map(|(_, entry)| Self::current(entry)).collect()
+    }
+
+    fn get(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is = |entry: &&Entry| {
+            let meta = &entry.pod.metadata;
+            meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
+        };
+        pods.values().find(is).map(Self::current)
+    }
+}

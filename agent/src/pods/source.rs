@@ -1,0 +1,34 @@
+//! Pods bound to this node, followed at the API server. What is known stays while the server is away.
+
+use std::sync::Arc;
+
+use api::PodUid;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::mpsc;
+
+use crate::client::watch::{Change, Collection, Trimmed, encode, follow_map};
+
+impl Trimmed for Pod {
+    fn resource_version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+}
+
+/// Follows the pods with this `spec.nodeName`.
+#[must_use]
+pub fn follow(client: kube::Client, node_name: &str) -> mpsc::Receiver<Change<Arc<Pod>>> {
+    let query = format!("fieldSelector={}", encode(&format!("spec.nodeName={node_name}")));
+    follow_map(client, Collection { path: "/api/v1/pods".to_owned(), query }, |pod| Arc::new(trim(pod)))
+}
+
+/// Who wrote which field is of no use here, and is the largest part of many objects.
+fn trim(mut pod: Pod) -> Pod {
+    pod.metadata.managed_fields = None;
+    pod
+}
+
+/// `metadata.uid`.
+#[must_use]
+pub fn uid(pod: &Pod) -> PodUid {
+    PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default())
+}

@@ -1,0 +1,317 @@
+//! Containers: start, kill, remove.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::ContainerId;
+use cri::v1::{CreateContainerRequest, Mount, RemoveContainerRequest, StartContainerRequest};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use pod::env::{Inputs, Source};
+use pod::{ContainerState, Event, KillContainer, Role, StartContainer, events, resolve};
+use volumes::plan::SubPath;
+use volumes::{ObjectError, Objects, subpath};
+
+use super::prepare::field_facts;
+use super::request::{self, ContainerParts};
+use super::security::Given;
+use super::{Job, Outcome, StageError, blocking, sandbox};
+use crate::client::watch::describe;
+use crate::pods::hooks;
+use crate::pods::images::Image;
+
+/// What a container gets after its preStop hook, however long that took.
+const MINIMUM_GRACE: i64 = 2;
+/// Reason of a container that cannot be configured.
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
+/// The image of a container is here, its environment is known, and its mounts are in place.
+struct Ready<'a> {
+    pod: &'a Pod,
+    container: &'a Container,
+    image: Image,
+    env: BTreeMap<String, String>,
+    mounts: Vec<Mount>,
+}
+
+/// Gets the image, then creates and starts a container.
+///
+/// # Errors
+/// Reasons of images, `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`.
+pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, StageError> {
+    let pod = job.pod()?;
+    let found = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, &start.name));
+    let container = found.ok_or_else(|| StageError::new(CONFIG_ERROR, format!("container {} not found", start.name)))?;
+    let say = job.say();
+    let (image, env) = tokio::try_join!(
+        job.context.images.ensure(pod, &container, start.role, &say),
+        environment(job, pod, &container),
+    )?;
+    let mounts = mounts(job, pod, &container, &env).await?;
+    let ready = Ready { pod, container: &container, image, env, mounts };
+    let id = create(job, start, ready).await?;
+    let told = |state: &ContainerState| {
+        if let Some(event) = events::started(start.role, &start.name, state) {
+            say.event(event);
+        }
+    };
+    told(&ContainerState::Created);
+    let request = StartContainerRequest { container_id: id.as_str().to_owned() };
+    job.context.runtime.start_container(request).await.map_err(|error| StageError::cri("RunContainerError", &error))?;
+    told(&ContainerState::Running);
+    Ok(id)
+}
+
+async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<ContainerId, StageError> {
+    let Ready { pod, container, image, env, mounts } = ready;
+    let config = &job.context.config;
+    let target = ephemeral_target(job, pod, &start.name);
+    let data_dir = config.data_dir.to_string_lossy();
+    let parts = ContainerParts {
+        start,
+        image: image.reference,
+        env,
+        mounts,
+        machine: config.machine,
+        given: Given {
+            image_user: &image.user,
+            seccomp_default: config.seccomp_default,
+            data_dir: &data_dir,
+            target: target.as_deref(),
+        },
+    };
+    let built = request::container(pod, container, parts).map_err(|error| StageError::new(CONFIG_ERROR, error.to_string()))?;
+    let request = CreateContainerRequest {
+        pod_sandbox_id: start.sandbox.as_str().to_owned(),
+        config: Some(built),
+        // Only names and the log folder are read of it, and these do not change with the attempt.
+        sandbox_config: Some(sandbox::config(&job.context, pod, 0)?),
+    };
+    let answer = job.context.runtime.create_container(request).await;
+    let answer = answer.map_err(|error| StageError::cri("CreateContainerError", &error))?;
+    Ok(ContainerId::new(answer.container_id))
+}
+
+/// The container whose processes an ephemeral container joins.
+fn ephemeral_target(job: &Job, pod: &Pod, name: &str) -> Option<String> {
+    let ephemeral = pod.spec.as_ref()?.ephemeral_containers.iter().flatten().find(|c| c.name == name)?;
+    let target = ephemeral.target_container_name.as_deref().filter(|target| !target.is_empty())?;
+    job.facts.running.get(target).map(|id| id.as_str().to_owned())
+}
+
+type Keys = Result<Option<BTreeMap<String, Vec<u8>>>, String>;
+
+/// Fetches what the environment names, then makes it.
+async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTreeMap<String, String>, StageError> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let reader = job.context.objects.now();
+    let mut config_maps: BTreeMap<String, Keys> = BTreeMap::new();
+    let mut secrets: BTreeMap<String, Keys> = BTreeMap::new();
+    for name in named(container, Named::ConfigMap) {
+        let object = reader.config_map(namespace, &name).await;
+        let data = object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes())).collect());
+        config_maps.insert(name, keys(data));
+    }
+    for name in named(container, Named::Secret) {
+        let object = reader.secret(namespace, &name).await;
+        secrets.insert(name, keys(object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect())));
+    }
+    let lookup = |source: Source<'_>| match source {
+        Source::ConfigMap(name) => config_maps.get(name).cloned().unwrap_or(Ok(None)),
+        Source::Secret(name) => secrets.get(name).cloned().unwrap_or(Ok(None)),
+        Source::File { path, .. } => Err(format!("environment variables from files are not supported: {path}")),
+    };
+    let services = job.context.services.of(namespace);
+    let facts = field_facts(&job.context, &job.facts.ips);
+    let inputs = Inputs { pod, container, facts: &facts, services: &services, lookup: &lookup };
+    pod::env::environment(&inputs).map_err(|error| StageError::new(CONFIG_ERROR, error.to_string()))
+}
+
+fn keys(object: Result<BTreeMap<String, Vec<u8>>, ObjectError>) -> Keys {
+    match object {
+        Ok(data) => Ok(Some(data)),
+        Err(ObjectError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    ConfigMap,
+    Secret,
+}
+
+/// The objects of a kind that an environment names.
+fn named(container: &Container, kind: Named) -> std::collections::BTreeSet<String> {
+    let from = container.env_from.iter().flatten().filter_map(|from| match kind {
+        Named::ConfigMap => from.config_map_ref.as_ref().map(|r| &r.name),
+        Named::Secret => from.secret_ref.as_ref().map(|r| &r.name),
+    });
+    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let values = sources.filter_map(|source| match kind {
+        Named::ConfigMap => source.config_map_key_ref.as_ref().map(|r| &r.name),
+        Named::Secret => source.secret_key_ref.as_ref().map(|r| &r.name),
+    });
+    from.chain(values).cloned().collect()
+}
+
+/// Volumes, /etc/hosts and the termination message, all in place on the node.
+async fn mounts(
+    job: &Job,
+    pod: &Pod,
+    container: &Container,
+    env: &BTreeMap<String, String>,
+) -> Result<Vec<Mount>, StageError> {
+    let plans = volumes::plan::container_mounts(container.volume_mounts.as_deref().unwrap_or_default());
+    let mut out = Vec::with_capacity(plans.len() + 2);
+    for plan in &plans {
+        let volume = job.facts.volumes.get(&plan.volume).ok_or_else(|| {
+            StageError::new(CONFIG_ERROR, format!("cannot find volume {:?} to mount into container {:?}", plan.volume, container.name))
+        })?;
+        let sub_path = match &plan.sub_path {
+            SubPath::Whole => None,
+            SubPath::Fixed(path) => Some(path.clone()),
+            SubPath::Expression(text) => Some(pod::env::expand(text, |name| env.get(name).cloned())),
+        };
+        let host_path = match sub_path {
+            None => volume.clone(),
+            Some(path) => {
+                let target = job.context.layout.subpath(job.uid.as_str(), &plan.volume, &container.name, plan.index);
+                bind(volume.clone(), path, target, &plan.volume, &container.name).await?
+            }
+        };
+        out.push(request::mount(plan, &host_path));
+    }
+    let own = |path: &str| plans.iter().any(|plan| plan.container_path == path);
+    if !own("/etc/hosts") {
+        out.push(request::file_mount("/etc/hosts", &hosts(job, pod).await?, false));
+    }
+    let message_path = request::message_path(container);
+    if !own(message_path) {
+        out.push(request::file_mount(message_path, &message_file(job, container).await?, false));
+    }
+    Ok(out)
+}
+
+async fn bind(volume: PathBuf, path: String, target: PathBuf, name: &str, container: &str) -> Result<PathBuf, StageError> {
+    let text = format!("failed to prepare subPath for volumeMount {name:?} of container {container:?}");
+    blocking(CONFIG_ERROR, move || {
+        subpath::bind(&volume, &path, &target).map_err(|error| format!("{text}: {}", describe(&error)))
+    })
+    .await
+}
+
+/// The pod's hosts file, written anew for each container: the addresses may have changed with the sandbox.
+async fn hosts(job: &Job, pod: &Pod) -> Result<PathBuf, StageError> {
+    let path = job.context.layout.hosts_file(job.uid.as_str());
+    let names = resolve::hostname(pod, &job.context.config.dns.cluster_domain)
+        .map_err(|error| StageError::new(CONFIG_ERROR, error.to_string()))?;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let ips = job.facts.ips.clone();
+    let file = path.clone();
+    blocking(CONFIG_ERROR, move || {
+        let aliases = spec.host_aliases.as_deref().unwrap_or_default();
+        let text = if spec.host_network.unwrap_or(false) {
+            let node = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+            resolve::node_hosts_file(&node, aliases)
+        } else {
+            resolve::hosts_file(&names, &ips, aliases)
+        };
+        write_open(&file, &text, 0o644)
+    })
+    .await?;
+    Ok(path)
+}
+
+/// A new file for a container's last words, which its user may write whoever that is.
+async fn message_file(job: &Job, container: &Container) -> Result<PathBuf, StageError> {
+    let folder = job.context.layout.container(job.uid.as_str(), &container.name);
+    let path = folder.join(format!("{:08x}", rand::random::<u32>()));
+    let file = path.clone();
+    blocking(CONFIG_ERROR, move || write_open(&file, "", 0o666)).await?;
+    Ok(path)
+}
+
+fn write_open(path: &Path, text: &str, mode: u32) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let fail = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(fail)?;
+    }
+    // In place: the file is bound into containers that run.
+    std::fs::write(path, text).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fail)
+}
+
+/// Runs the preStop hook, then stops a container: its signal, and SIGKILL when the grace period is over.
+///
+/// # Errors
+/// What the runtime said. A hook that fails is only an event.
+pub async fn kill(job: &Job, kill: &KillContainer) -> Result<Outcome, StageError> {
+    let begun = Instant::now();
+    if let Some(pod) = &job.pod
+        && kill.pre_stop
+    {
+        pre_stop(job, pod, kill).await;
+    }
+    let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+    let grace = if spent > 0 { kill.grace.saturating_sub(spent).max(MINIMUM_GRACE) } else { kill.grace };
+    match job.context.runtime.stop_container(kill.id.as_str(), grace).await {
+        Err(error) if !error.is_not_found() => Err(StageError::cri("KillContainerError", &error)),
+        _ => Ok(Outcome::Done),
+    }
+}
+
+async fn pre_stop(job: &Job, pod: &Arc<Pod>, kill: &KillContainer) {
+    let container = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, &kill.name));
+    let Some(container) = container else { return };
+    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+    let ip = job.facts.ips.first().copied().or_else(|| job.context.addresses.borrow().first().copied());
+    let limit = Duration::from_secs(u64::try_from(kill.grace).unwrap_or(0));
+    let ran = tokio::time::timeout(limit, hooks::run(&job.context, pod, &container, &kill.id, hook, ip)).await;
+    if let Ok(Err(error)) = ran {
+        tracing::debug!(pod = %job.uid, container = %kill.name, %error, "preStop hook failed");
+        let role = events::role(pod, &kill.name).unwrap_or(Role::App);
+        job.say().event(Event::warning("FailedPreStopHook", "PreStopHook failed").of_container(role, &kill.name));
+    }
+}
+
+/// Removes a dead container and its logs; one that is gone is removed.
+///
+/// # Errors
+/// What the runtime said.
+pub async fn remove(job: &Job, id: &ContainerId, name: &str) -> Result<Outcome, StageError> {
+    let log = match job.context.runtime.container(id.as_str()).await {
+        Ok(answer) => answer.status.map(|status| PathBuf::from(status.log_path)),
+        Err(_) => None,
+    };
+    let request = RemoveContainerRequest { container_id: id.as_str().to_owned() };
+    match job.context.runtime.remove_container(request).await {
+        Err(error) if !error.is_not_found() => return Err(StageError::cri("RemoveContainerError", &error)),
+        _ => {}
+    }
+    if let Some(log) = log.filter(|log| log.parent().is_some_and(|folder| folder.ends_with(name))) {
+        remove_logs(&log).await;
+    }
+    Ok(Outcome::Done)
+}
+
+/// A container's log with its rotated files: `3.log`, `3.log.20261121-071818`, `3.log.20261121-071818.gz`.
+async fn remove_logs(log: &Path) {
+    let log = log.to_owned();
+    let (Some(folder), Some(name)) = (log.parent(), log.file_name().and_then(|n| n.to_str())) else { return };
+    let Ok(mut entries) = tokio::fs::read_dir(folder).await else { return };
+    let mut doomed = Vec::new();
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let is_ours = entry.file_name().to_str().is_some_and(|file| {
+            file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        if is_ours {
+            doomed.push(entry.path());
+        }
+    }
+    // A log that stays costs space and nothing else; the pod's folder goes with the pod.
+    drop(try_join_all(doomed.into_iter().map(tokio::fs::remove_file)).await);
+}

@@ -1,0 +1,184 @@
+//! Resources of pods and containers as CRI and cgroup values (pkg/kubelet/kuberuntime/kuberuntime_container_linux.go,
+//! pkg/kubelet/qos/policy.go). Pure.
+
+use std::collections::HashMap;
+
+use api::qos::QosClass;
+use api::quantity::Quantity;
+use api::resources::{self, ResourceList};
+use cgroups::values::{self, Limit, PodResources, Policy};
+use cgroups::{QosLevel, Values};
+use cri::v1::{HugepageLimit, LinuxContainerResources};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+/// `oom_score_adj` of Guaranteed and node-critical pods: the kernel takes them last.
+const GUARANTEED_OOM: i64 = -997;
+const BEST_EFFORT_OOM: i64 = 1000;
+/// Priority from which a pod is node-critical (`SystemCriticalPriority`).
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// What of the node decides on values.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    pub policy: Policy,
+    /// Bytes of memory.
+    pub memory: u64,
+    pub cgroup_v2: bool,
+}
+
+/// The level of the cgroup tree of a class.
+#[must_use]
+pub fn level(class: QosClass) -> QosLevel {
+    match class {
+        QosClass::Guaranteed => QosLevel::Guaranteed,
+        QosClass::Burstable => QosLevel::Burstable,
+        QosClass::BestEffort => QosLevel::BestEffort,
+    }
+}
+
+/// Values of a pod's cgroup.
+#[must_use]
+pub fn pod(spec: &PodSpec, machine: &Machine) -> Values {
+    let (cpu_limit, memory_limit) = limited(spec);
+    let pod = PodResources {
+        level: level(api::qos::class(spec)),
+        cpu_request: milli(resources::requests(spec).get("cpu")),
+        cpu_limit,
+        memory_limit,
+    };
+    values::pod(&pod, &machine.policy)
+}
+
+/// CPU (millicores) and memory (bytes) limits of a pod; only where every container has one, or the pod itself.
+#[must_use]
+pub fn limited(spec: &PodSpec) -> (Option<u64>, Option<u64>) {
+    let limits = resources::limits(spec);
+    let own = spec.resources.as_ref().map(|r| resources::read(r.limits.as_ref())).unwrap_or_default();
+    let every = |name: &str| {
+        let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        own.contains_key(name) || containers.all(|c| limit(c, name).is_some_and(|limit| !limit.is_zero()))
+    };
+    let cpu = limits.get("cpu").filter(|_| every("cpu")).map(|limit| milli(Some(limit)));
+    let memory = limits.get("memory").filter(|_| every("memory")).map(|limit| whole(Some(limit)));
+    (cpu, memory)
+}
+
+fn limit(container: &Container, name: &str) -> Option<Quantity> {
+    resources::read(container.resources.as_ref()?.limits.as_ref()).get(name).copied()
+}
+
+/// The sum of a pod's resources, as the sandbox is told.
+#[must_use]
+pub fn sandbox(spec: &PodSpec, machine: &Machine) -> LinuxContainerResources {
+    let requests = resources::requests(spec);
+    let limits = resources::limits(spec);
+    linux(&requests, &limits, machine)
+}
+
+/// A container's resources.
+#[must_use]
+pub fn container(spec: &PodSpec, container: &Container, machine: &Machine) -> LinuxContainerResources {
+    let of = container.resources.as_ref();
+    let requests = resources::read(of.and_then(|r| r.requests.as_ref()));
+    let limits = resources::read(of.and_then(|r| r.limits.as_ref()));
+    let mut out = linux(&requests, &limits, machine);
+    out.oom_score_adj = oom_score(spec, &requests, machine.memory);
+    if machine.cgroup_v2 {
+        // All processes of a container are killed together (singleProcessOOMKill is false by default).
+        out.unified = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
+        // NoSwap: what is in memory stays there.
+        out.memory_swap_limit_in_bytes = out.memory_limit_in_bytes;
+    }
+    out
+}
+
+fn linux(requests: &ResourceList, limits: &ResourceList, machine: &Machine) -> LinuxContainerResources {
+    // A limit without a request is the request too.
+    let cpu = requests.get("cpu").or_else(|| limits.get("cpu"));
+    let mut out = LinuxContainerResources {
+        cpu_shares: signed(values::shares(milli(cpu))),
+        memory_limit_in_bytes: signed(whole(limits.get("memory"))),
+        hugepage_limits: hugepages(limits),
+        ..LinuxContainerResources::default()
+    };
+    if machine.policy.enforce_cpu_limits
+        && let Limit::At(quota) = values::quota(milli(limits.get("cpu")), machine.policy.cpu_period)
+    {
+        out.cpu_quota = signed(quota);
+        out.cpu_period = signed(machine.policy.cpu_period);
+    }
+    out
+}
+
+fn hugepages(limits: &ResourceList) -> Vec<HugepageLimit> {
+    let sizes = limits.iter().filter_map(|(name, limit)| Some((name.strip_prefix("hugepages-")?, limit)));
+    // The kernel writes 2MB where Kubernetes writes 2Mi.
+    sizes.map(|(size, limit)| HugepageLimit { page_size: size.replace('i', "B"), limit: whole(Some(limit)) }).collect()
+}
+
+/// The bigger its share of the node's memory, the later a Burstable container is killed (`GetContainerOOMScoreAdjust`).
+fn oom_score(spec: &PodSpec, requests: &ResourceList, capacity: u64) -> i64 {
+    if spec.priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY) {
+        return GUARANTEED_OOM;
+    }
+    match api::qos::class(spec) {
+        QosClass::Guaranteed => GUARANTEED_OOM,
+        QosClass::BestEffort => BEST_EFFORT_OOM,
+        QosClass::Burstable => {
+            let request = u128::from(whole(requests.get("memory")));
+            let part = (1000 * request).checked_div(u128::from(capacity)).unwrap_or(0);
+            let score = BEST_EFFORT_OOM - i64::try_from(part).unwrap_or(BEST_EFFORT_OOM);
+            score.clamp(BEST_EFFORT_OOM + GUARANTEED_OOM, BEST_EFFORT_OOM - 1)
+        }
+    }
+}
+
+fn milli(quantity: Option<&Quantity>) -> u64 {
+    quantity.and_then(|q| u64::try_from(q.milli_value()).ok()).unwrap_or(0)
+}
+
+fn whole(quantity: Option<&Quantity>) -> u64 {
+    quantity.and_then(|q| u64::try_from(q.value()).ok()).unwrap_or(0)
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { policy: Policy::default(), memory: 8 << 30, cgroup_v2: false }
+    }
+
+    fn spec(resources: &[serde_json::Value]) -> PodSpec {
+        let containers: Vec<_> =
+            resources.iter().enumerate().map(|(i, r)| serde_json::json!({"name": format!("c{i}"), "resources": r})).collect();
+        serde_json::from_value(serde_json::json!({ "containers": containers })).unwrap()
+    }
+
+    fn first(spec: &PodSpec) -> String {
+        let r = container(spec, &spec.containers[0], &machine());
+        format!("{} {}/{} {} oom {}", r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_in_bytes, r.oom_score_adj)
+    }
+
+    #[test]
+    fn containers_of_each_class() {
+        let full = serde_json::json!({"cpu": "500m", "memory": "64Mi"});
+        assert_eq!(first(&spec(&[serde_json::json!({"limits": full, "requests": full})])), "512 50000/100000 67108864 oom -997");
+        assert_eq!(first(&spec(&[serde_json::json!({})])), "2 0/0 0 oom 1000");
+        let burst = serde_json::json!({"requests": {"cpu": "100m", "memory": "4Gi"}});
+        assert_eq!(first(&spec(&[burst])), "102 0/0 0 oom 500");
+        let small = serde_json::json!({"requests": {"memory": "1Mi"}});
+        assert_eq!(first(&spec(&[small])), "2 0/0 0 oom 999");
+    }
+
+    #[test]
+    fn a_pod_is_limited_when_all_its_containers_are() {
+        let limit = serde_json::json!({"limits": {"memory": "1Gi"}});
+        assert_eq!(limited(&spec(&[limit.clone(), limit.clone()])), (None, Some(2 << 30)));
+        assert_eq!(limited(&spec(&[limit, serde_json::json!({})])), (None, None));
+    }
+}

@@ -1,0 +1,90 @@
+//! What a pod needs before its sandbox: volumes and a cgroup.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectFieldSelector, Pod, ResourceFieldSelector};
+use pod::fields::{self, FieldFacts};
+use volumes::{Downward, Prepared, SetUp, SetUpError};
+
+use super::{Job, Outcome, StageError, blocking, limits};
+use crate::client::watch::describe;
+use crate::pods::Context;
+use crate::pods::objects::Reader;
+
+/// Fields of a pod for the files of its volumes.
+struct VolumeFields<'a> {
+    pod: &'a Pod,
+    facts: FieldFacts,
+}
+
+impl Downward for VolumeFields<'_> {
+    fn field(&self, selector: &ObjectFieldSelector) -> Result<String, String> {
+        fields::field(self.pod, selector, &self.facts).map_err(|error| error.to_string())
+    }
+
+    fn resource(&self, selector: &ResourceFieldSelector) -> Result<String, String> {
+        fields::resource(self.pod, None, selector, &self.facts).map_err(|error| error.to_string())
+    }
+}
+
+/// Sets up the pod's volumes, with what the API server has now.
+///
+/// # Errors
+/// `FailedMount`, with the text of the first volume that failed.
+pub async fn volumes(job: &Job) -> Result<Prepared, StageError> {
+    let pod = job.pod()?;
+    let reader = job.context.objects.now();
+    set_up(&job.context, pod, &job.facts.ips, &reader).await.map_err(|errors| {
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        StageError::new("FailedMount", texts.join("\n"))
+    })
+}
+
+/// Sets up the volumes of a pod, or refreshes them.
+///
+/// # Errors
+/// Each volume that failed.
+pub async fn set_up(
+    context: &Arc<Context>,
+    pod: &Pod,
+    ips: &[std::net::IpAddr],
+    reader: &Reader<'_>,
+) -> Result<Prepared, Vec<SetUpError>> {
+    let plan = volumes::plan(pod);
+    let fields = VolumeFields { pod, facts: field_facts(context, ips) };
+    let with = SetUp {
+        layout: &context.layout,
+        objects: reader,
+        fields: &fields,
+        memory: pod.spec.as_ref().and_then(|spec| limits::limited(spec).1),
+        now: jiff::Timestamp::now(),
+    };
+    volumes::setup::set_up(&plan, &with).await
+}
+
+/// What fields are read from.
+pub fn field_facts(context: &Context, pod_ips: &[std::net::IpAddr]) -> FieldFacts {
+    FieldFacts {
+        host_ips: context.addresses.borrow().clone(),
+        pod_ips: pod_ips.to_vec(),
+        allocatable: context.config.allocatable.clone(),
+    }
+}
+
+/// Makes the pod's cgroup with its limits.
+///
+/// # Errors
+/// What the kernel said.
+pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
+    let pod = Arc::clone(job.pod()?);
+    let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
+    blocking("FailedCreatePodContainer", move || {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let name = context.tree.pod(limits::level(api::qos::class(&spec)), uid.as_str());
+        let values = limits::pod(&spec, &context.config.machine);
+        let made = context.cgroups.ensure(&name, &values);
+        made.map_err(|error| format!("unable to ensure pod container exists: {}", describe(&error)))
+    })
+    .await?;
+    Ok(Outcome::Done)
+}

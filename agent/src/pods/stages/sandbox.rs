@@ -1,0 +1,73 @@
+//! Sandboxes: run, stop, remove.
+
+use api::SandboxId;
+use cri::v1::{PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest};
+use k8s_openapi::api::core::v1::Pod;
+use pod::resolve;
+
+use super::request::{self, SandboxParts};
+use super::{Job, Outcome, StageError, limits};
+use crate::pods::Context;
+
+/// Runs a pod's sandbox.
+///
+/// # Errors
+/// A name that cannot be, or what the runtime said.
+pub async fn run(job: &Job, attempt: u32) -> Result<Outcome, StageError> {
+    let pod = job.pod()?;
+    let config = config(&job.context, pod, attempt)?;
+    // The runtime makes the folder too, but only with its first log.
+    let logs = config.log_directory.clone();
+    let made = tokio::fs::create_dir_all(&logs).await;
+    made.map_err(|error| StageError::new("CreatePodSandboxError", format!("cannot create {logs}: {error}")))?;
+    let handler = String::new();
+    let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
+    let answer = job.context.runtime.run_pod_sandbox(request).await;
+    answer.map(|_| Outcome::Done).map_err(|error| StageError::cri("CreatePodSandboxError", &error))
+}
+
+/// The configuration of a pod's sandbox: the same whenever it is asked for, so that containers can be created in a
+/// sandbox that an earlier agent has made.
+///
+/// # Errors
+/// A name that cannot be.
+pub fn config(context: &Context, pod: &Pod, attempt: u32) -> Result<PodSandboxConfig, StageError> {
+    let dns = &context.config.dns;
+    let names = resolve::hostname(pod, &dns.cluster_domain)
+        .map_err(|error| StageError::new("CreatePodSandboxConfigError", error.to_string()))?;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let cgroup = context.tree.pod(limits::level(api::qos::class(&spec)), uid);
+    let parts = SandboxParts {
+        attempt,
+        hostname: names.kernel,
+        log_directory: request::log_directory(&context.config.logs_dir, pod),
+        dns: resolve::dns(pod, dns),
+        cgroup_parent: context.cgroups.naming().spell(&cgroup),
+    };
+    Ok(request::sandbox(pod, &parts, &context.config.machine))
+}
+
+/// Stops a sandbox and all in it; one that is gone is stopped.
+///
+/// # Errors
+/// What the runtime said.
+pub async fn stop(job: &Job, id: &SandboxId) -> Result<Outcome, StageError> {
+    let request = StopPodSandboxRequest { pod_sandbox_id: id.as_str().to_owned() };
+    match job.context.runtime.stop_pod_sandbox(request).await {
+        Err(error) if !error.is_not_found() => Err(StageError::cri("KillPodSandboxError", &error)),
+        _ => Ok(Outcome::Done),
+    }
+}
+
+/// Removes a stopped sandbox; one that is gone is removed.
+///
+/// # Errors
+/// What the runtime said.
+pub async fn remove(job: &Job, id: &SandboxId) -> Result<Outcome, StageError> {
+    let request = RemovePodSandboxRequest { pod_sandbox_id: id.as_str().to_owned() };
+    match job.context.runtime.remove_pod_sandbox(request).await {
+        Err(error) if !error.is_not_found() => Err(StageError::cri("RemovePodSandboxError", &error)),
+        _ => Ok(Outcome::Done),
+    }
+}

@@ -1,0 +1,252 @@
+//! Security contexts of sandboxes and containers (pkg/kubelet/kuberuntime/security_context.go, pkg/securitycontext).
+//! Pure.
+
+use cri::v1::security_profile::ProfileType;
+use cri::v1::{
+    Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
+    SecurityProfile, SeLinuxOption, SupplementalGroupsPolicy,
+};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, PodSpec, SELinuxOptions, SeccompProfile,
+};
+use pod::resolve::{NonRootError, Security};
+
+/// Paths that a container does not see unless it asks to (`procMount: Default`).
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Where localhost seccomp profiles lie, below the agent's data folder.
+const SECCOMP: &str = "seccomp";
+
+/// The user that an image runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageUser {
+    pub uid: Option<i64>,
+    pub name: String,
+}
+
+/// What the security context depends on beside the spec.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    pub image_user: &'a ImageUser,
+    /// `seccompDefault`.
+    pub seccomp_default: bool,
+    /// The agent's data folder.
+    pub data_dir: &'a str,
+    /// The container whose processes are shared, for ephemeral containers.
+    pub target: Option<&'a str>,
+}
+
+/// A sandbox's context.
+#[must_use]
+pub fn sandbox(spec: &PodSpec) -> LinuxSandboxSecurityContext {
+    let privileged = containers(spec).any(|c| c.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false));
+    let pod = spec.security_context.as_ref();
+    LinuxSandboxSecurityContext {
+        namespace_options: Some(namespaces(spec, None)),
+        selinux_options: pod.and_then(|p| p.se_linux_options.as_ref()).map(selinux),
+        run_as_user: pod.and_then(|p| p.run_as_user).map(int),
+        run_as_group: pod.and_then(|p| p.run_as_group).map(int),
+        supplemental_groups: groups(pod),
+        supplemental_groups_policy: groups_policy(pod.and_then(|p| p.supplemental_groups_policy.as_deref())).into(),
+        privileged,
+        // The pause container is always confined, whatever the pod's own containers are.
+        seccomp: Some(SecurityProfile { profile_type: ProfileType::RuntimeDefault.into(), localhost_ref: String::new() }),
+        ..LinuxSandboxSecurityContext::default()
+    }
+}
+
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// A container's context.
+///
+/// # Errors
+/// When it must not run as root and would, or might.
+pub fn container(
+    pod: &Pod,
+    spec: &PodSpec,
+    container: &Container,
+    given: &Given<'_>,
+) -> Result<LinuxContainerSecurityContext, NonRootError> {
+    let effective = pod::resolve::security(spec, container);
+    let image = given.image_user;
+    pod::resolve::verify_non_root(&effective, image.uid, &image.name, pod, &container.name)?;
+    let hidden = |paths: &[&str]| {
+        if effective.unmasked_proc { Vec::new() } else { paths.iter().map(|p| (*p).to_owned()).collect() }
+    };
+    let (masked_paths, readonly_paths) = (hidden(&MASKED), hidden(&READ_ONLY));
+    let seccomp = seccomp(&effective, given);
+    let user = effective.run_as_user;
+    Ok(LinuxContainerSecurityContext {
+        capabilities: effective.capabilities.map(|c| Capability {
+            add_capabilities: c.add.unwrap_or_default(),
+            drop_capabilities: c.drop.unwrap_or_default(),
+            ..Capability::default()
+        }),
+        privileged: effective.privileged,
+        namespace_options: Some(namespaces(spec, given.target)),
+        selinux_options: effective.se_linux_options.as_ref().map(selinux),
+        run_as_user: user.or(image.uid).map(int),
+        run_as_username: if user.is_none() { image.name.clone() } else { String::new() },
+        run_as_group: effective.run_as_group.map(int),
+        readonly_rootfs: effective.read_only_root_filesystem,
+        supplemental_groups: effective.supplemental_groups,
+        supplemental_groups_policy: groups_policy(effective.supplemental_groups_policy.as_deref()).into(),
+        no_new_privs: effective.no_new_privileges,
+        masked_paths,
+        readonly_paths,
+        seccomp: Some(seccomp),
+        apparmor: effective.app_armor_profile.as_ref().map(apparmor),
+        ..LinuxContainerSecurityContext::default()
+    })
+}
+
+fn namespaces(spec: &PodSpec, target: Option<&str>) -> NamespaceOption {
+    let node = |shared: Option<bool>, other| if shared.unwrap_or(false) { NamespaceMode::Node } else { other };
+    let own_pid = if target.is_some() {
+        NamespaceMode::Target
+    } else if spec.share_process_namespace.unwrap_or(false) {
+        NamespaceMode::Pod
+    } else {
+        NamespaceMode::Container
+    };
+    NamespaceOption {
+        network: node(spec.host_network, NamespaceMode::Pod).into(),
+        pid: node(spec.host_pid, own_pid).into(),
+        ipc: node(spec.host_ipc, NamespaceMode::Pod).into(),
+        target_id: target.unwrap_or_default().to_owned(),
+        ..NamespaceOption::default()
+    }
+}
+
+fn groups(pod: Option<&PodSecurityContext>) -> Vec<i64> {
+    let Some(pod) = pod else { return Vec::new() };
+    pod.fs_group.into_iter().chain(pod.supplemental_groups.iter().flatten().copied()).collect()
+}
+
+fn groups_policy(name: Option<&str>) -> SupplementalGroupsPolicy {
+    match name {
+        Some("Strict") => SupplementalGroupsPolicy::Strict,
+        _ => SupplementalGroupsPolicy::Merge,
+    }
+}
+
+fn selinux(options: &SELinuxOptions) -> SeLinuxOption {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    SeLinuxOption {
+        user: text(&options.user),
+        role: text(&options.role),
+        r#type: text(&options.type_),
+        level: text(&options.level),
+    }
+}
+
+fn profile(kind: ProfileType, localhost: &str) -> SecurityProfile {
+    SecurityProfile { profile_type: kind.into(), localhost_ref: localhost.to_owned() }
+}
+
+fn seccomp(effective: &Security, given: &Given<'_>) -> SecurityProfile {
+    if effective.privileged {
+        return profile(ProfileType::Unconfined, "");
+    }
+    let own = effective.seccomp_profile.as_ref();
+    match own.map(|own: &SeccompProfile| (own.type_.as_str(), own.localhost_profile.as_deref())) {
+        Some(("RuntimeDefault", _)) => profile(ProfileType::RuntimeDefault, ""),
+        Some(("Localhost", Some(name))) => {
+            profile(ProfileType::Localhost, &format!("{}/{SECCOMP}/{name}", given.data_dir))
+        }
+        None if given.seccomp_default => profile(ProfileType::RuntimeDefault, ""),
+        _ => profile(ProfileType::Unconfined, ""),
+    }
+}
+
+fn apparmor(own: &AppArmorProfile) -> SecurityProfile {
+    match (own.type_.as_str(), own.localhost_profile.as_deref()) {
+        ("Localhost", Some(name)) => profile(ProfileType::Localhost, name),
+        ("Unconfined", _) => profile(ProfileType::Unconfined, ""),
+        _ => profile(ProfileType::RuntimeDefault, ""),
+    }
+}
+
+fn int(value: i64) -> Int64Value {
+    Int64Value { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: serde_json::Value) -> PodSpec {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn of(spec: &PodSpec, user: &ImageUser) -> Result<LinuxContainerSecurityContext, NonRootError> {
+        let given = Given { image_user: user, seccomp_default: false, data_dir: "/data", target: None };
+        container(&Pod::default(), spec, &spec.containers[0], &given)
+    }
+
+    #[test]
+    fn defaults() {
+        let spec = spec(serde_json::json!({"containers": [{"name": "c"}]}));
+        let context = of(&spec, &ImageUser { uid: Some(7), name: String::new() }).unwrap();
+        assert_eq!(context.run_as_user, Some(Int64Value { value: 7 }));
+        assert_eq!(context.seccomp, Some(profile(ProfileType::Unconfined, "")));
+        assert_eq!((context.masked_paths.len(), context.readonly_paths.len()), (12, 5));
+        assert!(!context.privileged && !context.no_new_privs && !context.readonly_rootfs);
+        let namespaces = context.namespace_options.unwrap();
+        assert_eq!(namespaces.pid(), NamespaceMode::Container);
+        assert_eq!(namespaces.network(), NamespaceMode::Pod);
+    }
+
+    #[test]
+    fn the_containers_word_is_above_the_pods() {
+        let spec = spec(serde_json::json!({
+            "hostNetwork": true, "shareProcessNamespace": true,
+            "securityContext": {"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4],
+                "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "securityContext": {"runAsUser": 5, "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true, "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
+                "seccompProfile": {"type": "Localhost", "localhostProfile": "x.json"}}}]
+        }));
+        let context = of(&spec, &ImageUser::default()).unwrap();
+        assert_eq!(context.run_as_user.unwrap().value, 5);
+        assert_eq!(context.run_as_group.unwrap().value, 2);
+        assert_eq!(context.supplemental_groups, [4, 3]);
+        assert_eq!(context.seccomp.unwrap(), profile(ProfileType::Localhost, "/data/seccomp/x.json"));
+        assert!(context.no_new_privs && context.readonly_rootfs);
+        assert_eq!(context.capabilities.unwrap().drop_capabilities, ["ALL"]);
+        let sandbox = sandbox(&spec);
+        assert_eq!(sandbox.run_as_user.unwrap().value, 1);
+        assert_eq!(sandbox.namespace_options.as_ref().unwrap().network(), NamespaceMode::Node);
+        assert_eq!(sandbox.namespace_options.as_ref().unwrap().pid(), NamespaceMode::Pod);
+    }
+
+    #[test]
+    fn root_is_refused_where_it_must_not_be() {
+        let spec = spec(serde_json::json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]}));
+        assert!(of(&spec, &ImageUser { uid: Some(0), name: String::new() }).is_err());
+        assert!(of(&spec, &ImageUser { uid: Some(10), name: String::new() }).is_ok());
+    }
+
+    #[test]
+    fn privileged_containers_make_a_privileged_sandbox() {
+        let spec = spec(serde_json::json!({"containers": [{"name": "c", "securityContext": {"privileged": true}}]}));
+        assert!(sandbox(&spec).privileged);
+        let context = of(&spec, &ImageUser::default()).unwrap();
+        assert!(context.privileged && context.masked_paths.is_empty());
+    }
+}

@@ -1,0 +1,69 @@
+//! What is left of a pod without containers: volumes, cgroup, API object.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+
+use super::request::log_directory;
+use super::{Job, Outcome, StageError, blocking};
+use crate::client::watch::describe;
+use crate::client::{api_code, is_not_found};
+
+/// Unmounts and removes the pod's volumes and folder.
+///
+/// # Errors
+/// A mount that stays, or a file that cannot be removed.
+pub async fn volumes(job: &Job) -> Result<Outcome, StageError> {
+    let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
+    blocking("FailedUnMount", move || {
+        volumes::teardown::tear_down(&context.layout, uid.as_str()).map_err(|error| describe(&error))
+    })
+    .await?;
+    Ok(Outcome::Done)
+}
+
+/// Kills what is left in the pod's cgroup, on whatever level it is, and removes it. Then the logs, if the pod is gone.
+///
+/// # Errors
+/// A process that cannot be killed, or a folder that cannot be removed.
+pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
+    let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
+    blocking("FailedKillPod", move || {
+        for level in cgroups::QosLevel::ALL {
+            let name = context.tree.pod(level, uid.as_str());
+            context.cgroups.destroy(&name).map_err(|error| describe(&error))?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(Outcome::Done)
+}
+
+/// Deletes the API object for good. One that is gone, or was made anew under the same name, is deleted.
+///
+/// # Errors
+/// What the server said.
+pub async fn finalise(job: &Job) -> Result<Outcome, StageError> {
+    let pod = job.pod()?;
+    let meta = &pod.metadata;
+    let api: Api<Pod> = Api::namespaced(job.context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
+    let parameters =
+        DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+    let deleted = api.delete(meta.name.as_deref().unwrap_or_default(), &parameters).await;
+    match deleted {
+        Err(error) if !is_not_found(&error) && api_code(&error) != Some(409) => {
+            return Err(StageError::new("FailedDelete", describe(&error)));
+        }
+        _ => {}
+    }
+    let logs = log_directory(&job.context.config.logs_dir, pod);
+    if let Err(error) = tokio::fs::remove_dir_all(&logs).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %logs.display(), %error, "logs of a deleted pod stay");
+    }
+    Ok(Outcome::Done)
+}
