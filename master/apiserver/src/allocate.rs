@@ -72,16 +72,18 @@ impl Allocators {
         let metadata = object.get("metadata").cloned().unwrap_or_default();
         let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
-        let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return Ok(Reservation::default()) };
+        let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else {
+            return Ok(Reservation::default());
+        };
         let old = old.and_then(|old| old.get("spec"));
         let mut work = Work {
             allocators: self,
             owner: format!("{namespace}/{name}"),
             reservation: Reservation { taken: Some(Arc::clone(&self.taken)), claims: Claims::default() },
         };
-        work.cluster_ip(spec, old).and_then(|()| work.node_ports(spec)).map_err(|error| {
-            Problem::invalid_field(kind.group, kind.kind, &name, error)
-        })?;
+        work.cluster_ip(spec, old)
+            .and_then(|()| work.node_ports(spec))
+            .map_err(|error| Problem::invalid_field(kind.group, kind.kind, &name, error))?;
         Ok(work.reservation)
     }
 }
@@ -278,7 +280,8 @@ fn is_usable(range: &IpNet, ip: IpAddr) -> bool {
 fn random_ip(range: &IpNet, random: u128) -> IpAddr {
     match range {
         IpNet::V4(range) => {
-            let bits = u32::from(range.network()) | (u32::try_from(random & u128::from(u32::MAX)).unwrap_or(0) & u32::from(range.hostmask()));
+            let bits = u32::from(range.network())
+                | (u32::try_from(random & u128::from(u32::MAX)).unwrap_or(0) & u32::from(range.hostmask()));
             IpAddr::V4(Ipv4Addr::from(bits))
         }
         IpNet::V6(range) => {

@@ -64,7 +64,9 @@ fn index() -> Value {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into),
+    );
     json!({ "paths": paths })
 }
 
@@ -144,8 +146,13 @@ fn aggregated(core: bool) -> Value {
         .iter()
         .filter(|group| group.name.is_empty() == core)
         .map(|group| {
-            let versions: Vec<Value> = group.versions.iter().map(|version| aggregated_version(group.name, version)).collect();
-            let metadata = if core { json!({ "creationTimestamp": null }) } else { json!({ "name": group.name, "creationTimestamp": null }) };
+            let versions: Vec<Value> =
+                group.versions.iter().map(|version| aggregated_version(group.name, version)).collect();
+            let metadata = if core {
+                json!({ "creationTimestamp": null })
+            } else {
+                json!({ "name": group.name, "creationTimestamp": null })
+            };
             json!({ "metadata": metadata, "versions": versions })
         })
         .collect();

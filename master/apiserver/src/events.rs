@@ -23,8 +23,7 @@ pub(crate) async fn sweep(core: Weak<Core>) {
 }
 
 async fn remove_before(core: &Core, limit: Timestamp) {
-    let request =
-        ListRequest { resource: RESOURCE, namespace: "", after: None, limit: 0, at: None, filter: None };
+    let request = ListRequest { resource: RESOURCE, namespace: "", after: None, limit: 0, at: None, filter: None };
     let Ok(page) = core.store.list(&request) else { return };
     for entry in page.entries.iter().filter(|entry| last_seen(entry).is_some_and(|at| at < limit)) {
         let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value: None };

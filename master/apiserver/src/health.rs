@@ -10,8 +10,10 @@ use crate::request::Query;
 use crate::server::Core;
 
 /// What is looked at; a check that fails says why.
-const CHECKS: &[(&str, fn(&Core) -> Result<(), &'static str>)] =
-    &[("ping", |_| Ok(())), ("store", |core| if core.store.is_open() { Ok(()) } else { Err("the committer has ended") })];
+const CHECKS: &[(&str, fn(&Core) -> Result<(), &'static str>)] = &[
+    ("ping", |_| Ok(())),
+    ("store", |core| if core.store.is_open() { Ok(()) } else { Err("the committer has ended") }),
+];
 
 /// Answers health and metrics; `None` for other paths.
 pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
@@ -29,7 +31,9 @@ fn health(core: &Core, root: &str, only: &str, query: &Query) -> Option<Response
         let (_, check) = CHECKS.iter().find(|(name, _)| *name == only)?;
         return Some(match check(core) {
             Ok(()) => body::respond(StatusCode::OK, body::TEXT, "ok"),
-            Err(why) => body::respond(StatusCode::INTERNAL_SERVER_ERROR, body::TEXT, format!("internal server error: {why}\n")),
+            Err(why) => {
+                body::respond(StatusCode::INTERNAL_SERVER_ERROR, body::TEXT, format!("internal server error: {why}\n"))
+            }
         });
     }
     let excluded: Vec<&str> = query.pairs().filter(|(name, _)| *name == "exclude").map(|(_, value)| value).collect();

@@ -55,10 +55,8 @@ impl Problem {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let causes: Vec<Value> = errors
-            .iter()
-            .map(|e| json!({ "reason": e.reason, "message": e.message, "field": e.field }))
-            .collect();
+        let causes: Vec<Value> =
+            errors.iter().map(|e| json!({ "reason": e.reason, "message": e.message, "field": e.field })).collect();
         let message = format!("{} \"{name}\" is invalid: {list}", qualified(group, kind));
         let mut problem = Self::new(422, "Invalid", message).about(group, kind, name);
         problem.details["causes"] = Value::Array(causes);

@@ -29,7 +29,9 @@ const PRIVATE: HeaderValue = HeaderValue::from_static("no-cache, private");
 #[derive(Clone)]
 pub(crate) enum Origin {
     /// A TLS connection, with the certificate that its client showed.
-    Connection { certificate: Option<Arc<CertificateDer<'static>>> },
+    Connection {
+        certificate: Option<Arc<CertificateDer<'static>>>,
+    },
     InProcess(Arc<UserInfo>),
 }
 
@@ -50,7 +52,8 @@ pub(crate) struct Call {
 impl Call {
     /// Whether the answer goes on as long as the client wishes.
     fn is_long_running(&self) -> bool {
-        self.verb == "watch" || matches!(self.path.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
+        self.verb == "watch"
+            || matches!(self.path.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
     }
 }
 

@@ -67,11 +67,7 @@ struct Resource {
 
 impl Cache {
     pub(crate) fn new(revision: u64, compacted: u64) -> Self {
-        Cache {
-            resources: RwLock::default(),
-            revision: AtomicU64::new(revision),
-            compacted: AtomicU64::new(compacted),
-        }
+        Cache { resources: RwLock::default(), revision: AtomicU64::new(revision), compacted: AtomicU64::new(compacted) }
     }
 
     /// The revision up to which everything is visible.

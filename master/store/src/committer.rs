@@ -177,7 +177,8 @@ impl Committer {
 
     fn commit(&self, first: Waiting, waiting: &Receiver<Waiting>) {
         let rest = std::iter::from_fn(|| waiting.try_recv().ok());
-        let batch: Vec<Waiting> = std::iter::once(first).chain(rest.take(self.options.batch.saturating_sub(1))).collect();
+        let batch: Vec<Waiting> =
+            std::iter::once(first).chain(rest.take(self.options.batch.saturating_sub(1))).collect();
         let mut writes = Vec::with_capacity(batch.len());
         let mut askers = Vec::with_capacity(batch.len());
         for Waiting { proposal, done, _place } in batch {

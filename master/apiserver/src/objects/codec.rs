@@ -12,7 +12,8 @@ use crate::request::is_yaml;
 /// Any JSON or YAML body.
 pub(crate) fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
     if is_yaml(headers)? {
-        serde_saphyr::from_slice(body).map_err(|error| Problem::bad_request(format!("error converting YAML to JSON: {error}")))
+        serde_saphyr::from_slice(body)
+            .map_err(|error| Problem::bad_request(format!("error converting YAML to JSON: {error}")))
     } else {
         serde_json::from_slice(body).map_err(|error| Problem::bad_request(error.to_string()))
     }

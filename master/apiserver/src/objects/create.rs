@@ -35,13 +35,9 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
     let validation = call.query.field_validation("CreateOptions")?;
     let bytes = body::read(body).await?;
     let object = codec::decode(call.kind, &call.head.headers, &bytes, validation, &mut call.warnings)?;
-    if let Some(answered) = core.reviews.review(
-        call.kind.plural,
-        &call.path.namespace,
-        &call.user,
-        object.clone(),
-        Timestamp::now(),
-    ) {
+    if let Some(answered) =
+        core.reviews.review(call.kind.plural, &call.path.namespace, &call.user, object.clone(), Timestamp::now())
+    {
         return render::value(call.accept, StatusCode::CREATED, &answered?);
     }
     if call.kind.plural == "bindings" {
@@ -201,7 +197,12 @@ pub(crate) fn new_uid() -> String {
 }
 
 /// Answers with the created object, for handlers that have made one.
-pub(super) async fn create_from_put(core: &Arc<Core>, call: &Call, object: Value, dry_run: bool) -> Result<Response<Body>> {
+pub(super) async fn create_from_put(
+    core: &Arc<Core>,
+    call: &Call,
+    object: Value,
+    dry_run: bool,
+) -> Result<Response<Body>> {
     let json = create(core, &call.user, call.kind, &call.path.namespace, (object, dry_run)).await?;
     render(call, StatusCode::CREATED, &json)
 }

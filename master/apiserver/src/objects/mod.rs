@@ -24,7 +24,7 @@ use crate::server::Core;
 
 pub(crate) use codec::{decode, stored};
 
-pub(crate) use delete::{Deletion, DeleteOptions, delete_one};
+pub(crate) use delete::{DeleteOptions, Deletion, delete_one};
 pub(crate) use patch::Patch;
 pub(crate) use render::render;
 pub(crate) use update::{Change, modify};

@@ -30,8 +30,7 @@ pub(crate) enum Patch {
 impl Patch {
     pub(crate) fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Self> {
         let value = || -> Result<Value> {
-            serde_json::from_slice(body)
-                .map_err(|error| Problem::bad_request(format!("error decoding patch: {error}")))
+            serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("error decoding patch: {error}")))
         };
         match media_type(headers) {
             "application/json-patch+json" => {
@@ -41,7 +40,10 @@ impl Patch {
                     return Err(Problem::new(
                         413,
                         "RequestEntityTooLarge",
-                        format!("The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {}", operations.len()),
+                        format!(
+                            "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {}",
+                            operations.len()
+                        ),
                     ));
                 }
                 Ok(Patch::Json(operations))
@@ -63,7 +65,11 @@ impl Patch {
             Patch::Json(operations) => {
                 let mut object = old.clone();
                 json_patch::patch(&mut object, operations).map_err(|error| {
-                    Problem::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
+                    Problem::new(
+                        422,
+                        "Invalid",
+                        format!("the server rejected our request due to an error in our request: {error}"),
+                    )
                 })?;
                 Ok(object)
             }
@@ -83,7 +89,9 @@ fn object_only(patch: Value) -> Result<Value> {
     if patch.is_object() {
         return Ok(patch);
     }
-    Err(Problem::bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"))
+    Err(Problem::bad_request(
+        "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
+    ))
 }
 
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: Part) -> Result<Response<Body>> {

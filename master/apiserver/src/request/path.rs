@@ -29,9 +29,9 @@ impl Target {
         let (root, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let found = match root {
             "api" => rest.split_once('/').map(|(version, rest)| ("", version, rest)),
-            "apis" => rest.split_once('/').and_then(|(group, rest)| {
-                rest.split_once('/').map(|(version, rest)| (group, version, rest))
-            }),
+            "apis" => rest
+                .split_once('/')
+                .and_then(|(group, rest)| rest.split_once('/').map(|(version, rest)| (group, version, rest))),
             _ => None,
         };
         match found {
@@ -99,10 +99,7 @@ mod tests {
         assert_eq!(parsed("/api/v1/namespaces/x"), ["", "v1", "x", "namespaces", "x", "", ""]);
         assert_eq!(parsed("/api/v1/namespaces/x/finalize"), ["", "v1", "x", "namespaces", "x", "finalize", ""]);
         assert_eq!(parsed("/api/v1/namespaces/x/pods/y/log"), ["", "v1", "x", "pods", "y", "log", ""]);
-        assert_eq!(
-            parsed("/apis/apps/v1/namespaces/x/deployments/y"),
-            ["apps", "v1", "x", "deployments", "y", "", ""]
-        );
+        assert_eq!(parsed("/apis/apps/v1/namespaces/x/deployments/y"), ["apps", "v1", "x", "deployments", "y", "", ""]);
         assert_eq!(parsed("/api/v1/nodes/n/proxy/a%2Fb/c"), ["", "v1", "", "nodes", "n", "proxy", "a%2Fb/c"]);
         assert_eq!(
             parsed("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode"),
@@ -112,7 +109,8 @@ mod tests {
 
     #[test]
     fn everything_else() {
-        for path in ["/", "/api", "/api/v1", "/api/v1/", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/version"] {
+        for path in ["/", "/api", "/api/v1", "/api/v1/", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/version"]
+        {
             assert_eq!(Target::of(path), Target::Other, "{path}");
         }
     }

@@ -41,13 +41,11 @@ struct FieldRequirement {
 impl Selector {
     /// 400 for a selector that cannot be read, or a field that the kind does not select by.
     pub(crate) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self> {
-        let labels = parse_labels(labels).map_err(|why| {
-            Problem::bad_request(format!("unable to parse requirement: {why}"))
-        })?;
+        let labels =
+            parse_labels(labels).map_err(|why| Problem::bad_request(format!("unable to parse requirement: {why}")))?;
         let fields = parse_fields(fields).map_err(Problem::bad_request)?;
         for requirement in &fields {
-            kind.check_field_label(&requirement.field)
-                .map_err(|error| Problem::bad_request(error.to_string()))?;
+            kind.check_field_label(&requirement.field).map_err(|error| Problem::bad_request(error.to_string()))?;
         }
         Ok(Selector { labels, fields })
     }
@@ -145,8 +143,11 @@ fn parse_label(clause: &str) -> Result<LabelRequirement, String> {
     for (operator, make) in [('>', Test::Greater as fn(i64) -> Test), ('<', Test::Less)] {
         if let Some((key, value)) = clause.split_once(operator) {
             let bound = value.trim().parse().map_err(|_| {
-                format!("values[0][{}]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer",
-                    key.trim(), value.trim())
+                format!(
+                    "values[0][{}]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer",
+                    key.trim(),
+                    value.trim()
+                )
             })?;
             return requirement(key, make(bound));
         }
@@ -164,7 +165,9 @@ fn set_based(clause: &str) -> Result<Option<(&str, Vec<String>, bool)>, String> 
     let inside = match (words.next(), words.next(), words.next()) {
         (Some(_), Some("in"), None) => true,
         (Some(_), Some("notin"), None) => false,
-        (_, other, _) => return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", other.unwrap_or("("))),
+        (_, other, _) => {
+            return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", other.unwrap_or("(")));
+        }
     };
     let values = list.split(',').map(label_value).collect::<Result<Vec<String>, String>>()?;
     Ok(Some((head.split_whitespace().next().unwrap_or_default(), values, inside)))
@@ -243,17 +246,31 @@ mod tests {
     use super::{Test, parse_fields, parse_labels};
 
     fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
-        parse_labels(selector).unwrap().iter().all(|r| {
-            r.test.holds(labels.iter().find(|(key, _)| *key == r.key).map(|(_, value)| *value))
-        })
+        parse_labels(selector)
+            .unwrap()
+            .iter()
+            .all(|r| r.test.holds(labels.iter().find(|(key, _)| *key == r.key).map(|(_, value)| *value)))
     }
 
     #[test]
     fn label_requirements() {
         let labels = [("app", "web"), ("tier", ""), ("size", "5")];
-        for yes in ["", "app", "app=web", "app==web", "app!=db", "app in (db, web)", "app notin (db)", "!x", "x!=y",
-            "tier=", "size>4", "size<6", "app=web,size", "x notin (a,b),app in (web)"]
-        {
+        for yes in [
+            "",
+            "app",
+            "app=web",
+            "app==web",
+            "app!=db",
+            "app in (db, web)",
+            "app notin (db)",
+            "!x",
+            "x!=y",
+            "tier=",
+            "size>4",
+            "size<6",
+            "app=web,size",
+            "x notin (a,b),app in (web)",
+        ] {
             assert!(matches(yes, &labels), "{yes}");
         }
         for no in ["x", "app=db", "app!=web", "app in (db)", "!app", "size>5", "tier=x", "app=web,x"] {

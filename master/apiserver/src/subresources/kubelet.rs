@@ -52,9 +52,7 @@ impl Kubelets {
 
     async fn connect(&self, destination: &Destination) -> Result<Box<dyn Io>> {
         let Destination { host, port, .. } = destination;
-        let failed = |why: String| {
-            Problem::internal(&format!("error dialing backend: dial tcp {host}:{port}: {why}"))
-        };
+        let failed = |why: String| Problem::internal(&format!("error dialing backend: dial tcp {host}:{port}: {why}"));
         let dial = async {
             let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| failed(error.to_string()))?;
             let _ = tcp.set_nodelay(true);
@@ -142,7 +140,8 @@ fn forwarded(call: &Call, destination: &Destination, body: Body, upgrading: bool
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     *headers = end_to_end(&call.head.headers);
-    let host = if destination.host.contains(':') { format!("[{}]", destination.host) } else { destination.host.clone() };
+    let host =
+        if destination.host.contains(':') { format!("[{}]", destination.host) } else { destination.host.clone() };
     if let Ok(host) = HeaderValue::from_str(&format!("{host}:{}", destination.port)) {
         headers.insert(header::HOST, host);
     }

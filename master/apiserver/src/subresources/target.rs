@@ -52,7 +52,13 @@ fn pod(core: &Core, call: &Call) -> Result<Value> {
     objects::stored(call.kind, objects::find(core, call)?.json())
 }
 
-fn at_container(core: &Core, call: &Call, verb: &str, container: &str, query: Vec<(String, String)>) -> Result<Destination> {
+fn at_container(
+    core: &Core,
+    call: &Call,
+    verb: &str,
+    container: &str,
+    query: Vec<(String, String)>,
+) -> Result<Destination> {
     let pod = pod(core, call)?;
     let container = container_of(&pod, &call.path.name, container)?;
     let path = format!("/{verb}/{}/{}/{container}", call.path.namespace, call.path.name);
@@ -138,14 +144,13 @@ fn agent_of(core: &Core, pod: &Value, name: &str, path: String) -> Result<Destin
 
 fn agent(core: &Core, name: &str, port: Option<u16>, path: String) -> Result<Destination> {
     let lookup = CacheLookup(std::sync::Arc::clone(&core.store));
-    let node = lookup
-        .get("", "nodes", "", name)
-        .ok_or_else(|| Problem::from(auth::Refusal::not_found("", "nodes", name)))?;
+    let node =
+        lookup.get("", "nodes", "", name).ok_or_else(|| Problem::from(auth::Refusal::not_found("", "nodes", name)))?;
     let addresses = node["status"]["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
     // `--kubelet-preferred-address-types`
-    let host = ["InternalIP", "ExternalIP", "Hostname"].into_iter().find_map(|kind| {
-        addresses.iter().find(|address| address["type"] == kind)?["address"].as_str()
-    });
+    let host = ["InternalIP", "ExternalIP", "Hostname"]
+        .into_iter()
+        .find_map(|kind| addresses.iter().find(|address| address["type"] == kind)?["address"].as_str());
     let own = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().filter(|port| *port != 0);
     let port = port.unwrap_or_else(|| u16::try_from(own.unwrap_or(KUBELET_PORT)).unwrap_or_default());
     match host {
@@ -183,9 +188,7 @@ fn node_proxy(core: &Core, call: &Call) -> Result<Destination> {
 fn pod_proxy(core: &Core, call: &Call) -> Result<Destination> {
     let (scheme, name, port) = split_name(&call.path.name)?;
     let lookup = CacheLookup(std::sync::Arc::clone(&core.store));
-    let pod = lookup
-        .get("", "pods", &call.path.namespace, name)
-        .ok_or_else(|| Problem::not_found(call.kind, name))?;
+    let pod = lookup.get("", "pods", &call.path.namespace, name).ok_or_else(|| Problem::not_found(call.kind, name))?;
     let containers = pod["spec"]["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let declared = || containers.iter().flat_map(|c| c["ports"].as_array().into_iter().flatten());
     let wanted = match port {
@@ -208,9 +211,8 @@ fn service_proxy(core: &Core, call: &Call) -> Result<Destination> {
     let endpoints = lookup.get("", "endpoints", namespace, name).ok_or_else(none)?;
     let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
     let chosen = ports.iter().find(|p| port.is_empty() || p["name"] == port || p["port"].to_string() == port);
-    let chosen = chosen.ok_or_else(|| {
-        Problem::unavailable(format!("no service port {port:?} found for service {name:?}"))
-    })?;
+    let chosen =
+        chosen.ok_or_else(|| Problem::unavailable(format!("no service port {port:?} found for service {name:?}")))?;
     let port_name = chosen["name"].as_str().unwrap_or_default();
     let subsets = endpoints["subsets"].as_array().map(Vec::as_slice).unwrap_or_default();
     let found = subsets.iter().find_map(|subset| {

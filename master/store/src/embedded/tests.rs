@@ -3,7 +3,11 @@ use crate::{Backend as _, Encoded, Expect, Key, Write};
 
 fn put(name: &str, size: usize) -> Write {
     let json = format!(r#"{{"metadata":{{"name":"{}"}}}}"#, "x".repeat(size));
-    Write { key: Key::new("pods", "a", name), expect: Expect::Present, value: Some(Encoded { json: json.into(), splice: 13 }) }
+    Write {
+        key: Key::new("pods", "a", name),
+        expect: Expect::Present,
+        value: Some(Encoded { json: json.into(), splice: 13 }),
+    }
 }
 
 #[test]
