@@ -1,0 +1,94 @@
+//! Who may do what, paths that are not there, discovery, and the addresses and ports of Services.
+
+mod common;
+
+use auth::{UserInfo, names};
+use common::{CONFIG_MAPS, server};
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str, spec: &Value) -> Value {
+    json!({ "kind": "Service", "apiVersion": "v1", "metadata": { "name": name }, "spec": spec })
+}
+
+#[tokio::test]
+async fn a_user_without_rights_is_told_what_he_may_not() {
+    let server = server().await;
+    let user = UserInfo::new("jane", &[names::ALL_AUTHENTICATED]);
+    let request = Request::builder().uri(CONFIG_MAPS).body(Full::default()).unwrap();
+    let response = server.raw(user, request).await;
+    assert_eq!(response.status(), 403);
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let status: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(
+        status["message"],
+        "configmaps is forbidden: User \"jane\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    );
+    assert_eq!(status["reason"], "Forbidden");
+}
+
+#[tokio::test]
+async fn paths_and_methods_that_are_not_there() {
+    let server = server().await;
+    for path in ["/api/v1/unicorns", "/apis/none/v1/pods", "/api/v1/namespaces/default/nodes", "/nothing"] {
+        assert_eq!(server.get(path).await.code, 404, "{path}");
+    }
+    let refused = server.call("PUT", CONFIG_MAPS, &json!({})).await.expect(405);
+    assert_eq!(refused["reason"], "MethodNotAllowed");
+    server.call("POST", "/api/v1/configmaps", &json!({})).await.expect(405);
+}
+
+#[tokio::test]
+async fn discovery_lists_every_kind() {
+    let server = server().await;
+    let core = server.get("/api/v1").await.expect(200);
+    let find = |name: &str| core["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).cloned();
+    assert_eq!(find("pods").unwrap()["shortNames"], json!(["po"]));
+    assert!(find("pods/log").is_some() && find("nodes").unwrap()["namespaced"] == false);
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let all = server.accepting("/apis", accept).await;
+    assert!(all.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
+    assert!(all.json()["items"].as_array().unwrap().iter().any(|g| g["metadata"]["name"] == "apps"));
+    assert_eq!(server.get("/version").await.expect(200)["gitVersion"], "v1.36.3+keelson");
+    assert_eq!(server.get("/readyz").await.text, "ok");
+    assert!(server.get("/openapi/v3").await.expect(200)["paths"]["api/v1"]["serverRelativeURL"].is_string());
+}
+
+#[tokio::test]
+async fn services_get_addresses_and_ports_of_their_own() {
+    let server = server().await;
+    let kubernetes = server.get(&format!("{SERVICES}/kubernetes")).await.expect(200);
+    assert_eq!(kubernetes["spec"]["clusterIP"], "10.96.0.1");
+    let spec = json!({ "type": "NodePort", "selector": { "a": "b" }, "ports": [{ "port": 80 }] });
+    let made = server.call("POST", SERVICES, &service("a", &spec)).await.expect(201);
+    let (ip, port) = (&made["spec"]["clusterIP"], &made["spec"]["ports"][0]["nodePort"]);
+    assert!(ip.as_str().unwrap().starts_with("10.96.0."));
+    let taken = json!({ "type": "NodePort", "ports": [{ "port": 80, "nodePort": port }] });
+    let refused = server.call("POST", SERVICES, &service("b", &taken)).await.expect(422);
+    let expected = format!(
+        "Service \"b\" is invalid: spec.ports[0].nodePort: Invalid value: {port}: provided port is already allocated"
+    );
+    assert_eq!(refused["message"], expected);
+    let taken = json!({ "clusterIP": ip, "ports": [{ "port": 80 }] });
+    let refused = server.call("POST", SERVICES, &service("b", &taken)).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().ends_with("provided IP is already allocated"), "{refused}");
+    server.delete(&format!("{SERVICES}/a")).await.expect(200);
+    server.call("POST", SERVICES, &service("b", &taken)).await.expect(201);
+}
+
+#[tokio::test]
+async fn both_event_apis_show_the_same_events() {
+    let server = server().await;
+    let event = json!({
+        "kind": "Event", "apiVersion": "v1", "metadata": { "name": "e" }, "reason": "Started", "type": "Normal",
+        "involvedObject": { "kind": "Pod", "name": "p", "namespace": "default" }, "message": "hello",
+    });
+    server.call("POST", "/api/v1/namespaces/default/events", &event).await.expect(201);
+    let other = server.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.expect(200);
+    assert_eq!((&other["note"], &other["regarding"]["name"]), (&json!("hello"), &json!("p")));
+    let query = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=reason%3DStarted";
+    assert_eq!(server.get(query).await.expect(200)["items"].as_array().unwrap().len(), 1);
+}
