@@ -20,8 +20,8 @@ use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::registry::Registry;
 use crate::pods::{self, PodsConfig, PodsHandle};
-use crate::{pause_image, preflight};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
+use crate::{pause_image, preflight};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -87,8 +87,8 @@ impl Node {
     async fn start(config: Arc<Config>) -> anyhow::Result<Self> {
         let credentials = ClientIdentity::load(&config)?;
         let client = credentials.client.clone();
-        let runtime = cri::Client::new(&config.kubelet.container_runtime_endpoint)
-            .context("containerRuntimeEndpoint")?;
+        let runtime =
+            cri::Client::new(&config.kubelet.container_runtime_endpoint).context("containerRuntimeEndpoint")?;
         let recorder = Recorder::start(
             client.clone(),
             &config.node.node_name,
@@ -97,7 +97,12 @@ impl Node {
         );
         let mut tasks = credentials.keep_valid(&config);
         tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
-        let inputs = NodeInputs { config: Arc::clone(&config), client: client.clone(), runtime: runtime.clone(), recorder: recorder.clone() };
+        let inputs = NodeInputs {
+            config: Arc::clone(&config),
+            client: client.clone(),
+            runtime: runtime.clone(),
+            recorder: recorder.clone(),
+        };
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);

@@ -22,8 +22,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use rustls::ClientConfig;
 
-pub use connector::{ConnectError, Server};
 use connector::Connector;
+pub use connector::{ConnectError, Server};
 
 /// As client-go: an idle HTTP/2 connection is probed after 30 s and given up 15 s later.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -77,8 +77,7 @@ pub fn new(
         Credentials::Certificate => None,
     };
     let current = Arc::new(RwLock::new(build(server, config)));
-    let service =
-        Service { current: Arc::clone(&current), authority: server.authority(), authorization };
+    let service = Service { current: Arc::clone(&current), authority: server.authority(), authorization };
     let client = kube::Client::new(service, "default");
     Ok((client, Renewal { server: server.clone(), current }))
 }
@@ -107,13 +106,11 @@ struct Service {
 impl Service {
     fn absolute(&self, request: &mut Request<Body>) -> Result<(), http::Error> {
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::builder()
-            .scheme(Scheme::HTTPS)
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()?;
+        *request.uri_mut() =
+            Uri::builder().scheme(Scheme::HTTPS).authority(self.authority.clone()).path_and_query(path).build()?;
         let headers = request.headers_mut();
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("keelson-agent/", env!("CARGO_PKG_VERSION"))));
+        headers
+            .insert(header::USER_AGENT, HeaderValue::from_static(concat!("keelson-agent/", env!("CARGO_PKG_VERSION"))));
         if let Some(value) = &self.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
         }

@@ -79,10 +79,8 @@ impl Config {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self) -> Result<(), Error> {
-        let documents = [
-            (self.layout.agent_yaml(), to_yaml(&self.kubelet)),
-            (self.layout.node_yaml(), to_yaml(&self.node)),
-        ];
+        let documents =
+            [(self.layout.agent_yaml(), to_yaml(&self.kubelet)), (self.layout.node_yaml(), to_yaml(&self.node))];
         for (path, text) in documents {
             let text = text.map_err(|message| Error::Parse { path: path.clone(), message })?;
             write_private(&path, text.as_bytes()).map_err(|source| Error::File { path, source })?;
@@ -149,7 +147,10 @@ fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
         return invalid("cgroupDriver", format!("{:?} must be cgroupfs or systemd", config.cgroup_driver));
     }
     if !["Webhook", "AlwaysAllow"].contains(&config.authorization.mode.as_str()) {
-        return invalid("authorization.mode", format!("{:?} must be Webhook or AlwaysAllow", config.authorization.mode));
+        return invalid(
+            "authorization.mode",
+            format!("{:?} must be Webhook or AlwaysAllow", config.authorization.mode),
+        );
     }
     for (field, list) in [("systemReserved", &config.system_reserved), ("kubeReserved", &config.kube_reserved)] {
         for (name, text) in list {

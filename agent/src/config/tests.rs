@@ -88,7 +88,11 @@ fn a_wrong_type_is_an_error_that_names_the_file() {
 
 #[test]
 fn another_kind_or_version_is_refused() {
-    for text in ["{}", "apiVersion: v1\nkind: ConfigMap\n", "apiVersion: kubelet.config.k8s.io/v1\nkind: KubeletConfiguration\n"] {
+    for text in [
+        "{}",
+        "apiVersion: v1\nkind: ConfigMap\n",
+        "apiVersion: kubelet.config.k8s.io/v1\nkind: KubeletConfiguration\n",
+    ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains("expected kubelet.config.k8s.io/v1beta1 KubeletConfiguration"), "{error}");
     }

@@ -48,7 +48,9 @@ pub enum Error {
         message: String,
     },
     /// Nobody answered.
-    #[error("certificate signing request {name} is not approved after {seconds} s (kubectl certificate approve {name})")]
+    #[error(
+        "certificate signing request {name} is not approved after {seconds} s (kubectl certificate approve {name})"
+    )]
     Pending {
         /// The request's name.
         name: String,

@@ -33,7 +33,8 @@ impl TestCa {
 #[test]
 fn a_serving_request_names_node_and_addresses() {
     let ca = TestCa::new("ca");
-    let purpose = Purpose::Serving { dns: vec!["n1".into()], ips: vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()] };
+    let purpose =
+        Purpose::Serving { dns: vec!["n1".into()], ips: vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()] };
     let identity = ca.identity("n1", &purpose);
     assert_eq!(identity.common_name, node_user("n1"));
     assert_eq!(identity.sans, purpose.sans());

@@ -18,7 +18,9 @@ pub enum JoinError {
     #[error("joining needs root: try again with sudo")]
     NotRoot,
     /// No containerd where it was said to be.
-    #[error("no container runtime answers at {endpoint}: {message}; is containerd running, or is --container-runtime-endpoint wrong?")]
+    #[error(
+        "no container runtime answers at {endpoint}: {message}; is containerd running, or is --container-runtime-endpoint wrong?"
+    )]
     Runtime {
         /// The socket.
         endpoint: String,
@@ -64,7 +66,9 @@ pub enum JoinError {
         message: String,
     },
     /// The server's certificate is not valid yet, or not any more, by this machine's clock.
-    #[error("by this machine's clock ({now}) a certificate of {server} is {problem}; set the clock (timedatectl, chrony) and join again")]
+    #[error(
+        "by this machine's clock ({now}) a certificate of {server} is {problem}; set the clock (timedatectl, chrony) and join again"
+    )]
     Clock {
         /// The address.
         server: Server,
@@ -187,9 +191,7 @@ impl JoinError {
     pub(super) fn from_connect(error: ConnectError) -> Self {
         match error {
             ConnectError::Tcp { server, source } => Self::Unreachable { server, message: source.to_string() },
-            ConnectError::Timeout(server) => {
-                Self::Unreachable { server, message: "no answer within 10 s".to_owned() }
-            }
+            ConnectError::Timeout(server) => Self::Unreachable { server, message: "no answer within 10 s".to_owned() },
             ConnectError::Tls { server, source } => from_tls(server, &source),
         }
     }

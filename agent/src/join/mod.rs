@@ -81,8 +81,8 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
         None => certificate(&bootstrap, options, &name).await?,
     };
     let config_tls = tls::client_config(roots, Some(Arc::clone(&identity.certified)))?;
-    let (client, _) = client::new(&options.master, config_tls, &Credentials::Certificate)
-        .map_err(|_| options::FormError::Token)?;
+    let (client, _) =
+        client::new(&options.master, config_tls, &Credentials::Certificate).map_err(|_| options::FormError::Token)?;
     if stored.is_none() {
         checks::name_is_free(&client, &name).await?;
     }

@@ -91,7 +91,9 @@ pub enum FormError {
     #[error("{0:?} is not a label of the form key=value")]
     Label(String),
     /// A taint.
-    #[error("{0:?} is not a taint of the form key=value:Effect, Effect being NoSchedule, PreferNoSchedule or NoExecute")]
+    #[error(
+        "{0:?} is not a taint of the form key=value:Effect, Effect being NoSchedule, PreferNoSchedule or NoExecute"
+    )]
     Taint(String),
     /// A node name.
     #[error("{0:?} cannot be the name of a node: {1}; use --node-name")]
@@ -191,7 +193,9 @@ fn parse_taint(item: &str) -> Result<Taint, FormError> {
     let fail = || FormError::Taint(item.to_owned());
     let (head, effect) = item.rsplit_once(':').ok_or_else(fail)?;
     let (key, value) = head.split_once('=').map_or((head, None), |(k, v)| (k, Some(v)));
-    if !api::names::label_key_errors(key).is_empty() || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+    if !api::names::label_key_errors(key).is_empty()
+        || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect)
+    {
         return Err(fail());
     }
     Ok(Taint { key: key.into(), value: value.map(Into::into), effect: effect.into(), time_added: None })
@@ -208,9 +212,7 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 pub fn node_name(asked: Option<&str>) -> Result<String, FormError> {
     let name = match asked {
         Some(name) => name.to_owned(),
-        None => nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().trim().to_lowercase())
-            .unwrap_or_default(),
+        None => nix::unistd::gethostname().map(|name| name.to_string_lossy().trim().to_lowercase()).unwrap_or_default(),
     };
     match api::names::subdomain_errors(&name).into_iter().next() {
         Some(problem) => Err(FormError::NodeName(name, problem)),

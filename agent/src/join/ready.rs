@@ -40,10 +40,8 @@ impl Trimmed for Seen {
 /// # Errors
 /// [`JoinError::NotReady`] with what the node said last.
 pub async fn wait(client: kube::Client, name: &str, since: i64, patience: Duration) -> Result<(), JoinError> {
-    let collection = Collection {
-        path: "/api/v1/nodes".into(),
-        query: format!("fieldSelector=metadata.name%3D{}", encode(name)),
-    };
+    let collection =
+        Collection { path: "/api/v1/nodes".into(), query: format!("fieldSelector=metadata.name%3D{}", encode(name)) };
     let mut changes = follow::<Seen>(client, collection);
     let mut last = "it is not registered".to_owned();
     let waiting = async {
@@ -66,9 +64,7 @@ pub async fn wait(client: kube::Client, name: &str, since: i64, patience: Durati
     };
     match tokio::time::timeout(patience, waiting).await {
         Ok(()) => Ok(()),
-        Err(_) => {
-            Err(JoinError::NotReady { name: name.to_owned(), seconds: patience.as_secs(), message: last })
-        }
+        Err(_) => Err(JoinError::NotReady { name: name.to_owned(), seconds: patience.as_secs(), message: last }),
     }
 }
 

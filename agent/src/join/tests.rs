@@ -71,7 +71,8 @@ async fn serve(
         let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
         let missing = ("404 Not Found", failure(404, "not found"));
         let (status, body) = answers.get(path.as_str()).unwrap_or(&missing);
-        let date = if path == "/version" && body == "old" { "Sun, 06 Nov 1994 08:49:37 GMT".to_owned() } else { today() };
+        let date =
+            if path == "/version" && body == "old" { "Sun, 06 Nov 1994 08:49:37 GMT".to_owned() } else { today() };
         let response = format!(
             "HTTP/1.1 {status}\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -113,8 +114,7 @@ async fn a_stock_servers_ca_is_found_in_cluster_info() {
     let data = base64::engine::general_purpose::STANDARD.encode(identity::to_pem(&unknown.ca));
     let kubeconfig = format!(r#"{{"clusters":[{{"name":"","cluster":{{"certificate-authority-data":"{data}"}}}}]}}"#);
     let map = serde_json::json!({"metadata": {"name": "cluster-info"}, "data": {"kubeconfig": kubeconfig}}).to_string();
-    let answers =
-        Answers::from([("/api/v1/namespaces/kube-public/configmaps/cluster-info", ("200 OK", map))]);
+    let answers = Answers::from([("/api/v1/namespaces/kube-public/configmaps/cluster-info", ("200 OK", map))]);
     // This server is signed by another CA, so the published one is found and then does not verify it.
     let liar = fake(&["127.0.0.1"], |_| {}, false, answers).await;
     let error = pin::pin(&liar.server, unknown.hash).await.unwrap_err();

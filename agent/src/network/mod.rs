@@ -66,7 +66,9 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     forward();
     match plugins::install(&inputs.config.node.cni_bin_dir) {
         Ok(installed) => tracing::debug!(installed, "cni plugins"),
-        Err(error) => tracing::warn!(error = %describe(&error), "cni plugins not installed, those that are there are used"),
+        Err(error) => {
+            tracing::warn!(error = %describe(&error), "cni plugins not installed, those that are there are used")
+        }
     }
     let (cluster, seen) = watch::channel(Cluster::default());
     let feed = services::Feed {

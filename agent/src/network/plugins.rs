@@ -35,8 +35,8 @@ pub enum PluginError {
 /// # Errors
 /// See [`PluginError`].
 pub(super) fn install(dir: &Path) -> Result<usize, PluginError> {
-    let executable = std::env::current_exe()
-        .map_err(|source| PluginError::File { path: "/proc/self/exe".into(), source })?;
+    let executable =
+        std::env::current_exe().map_err(|source| PluginError::File { path: "/proc/self/exe".into(), source })?;
     let beside = executable.parent().unwrap_or(Path::new("/"));
     let source = SOURCES
         .iter()

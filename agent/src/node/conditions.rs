@@ -85,9 +85,8 @@ fn pressures(observed: &Observed, config: &KubeletConfiguration) -> [Pressure; 3
                 || (fs.inodes > 0 && fs.inodes_free < threshold(config, inodes, fs.inodes))
         })
     };
-    let pids = observed
-        .pids
-        .is_some_and(|(used, max)| max.saturating_sub(used) < threshold(config, "pid.available", max));
+    let pids =
+        observed.pids.is_some_and(|(used, max)| max.saturating_sub(used) < threshold(config, "pid.available", max));
     [
         Pressure {
             type_: "MemoryPressure",

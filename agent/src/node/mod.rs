@@ -301,7 +301,11 @@ fn without_heartbeat(status: &NodeStatus) -> Value {
 
 /// A Node of this name with nothing but metadata and spec.
 fn bare(name: &str, spec: NodeSpec) -> Node {
-    Node { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, spec: Some(spec), status: None }
+    Node {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        spec: Some(spec),
+        status: None,
+    }
 }
 
 #[cfg(test)]

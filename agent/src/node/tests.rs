@@ -41,7 +41,10 @@ impl Api {
             Method::POST => {
                 let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
                 if objects.contains_key(&path) {
-                    return (409, json!({"kind": "Status", "code": 409, "reason": "AlreadyExists", "message": "exists"}));
+                    return (
+                        409,
+                        json!({"kind": "Status", "code": 409, "reason": "AlreadyExists", "message": "exists"}),
+                    );
                 }
                 let mut object = body;
                 object["metadata"]["uid"] = json!("uid-1");

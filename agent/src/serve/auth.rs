@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::PostParams;
 use rustls_pki_types::CertificateDer;
@@ -198,7 +196,8 @@ impl Peer {
     pub fn from_certificate(der: &CertificateDer<'_>) -> Option<Arc<Self>> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
-        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
+        let text =
+            |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
         let name = subject.iter_common_name().find_map(text)?;
         let mut groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
         groups.push("system:authenticated".into());

@@ -30,10 +30,8 @@ impl Target<'_> {
 }
 
 fn pod_labels(namespace: &str, pod: &str, uid: Option<&str>) -> HashMap<String, String> {
-    let mut labels = HashMap::from([
-        (POD_NAMESPACE.to_owned(), namespace.to_owned()),
-        (POD_NAME.to_owned(), pod.to_owned()),
-    ]);
+    let mut labels =
+        HashMap::from([(POD_NAMESPACE.to_owned(), namespace.to_owned()), (POD_NAME.to_owned(), pod.to_owned())]);
     labels.extend(uid.map(|uid| (POD_UID.to_owned(), uid.to_owned())));
     labels
 }

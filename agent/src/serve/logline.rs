@@ -69,7 +69,14 @@ mod tests {
 
     #[test]
     fn other_lines_are_none() {
-        for line in ["", "\n", "text", "2016-10-06T00:17:09Z stdin F x", "yesterday stdout F x", "2016-10-06T00:17:09Z stdout Q x"] {
+        for line in [
+            "",
+            "\n",
+            "text",
+            "2016-10-06T00:17:09Z stdin F x",
+            "yesterday stdout F x",
+            "2016-10-06T00:17:09Z stdout Q x",
+        ] {
             assert_eq!(parse(line.as_bytes()), None, "{line:?}");
         }
     }

@@ -251,7 +251,9 @@ impl Changes {
                 Ok(Some(Err(_))) => return Change::Grown,
                 Ok(Some(Ok(event))) => match event.name {
                     Some(name) if Path::new(&name) != self.name => {}
-                    Some(_) if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) => return Change::Rotated,
+                    Some(_) if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) => {
+                        return Change::Rotated;
+                    }
                     _ => return Change::Grown,
                 },
             }

@@ -36,7 +36,12 @@ pub(super) async fn resource(runtime: &cri::Client) -> Result<String, cri::CallE
 #[allow(clippy::cast_precision_loss)]
 fn containers(stats: &[v1::ContainerStats]) -> String {
     let mut text = String::new();
-    metric(&mut text, "container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds");
+    metric(
+        &mut text,
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+    );
     for (labels, one) in stats.iter().filter_map(labelled) {
         let Some(cpu) = &one.cpu else { continue };
         let Some(used) = &cpu.usage_core_nano_seconds else { continue };
@@ -48,7 +53,12 @@ fn containers(stats: &[v1::ContainerStats]) -> String {
         let Some(used) = &memory.working_set_bytes else { continue };
         line(&mut text, "container_memory_working_set_bytes", &labels, used.value as f64, Some(memory.timestamp));
     }
-    metric(&mut text, "resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
+    metric(
+        &mut text,
+        "resource_scrape_error",
+        "gauge",
+        "1 if there was an error while getting container metrics, 0 otherwise",
+    );
     line(&mut text, "resource_scrape_error", &[], 0.0, None);
     text
 }

@@ -118,15 +118,15 @@ mod tests {
     fn log_options_are_read_and_refused_in_upstreams_words() {
         let now = jiff::Timestamp::from_second(1000).unwrap();
         let parse = |text: &str| log_options(&Query::parse(text), now);
-        let (options, previous) = parse("follow=true&tailLines=5&sinceSeconds=10&timestamps=true&previous=true").unwrap();
+        let (options, previous) =
+            parse("follow=true&tailLines=5&sinceSeconds=10&timestamps=true&previous=true").unwrap();
         assert!(options.follow && options.timestamps && previous);
         assert_eq!(options.tail_lines, Some(5));
         assert_eq!(options.since, jiff::Timestamp::from_second(990).ok());
-        assert_eq!(
-            parse("limitBytes=0").unwrap_err(),
-            "limitBytes: Invalid value: 0: must be greater than 0"
-        );
-        for bad in ["tailLines=x", "tailLines=-1", "sinceTime=yesterday", "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z"] {
+        assert_eq!(parse("limitBytes=0").unwrap_err(), "limitBytes: Invalid value: 0: must be greater than 0");
+        for bad in
+            ["tailLines=x", "tailLines=-1", "sinceTime=yesterday", "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -35,7 +35,10 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 /// Passes the session on to `url`.
 pub(super) async fn proxy(request: Request<Incoming>, url: &str) -> Response<Body> {
     if !is_upgrade(request.headers()) {
-        return text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr over an upgraded connection\n");
+        return text(
+            StatusCode::BAD_REQUEST,
+            "you must specify at least 1 of stdin, stdout, stderr over an upgraded connection\n",
+        );
     }
     match connect(request, url).await {
         Ok(response) => response,

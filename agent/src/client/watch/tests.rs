@@ -102,8 +102,15 @@ async fn pages_become_one_list_and_the_watch_goes_on_from_it() {
     let script = Script::new(&[
         list(7, "token/1", &[item("a", 1)]),
         list(7, "", &[item("b", 2)]),
-        events(&[("ADDED", item("c", 8)), ("DELETED", item("a", 9)), ("BOOKMARK", json!({"kind": "Thing",
-            "apiVersion": "v1", "metadata": {"resourceVersion": "20"}}))]),
+        events(&[
+            ("ADDED", item("c", 8)),
+            ("DELETED", item("a", 9)),
+            (
+                "BOOKMARK",
+                json!({"kind": "Thing",
+            "apiVersion": "v1", "metadata": {"resourceVersion": "20"}}),
+            ),
+        ]),
     ]);
     let mut changes = start(&script);
     assert_eq!(next(&mut changes).await, ("replaced", strings(&["a", "b"])));
