@@ -1,4 +1,5 @@
-//! Requests that are passed on: logs, exec, attach, port-forward and the proxies. Bytes go through unchanged.
+//! Requests that are passed on: logs, exec, attach, port-forward and the proxies. Bytes go through unchanged, but for WebSocket
+//! sessions, which [`websocket`] turns into SPDY.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::target::Destination;
-use super::upgrade;
+use super::{upgrade, websocket};
 use crate::body::Body;
 use crate::problem::{Problem, Result};
 use crate::road::Call;
@@ -37,7 +38,7 @@ const DROPPED: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// How agents are reached.
@@ -50,7 +51,7 @@ impl Kubelets {
         Kubelets { tls: config.map(TlsConnector::from) }
     }
 
-    async fn connect(&self, destination: &Destination) -> Result<Box<dyn Io>> {
+    pub(super) async fn connect(&self, destination: &Destination) -> Result<Box<dyn Io>> {
         let Destination { host, port, .. } = destination;
         let failed = |why: String| Problem::internal(&format!("error dialing backend: dial tcp {host}:{port}: {why}"));
         let dial = async {
@@ -73,6 +74,11 @@ impl Kubelets {
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     admit(core, call)?;
     let destination = Destination::of(core, call)?;
+    if let Some(session) = websocket::Session::asked(call)
+        && let Some(client) = upgrade::asked(&mut call.head)
+    {
+        return websocket::answer(core, call, &destination, session, client).await;
+    }
     let stream = core.kubelets.connect(&destination).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -140,9 +146,7 @@ fn forwarded(call: &Call, destination: &Destination, body: Body, upgrading: bool
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     *headers = end_to_end(&call.head.headers);
-    let host =
-        if destination.host.contains(':') { format!("[{}]", destination.host) } else { destination.host.clone() };
-    if let Ok(host) = HeaderValue::from_str(&format!("{host}:{}", destination.port)) {
+    if let Ok(host) = HeaderValue::from_str(&destination.authority()) {
         headers.insert(header::HOST, host);
     }
     if upgrading && let Some(protocol) = call.head.headers.get(header::UPGRADE) {

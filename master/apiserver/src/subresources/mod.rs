@@ -7,6 +7,7 @@ mod scale;
 mod target;
 mod token;
 mod upgrade;
+mod websocket;
 
 use std::sync::Arc;
 

@@ -28,6 +28,12 @@ pub(super) struct Destination {
 }
 
 impl Destination {
+    /// For the Host header.
+    pub(super) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     pub(super) fn of(core: &Core, call: &Call) -> Result<Self> {
         let query = &call.query;
         match (call.kind.plural, call.path.subresource.as_str()) {
