@@ -32,13 +32,15 @@ pub fn is_already_exists(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.reason == "AlreadyExists")
 }
 
-/// Whether a write was refused because its namespace is being deleted: there is no point in repeating it.
+/// Whether a write was refused because its namespace is being deleted or is gone: there is no point in repeating it.
 #[must_use]
 pub fn is_namespace_terminating(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
-    status.code == 403 && causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
-        || status.code == 403 && status.message.contains("because it is being terminated")
+    let refused = causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+        || status.message.contains("because it is being terminated");
+    let is_gone = status.code == 404 && status.details.as_ref().is_some_and(|details| details.kind == "namespaces");
+    status.code == 403 && refused || is_gone
 }
 
 fn has_code(error: &kube::Error, code: u16) -> bool {
