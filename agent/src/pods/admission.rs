@@ -85,11 +85,10 @@ fn host_ports(spec: &PodSpec) -> BTreeSet<HostPort> {
 /// An address that is not set is every address.
 fn ports_clash(spec: &PodSpec, others: &[&PodSpec]) -> bool {
     let any = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
-    let clash = |a: &HostPort, b: &HostPort| {
-        (&a.0, a.1) == (&b.0, b.1) && (a.2 == b.2 || any(&a.2) || any(&b.2))
-    };
+    let clash = |a: &HostPort, b: &HostPort| (&a.0, a.1) == (&b.0, b.1) && (a.2 == b.2 || any(&a.2) || any(&b.2));
     let own = host_ports(spec);
-    !own.is_empty() && others.iter().any(|other| host_ports(other).iter().any(|theirs| own.iter().any(|ours| clash(ours, theirs))))
+    !own.is_empty()
+        && others.iter().any(|other| host_ports(other).iter().any(|theirs| own.iter().any(|ours| clash(ours, theirs))))
 }
 
 #[cfg(test)]

@@ -39,9 +39,9 @@ pub async fn run(
         return Err(format!("Exec lifecycle hook ([{shown}]) {of} failed - error: {error}, message: {output:?}"));
     }
     if let Some(get) = &hook.http_get {
-        return http(container, get, pod_ip)
-            .await
-            .map_err(|error| format!("HTTP lifecycle hook ({}) {of} failed - error: {error}", get.path.as_deref().unwrap_or("/")));
+        return http(container, get, pod_ip).await.map_err(|error| {
+            format!("HTTP lifecycle hook ({}) {of} failed - error: {error}", get.path.as_deref().unwrap_or("/"))
+        });
     }
     if let Some(sleep) = &hook.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;

@@ -38,7 +38,13 @@ impl Puller {
     ///
     /// # Errors
     /// `InvalidImageName`, `ErrImageNeverPull`, `ImageInspectError`, `ErrImagePull`.
-    pub async fn ensure(&self, pod: &Pod, container: &Container, role: Role, say: &Say<'_>) -> Result<Image, StageError> {
+    pub async fn ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        role: Role,
+        say: &Say<'_>,
+    ) -> Result<Image, StageError> {
         let named = container.image.as_deref().unwrap_or_default();
         let name = api::image::normalise(named).map_err(|error| {
             StageError::new("InvalidImageName", format!("Failed to apply default image tag {named:?}: {error}"))
@@ -50,7 +56,8 @@ impl Puller {
         match (policy, present) {
             ("Always", _) | ("IfNotPresent", None) => {}
             (_, Some(image)) => {
-                let text = format!("Container image {named:?} already present on machine and can be accessed by the pod");
+                let text =
+                    format!("Container image {named:?} already present on machine and can be accessed by the pod");
                 tell(Event::normal("Pulled", &text));
                 return Ok(image);
             }

@@ -46,7 +46,9 @@ async fn rotate_one(context: &Context, id: &ContainerId, log: &Path, max_files: 
 
 /// Keeps the newest rotated files of a log.
 async fn prune(log: &Path, keep: usize) -> io::Result<()> {
-    let (Some(folder), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else { return Ok(()) };
+    let (Some(folder), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
     let prefix = format!("{name}.");
     let mut rotated = Vec::new();
     let mut entries = tokio::fs::read_dir(folder).await?;

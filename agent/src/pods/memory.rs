@@ -48,7 +48,7 @@ impl Memory {
         match step {
             Step::StartContainer(start) => drop(self.starting.insert(start.name.clone())),
             Step::KillContainer(kill) => {
-                drop(self.kills.insert(kill.id.clone(), Kill { at: now, grace: kill.grace, running: true }));
+                self.kills.insert(kill.id.clone(), Kill { at: now, grace: kill.grace, running: true });
             }
             _ => {}
         }
@@ -75,12 +75,8 @@ impl Memory {
     pub fn failed(&mut self, step: &Step, begun: Timestamp, error: &StageError) -> Failure {
         let stage = stage(step);
         let count = self.failures.get(&stage).map_or(0, |failure| failure.count).saturating_add(1);
-        let failure = Failure {
-            reason: error.reason.clone(),
-            message: error.message.clone(),
-            at: Timestamp::now(),
-            count,
-        };
+        let failure =
+            Failure { reason: error.reason.clone(), message: error.message.clone(), at: Timestamp::now(), count };
         self.failures.insert(stage, failure.clone());
         if matches!(step, Step::PrepareVolumes) {
             // Some may be there.

@@ -133,9 +133,17 @@ impl PodsConfig {
             },
             seccomp_default: kubelet.seccomp_default,
             parallel_pulls: if kubelet.serialize_image_pulls { Some(1) } else { pulls },
-            backoff_max: kubelet.crash_loop_back_off.max_container_restart_period.map_or(Duration::from_secs(300), |d| d.0),
+            backoff_max: kubelet
+                .crash_loop_back_off
+                .max_container_restart_period
+                .map_or(Duration::from_secs(300), |d| d.0),
             log_limit: (
-                kubelet.container_log_max_size.parse::<Quantity>().ok().and_then(|q| u64::try_from(q.value()).ok()).unwrap_or(10 << 20),
+                kubelet
+                    .container_log_max_size
+                    .parse::<Quantity>()
+                    .ok()
+                    .and_then(|q| u64::try_from(q.value()).ok())
+                    .unwrap_or(10 << 20),
                 usize::try_from(kubelet.container_log_max_files).unwrap_or(5),
             ),
         }

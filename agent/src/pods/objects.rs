@@ -65,7 +65,10 @@ impl ApiObjects {
         oldest: Duration,
     ) -> Result<K, ObjectError>
     where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         let (kind, namespace, name) = what;
         let key = (namespace.to_owned(), name.to_owned());

@@ -156,7 +156,8 @@ fn message(status: &v1::ContainerStatus) -> String {
     if !own.is_empty() {
         return own;
     }
-    let from_log = status.annotations.get(labels::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+    let from_log =
+        status.annotations.get(labels::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
     if from_log && status.exit_code != 0 {
         let log = tail(Path::new(&status.log_path), LOG_MAX * 2).map(|text| last_lines(&text)).unwrap_or_default();
         if !log.is_empty() {
@@ -257,7 +258,8 @@ mod tests {
                 host_path: file.to_string_lossy().into_owned(),
                 ..v1::Mount::default()
             }],
-            annotations: [(labels::HASH.to_owned(), "h".to_owned()), (labels::BACKOFF.to_owned(), "4".to_owned())].into(),
+            annotations: [(labels::HASH.to_owned(), "h".to_owned()), (labels::BACKOFF.to_owned(), "4".to_owned())]
+                .into(),
             ..v1::ContainerStatus::default()
         };
         let container = container(status, "s1");

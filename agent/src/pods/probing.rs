@@ -72,7 +72,12 @@ impl ProbeSet {
             let key = (target.id.clone(), kind);
             let Some(probe) = probe.as_ref().filter(|_| wanted && !self.running.contains_key(&key)) else { continue };
             let Some(probe) = resolve(probe, spec, subject.ip) else { continue };
-            let start = Start { initial: initial(kind, subject), age: age(subject.container), resumed: subject.resumed, gate: None };
+            let start = Start {
+                initial: initial(kind, subject),
+                age: age(subject.container),
+                resumed: subject.resumed,
+                gate: None,
+            };
             let prober = Prober::spawn(kind, probe, start, Arc::clone(exec), report.clone());
             self.changes.insert(key.clone(), WatchStream::from_changes(prober.watch()));
             self.running.insert(key, prober);

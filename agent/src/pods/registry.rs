@@ -18,6 +18,8 @@ pub struct Entry {
     pub admitted: bool,
     /// Containers that run, and where they write their output.
     pub running: Vec<(ContainerId, PathBuf)>,
+    /// Ids of all its containers and sandboxes.
+    pub parts: Vec<String>,
 }
 
 /// All pods, written by their workers.
@@ -28,7 +30,8 @@ impl Registry {
     /// Changes what is known of a pod.
     pub fn update(&self, uid: &PodUid, pod: &Arc<Pod>, change: impl FnOnce(&mut Entry)) {
         let mut pods = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let new = || Entry { pod: Arc::clone(pod), status: None, admitted: false, running: Vec::new() };
+        let new =
+            || Entry { pod: Arc::clone(pod), status: None, admitted: false, running: Vec::new(), parts: Vec::new() };
         let entry = pods.entry(uid.clone()).or_insert_with(new);
         if !Arc::ptr_eq(&entry.pod, pod) {
             entry.pod = Arc::clone(pod);
@@ -39,6 +42,14 @@ impl Registry {
     /// A pod is no more.
     pub fn remove(&self, uid: &PodUid) {
         self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+    }
+
+    /// The pod of a container or sandbox.
+    #[must_use]
+    pub fn owner(&self, id: &str) -> Option<PodUid> {
+        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let owner = pods.iter().find(|(_, entry)| entry.parts.iter().any(|part| part == id));
+        owner.map(|(uid, _)| uid.clone())
     }
 
     /// Everything there is, at this moment.

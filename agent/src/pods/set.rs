@@ -20,8 +20,9 @@ use crate::client::watch::Change;
 
 /// Repairs what events have missed.
 const RELIST: Duration = Duration::from_secs(60);
-/// An event about something unknown: it may belong to a sandbox that is being made.
-const UNKNOWN: Duration = Duration::from_secs(1);
+/// Everything is looked at once more when no event has come for this long: containerd 1.6 sends an exit before its own
+/// CRI service has noticed it, and an event may be about a sandbox that is still being made.
+const SETTLE: Duration = Duration::from_millis(400);
 const RETRY: Duration = Duration::from_millis(500);
 
 struct Handle {
@@ -59,10 +60,10 @@ pub async fn run(context: Arc<Context>) {
     }
     set.find_leftovers().await;
     let mut relist = tokio::time::interval_at(tokio::time::Instant::now() + RELIST, RELIST);
-    let mut unknown: Option<tokio::time::Instant> = None;
+    let mut settle: Option<tokio::time::Instant> = None;
     loop {
         let soon = async {
-            match unknown {
+            match settle {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
@@ -73,15 +74,14 @@ pub async fn run(context: Arc<Context>) {
             Some(event) = events.recv() => match event {
                 Event::Resync => drop(set.relist().await),
                 Event::Container { id, pod_uid } => {
-                    if !set.wake(&id, pod_uid.as_deref()) {
-                        unknown.get_or_insert_with(|| tokio::time::Instant::now() + UNKNOWN);
-                    }
+                    set.wake(&id, pod_uid.as_deref());
+                    settle = Some(tokio::time::Instant::now() + SETTLE);
                 }
             },
             Some(ended) = set.tasks.join_next() => set.ended(ended),
             _ = relist.tick() => drop(set.relist().await),
             () = soon => {
-                unknown = None;
+                settle = None;
                 set.relist().await;
             }
             else => return,
@@ -175,13 +175,13 @@ impl Set {
         });
     }
 
-    /// Wakes the worker of a container or sandbox. Whether its pod is known.
-    fn wake(&mut self, id: &str, pod_uid: Option<&str>) -> bool {
-        let uid = pod_uid.filter(|uid| !uid.is_empty()).map(PodUid::new).or_else(|| self.known.owners.get(id).cloned());
-        let Some(uid) = uid else { return false };
-        let Some(handle) = self.workers.get(&uid) else { return false };
-        handle.runtime.send_modify(|count| *count = count.wrapping_add(1));
-        true
+    /// Wakes the worker of a container or sandbox, where its pod is known.
+    fn wake(&self, id: &str, pod_uid: Option<&str>) {
+        let told = pod_uid.filter(|uid| !uid.is_empty()).map(PodUid::new);
+        let uid = told.or_else(|| self.context.registry.owner(id)).or_else(|| self.known.owners.get(id).cloned());
+        if let Some(handle) = uid.and_then(|uid| self.workers.get(&uid)) {
+            handle.runtime.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 
     fn ended(&mut self, ended: Result<PodUid, tokio::task::JoinError>) {

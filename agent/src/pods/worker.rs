@@ -221,9 +221,12 @@ impl Worker {
         let running: Vec<_> = live.map(|c| (c.id.clone(), c.log_path.clone().into())).collect();
         let status = self.status.clone();
         let known = !self.seen.sandboxes.is_empty();
+        let sandboxes = self.seen.sandboxes.iter().map(|sandbox| sandbox.id.to_string());
+        let parts = sandboxes.chain(self.seen.containers.iter().map(|container| container.id.to_string())).collect();
         self.context.registry.update(&self.uid, pod, |entry| {
             entry.status = status;
             entry.running = running;
+            entry.parts = parts;
             entry.admitted |= known;
         });
     }
@@ -284,8 +287,7 @@ impl Worker {
         if let (Some(pod), Some(event)) = (pod, pod.and_then(|pod| events::begun(pod, step))) {
             Say::new(&self.context.recorder, Some(pod)).event(event);
         }
-        let facts =
-            PodFacts { volumes: self.memory.volumes.clone(), ips: self.ips(), running: running(&self.seen) };
+        let facts = PodFacts { volumes: self.memory.volumes.clone(), ips: self.ips(), running: running(&self.seen) };
         let job = Job {
             context: Arc::clone(&self.context),
             uid: self.uid.clone(),
@@ -364,7 +366,11 @@ impl Worker {
         self.under_way.remove(&key(step));
         let in_runtime = !matches!(
             step,
-            Step::PrepareVolumes | Step::CreateCgroup | Step::UnmountVolumes | Step::RemoveCgroup | Step::FinaliseDeletion
+            Step::PrepareVolumes
+                | Step::CreateCgroup
+                | Step::UnmountVolumes
+                | Step::RemoveCgroup
+                | Step::FinaliseDeletion
         );
         self.stale |= in_runtime;
         let outcome = match result {
@@ -406,7 +412,9 @@ impl Worker {
         let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };
         let container = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, &start.name));
         let Some(container) = container.map(std::borrow::Cow::into_owned) else { return };
-        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone()) else { return };
+        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone()) else {
+            return;
+        };
         self.memory.hooks.insert(id.clone(), HookState::Running);
         let (context, ip, name) = (Arc::clone(&self.context), self.ips().into_iter().next(), start.name.clone());
         self.jobs.spawn(async move {

@@ -43,7 +43,8 @@ struct Ready<'a> {
 pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, StageError> {
     let pod = job.pod()?;
     let found = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, &start.name));
-    let container = found.ok_or_else(|| StageError::new(CONFIG_ERROR, format!("container {} not found", start.name)))?;
+    let container =
+        found.ok_or_else(|| StageError::new(CONFIG_ERROR, format!("container {} not found", start.name)))?;
     let say = job.say();
     let (image, env) = tokio::try_join!(
         job.context.images.ensure(pod, &container, start.role, &say),
@@ -82,7 +83,8 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
             target: target.as_deref(),
         },
     };
-    let built = request::container(pod, container, parts).map_err(|error| StageError::new(CONFIG_ERROR, error.to_string()))?;
+    let built =
+        request::container(pod, container, parts).map_err(|error| StageError::new(CONFIG_ERROR, error.to_string()))?;
     let request = CreateContainerRequest {
         pod_sandbox_id: start.sandbox.as_str().to_owned(),
         config: Some(built),
@@ -168,7 +170,10 @@ async fn mounts(
     let mut out = Vec::with_capacity(plans.len() + 2);
     for plan in &plans {
         let volume = job.facts.volumes.get(&plan.volume).ok_or_else(|| {
-            StageError::new(CONFIG_ERROR, format!("cannot find volume {:?} to mount into container {:?}", plan.volume, container.name))
+            StageError::new(
+                CONFIG_ERROR,
+                format!("cannot find volume {:?} to mount into container {:?}", plan.volume, container.name),
+            )
         })?;
         let sub_path = match &plan.sub_path {
             SubPath::Whole => None,
@@ -195,7 +200,13 @@ async fn mounts(
     Ok(out)
 }
 
-async fn bind(volume: PathBuf, path: String, target: PathBuf, name: &str, container: &str) -> Result<PathBuf, StageError> {
+async fn bind(
+    volume: PathBuf,
+    path: String,
+    target: PathBuf,
+    name: &str,
+    container: &str,
+) -> Result<PathBuf, StageError> {
     let text = format!("failed to prepare subPath for volumeMount {name:?} of container {container:?}");
     blocking(CONFIG_ERROR, move || {
         subpath::bind(&volume, &path, &target).map_err(|error| format!("{text}: {}", describe(&error)))
@@ -305,9 +316,10 @@ async fn remove_logs(log: &Path) {
     let Ok(mut entries) = tokio::fs::read_dir(folder).await else { return };
     let mut doomed = Vec::new();
     while let Ok(Some(entry)) = entries.next_entry().await {
-        let is_ours = entry.file_name().to_str().is_some_and(|file| {
-            file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        });
+        let is_ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|file| file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
         if is_ours {
             doomed.push(entry.path());
         }

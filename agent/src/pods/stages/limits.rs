@@ -154,8 +154,11 @@ mod tests {
     }
 
     fn spec(resources: &[serde_json::Value]) -> PodSpec {
-        let containers: Vec<_> =
-            resources.iter().enumerate().map(|(i, r)| serde_json::json!({"name": format!("c{i}"), "resources": r})).collect();
+        let containers: Vec<_> = resources
+            .iter()
+            .enumerate()
+            .map(|(i, r)| serde_json::json!({"name": format!("c{i}"), "resources": r}))
+            .collect();
         serde_json::from_value(serde_json::json!({ "containers": containers })).unwrap()
     }
 
@@ -167,7 +170,10 @@ mod tests {
     #[test]
     fn containers_of_each_class() {
         let full = serde_json::json!({"cpu": "500m", "memory": "64Mi"});
-        assert_eq!(first(&spec(&[serde_json::json!({"limits": full, "requests": full})])), "512 50000/100000 67108864 oom -997");
+        assert_eq!(
+            first(&spec(&[serde_json::json!({"limits": full, "requests": full})])),
+            "512 50000/100000 67108864 oom -997"
+        );
         assert_eq!(first(&spec(&[serde_json::json!({})])), "2 0/0 0 oom 1000");
         let burst = serde_json::json!({"requests": {"cpu": "100m", "memory": "4Gi"}});
         assert_eq!(first(&spec(&[burst])), "102 0/0 0 oom 500");

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use cri::v1::{
-    ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig, Mount,
-    MountPropagation, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, Signal,
+    ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig,
+    Mount, MountPropagation, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, Signal,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::StartContainer;

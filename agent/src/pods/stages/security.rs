@@ -4,7 +4,7 @@
 use cri::v1::security_profile::ProfileType;
 use cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    SecurityProfile, SeLinuxOption, SupplementalGroupsPolicy,
+    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
 };
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, PodSpec, SELinuxOptions, SeccompProfile,
@@ -63,7 +63,10 @@ pub fn sandbox(spec: &PodSpec) -> LinuxSandboxSecurityContext {
         supplemental_groups_policy: groups_policy(pod.and_then(|p| p.supplemental_groups_policy.as_deref())).into(),
         privileged,
         // The pause container is always confined, whatever the pod's own containers are.
-        seccomp: Some(SecurityProfile { profile_type: ProfileType::RuntimeDefault.into(), localhost_ref: String::new() }),
+        seccomp: Some(SecurityProfile {
+            profile_type: ProfileType::RuntimeDefault.into(),
+            localhost_ref: String::new(),
+        }),
         ..LinuxSandboxSecurityContext::default()
     }
 }
