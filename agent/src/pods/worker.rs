@@ -296,7 +296,7 @@ impl Worker {
             facts,
         };
         self.jobs.spawn(async move {
-            let result = stages::run(&job).await;
+            let result = Box::pin(stages::run(&job)).await;
             Done::Step { step: job.step, begun, result }
         });
     }

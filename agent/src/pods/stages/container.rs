@@ -52,7 +52,8 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     )?;
     let mounts = mounts(job, pod, &container, &env).await?;
     let ready = Ready { pod, container: &container, image, env, mounts };
-    let id = create(job, start, ready).await?;
+    // Boxed: requests are large, and every pod has one of these tasks.
+    let id = Box::pin(create(job, start, ready)).await?;
     let told = |state: &ContainerState| {
         if let Some(event) = events::started(start.role, &start.name, state) {
             say.event(event);
@@ -91,7 +92,7 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
         // Only names and the log folder are read of it, and these do not change with the attempt.
         sandbox_config: Some(sandbox::config(&job.context, pod, 0)?),
     };
-    let answer = job.context.runtime.create_container(request).await;
+    let answer = Box::pin(job.context.runtime.create_container(request)).await;
     let answer = answer.map_err(|error| StageError::cri("CreateContainerError", &error))?;
     Ok(ContainerId::new(answer.container_id))
 }
