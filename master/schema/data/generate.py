@@ -7,6 +7,8 @@ Sources (both Apache-2.0; see NOTICE):
   * Go modules k8s.io/api and k8s.io/apimachinery (`go mod download`): of each field whether it is a pointer and omitted
     when empty, its Go type name (for the texts of type errors), and `+default=` markers. Only these facts are taken.
 
+Then run protobuf.py, which writes protobuf.json.gz for the same definitions.
+
 usage: generate.py DEFINITIONS GO_API GO_APIMACHINERY
   e.g. generate.py kubernetes-json-schema/v1.36.0-local/_definitions.json k8s.io/api@v0.36.3 k8s.io/apimachinery@v0.36.3
 

@@ -7,7 +7,7 @@
 //!
 //! # Adding a kind
 //! 1. Name its definition in `data/generate.py` (`ROOTS`) and run that script; it writes `data/types.json.gz` (what the
-//!    server checks against) and `data/openapi.json.gz` (what clients are shown).
+//!    server checks against) and `data/openapi.json.gz` (what clients are shown). `data/protobuf.py` writes `data/protobuf.json.gz` (how its messages look).
 //! 2. Write `src/kinds/<group>/<kind>.rs`: one `pub static KIND: Kind`, starting from [`Kind::namespaced`] or
 //!    [`Kind::cluster`], that names the functions which differ from the plain ones ([`Hooks`]).
 //! 3. List it in `kinds::ALL`.
@@ -26,6 +26,7 @@ mod meta;
 mod names;
 pub mod openapi;
 mod pod;
+pub mod protobuf;
 mod quantity;
 mod registry;
 pub mod scale;

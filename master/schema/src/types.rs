@@ -165,10 +165,10 @@ fn parse_type(text: &str) -> Type {
 
 /// One copy of each name, kept for good: the tables are never dropped.
 #[derive(Default)]
-struct Interner(HashSet<&'static str>);
+pub(crate) struct Interner(HashSet<&'static str>);
 
 impl Interner {
-    fn intern(&mut self, text: &str) -> &'static str {
+    pub fn intern(&mut self, text: &str) -> &'static str {
         if let Some(known) = self.0.get(text) {
             return known;
         }

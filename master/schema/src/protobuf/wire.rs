@@ -1,0 +1,112 @@
+//! The wire format of protocol buffers: tags, varints, lengths.
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("unexpected end")]
+    End,
+    #[error("integer overflow")]
+    Overflow,
+    #[error("illegal tag {0}")]
+    Tag(u64),
+    #[error("wrong wire type {wire} for field {field}")]
+    Wire { field: u32, wire: u8 },
+}
+
+/// What stands behind a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    /// Four or eight bytes: no type of Kubernetes has such fields, so that they are only skipped.
+    Fixed,
+}
+
+impl Content<'_> {
+    pub fn wire(self) -> u8 {
+        match self {
+            Content::Varint(_) => 0,
+            Content::Fixed => 1,
+            Content::Bytes(_) => 2,
+        }
+    }
+}
+
+/// Reads the fields of one message, in the order in which they come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn varint(&mut self) -> Result<u64, Damage> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.0.split_first().ok_or(Damage::End)?;
+            self.0 = rest;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(Damage::Overflow);
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Damage::Overflow)
+    }
+
+    fn take(&mut self, length: u64) -> Result<&'a [u8], Damage> {
+        let length = usize::try_from(length).map_err(|_| Damage::End)?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(Damage::End)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    /// The next field's number and content; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<(u32, Content<'a>)>, Damage> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let field = u32::try_from(tag >> 3).ok().filter(|field| *field > 0).ok_or(Damage::Tag(tag))?;
+        let content = match tag & 7 {
+            0 => Content::Varint(self.varint()?),
+            1 => self.take(8).map(|_| Content::Fixed)?,
+            2 => {
+                let length = self.varint()?;
+                Content::Bytes(self.take(length)?)
+            }
+            5 => self.take(4).map(|_| Content::Fixed)?,
+            // Groups (3 and 4) were given up before Kubernetes began.
+            _ => return Err(Damage::Tag(tag)),
+        };
+        Ok(Some((field, content)))
+    }
+}
+
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
+    }
+}
+
+/// A field of an integer or a bool. Negative numbers take ten bytes, of 32 bits too.
+pub(super) fn put_integer(out: &mut Vec<u8>, field: u32, value: i64) {
+    put_varint(out, u64::from(field) << 3);
+    put_varint(out, value.cast_unsigned());
+}
+
+/// A field of text, bytes or a message.
+pub(super) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_varint(out, u64::from(field) << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
