@@ -10,9 +10,11 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Collected, Full, LengthLimitError, Limited, StreamBody};
+use schema::protobuf;
 use serde_json::Value;
 
 use crate::problem::{Problem, Result};
+use crate::request::Format;
 
 /// What went wrong while a body was read or produced.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -24,6 +26,7 @@ pub(crate) const LIMIT: usize = 3 * 1024 * 1024;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(crate) const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+pub(crate) const PROTOBUF: HeaderValue = HeaderValue::from_static(protobuf::MEDIA_TYPE);
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
@@ -49,8 +52,22 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
     respond(status, JSON, value.to_string())
 }
 
-pub(crate) fn problem(problem: &Problem) -> Response<Body> {
-    let mut response = json(problem.status(), &problem.to_value());
+/// Any value as the client wants it written.
+pub(crate) fn value(format: Format, status: StatusCode, value: &Value) -> Result<Response<Body>> {
+    let failed = |error: &dyn Error| {
+        tracing::error!(%error, kind = ?value.get("kind"), "answer cannot be encoded");
+        Problem::internal("the answer cannot be encoded")
+    };
+    Ok(match format {
+        Format::Json => json(status, value),
+        Format::Yaml => respond(status, YAML, serde_saphyr::to_string(value).map_err(|error| failed(&error))?),
+        Format::Protobuf => respond(status, PROTOBUF, protobuf::encode(value).map_err(|error| failed(&error))?),
+    })
+}
+
+pub(crate) fn problem(problem: &Problem, format: Format) -> Response<Body> {
+    let status = problem.to_value();
+    let mut response = value(format, problem.status(), &status).unwrap_or_else(|_| json(problem.status(), &status));
     if let Some(seconds) = problem.retry_after() {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }

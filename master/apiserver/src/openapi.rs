@@ -9,6 +9,7 @@ use serde_json::{Map, json};
 
 use crate::body::{self, Body};
 use crate::problem::Problem;
+use crate::request::Format;
 
 /// Answers paths of OpenAPI; `None` for others.
 pub(crate) fn answer(head: &Parts) -> Option<Response<Body>> {
@@ -45,12 +46,12 @@ fn document(head: &Parts, document: Result<Option<Vec<u8>>, OpenApiError>) -> Re
         Ok(None) => return body::no_such_path(),
         Err(error) => {
             tracing::error!(%error, "OpenAPI document not made");
-            return body::problem(&Problem::internal("the OpenAPI document cannot be made"));
+            return body::problem(&Problem::internal("the OpenAPI document cannot be made"), Format::Json);
         }
     };
     let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     if !accept.contains("json") && !accept.contains("*/*") {
-        return body::problem(&Problem::not_acceptable("application/json"));
+        return body::problem(&Problem::not_acceptable("application/json"), Format::Json);
     }
     let tag = format!("\"{}-{:x}\"", bytes.len(), fingerprint(&bytes));
     if head.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {

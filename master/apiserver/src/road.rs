@@ -16,7 +16,7 @@ use schema::{Kind, Registry};
 
 use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
-use crate::request::{Accept, Query, ResourcePath, Target};
+use crate::request::{Accept, Format, Query, ResourcePath, Target};
 use crate::server::Core;
 use crate::{discovery, health, objects, openapi, subresources};
 
@@ -60,13 +60,15 @@ impl Call {
 /// Answers any request; never fails and never panics.
 pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>, origin: Origin) -> Response<Body> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // Refusals come as the client reads answers, or as JSON where it reads nothing that there is.
+    let format = Accept::of(request.headers(), true).map_or(Format::Json, |accept| accept.format);
     let answered = AssertUnwindSafe(go(core, request, origin)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
-        Ok(Err(problem)) => body::problem(&problem),
+        Ok(Err(problem)) => body::problem(&problem, format),
         Err(_) => {
             tracing::error!(%method, path, "handler panicked");
-            body::problem(&Problem::internal("the request could not be handled"))
+            body::problem(&Problem::internal("the request could not be handled"), format)
         }
     };
     response.headers_mut().entry(CACHE_CONTROL).or_insert(PRIVATE);
@@ -118,7 +120,7 @@ fn acting_user(core: &Core, head: &Parts, sender: Arc<UserInfo>) -> Result<Arc<U
 /// Discovery, OpenAPI, health: everything that names no resource.
 fn plain_path(core: &Core, head: &Parts) -> Response<Body> {
     if !matches!(head.method, Method::GET | Method::HEAD) {
-        return body::problem(&Problem::method_not_allowed());
+        return body::problem(&Problem::method_not_allowed(), Format::Json);
     }
     discovery::answer(core, head)
         .or_else(|| openapi::answer(head))
@@ -187,7 +189,9 @@ fn resource_call(core: &Core, head: Parts, path: ResourcePath, user: Arc<UserInf
     if verb.is_empty() || !(connects || allowed.contains(&verb)) {
         return Err(Problem::method_not_allowed());
     }
-    let accept = if connects || path.subresource == "log" { Accept::JSON } else { Accept::of(&head.headers)? };
+    let protobuf = schema::protobuf::describes(&kind.api_version(), kind.kind);
+    let accept =
+        if connects || path.subresource == "log" { Accept::JSON } else { Accept::of(&head.headers, protobuf)? };
     Ok(Some(Call { user, kind, path, verb, query, accept, head, warnings: Vec::new() }))
 }
 

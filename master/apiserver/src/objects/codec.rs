@@ -2,20 +2,22 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use schema::{DecodeError, FieldValidation, Kind, Registry};
+use schema::{DecodeError, FieldValidation, Kind, Registry, protobuf};
 use serde_json::{Map, Value};
 use store::Encoded;
 
 use crate::problem::{Problem, Result};
-use crate::request::is_yaml;
+use crate::request::{Format, body_format};
 
-/// Any JSON or YAML body.
-pub(crate) fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
-    if is_yaml(headers)? {
-        serde_saphyr::from_slice(body)
-            .map_err(|error| Problem::bad_request(format!("error converting YAML to JSON: {error}")))
-    } else {
-        serde_json::from_slice(body).map_err(|error| Problem::bad_request(error.to_string()))
+/// Any body as a value. One in protobuf that does not say what it is counts as `kind` of `version`.
+pub(crate) fn parse(headers: &HeaderMap, body: &Bytes, (version, kind): (&str, &str)) -> Result<Value> {
+    match body_format(headers)? {
+        Format::Json => serde_json::from_slice(body).map_err(|error| Problem::bad_request(error.to_string())),
+        Format::Yaml => serde_saphyr::from_slice(body)
+            .map_err(|error| Problem::bad_request(format!("error converting YAML to JSON: {error}"))),
+        Format::Protobuf => {
+            protobuf::decode(body, version, kind).map_err(|error| Problem::bad_request(error.to_string()))
+        }
     }
 }
 
@@ -27,10 +29,10 @@ pub(crate) fn decode(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
-    let decoded = if is_yaml(headers)? {
-        kind.decode_value(parse(headers, body)?, validation)
-    } else {
+    let decoded = if body_format(headers)? == Format::Json {
         kind.decode(body, validation)
+    } else {
+        kind.decode_value(parse(headers, body, (&kind.api_version(), kind.kind))?, validation)
     };
     let decoded = decoded.map_err(|error| refused(kind, &error))?;
     warnings.extend(decoded.warnings);

@@ -38,7 +38,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
     if let Some(answered) =
         core.reviews.review(call.kind.plural, &call.path.namespace, &call.user, object.clone(), Timestamp::now())
     {
-        return render::value(call.accept, StatusCode::CREATED, &answered?);
+        return body::value(call.accept.format, StatusCode::CREATED, &answered?);
     }
     if call.kind.plural == "bindings" {
         return crate::subresources::bind_from_collection(core, call, object, dry_run).await;

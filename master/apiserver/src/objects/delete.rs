@@ -85,7 +85,7 @@ impl DeleteOptions {
     }
 
     fn from_body(headers: &HeaderMap, body: &Bytes) -> Result<Self> {
-        let value = codec::parse(headers, body)?;
+        let value = codec::parse(headers, body, ("v1", "DeleteOptions"))?;
         let said = value.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
         if said != "DeleteOptions" {
             return Err(Problem::bad_request(format!("decoded object cannot be converted to DeleteOptions: {said}")));
@@ -161,7 +161,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
         Deletion::Gone(entry) if SHOWN.contains(&call.kind.plural) => render(call, StatusCode::OK, entry.json()),
         Deletion::Gone(entry) => {
             let object = codec::stored(call.kind, entry.json())?;
-            Ok(success(call, &call.path.name, meta::text(&object, "uid")))
+            success(call, &call.path.name, meta::text(&object, "uid"))
         }
     }
 }
@@ -193,7 +193,7 @@ pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Resu
         }
     }
     let metadata = json!({ "resourceVersion": core.store.revision().to_string() });
-    render::value(call.accept, StatusCode::OK, &render::View::of(call).list(metadata, items))
+    body::value(call.accept.format, StatusCode::OK, &render::View::of(call).list(metadata, items))
 }
 
 /// Deletes one object as far as it can be at once.

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use store::{Entry, Key, ListError, ListRequest, Page};
 
 use super::codec::{item_offset, stored};
-use super::render::{self, View};
+use super::render::View;
 use crate::body::{self, Body};
 use crate::hooks::stored_resource;
 use crate::problem::{Problem, Result};
-use crate::request::{Selector, VersionMatch};
+use crate::request::{Format, Selector, VersionMatch};
 use crate::road::Call;
 use crate::server::Core;
 
@@ -78,11 +78,11 @@ pub(super) fn list(core: &Core, call: &Call) -> Result<Response<Body>> {
     let page = core.store.list(&request).map_err(|error| plan.refused(error))?;
     let metadata = plan.metadata(&page, selects);
     let view = View::of(call);
-    if view.is_as_stored() && !call.accept.yaml {
+    if view.is_as_stored() && call.accept.format == Format::Json {
         return Ok(body::respond(StatusCode::OK, body::JSON, concatenated(call.kind, &metadata, &page.entries)));
     }
     let objects = page.entries.iter().map(|entry| stored(call.kind, entry.json())).collect::<Result<Vec<_>>>()?;
-    render::value(call.accept, StatusCode::OK, &view.list(metadata, objects))
+    body::value(call.accept.format, StatusCode::OK, &view.list(metadata, objects))
 }
 
 /// Kinds that are stored as another kind select by their own fields.

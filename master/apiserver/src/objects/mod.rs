@@ -77,7 +77,7 @@ pub(crate) fn store_failed(error: &CommitError) -> Problem {
 }
 
 /// `Success` for what leaves no object to show.
-pub(crate) fn success(call: &Call, name: &str, uid: &str) -> Response<Body> {
+pub(crate) fn success(call: &Call, name: &str, uid: &str) -> Result<Response<Body>> {
     let mut details = serde_json::json!({ "name": name, "kind": call.kind.plural });
     for (key, value) in [("group", call.kind.group), ("uid", uid)] {
         if !value.is_empty() {
@@ -87,5 +87,5 @@ pub(crate) fn success(call: &Call, name: &str, uid: &str) -> Response<Body> {
     let status = serde_json::json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
     });
-    body::json(StatusCode::OK, &status)
+    body::value(call.accept.format, StatusCode::OK, &status)
 }

@@ -1,4 +1,4 @@
-//! Objects in the form that the client asked for: as they are, as a Table, as metadata only, as YAML.
+//! Objects in the form that the client asked for: as they are, as a Table, as metadata only.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::codec::{is_own_storage, stored};
 use crate::body::{self, Body};
-use crate::problem::{Problem, Result};
-use crate::request::{Accept, Shape};
+use crate::problem::Result;
+use crate::request::Shape;
 use crate::road::Call;
 
 /// One object, given as it is stored.
@@ -18,16 +18,7 @@ pub(crate) fn render(call: &Call, status: StatusCode, json: &Bytes) -> Result<Re
         return Ok(body::respond(status, body::JSON, json.clone()));
     }
     let object = stored(call.kind, json)?;
-    value(call.accept, status, &View::of(call).object(object))
-}
-
-/// Any value as JSON or YAML.
-pub(crate) fn value(accept: Accept, status: StatusCode, value: &Value) -> Result<Response<Body>> {
-    if !accept.yaml {
-        return Ok(body::json(status, value));
-    }
-    let text = serde_saphyr::to_string(value).map_err(|error| Problem::internal(&error.to_string()))?;
-    Ok(body::respond(status, body::YAML, text))
+    body::value(call.accept.format, status, &View::of(call).object(object))
 }
 
 /// How one client looks at objects of one kind.

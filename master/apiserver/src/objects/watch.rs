@@ -1,13 +1,14 @@
-//! Watches: a stream of JSON lines from the cache.
+//! Watches: a stream of events from the cache, as lines of JSON or as frames of protobuf.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
-use http::{Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
 use rand::Rng as _;
-use schema::FieldError;
+use schema::{FieldError, protobuf};
 use serde_json::{Value, json};
 use store::{Delivery, Filter, Start, Store, TooOld, Watch, WatchRequest};
 use tokio::time::{Instant, sleep_until};
@@ -18,7 +19,7 @@ use super::render::View;
 use crate::body::{self, Body, BoxError};
 use crate::hooks::stored_resource;
 use crate::problem::{Problem, Result};
-use crate::request::{Selector, VersionMatch};
+use crate::request::{Format, Selector, VersionMatch};
 use crate::road::Call;
 use crate::server::Core;
 
@@ -55,10 +56,11 @@ pub(super) fn watch(core: &Core, call: &Call) -> Result<Response<Body>> {
         }
         _ => core.store.watch(request),
     };
+    let format = call.accept.format;
     Ok(match opened {
         Ok(watch) => respond(Follow::new(core, call, watch, bookmarks, initial == Some(true))?),
         // As upstream: the refusal comes as an event of a watch that was opened.
-        Err(error) => body::respond(StatusCode::OK, body::JSON, too_old(error)),
+        Err(error) => body::respond(StatusCode::OK, content_type(format), too_old(format, error)),
     })
 }
 
@@ -99,21 +101,36 @@ fn only(name: &str, filter: Option<Filter>) -> Option<Filter> {
     Some(Arc::new(move |entry| entry.key.name() == name && filter.as_ref().is_none_or(|filter| filter(entry))))
 }
 
-fn line(kind: &str, object: &Value) -> Bytes {
-    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
+/// One event; `None`, and a word in the log, when it cannot be written.
+fn event(format: Format, change: &str, object: &Value) -> Option<Bytes> {
+    if format != Format::Protobuf {
+        return Some(format!("{{\"type\":\"{change}\",\"object\":{object}}}\n").into());
+    }
+    match protobuf::watch_event(change, object) {
+        Ok(frame) => Some(frame.into()),
+        Err(error) => {
+            tracing::error!(%error, kind = ?object.get("kind"), "event cannot be encoded");
+            None
+        }
+    }
 }
 
-fn too_old(error: TooOld) -> Bytes {
-    line("ERROR", &Problem::expired(error.to_string()).to_value())
+fn content_type(format: Format) -> HeaderValue {
+    if format == Format::Protobuf { HeaderValue::from_static(protobuf::WATCH_MEDIA_TYPE) } else { body::JSON }
+}
+
+fn too_old(format: Format, error: TooOld) -> Bytes {
+    event(format, "ERROR", &Problem::expired(error.to_string()).to_value()).unwrap_or_default()
 }
 
 fn respond(follow: Follow) -> Response<Body> {
+    let content_type = content_type(follow.format);
     let chunks = stream::unfold(follow, |mut follow| async move {
         let chunk = follow.next().await?;
         Some((Ok::<_, BoxError>(chunk), follow))
     });
     let mut response = Response::new(body::stream(chunks));
-    response.headers_mut().insert(http::header::CONTENT_TYPE, body::JSON);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 
@@ -122,6 +139,7 @@ struct Follow {
     store: Arc<Store>,
     watch: Watch,
     view: View,
+    format: Format,
     bookmarks: bool,
     /// How many initial events are still to come, and whether their end is told.
     initial: usize,
@@ -143,6 +161,7 @@ impl Follow {
             initial: watch.initial(),
             watch,
             view: View::of(call),
+            format: call.accept.format,
             bookmarks,
             tell_end,
             first: true,
@@ -157,7 +176,8 @@ impl Follow {
             if self.tell_end && self.initial == 0 {
                 self.tell_end = false;
                 let annotations = json!({ INITIAL_EVENTS_END: "true" });
-                return Some(line("BOOKMARK", &self.view.bookmark(self.watch.revision(), Some(annotations))));
+                let bookmark = self.view.bookmark(self.watch.revision(), Some(annotations));
+                return event(self.format, "BOOKMARK", &bookmark);
             }
             // All arms are cancel-safe: a change stays queued until it is taken, and times are absolute.
             tokio::select! {
@@ -168,7 +188,7 @@ impl Follow {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
                     let revision = self.store.revision();
                     if self.watch.is_drained() {
-                        return Some(line("BOOKMARK", &self.view.bookmark(revision, None)));
+                        return event(self.format, "BOOKMARK", &self.view.bookmark(revision, None));
                     }
                 }
             }
@@ -191,11 +211,11 @@ impl Follow {
 
     fn frame(&mut self, delivery: &Delivery) -> Option<Bytes> {
         self.initial = self.initial.saturating_sub(1);
-        if self.view.is_as_stored() {
+        if self.view.is_as_stored() && self.format != Format::Protobuf {
             return Some(delivery.frame());
         }
         let object = stored(self.view.kind, &delivery.json()).ok()?;
         let object = self.view.event(object, std::mem::take(&mut self.first));
-        Some(line(delivery.change.as_str(), &object))
+        event(self.format, delivery.change.as_str(), &object)
     }
 }

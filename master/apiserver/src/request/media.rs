@@ -2,10 +2,11 @@
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use schema::protobuf;
 
 use crate::problem::{Problem, Result};
 
-const ACCEPTED: &str = "application/json, application/yaml";
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// What form an answer takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,18 +18,26 @@ pub(crate) enum Shape {
     Partial(&'static str),
 }
 
+/// How values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
 /// What the client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accept {
     pub shape: Shape,
-    pub yaml: bool,
+    pub format: Format,
 }
 
 impl Accept {
-    pub(crate) const JSON: Accept = Accept { shape: Shape::Object, yaml: false };
+    pub(crate) const JSON: Accept = Accept { shape: Shape::Object, format: Format::Json };
 
-    /// The first type of the header that this server can produce.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self> {
+    /// The first type of the header that this server can produce; `protobuf` says whether that is one of them.
+    pub(crate) fn of(headers: &HeaderMap, protobuf: bool) -> Result<Self> {
         let mut lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
         if lines.peek().is_none() {
             return Ok(Self::JSON);
@@ -37,7 +46,11 @@ impl Accept {
             lines.flat_map(|line| line.split(',')).map(|clause| (quality(clause), clause.trim())).collect();
         // Stable: of equal quality the first counts.
         clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let found = clauses.iter().filter(|(q, _)| *q > 0.0).find_map(|(_, clause)| clause_of(clause));
+        let found = clauses
+            .iter()
+            .filter(|(q, _)| *q > 0.0)
+            .filter_map(|(_, clause)| clause_of(clause))
+            .find(|accept| protobuf || accept.format != Format::Protobuf);
         found.ok_or_else(|| Problem::not_acceptable(ACCEPTED))
     }
 
@@ -59,9 +72,10 @@ fn parameter<'a>(clause: &'a str, name: &str) -> Option<&'a str> {
 
 fn clause_of(clause: &str) -> Option<Accept> {
     let media = clause.split(';').next().unwrap_or_default().trim();
-    let yaml = match media {
-        "application/json" | "application/*" | "*/*" => false,
-        "application/yaml" => true,
+    let format = match media {
+        "application/json" | "application/*" | "*/*" => Format::Json,
+        "application/yaml" => Format::Yaml,
+        protobuf::MEDIA_TYPE => Format::Protobuf,
         _ => return None,
     };
     let version = match (parameter(clause, "g"), parameter(clause, "v")) {
@@ -71,11 +85,14 @@ fn clause_of(clause: &str) -> Option<Accept> {
     };
     let shape = match parameter(clause, "as") {
         None | Some("") => Shape::Object,
+        // Tables have no messages, and metadata only that of v1.
+        Some(_) if format == Format::Protobuf && version != "v1" => return None,
+        Some("Table") if format == Format::Protobuf => return None,
         Some("Table") if !version.is_empty() => Shape::Table(version),
         Some("PartialObjectMetadata" | "PartialObjectMetadataList") if !version.is_empty() => Shape::Partial(version),
         Some(_) => return None,
     };
-    Some(Accept { shape, yaml })
+    Some(Accept { shape, format })
 }
 
 /// The media type of the body without parameters; empty when none is said.
@@ -84,11 +101,12 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// Whether the body is YAML; anything but JSON and YAML is refused.
-pub(crate) fn is_yaml(headers: &HeaderMap) -> Result<bool> {
+/// How the body is written.
+pub(crate) fn body_format(headers: &HeaderMap) -> Result<Format> {
     match media_type(headers) {
-        "" | "application/json" | "*/*" => Ok(false),
-        "application/yaml" => Ok(true),
+        "" | "application/json" | "*/*" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        protobuf::MEDIA_TYPE => Ok(Format::Protobuf),
         _ => Err(Problem::unsupported_media_type(ACCEPTED)),
     }
 }
@@ -98,21 +116,39 @@ mod tests {
     use http::HeaderMap;
     use http::header::ACCEPT;
 
-    use super::{Accept, Shape};
+    use super::{Accept, Format, Shape};
+
+    fn of(text: &'static str, protobuf: bool) -> Option<Accept> {
+        let headers: HeaderMap = [(ACCEPT, http::HeaderValue::from_static(text))].into_iter().collect();
+        Accept::of(&headers, protobuf).ok()
+    }
 
     fn accept(text: &'static str) -> Option<Accept> {
-        let headers: HeaderMap = [(ACCEPT, http::HeaderValue::from_static(text))].into_iter().collect();
-        Accept::of(&headers).ok()
+        of(text, true)
     }
 
     #[test]
     fn the_first_type_that_can_be_made_counts() {
-        let table = Accept { shape: Shape::Table("v1"), yaml: false };
+        let table = Accept { shape: Shape::Table("v1"), format: Format::Json };
         assert_eq!(accept("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), Some(table));
-        assert_eq!(accept("application/vnd.kubernetes.protobuf,application/json"), Some(Accept::JSON));
-        assert_eq!(accept("application/json;q=0.1,application/yaml"), Some(Accept { yaml: true, ..Accept::JSON }));
+        let yaml = Accept { format: Format::Yaml, ..Accept::JSON };
+        assert_eq!(accept("application/json;q=0.1,application/yaml"), Some(yaml));
         assert_eq!(accept("*/*"), Some(Accept::JSON));
         assert_eq!(accept("application/json;as=Chair;v=v1;g=meta.k8s.io"), None);
         assert_eq!(accept("text/html"), None);
+    }
+
+    #[test]
+    fn protobuf_is_made_where_there_are_messages() {
+        let protobuf = Accept { format: Format::Protobuf, ..Accept::JSON };
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(accept(both), Some(protobuf));
+        assert_eq!(of(both, false), Some(Accept::JSON));
+        assert_eq!(of("application/vnd.kubernetes.protobuf", false), None);
+        assert_eq!(accept("application/json,application/vnd.kubernetes.protobuf"), Some(Accept::JSON));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert_eq!(accept(metadata), Some(Accept { shape: Shape::Partial("v1"), ..protobuf }));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json";
+        assert_eq!(accept(table), Some(Accept::JSON));
     }
 }

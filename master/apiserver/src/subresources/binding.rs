@@ -54,7 +54,7 @@ async fn bind(core: &Core, call: &Call, mut binding: Value, dry_run: bool) -> Re
     let make = |pod: &Value| bound(call.kind, &call.path.name, pod, &binding);
     let change = Change { part: Part::Other("binding"), make: &make, dry_run, unconditional: true };
     objects::modify(core, call, change).await?;
-    Ok(created())
+    created(call)
 }
 
 /// `ValidatePodBinding`.

@@ -34,6 +34,6 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     let options = DeleteOptions::from_value(&eviction["deleteOptions"])?.with_dry_run(dry_run);
     let place = (call.path.namespace.as_str(), call.path.name.as_str());
     match objects::delete_one(core, &call.user, call.kind, place, &options).await? {
-        Deletion::Gone(_) | Deletion::Marked(_) => Ok(created()),
+        Deletion::Gone(_) | Deletion::Marked(_) => created(call),
     }
 }

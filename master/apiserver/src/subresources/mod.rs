@@ -51,9 +51,9 @@ async fn body_of(call: &mut Call, version: &str, kind: &str, body: Body) -> Resu
 }
 
 /// 201 without an object.
-fn created() -> Response<Body> {
+fn created(call: &Call) -> Result<Response<Body>> {
     let status = serde_json::json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    body::json(http::StatusCode::CREATED, &status)
+    body::value(call.accept.format, http::StatusCode::CREATED, &status)
 }

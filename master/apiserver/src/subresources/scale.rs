@@ -30,7 +30,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         }
         _ => return Err(Problem::method_not_allowed()),
     };
-    Ok(body::json(StatusCode::OK, &scale::of(&objects::stored(call.kind, &json)?)))
+    body::value(call.accept.format, StatusCode::OK, &scale::of(&objects::stored(call.kind, &json)?))
 }
 
 fn scale_kind() -> Result<&'static Kind> {

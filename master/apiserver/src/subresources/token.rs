@@ -31,5 +31,5 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     core.admission.admit(&admitted, &mut request)?;
     core.admission.validate(&admitted, Some(&request))?;
     let answered = core.authenticator.tokens().token_request(namespace, name, request, Timestamp::now())?;
-    Ok(body::json(StatusCode::CREATED, &answered))
+    body::value(call.accept.format, StatusCode::CREATED, &answered)
 }
