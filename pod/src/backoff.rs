@@ -10,9 +10,9 @@ use crate::world::{Failure, NodeFacts};
 const RESET_FACTOR: u32 = 2;
 /// Shortest and longest wait before a failed stage is tried again.
 const STAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// Shortest and longest wait before an image is pulled again.
+/// Shortest and longest wait before an image is pulled again, by the number of failures.
 const IMAGE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-/// Wait before a container whose configuration is missing something is tried again.
+/// Wait before a start that failed otherwise is tried again: something is missing that may be there by then.
 const CONFIG: Duration = Duration::from_secs(10);
 
 /// The next start of a container that ended.
@@ -47,29 +47,20 @@ pub fn stage_retry(failure: &Failure) -> Timestamp {
 /// When a container whose start failed is tried again.
 #[must_use]
 pub fn start_retry(failure: &Failure) -> Timestamp {
-    let delay = if is_image_failure(&failure.reason) { doubled(IMAGE.0, IMAGE.1, failure.count) } else { CONFIG };
+    let delay = if is_pull_failure(failure) { doubled(IMAGE.0, IMAGE.1, failure.count) } else { CONFIG };
     later(failure.at, delay)
 }
 
-/// When a failed pull is no longer shown as its error but as `ImagePullBackOff`; `None` for failures of other kinds.
+/// When a failed pull is no longer shown as its error but as `ImagePullBackOff`: half of the shortest wait later, so
+/// that clients get to see both; `None` for failures of other kinds.
 #[must_use]
 pub fn image_backoff_shown(failure: &Failure) -> Option<Timestamp> {
-    matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed")
-        .then(|| later(failure.at, CONFIG / 2))
+    is_pull_failure(failure).then(|| later(failure.at, IMAGE.0 / 2))
 }
 
-/// Whether a reason is one of an image that could not be had.
-#[must_use]
-pub fn is_image_failure(reason: &str) -> bool {
-    matches!(
-        reason,
-        "ErrImagePull"
-            | "ErrImageNeverPull"
-            | "InvalidImageName"
-            | "ImageInspectError"
-            | "RegistryUnavailable"
-            | "SignatureValidationFailed"
-    )
+/// Only pulls burden a registry. An image that must not be pulled, or whose name is wrong, is looked for steadily.
+fn is_pull_failure(failure: &Failure) -> bool {
+    matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed")
 }
 
 fn doubled(initial: Duration, max: Duration, level: u32) -> Duration {
@@ -102,5 +93,19 @@ mod tests {
         assert_eq!(restart(&node, 5, at(0), at(600)).delay.as_secs(), 160);
         assert_eq!(restart(&node, 5, at(0), at(601)), Restart { at: at(601), delay: Duration::ZERO, level: 1 });
         assert_eq!(restart(&node, u32::MAX, at(0), at(1)).delay.as_secs(), 300);
+    }
+
+    #[test]
+    fn only_pulls_wait_longer_each_time() {
+        let wait = |reason: &str, count| {
+            let at = Timestamp::UNIX_EPOCH;
+            let failure = Failure { reason: reason.to_owned(), message: String::new(), at, count };
+            (start_retry(&failure).as_second(), image_backoff_shown(&failure).map(Timestamp::as_second))
+        };
+        assert_eq!([1, 2, 3, 6, 99].map(|count| wait("ErrImagePull", count).0), [10, 20, 40, 300, 300]);
+        assert_eq!(wait("ErrImagePull", 3).1, Some(5));
+        assert_eq!(wait("ErrImageNeverPull", 9), (10, None));
+        assert_eq!(wait("InvalidImageName", 9), (10, None));
+        assert_eq!(wait("CreateContainerConfigError", 9), (10, None));
     }
 }

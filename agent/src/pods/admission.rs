@@ -51,7 +51,7 @@ fn decide(pod: &Pod, others: &[Arc<Pod>], allocatable: &ResourceList) -> Admissi
     if ports_clash(spec, &specs) {
         return Admission::Rejected {
             reason: "NodePorts".to_owned(),
-            message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+            message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
                 .to_owned(),
         };
     }
@@ -63,7 +63,7 @@ fn insufficient(name: &str, requested: &Quantity, used: &Quantity, capacity: &Qu
     Admission::Rejected {
         reason: format!("OutOf{name}"),
         message: format!(
-            "Pod was rejected: Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
+            "Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
             number(requested),
             number(used),
             number(capacity)

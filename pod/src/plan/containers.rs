@@ -4,6 +4,7 @@ use api::SandboxId;
 
 use crate::backoff::start_retry;
 use crate::plan::{Event, KillContainer, Plan, Role, StartContainer, Step};
+use crate::restart;
 use crate::view::{Member, View};
 use crate::world::{Container, ContainerState, HookState, Sandbox, Stage, Verdict};
 
@@ -87,19 +88,19 @@ fn advance(view: &View<'_>, member: &Member<'_>, sandbox: &Sandbox, plan: &mut P
                 kill(view, container, cause, plan);
             }
         }
-        ContainerState::Exited { .. } => restart(view, member, container, &sandbox.id, plan),
+        ContainerState::Exited { .. } => start_again(view, member, container, &sandbox.id, plan),
     }
 }
 
 /// The first start in this sandbox. What ran in an older one starts again only by its restart policy.
 fn start_first(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, plan: &mut Plan) {
     match view.latest(&member.spec.name) {
-        Some(old) if matches!(member.role, Role::App | Role::Sidecar) => restart(view, member, old, sandbox, plan),
+        Some(old) if matches!(member.role, Role::App | Role::Sidecar) => start_again(view, member, old, sandbox, plan),
         old => start(view, member, sandbox, old.map_or(0, |old| old.backoff), plan),
     }
 }
 
-fn restart(view: &View<'_>, member: &Member<'_>, container: &Container, sandbox: &SandboxId, plan: &mut Plan) {
+fn start_again(view: &View<'_>, member: &Member<'_>, container: &Container, sandbox: &SandboxId, plan: &mut Plan) {
     if container.state == ContainerState::Created {
         return start(view, member, sandbox, container.backoff, plan);
     }
@@ -162,7 +163,8 @@ fn kill_cause(view: &View<'_>, member: &Member<'_>, container: &Container) -> Op
     }
     let observed = &view.world.observed;
     let hash = crate::hash::container(&member.spec);
-    if container.spec_hash.as_ref().is_some_and(|old| *old != hash) {
+    // An init container that runs goes on with the image that it has.
+    if member.role != Role::Init && container.spec_hash.as_ref().is_some_and(|old| *old != hash) {
         return Some(KillCause::Changed);
     }
     if matches!(observed.hooks.get(&container.id), Some(HookState::Failed { .. })) {
@@ -192,12 +194,7 @@ pub(super) fn kill(view: &View<'_>, container: &Container, cause: KillCause, pla
         _ => None,
     };
     let grace = probe.and_then(|probe| probe.termination_grace_period_seconds).unwrap_or_else(|| view.grace());
-    let restarts = cause == KillCause::Changed
-        || member
-            .as_ref()
-            .is_some_and(|member| crate::restart::restarts(&view.spec, &member.spec, member.role, SIGKILLED));
-    let (reason, what) = describe(cause, name);
-    let message = if restarts && cause != KillCause::PostStart { format!("{what}, will be restarted") } else { what };
+    let (reason, message) = describe(view, member.as_ref(), cause, name);
     plan.steps.push(Step::KillContainer(KillContainer {
         id: container.id.clone(),
         name: name.clone(),
@@ -208,18 +205,20 @@ pub(super) fn kill(view: &View<'_>, container: &Container, cause: KillCause, pla
     }));
 }
 
-/// The exit code of a container that was killed: for whether it will be restarted.
-const SIGKILLED: i32 = 137;
-
-fn describe(cause: KillCause, name: &str) -> (&'static str, String) {
+/// The reason of a kill and the text of its event. A container-level rule has no say in the text: no exit code is known.
+fn describe(view: &View<'_>, member: Option<&Member<'_>>, cause: KillCause, name: &str) -> (&'static str, String) {
+    let is_app = member.is_some_and(|member| member.role == Role::App);
+    let subject = if is_app { "Container" } else { "Init container" };
+    let restarts = member.is_some_and(|member| restart::policy(&view.spec, &member.spec) != "Never");
+    let then = |certain: bool| if is_app && (certain || restarts) { ", will be restarted" } else { "" };
     match cause {
         KillCause::SandboxDied => ("Killing", format!("Stopping container {name}")),
-        KillCause::Changed => ("Killing", format!("Container {name} definition changed")),
-        KillCause::Liveness => ("Unhealthy", format!("Container {name} failed liveness probe")),
-        KillCause::Startup => ("Unhealthy", format!("Container {name} failed startup probe")),
+        KillCause::Changed => ("Killing", format!("{subject} {name} definition changed{}", then(true))),
+        KillCause::Liveness => ("Unhealthy", format!("{subject} {name} failed liveness probe{}", then(false))),
+        KillCause::Startup => ("Unhealthy", format!("{subject} {name} failed startup probe{}", then(false))),
         KillCause::PostStart => ("FailedPostStartHook", "FailedPostStartHook".to_owned()),
         KillCause::Unknown => {
-            ("ContainerUnknown", format!("Container {name} is in unknown state, try killing it before restart"))
+            ("ContainerUnknown", format!("{subject} is in \"unknown\" state, try killing it before restart"))
         }
     }
 }

@@ -54,7 +54,7 @@ fn kill_containers(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     let order = |container: &Container| sidecars.iter().position(|name| *name == container.name);
     let first_turn = view.live().any(|container| order(container).is_none());
     let turn = if first_turn { None } else { view.live().filter_map(order).max() };
-    let begun = view.world.observed.kills.values().map(|kill| kill.at).min();
+    let begun = begun(view);
     let left = |at: Timestamp| ending.grace - view.world.now.duration_since(at).as_secs();
     for container in view.live().filter(|container| order(container) == turn) {
         let grace = match (turn, begun) {
@@ -65,12 +65,25 @@ fn kill_containers(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     }
 }
 
+/// When the containers began to be killed for this end; `None` when none was, or when that was forgotten.
+fn begun(view: &View<'_>) -> Option<Timestamp> {
+    // Kills by probes, some time before the pod was deleted, count for nothing.
+    let meta = view.pod.map(|pod| &pod.metadata).filter(|meta| meta.deletion_timestamp.is_some());
+    let asked = meta.and_then(|meta| {
+        let grace = meta.deletion_grace_period_seconds.unwrap_or(0);
+        meta.deletion_timestamp.as_ref().map(|at| seconds_later(at.0, -grace))
+    });
+    let latest = view.members().filter_map(|member| view.latest(&member.spec.name).map(|latest| latest.id.clone()));
+    let kills = latest.filter_map(|id| view.world.observed.kills.get(&id)).map(|kill| kill.at);
+    kills.filter(|at| asked.is_none_or(|asked| *at >= asked)).min()
+}
+
 /// Once; again when that failed, or when less grace is given now.
 fn kill(view: &View<'_>, container: &Container, grace: i64, plan: &mut Plan) {
     let now = view.world.now;
     if let Some(kill) = view.world.observed.kills.get(&container.id).filter(|kill| kill.running) {
-        // To the second: grace periods have no finer grain.
-        if seconds_later(now, grace) >= seconds_later(kill.at, kill.grace) {
+        // What is left is counted in whole seconds: up to one second less is no less.
+        if seconds_later(now, grace.saturating_add(1)) > seconds_later(kill.at, kill.grace) {
             return;
         }
     } else if !run::may_try(view, &Stage::Kill(container.name.clone()), plan) {

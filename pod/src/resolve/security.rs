@@ -115,9 +115,9 @@ pub fn verify_non_root(
         (Some(0), _) => Err(NonRootError::RunAsUser { pod, container }),
         (Some(_), _) => Ok(()),
         (None, Some(0)) => Err(NonRootError::Image { pod, container }),
-        (None, None) if !image_user.is_empty() => {
-            Err(NonRootError::Named { user: image_user.to_owned(), pod, container })
-        }
-        (None, _) => Ok(()),
+        // An image that names no user runs as root.
+        (None, None) if image_user.is_empty() => Err(NonRootError::Image { pod, container }),
+        (None, None) => Err(NonRootError::Named { user: image_user.to_owned(), pod, container }),
+        (None, Some(_)) => Ok(()),
     }
 }

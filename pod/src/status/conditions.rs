@@ -1,39 +1,80 @@
 //! `status.conditions`.
 
 use api::conditions;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 
 use crate::plan::Role;
+use crate::status::{containers::find, seconds};
 use crate::view::View;
 
 const TRUE: &str = "True";
 const FALSE: &str = "False";
 
-/// Sets the conditions that a node owns, in the order of a kubelet; others (`DisruptionTarget`, readiness gates) stay.
+/// Conditions that a node owns, in the order of a kubelet.
+const OWN: [&str; 5] = [NETWORK_READY, "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const NETWORK_READY: &str = "PodReadyToStartContainers";
+/// A node writes it, as others do (KEP-3329).
+const DISRUPTION: &str = "DisruptionTarget";
+
+/// Sets the conditions that a node owns; others (readiness gates) stay as the API has them.
 pub(super) fn fill(view: &View<'_>, pod: &Pod, status: &mut PodStatus) {
     let old = status.conditions.take().unwrap_or_default();
     let containers_ready = containers_ready(view, status);
-    let ready = ready(view, &containers_ready, &old);
+    let foreign = foreign(view, pod, &old);
+    let ready = ready(view, &containers_ready, &foreign);
     let scheduled = match conditions::get(&old, "PodScheduled") {
         Some(scheduled) => PodCondition { type_: "PodScheduled".to_owned(), ..scheduled.clone() },
         None => condition("PodScheduled", TRUE),
     };
     let own = [network_ready(view), initialized(view, status), ready, containers_ready, scheduled];
-    let is_own = |condition: &PodCondition| own.iter().any(|own| own.type_ == condition.type_);
-    let foreign: Vec<PodCondition> = old.iter().filter(|condition| !is_own(condition)).cloned().collect();
     let mut all: Vec<PodCondition> = Vec::with_capacity(own.len() + foreign.len());
     for mut condition in own {
         let before = conditions::get(&old, &condition.type_).filter(|before| before.status == condition.status);
         let kept = before.and_then(|before| before.last_transition_time.as_ref()).map(|time| time.0);
-        conditions::AnyCondition::set_transition(
-            &mut condition,
-            kept.unwrap_or(crate::status::seconds(view.world.now).0),
-        );
+        conditions::AnyCondition::set_transition(&mut condition, kept.unwrap_or(seconds(view.world.now).0));
         condition.observed_generation = pod.metadata.generation;
         all.push(condition);
     }
     all.extend(foreign);
     status.conditions = Some(all);
+}
+
+/// Of a pod that has ended: the conditions of others, and that it has no sandbox any more.
+pub(super) fn settle(view: &View<'_>, pod: &Pod, status: &mut PodStatus) {
+    let old = status.conditions.take().unwrap_or_default();
+    let mut all: Vec<PodCondition> = old.iter().filter(|old| is_own(old)).cloned().collect();
+    if conditions::is_true(&all, NETWORK_READY) {
+        conditions::set(&mut all, observed(pod, network_ready(view)), seconds(view.world.now).0);
+    }
+    all.extend(foreign(view, pod, &old));
+    status.conditions = (!all.is_empty()).then_some(all);
+}
+
+fn is_own(condition: &PodCondition) -> bool {
+    OWN.contains(&condition.type_.as_str())
+}
+
+fn observed(pod: &Pod, condition: PodCondition) -> PodCondition {
+    PodCondition { observed_generation: pod.metadata.generation, ..condition }
+}
+
+/// The conditions of others. A status is written as a whole, so that what others wrote since the last one must be in
+/// it. A pod that the node itself ends has `DisruptionTarget`.
+fn foreign(view: &View<'_>, pod: &Pod, old: &[PodCondition]) -> Vec<PodCondition> {
+    let from_api = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let mut all: Vec<PodCondition> =
+        from_api.unwrap_or(old).iter().filter(|condition| !is_own(condition)).cloned().collect();
+    let known = conditions::get(old, DISRUPTION).filter(|_| conditions::get(&all, DISRUPTION).is_none()).cloned();
+    all.extend(known);
+    if let Some(eviction) = view.world.eviction.as_ref().filter(|_| !view.was_terminal()) {
+        let told = PodCondition {
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(eviction.message.clone()),
+            ..condition(DISRUPTION, TRUE)
+        };
+        conditions::set(&mut all, observed(pod, told), seconds(view.world.now).0);
+    }
+    all
 }
 
 fn condition(type_name: &str, status: &str) -> PodCondition {
@@ -48,7 +89,7 @@ fn refused(type_name: &str, reason: &str, message: Option<String>) -> PodConditi
 fn network_ready(view: &View<'_>) -> PodCondition {
     let host_network = view.spec.host_network.unwrap_or(false);
     let ready = view.sandbox.is_some_and(|sandbox| sandbox.ready && (host_network || !sandbox.ips.is_empty()));
-    condition("PodReadyToStartContainers", if ready { TRUE } else { FALSE })
+    condition(NETWORK_READY, if ready { TRUE } else { FALSE })
 }
 
 fn initialized(view: &View<'_>, status: &PodStatus) -> PodCondition {
@@ -87,20 +128,20 @@ fn containers_ready(view: &View<'_>, status: &PodStatus) -> PodCondition {
     }
     match status.phase.as_deref() {
         Some("Succeeded") if unknown.is_empty() => refused(name, "PodCompleted", None),
-        Some("Failed") if unknown.is_empty() => refused(name, "PodFailed", None),
+        Some("Failed") => refused(name, "PodFailed", None),
         _ if unknown.is_empty() && unready.is_empty() => condition(name, TRUE),
         _ => refused(name, "ContainersNotReady", listed(&unknown, "unready", &unready)),
     }
 }
 
-fn ready(view: &View<'_>, containers_ready: &PodCondition, old: &[PodCondition]) -> PodCondition {
+fn ready(view: &View<'_>, containers_ready: &PodCondition, foreign: &[PodCondition]) -> PodCondition {
     if containers_ready.status != TRUE {
         return PodCondition { type_: "Ready".to_owned(), ..containers_ready.clone() };
     }
     let mut messages = Vec::new();
     for gate in view.spec.readiness_gates.iter().flatten() {
         let gate = &gate.condition_type;
-        match conditions::get(old, gate) {
+        match conditions::get(foreign, gate) {
             None => messages.push(format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")),
             Some(condition) if condition.status != TRUE => messages
                 .push(format!("the status of pod readiness gate \"{gate}\" is not \"True\", but {}", condition.status)),
@@ -122,8 +163,4 @@ fn listed(unknown: &[String], what: &str, others: &[String]) -> Option<String> {
         parts.push(format!("containers with {what} status: [{}]", others.join(" ")));
     }
     Some(parts.join(", "))
-}
-
-fn find<'a>(statuses: Option<&'a Vec<ContainerStatus>>, name: &str) -> Option<&'a ContainerStatus> {
-    statuses.into_iter().flatten().find(|status| status.name == name)
 }

@@ -14,7 +14,12 @@ use crate::status::seconds;
 use crate::view::{Ending, Member, View, timestamp};
 use crate::world::{Container, ContainerState, Verdict};
 
-/// Fills the three lists, in the order of the spec.
+/// The status of a container in a list.
+pub(super) fn find<'a>(statuses: Option<&'a Vec<ContainerStatus>>, name: &str) -> Option<&'a ContainerStatus> {
+    statuses.into_iter().flatten().find(|status| status.name == name)
+}
+
+/// Fills the three lists: init containers in the order of the spec, others by name.
 pub(super) fn fill(view: &View<'_>, ending: Option<&Ending>, status: &mut PodStatus) {
     let (mut init, mut apps, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
     for member in view.members() {
@@ -22,10 +27,11 @@ pub(super) fn fill(view: &View<'_>, ending: Option<&Ending>, status: &mut PodSta
         match member.role {
             Role::Init | Role::Sidecar => init.push(container),
             Role::App => apps.push(container),
-            // An ephemeral container has no status before it was created.
-            Role::Ephemeral if container.container_id.is_none() && view.start_failure(&member.spec.name).is_none() => {}
             Role::Ephemeral => ephemeral.push(container),
         }
+    }
+    for list in [&mut apps, &mut ephemeral] {
+        list.sort_by(|a: &ContainerStatus, b| a.name.cmp(&b.name));
     }
     let listed = |list: Vec<ContainerStatus>| (!list.is_empty()).then_some(list);
     status.init_container_statuses = listed(init);
@@ -41,7 +47,7 @@ fn container_status(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_
         .filter(|container| container.state != ContainerState::Created && !view.is_outdated(container));
     let mut status = match container {
         Some(container) => observed(view, member, container),
-        None => unobserved(view, ending, member),
+        None => unobserved(view, member),
     };
     if let Some(container) = container {
         status.started = (member.role != Role::Ephemeral).then(|| view.is_started(member, container));
@@ -131,21 +137,38 @@ fn last_state(view: &View<'_>, container: &Container) -> ApiState {
 }
 
 /// The status of a container that the runtime does not have.
-fn unobserved(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_>) -> ContainerStatus {
+fn unobserved(view: &View<'_>, member: &Member<'_>) -> ContainerStatus {
     let spec = &*member.spec;
-    let runtime_had = |status: &&ContainerStatus| status.container_id.is_some();
-    if let Some(before) = view.previous(&spec.name).filter(runtime_had) {
-        return lost(before.clone(), ending.is_some());
-    }
-    let has_init = view.spec.init_containers.as_ref().is_some_and(|list| !list.is_empty());
-    let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
     let before = view.previous(&spec.name);
+    let state = before.and_then(|before| before.state.clone()).unwrap_or_default();
+    if let Some(ended) = before.filter(|_| state.terminated.is_some()) {
+        return ended.clone();
+    }
+    let begun = || view.spec.containers.iter().any(|container| view.latest(&container.name).is_some());
+    let state_now = if member.role == Role::Init && begun() {
+        ended(0, "Completed", PASSED)
+    } else {
+        let has_init = view.spec.init_containers.as_ref().is_some_and(|list| !list.is_empty());
+        waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None)
+    };
+    let mut last_state = before.and_then(|before| before.last_state.clone()).unwrap_or_default();
+    if state.running.is_some() {
+        last_state = ended(KILLED, STATUS_UNKNOWN, LOST);
+    }
+    let known = before.filter(|before| before.container_id.is_some()).cloned();
+    ContainerStatus {
+        restart_count: before.map_or(0, |before| before.restart_count),
+        state: Some(state_now),
+        last_state: Some(last_state),
+        ..known.unwrap_or_else(|| fresh(spec))
+    }
+}
+
+/// The status of a container of which nothing is known but its spec.
+fn fresh(spec: &Spec) -> ContainerStatus {
     ContainerStatus {
         name: spec.name.clone(),
         image: spec.image.clone().unwrap_or_default(),
-        restart_count: before.map_or(0, |before| before.restart_count),
-        state: Some(waiting(reason, None)),
-        last_state: Some(before.and_then(|before| before.last_state.clone()).unwrap_or_default()),
         allocated_resources: spec.resources.as_ref().and_then(|resources| resources.requests.clone()),
         resources: Some(ResourceRequirements { claims: None, ..spec.resources.clone().unwrap_or_default() }),
         volume_mounts: volume_mounts(spec),
@@ -153,29 +176,51 @@ fn unobserved(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_>) -> 
     }
 }
 
+/// The exit code and the reason of a container whose end nobody saw.
+const KILLED: i32 = 137;
+const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 const LOST: &str = "The container could not be located when the pod was deleted.  The container used to be Running";
 const LOST_AT_END: &str = "The container could not be located when the pod was terminated";
+const PASSED: &str = "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally";
 
-/// A container that was there once. How it ended is kept when that is known, and else it is said that it is not.
-fn lost(mut status: ContainerStatus, is_ending: bool) -> ContainerStatus {
-    let was_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
-    if !was_running {
-        return status;
-    }
-    let unknown = ContainerStateTerminated {
-        exit_code: 137,
-        reason: Some("ContainerStatusUnknown".to_owned()),
-        message: Some(if is_ending { LOST_AT_END } else { LOST }.to_owned()),
+fn ended(exit_code: i32, reason: &str, message: &str) -> ApiState {
+    let ended = ContainerStateTerminated {
+        exit_code,
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
         ..ContainerStateTerminated::default()
     };
-    let unknown = ApiState { terminated: Some(unknown), ..ApiState::default() };
-    if is_ending {
-        status.state = Some(unknown);
-    } else {
-        status.state = Some(waiting("ContainerCreating", None));
-        status.last_state = Some(unknown);
+    ApiState { terminated: Some(ended), ..ApiState::default() }
+}
+
+/// Once nothing of a pod can run any more, no container of it waits: those that could have run count as failed. Which
+/// could: all init containers up to the last one that ever ran, and the others when the init containers are done.
+pub(super) fn close(status: &mut PodStatus) {
+    let ever_ran =
+        |status: &ContainerStatus| !is_waiting(status.state.as_ref()) || has_ended(status.last_state.as_ref());
+    let init = status.init_container_statuses.as_deref().unwrap_or_default();
+    let apps = status.container_statuses.as_deref().unwrap_or_default();
+    let last_done =
+        init.last().is_none_or(|last| exited_well(last.state.as_ref()) || exited_well(last.last_state.as_ref()));
+    let initialized = last_done || apps.iter().any(ever_ran);
+    let reached = init.iter().rposition(ever_ran).map_or(1, |last| last + 1);
+    let init = status.init_container_statuses.iter_mut().flatten().take(reached);
+    let apps = status.container_statuses.iter_mut().flatten().filter(|_| initialized);
+    for container in init.chain(apps).filter(|container| !has_ended(container.state.as_ref())) {
+        container.state = Some(ended(KILLED, STATUS_UNKNOWN, LOST_AT_END));
     }
-    status
+}
+
+fn is_waiting(state: Option<&ApiState>) -> bool {
+    state.is_none_or(|state| state.running.is_none() && state.terminated.is_none())
+}
+
+fn has_ended(state: Option<&ApiState>) -> bool {
+    state.is_some_and(|state| state.terminated.is_some())
+}
+
+fn exited_well(state: Option<&ApiState>) -> bool {
+    state.and_then(|state| state.terminated.as_ref()).is_some_and(|ended| ended.exit_code == 0)
 }
 
 /// A container that is to start (again) but cannot yet waits, for a reason that is told; its end becomes its last state.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::plan::Plan;
 use crate::view::{Cause, Ending, View};
-use crate::world::{Admission, World};
+use crate::world::{Admission, Source, World};
 
 mod conditions;
 mod containers;
@@ -34,7 +34,14 @@ pub fn status(world: &World, _plan: &Plan) -> PodStatus {
     let mut status = base(world, pod);
     containers::fill(&view, ending.as_ref(), &mut status);
     let has_live = view.live().next().is_some();
-    status.phase = Some(phase::phase(&view, ending.as_ref(), &status, has_live).to_owned());
+    let phase = phase::phase(&view, ending.as_ref(), &status, has_live);
+    status.phase = Some(phase.to_owned());
+    if ending.is_some() && is_over(&view) {
+        containers::close(&mut status);
+        if world.source == Source::Api && phase != "Succeeded" {
+            status.phase = Some("Failed".to_owned());
+        }
+    }
     if !has_live {
         say_why(&view, ending.as_ref(), &mut status);
     }
@@ -43,16 +50,25 @@ pub fn status(world: &World, _plan: &Plan) -> PodStatus {
     status
 }
 
+/// Whether nothing of a pod runs any more, nor is about to.
+fn is_over(view: &View<'_>) -> bool {
+    let observed = &view.world.observed;
+    let is_down = observed.sandboxes.iter().all(|sandbox| !sandbox.ready);
+    is_down && observed.starting.is_empty() && view.live().next().is_none()
+}
+
 /// What the status has from the pod and the one before, whatever the containers do.
 fn base(world: &World, pod: &Pod) -> PodStatus {
     let before = world.previous.clone().unwrap_or_default();
+    // Others write these, and may have since the last status.
+    let given = pod.status.clone().unwrap_or_else(|| before.clone());
     PodStatus {
         conditions: before.conditions,
         observed_generation: pod.metadata.generation,
-        nominated_node_name: before.nominated_node_name,
+        nominated_node_name: given.nominated_node_name,
         qos_class: Some(qos(pod)),
         start_time: Some(before.start_time.unwrap_or_else(|| seconds(world.now))),
-        resource_claim_statuses: before.resource_claim_statuses,
+        resource_claim_statuses: given.resource_claim_statuses,
         resize: before.resize,
         host_ip: world.node.ips.first().map(ToString::to_string),
         host_ips: host_ips(world),
@@ -70,10 +86,11 @@ fn host_ips(world: &World) -> Option<Vec<HostIP>> {
     (!ips.is_empty()).then_some(ips)
 }
 
-/// Once a pod has ended and stopped, its status stays, but for the generation that was seen.
+/// Once a pod has ended and stopped, its status stays, but for the generation that was seen and what others say.
 fn settled(view: &View<'_>, pod: &Pod) -> PodStatus {
     let mut status = view.world.previous.clone().unwrap_or_default();
     status.observed_generation = pod.metadata.generation;
+    conditions::settle(view, pod, &mut status);
     status
 }
 
@@ -81,7 +98,7 @@ fn rejected(world: &World, pod: &Pod, reason: &str, message: &str) -> PodStatus 
     PodStatus {
         phase: Some("Failed".to_owned()),
         reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
+        message: Some(format!("Pod was rejected: {message}")),
         host_ip: None,
         host_ips: None,
         ..base(world, pod)

@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use crate::plan::Role;
-use crate::restart::{policy, restarts};
+use crate::restart::restarts;
+use crate::status::containers::find;
 use crate::view::{Cause, Ending, Member, View};
 
 /// The phase that follows from the statuses of the containers. No pod is called ended while a container of it runs.
@@ -89,8 +90,7 @@ fn add(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus, count: &m
 }
 
 fn failed_for_good(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus) -> bool {
-    let code = exit_code(status).unwrap_or(0);
-    code != 0 && policy(&view.spec, &member.spec) == "Never" && !restarts(&view.spec, &member.spec, member.role, code)
+    exit_code(status).is_some_and(|code| code != 0 && !restarts(&view.spec, &member.spec, member.role, code))
 }
 
 /// Of the run that ended last; `None` when the container runs or never ended.
@@ -102,8 +102,4 @@ fn exit_code(status: &ContainerStatus) -> Option<i32> {
     let ended = state.and_then(|state| state.terminated.as_ref());
     let before = || status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
     ended.or_else(before).map(|ended| ended.exit_code)
-}
-
-fn find<'a>(statuses: Option<&'a Vec<ContainerStatus>>, name: &str) -> Option<&'a ContainerStatus> {
-    statuses.into_iter().flatten().find(|status| status.name == name)
 }
