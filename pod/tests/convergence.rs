@@ -1,4 +1,5 @@
 //! Properties of `pod::plan` on a model machine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod simulator;
 
@@ -162,4 +163,30 @@ fn a_deleted_pod_tells_how_its_containers_ended() {
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     let state = status.container_statuses.unwrap()[0].state.clone().unwrap();
     assert_eq!(state.terminated.unwrap().exit_code, 137);
+}
+
+/// Small pods, with every step of the deletion disturbed after every step of the way up.
+#[test]
+fn deletion_of_small_pods_ends_empty_whatever_fails() {
+    let case = |init: Vec<(bool, Vec<i32>)>, apps: usize, policy| Case { init, apps: vec![vec![]; apps], policy };
+    for case in [
+        case(vec![], 2, "Always"),
+        case(vec![(true, vec![])], 1, "OnFailure"),
+        case(vec![(false, vec![1])], 1, "Never"),
+    ] {
+        for delete in (0..case.settled(Trouble::default()).steps).map(Some) {
+            let calm = case.settled(Trouble { delete, ..Trouble::default() });
+            for then in (0..=calm.steps).map(Some) {
+                for trouble in [
+                    Trouble { delete, fail: then, ..Trouble::default() },
+                    Trouble { delete, restart: then, ..Trouble::default() },
+                    Trouble { delete, restart: then, half: true, ..Trouble::default() },
+                    Trouble { delete, sandbox_dies: then, ..Trouble::default() },
+                ] {
+                    let machine = case.settled(trouble);
+                    assert!(machine.done && machine.pod.is_none() && machine.is_empty(), "{case:?} {trouble:?}");
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,276 @@
+//! The ends of pods: deletion, eviction, deadline, rejection, completion. Plans and the statuses that go with them.
+
+use std::sync::Arc;
+
+use api::SandboxId;
+use pod::{Admission, Desired, Eviction, Plan, Source, Step, World, plan};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::fixture::*;
+
+/// Sidecars `s` and `t`, apps `c` and `d`.
+fn spec() -> Value {
+    let sidecar = |name: &str| json!({"name": name, "image": "x", "restartPolicy": "Always"});
+    json!({
+        "initContainers": [sidecar("s"), sidecar("t")],
+        "containers": [{"name": "c", "image": "x"}, {"name": "d", "image": "x"}]})
+}
+
+fn all_running() -> World {
+    with(spec(), ["s", "t", "c", "d"].map(|name| running(name, 0)).to_vec())
+}
+
+fn app() -> Value {
+    json!({"containers": [{"name": "c", "image": "x"}]})
+}
+
+fn end(world: &mut World, name: &str, second: i64) {
+    let ended = exited(name, 0, 0, second).state;
+    let mut containers = world.observed.containers.iter_mut();
+    containers.find(|container| container.name == name).unwrap().state = ended;
+}
+
+/// Takes a plan's kills as begun.
+fn begin(world: &mut World, plan: &Plan) {
+    for kill in all_kills(plan) {
+        let record = pod::Kill { at: world.now, grace: kill.grace, running: true };
+        world.observed.kills.insert(kill.id.clone(), record);
+    }
+}
+
+#[test]
+fn sidecars_end_after_the_others_in_reverse_order() {
+    let mut world = all_running();
+    delete(&mut world, 100, 30);
+    let first = plan(&world);
+    assert_eq!(kills(&first), [("c-0", 30, "Stopping container c"), ("d-0", 30, "Stopping container d")]);
+    assert!(all_kills(&first).all(|kill| kill.pre_stop && kill.reason == "Killing"));
+    begin(&mut world, &first);
+    assert_eq!(plan(&world).steps, []);
+    end(&mut world, "c", 110);
+    world.now = at(110);
+    assert_eq!(plan(&world).steps, [], "one app container still runs");
+    end(&mut world, "d", 120);
+    world.now = at(120);
+    let second = plan(&world);
+    assert_eq!(kills(&second), [("t-0", 10, "Stopping container t")]);
+    begin(&mut world, &second);
+    end(&mut world, "t", 140);
+    world.now = at(140);
+    assert_eq!(kills(&plan(&world)), [("s-0", 2, "Stopping container s")], "the grace period is used up");
+    end(&mut world, "s", 141);
+    assert_eq!(plan(&world).steps, [Step::StopSandbox { id: SandboxId::new("s0") }]);
+}
+
+#[test]
+fn kills_of_an_earlier_time_shorten_no_grace() {
+    let mut world = all_running();
+    killed(&mut world, "c-0", 20, 30, false);
+    for name in ["c", "d"] {
+        end(&mut world, name, 90);
+    }
+    delete(&mut world, 100, 30);
+    assert_eq!(kills(&plan(&world)), [("t-0", 30, "Stopping container t")]);
+}
+
+#[test]
+fn grace_periods() {
+    for (own, asked, expected) in [(None, None, 30), (Some(60), None, 60), (Some(60), Some(5), 5), (None, Some(0), 1)] {
+        let mut spec = app();
+        spec["terminationGracePeriodSeconds"] = json!(own);
+        let mut world = with(spec, vec![running("c", 0)]);
+        delete(&mut world, 100, 30);
+        change(&mut world, |pod| pod.metadata.deletion_grace_period_seconds = asked);
+        assert_eq!(kills(&plan(&world)), [("c-0", expected, "Stopping container c")]);
+    }
+}
+
+#[test]
+fn a_second_delete_may_only_shorten() {
+    for (now, grace, expected) in
+        [(110, 60, None), (110, 30, None), (110, 5, Some(5)), (110, 0, Some(1)), (128, 5, None)]
+    {
+        let mut world = with(app(), vec![running("c", 0)]);
+        killed(&mut world, "c-0", 100, 30, true);
+        delete(&mut world, 100, grace);
+        world.now = at(now);
+        let found = plan(&world);
+        assert_eq!(kills(&found).first().map(|kill| kill.1), expected, "{grace} s, asked at {now}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_kill_is_not_begun_again_as_time_passes(grace in 0_i64..100, used in 0_i64..120_000, later in 0_i64..200_000) {
+        let mut world = all_running();
+        delete(&mut world, 100, grace);
+        let first = plan(&world);
+        begin(&mut world, &first);
+        let millis = |from: jiff::Timestamp, millis| from + jiff::SignedDuration::from_millis(millis);
+        world.now = millis(at(100), used);
+        for name in ["c", "d"] {
+            end(&mut world, name, 100);
+        }
+        let second = plan(&world);
+        prop_assert_eq!(kills(&second).len(), 1);
+        begin(&mut world, &second);
+        world.now = millis(world.now, later);
+        prop_assert_eq!(plan(&world).steps, []);
+    }
+}
+
+#[test]
+fn a_deleted_pod_goes_down() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    delete(&mut world, 100, 30);
+    let status = remember(&mut world);
+    assert_eq!((status.phase.as_deref(), told(&status, "Ready").as_str()), (Some("Running"), "True"));
+    world.observed.containers[0].state = exited("c", 0, 143, 101).state;
+    world.observed.sandboxes[0].ready = false;
+    world.observed.sandboxes[0].stopped = true;
+    let untold = plan(&world);
+    assert_eq!(untold.steps, [], "the end of its container is told first");
+    let status = remember(&mut world);
+    assert_eq!((status.phase.as_deref(), state(&status, "c").as_str()), (Some("Failed"), "Terminated(Error 143)"));
+    assert_eq!(told(&status, "Ready"), "False PodFailed");
+    assert!(matches!(plan(&world).steps[..], [Step::RemoveContainer { .. }]));
+    world.observed.containers.clear();
+    assert!(matches!(plan(&world).steps[..], [Step::RemoveSandbox { .. }]));
+    world.observed.sandboxes.clear();
+    assert_eq!(plan(&world).steps, [Step::UnmountVolumes]);
+    world.observed.prepared.volumes = false;
+    world.observed.prepared.volumes_on_disk = false;
+    assert_eq!(plan(&world).steps, [Step::RemoveCgroup]);
+    world.observed.prepared.cgroup = false;
+    assert_eq!(plan(&world).steps, [Step::FinaliseDeletion]);
+    world.published = false;
+    assert_eq!(plan(&world).steps, [], "not before the API has its status");
+    world.desired = Desired::Gone { last: None, grace: None };
+    assert!(plan(&world).done);
+}
+
+#[test]
+fn a_pod_that_never_ran_fails_when_it_is_deleted() {
+    let init = json!({
+        "initContainers": [{"name": "i", "image": "x"}, {"name": "j", "image": "x"}],
+        "containers": [{"name": "c", "image": "x"}]});
+    let unknown = "Terminated(ContainerStatusUnknown 137)";
+    for (spec, expected) in [
+        (app(), vec![("c", unknown)]),
+        (init, vec![("i", unknown), ("j", "Waiting(PodInitializing)"), ("c", "Waiting(PodInitializing)")]),
+    ] {
+        let mut world = world(spec);
+        delete(&mut world, 100, 30);
+        assert_eq!(remember(&mut world).phase.as_deref(), Some("Pending"), "it still has a sandbox");
+        world.observed.sandboxes.clear();
+        let status = status(&world);
+        assert_eq!(status.phase.as_deref(), Some("Failed"));
+        let found: Vec<(&str, String)> = expected.iter().map(|(name, _)| (*name, state(&status, name))).collect();
+        assert_eq!(found, expected.iter().map(|(name, word)| (*name, (*word).to_owned())).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_evicted_pod() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    let message = "The node was low on resource: memory.".to_owned();
+    world.eviction = Some(Eviction { reason: "Evicted".to_owned(), message: message.clone(), grace: Some(0) });
+    let found = plan(&world);
+    assert_eq!(kills(&found), [("c-0", 1, "Stopping container c")]);
+    assert_eq!((found.events[0].reason.as_str(), &found.events[0].message), ("Evicted", &message));
+    let status = remember(&mut world);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Running"), None));
+    let disrupted = format!("True TerminationByKubelet: {message}");
+    assert_eq!(told(&status, "DisruptionTarget"), disrupted);
+    world.observed.containers[0].state = exited("c", 0, 137, 101).state;
+    let status = remember(&mut world);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert_eq!((status.message, told(&crate::fixture::status(&world), "DisruptionTarget")), (Some(message), disrupted));
+}
+
+#[test]
+fn a_pod_with_a_deadline() {
+    let mut spec = app();
+    spec["activeDeadlineSeconds"] = 50.into();
+    let mut world = with(spec, vec![running("c", 0)]);
+    remember(&mut world);
+    let found = plan(&world);
+    assert_eq!((found.steps.len(), wakes(&world, &found)), (0, Some(50)));
+    world.now = at(150);
+    let found = plan(&world);
+    let message = "Pod was active on the node longer than the specified deadline";
+    assert_eq!(kills(&found), [("c-0", 30, "Stopping container c")]);
+    assert_eq!((found.events[0].reason.as_str(), found.events[0].message.as_str()), ("DeadlineExceeded", message));
+    assert_eq!(status(&world).phase.as_deref(), Some("Running"), "its container still runs");
+    world.observed.containers[0].state = exited("c", 0, 0, 151).state;
+    let status = status(&world);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    assert_eq!(status.message.as_deref(), Some(message));
+}
+
+#[test]
+fn a_rejected_pod() {
+    let mut world = world(app());
+    world.observed = pod::Observed::default();
+    let (reason, message) = ("OutOfcpu".to_owned(), "Node didn't have enough resource: cpu".to_owned());
+    world.admission = Some(Admission::Rejected { reason: reason.clone(), message: message.clone() });
+    let found = plan(&world);
+    assert_eq!(found.steps, [Step::Reject { reason: reason.clone(), message: message.clone() }]);
+    assert_eq!((&found.events[0].reason, &found.events[0].message), (&reason, &message));
+    let status = remember(&mut world);
+    assert_eq!((status.phase.as_deref(), status.reason.as_ref()), (Some("Failed"), Some(&reason)));
+    assert_eq!(status.message, Some(format!("Pod was rejected: {message}")));
+    assert_eq!((status.container_statuses, status.host_ip), (None, None));
+    let after = plan(&world);
+    assert_eq!((after.steps, after.events.len()), (vec![], 0), "it is said once");
+    world.admission = None;
+    assert_eq!(plan(&world).steps, [], "nor is it admitted anew after a restart");
+}
+
+#[test]
+fn a_completed_pod_gives_back_what_it_has_but_its_logs() {
+    let mut spec = spec();
+    spec["restartPolicy"] = "Never".into();
+    let mut world = with(spec, ["s", "t", "c", "d"].map(|name| running(name, 0)).to_vec());
+    end(&mut world, "c", 60);
+    end(&mut world, "d", 60);
+    assert_eq!(remember(&mut world).phase.as_deref(), Some("Running"), "its sidecars still run");
+    assert_eq!(kills(&plan(&world)), [("t-0", 30, "Stopping container t")]);
+    end(&mut world, "t", 61);
+    end(&mut world, "s", 62);
+    let status = remember(&mut world);
+    assert_eq!(status.phase.as_deref(), Some("Succeeded"));
+    let conditions = ["Initialized", "Ready", "ContainersReady"].map(|name| told(&status, name));
+    assert_eq!(conditions, ["True PodCompleted", "False PodCompleted", "False PodCompleted"]);
+    assert_eq!(plan(&world).steps, [Step::StopSandbox { id: SandboxId::new("s0") }]);
+    world.observed.sandboxes[0].ready = false;
+    world.observed.sandboxes[0].stopped = true;
+    assert_eq!(plan(&world).steps, [Step::UnmountVolumes, Step::RemoveCgroup]);
+    world.now = at(200);
+    let settled = remember(&mut world);
+    assert_eq!(told(&settled, "PodReadyToStartContainers"), "False");
+    assert_eq!(settled.container_statuses, status.container_statuses);
+    world.now = at(300);
+    assert_eq!(crate::fixture::status(&world), settled);
+}
+
+#[test]
+fn a_static_pod_has_nothing_to_finalise() {
+    let mut world = world(app());
+    world.source = Source::Static;
+    let Desired::Present(pod) = &world.desired else { panic!("no pod") };
+    world.desired = Desired::Gone { last: Some(Arc::clone(pod)), grace: Some(3) };
+    world.observed.containers = vec![running("c", 0)];
+    assert_eq!(kills(&plan(&world)), [("c-0", 3, "Stopping container c")]);
+    world.observed = pod::Observed::default();
+    let found = plan(&world);
+    assert!(found.done && found.steps.is_empty());
+}
+
+#[test]
+fn an_orphan_of_which_nothing_is_known_is_ended() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    world.desired = Desired::Gone { last: None, grace: None };
+    assert_eq!(kills(&plan(&world)), [("c-0", 30, "Stopping container c")]);
+}
