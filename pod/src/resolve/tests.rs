@@ -72,3 +72,25 @@ fn security_of_a_container() {
         [PortMapping { protocol: "TCP".into(), host_port: 8080, container_port: 80, host_ip: String::new() }]
     );
 }
+
+#[test]
+fn containers_that_must_not_run_as_root() {
+    let pod = Pod::default();
+    for (own, uid, user, expected) in [
+        (Some(0), Some(7), "", Some("container's runAsUser breaks non-root policy")),
+        (Some(7), Some(0), "", None),
+        (None, Some(7), "", None),
+        (None, Some(0), "", Some("container has runAsNonRoot and image will run as root")),
+        (None, None, "", Some("container has runAsNonRoot and image will run as root")),
+        (None, None, "web", Some("container has runAsNonRoot and image has non-numeric user (web)")),
+    ] {
+        let security = Security { run_as_user: own, run_as_non_root: true, ..Security::default() };
+        let found = verify_non_root(&security, uid, user, &pod, "c").err().map(|error| error.to_string());
+        let as_expected = match (&found, expected) {
+            (Some(found), Some(expected)) => found.starts_with(expected),
+            (found, expected) => found.is_none() && expected.is_none(),
+        };
+        assert!(as_expected, "{own:?} {uid:?} {user:?}: {found:?}");
+        assert!(verify_non_root(&Security::default(), uid, user, &pod, "c").is_ok());
+    }
+}
