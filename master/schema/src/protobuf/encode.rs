@@ -87,6 +87,9 @@ impl Place<'_> {
 
     fn write(&self, kind: Type, number: u32, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
         match kind {
+            // In a list or a map null stands for the zero value.
+            Type::Bool | Type::Int32 | Type::Int64 if value.is_null() => put_integer(out, number, 0),
+            _ if value.is_null() => put_bytes(out, number, b""),
             Type::List(item) => {
                 for item_value in value.as_array().ok_or_else(|| self.wrong(value, "a list"))? {
                     self.write(*item, number, item_value, out)?;
@@ -121,9 +124,7 @@ impl Place<'_> {
     fn inner(&self, kind: Type, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
         match kind {
             Type::Bytes => {
-                // A value of null is what Go makes of empty bytes in a map.
-                let text = if value.is_null() { "" } else { self.text(value)? };
-                out.extend(STANDARD.decode(text).map_err(|_| self.wrong(value, "base64"))?);
+                out.extend(STANDARD.decode(self.text(value)?).map_err(|_| self.wrong(value, "base64"))?);
             }
             Type::Quantity => match value {
                 Value::Number(number) => put_bytes(out, 1, number.to_string().as_bytes()),
@@ -145,7 +146,6 @@ impl Place<'_> {
             Type::Json => put_bytes(out, 1, value.to_string().as_bytes()),
             Type::Wrapped(item) => self.write(Type::List(item), 1, value, out)?,
             Type::Message(index) => match value {
-                Value::Null => {}
                 Value::Object(object) => self.message(index, object, out)?,
                 _ => return Err(self.wrong(value, "an object")),
             },
