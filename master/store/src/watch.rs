@@ -38,11 +38,12 @@ pub struct Event {
     pub(crate) old: Option<Arc<Entry>>,
     pub(crate) new: Option<Arc<Entry>>,
     frame: OnceLock<Bytes>,
+    transcoded: OnceLock<Bytes>,
 }
 
 impl Event {
     pub(crate) fn new(revision: u64, old: Option<Arc<Entry>>, new: Option<Arc<Entry>>) -> Self {
-        Event { revision, old, new, frame: OnceLock::new() }
+        Event { revision, old, new, frame: OnceLock::new(), transcoded: OnceLock::new() }
     }
 
     pub fn revision(&self) -> u64 {
@@ -112,6 +113,19 @@ impl Delivery {
         } else {
             self.compose()
         }
+    }
+
+    /// The frame of a watch in another encoding, which `make` makes of [`Delivery::json`]; made once for all watchers that
+    /// see the change in the same way, as long as all give the same `make`. `None` when it could not be made.
+    pub fn transcoded(&self, make: impl Fn(&[u8]) -> Option<Bytes>) -> Option<Bytes> {
+        if self.change != self.event.natural() {
+            return make(&self.json());
+        }
+        if let Some(made) = self.event.transcoded.get() {
+            return Some(made.clone());
+        }
+        let made = make(&self.json())?;
+        Some(self.event.transcoded.get_or_init(|| made).clone())
     }
 
     fn compose(&self) -> Bytes {

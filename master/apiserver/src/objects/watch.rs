@@ -211,11 +211,16 @@ impl Follow {
 
     fn frame(&mut self, delivery: &Delivery) -> Option<Bytes> {
         self.initial = self.initial.saturating_sub(1);
-        if self.view.is_as_stored() && self.format != Format::Protobuf {
-            return Some(delivery.frame());
+        let (kind, change) = (self.view.kind, delivery.change.as_str());
+        match self.format {
+            Format::Protobuf if self.view.is_as_stored() => {
+                return delivery.transcoded(|json| event(Format::Protobuf, change, &stored(kind, json).ok()?));
+            }
+            Format::Json | Format::Yaml if self.view.is_as_stored() => return Some(delivery.frame()),
+            _ => {}
         }
-        let object = stored(self.view.kind, &delivery.json()).ok()?;
+        let object = stored(kind, &delivery.json()).ok()?;
         let object = self.view.event(object, std::mem::take(&mut self.first));
-        event(self.format, delivery.change.as_str(), &object)
+        event(self.format, change, &object)
     }
 }
