@@ -242,3 +242,38 @@ fn namespaces_that_are_needed_stay() {
     let message = refused(&master.create(lost, &[]));
     assert!(message.ends_with("namespaces \"nowhere\" not found"), "{message}");
 }
+
+/// These commands send protobuf.
+#[test]
+fn typed_commands_are_understood() {
+    let master = started();
+    for words in [
+        &["create", "namespace", "typed"][..],
+        &["-n", "typed", "create", "deployment", "web", "--image=nginx", "--replicas=2", "--port=80"],
+        &["-n", "typed", "create", "configmap", "settings", "--from-literal=a=b"],
+        &["-n", "typed", "create", "secret", "generic", "secret", "--from-literal=p=q"],
+        &["-n", "typed", "create", "serviceaccount", "app"],
+        &["-n", "typed", "create", "role", "reader", "--verb=get,list", "--resource=pods"],
+        &["-n", "typed", "create", "rolebinding", "app", "--role=reader", "--serviceaccount=typed:app"],
+        &["-n", "typed", "create", "service", "clusterip", "web", "--tcp=80:http"],
+        &["-n", "typed", "create", "poddisruptionbudget", "web", "--selector=app=web", "--min-available=50%"],
+        &["create", "priorityclass", "high", "--value=5"],
+    ] {
+        master.say(words);
+    }
+    let read = |what: &str, path: &str| master.say(&["-n", "typed", "get", what, "-o", &format!("jsonpath={{{path}}}")]);
+    assert_eq!(read("deployment/web", ".spec.replicas"), "2");
+    assert_eq!(read("secret/secret", ".data.p"), "cQ==");
+    assert_eq!(read("service/web", ".spec.ports[0].targetPort"), "http");
+    assert_eq!(read("pdb/web", ".spec.minAvailable"), "50%");
+    assert_eq!(read("priorityclass/high", ".value"), "5");
+    let token = master.say(&["-n", "typed", "create", "token", "app"]);
+    let config = with_token(&master, token.trim());
+    let can = |words: &[&str]| {
+        let output = master.kubectl_with(&config, &[&["-n", "typed", "auth", "can-i"], words].concat());
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!((can(&["list", "pods"]), can(&["list", "secrets"])), ("yes".into(), "no".into()));
+    let who = said(&master.kubectl_with(&config, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]));
+    assert_eq!(who, "system:serviceaccount:typed:app");
+}
