@@ -261,7 +261,8 @@ fn typed_commands_are_understood() {
     ] {
         master.say(words);
     }
-    let read = |what: &str, path: &str| master.say(&["-n", "typed", "get", what, "-o", &format!("jsonpath={{{path}}}")]);
+    let read =
+        |what: &str, path: &str| master.say(&["-n", "typed", "get", what, "-o", &format!("jsonpath={{{path}}}")]);
     assert_eq!(read("deployment/web", ".spec.replicas"), "2");
     assert_eq!(read("secret/secret", ".data.p"), "cQ==");
     assert_eq!(read("service/web", ".spec.ports[0].targetPort"), "http");
