@@ -78,13 +78,17 @@ struct RuntimeJson {
     port_mappings: Vec<MappingJson>,
 }
 
+/// containerd writes Go's field names (`HostPort`): the reference plugin's decoder does not mind the case.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct MappingJson {
+    #[serde(alias = "HostPort")]
     host_port: i64,
+    #[serde(alias = "ContainerPort")]
     container_port: i64,
+    #[serde(alias = "Protocol")]
     protocol: String,
-    #[serde(rename = "hostIP")]
+    #[serde(rename = "hostIP", alias = "HostIP")]
     host_ip: String,
 }
 

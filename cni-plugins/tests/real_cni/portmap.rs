@@ -1,5 +1,7 @@
 //! `portmap` behind `bridge`, and `ipMasq`.
 
+use std::process::Command;
+
 use crate::common::{Container, Host, TestNs, block_on, exchange};
 use netns::{Netlink, VethPair};
 use serde_json::{Value, json};
@@ -62,6 +64,30 @@ fn a_port_of_the_host_leads_to_the_container() {
     assert!(!host.has_table());
     host.call("portmap", "ADD", &b, &config_b).unwrap();
     assert_eq!(exchange(&outside.ns, &b.ns.ns, 81, "192.168.77.1:8080").unwrap(), "192.168.77.2");
+}
+
+/// Lists the host's rules as an administrator would.
+fn nft_list(host: &Host) -> String {
+    let output = host.host.ns.run(|| Command::new("nft").args(["-j", "list", "ruleset"]).output().unwrap()).unwrap();
+    assert!(output.status.success(), "nft failed: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn containerds_spelling_is_understood_and_nft_can_list_it() {
+    let host = Host::new();
+    let outside = outside(&host);
+    let a = Container::new("a");
+    let mut bridge = host.bridge_config();
+    bridge["ipMasq"] = json!(true);
+    let result = host.call("bridge", "ADD", &a, &bridge).unwrap();
+    let mappings = json!([
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
+        {"HostPort": 8081, "ContainerPort": 80, "Protocol": "udp", "HostIP": "192.168.77.1"},
+    ]);
+    host.call("portmap", "ADD", &a, &portmap(&result, mappings)).unwrap();
+    assert_eq!(exchange(&outside.ns, &a.ns.ns, 80, "192.168.77.1:8080").unwrap(), "192.168.77.2");
+    assert!(nft_list(&host).contains("keelson-cni"));
 }
 
 #[test]
