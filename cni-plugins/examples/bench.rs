@@ -59,7 +59,8 @@ fn rounds(bench: &Bench, count: usize, data: &Path) -> Result<()> {
         let (added, result) = bench.call("bridge", "ADD", &bridge)?;
         let mut portmap = json!({"cniVersion": "1.0.0", "name": "bench", "type": "portmap", "prevResult": result});
         let idle = bench.call("portmap", "ADD", &portmap)?.0;
-        portmap["runtimeConfig"] = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80}]});
+        let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80}]});
+        portmap.as_object_mut().into_iter().for_each(|p| drop(p.insert("runtimeConfig".into(), ports.clone())));
         let mapped = bench.call("portmap", "ADD", &portmap)?.0;
         let unmapped = bench.call("portmap", "DEL", &portmap)?.0;
         let deleted = bench.call("bridge", "DEL", &bridge)?.0;

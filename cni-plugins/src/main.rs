@@ -93,7 +93,7 @@ fn call(name: &str, environment: Environment, version: &mut String) -> Result<St
     }
     let request = Request::read(environment, config)?;
     match run(name, &request)? {
-        Some(result) => result.to_json(request.version),
+        Some(result) => result.into_json(request.version),
         None => Ok(String::new()),
     }
 }

@@ -118,7 +118,7 @@ pub struct Route {
 
 impl Success {
     /// The result as JSON of `version`.
-    pub fn to_json(mut self, version: Version) -> Result<String> {
+    pub fn into_json(mut self, version: Version) -> Result<String> {
         version.name().clone_into(&mut self.cni_version);
         for ip in &mut self.ips {
             let number = if ip.address.addr().is_ipv4() { "4" } else { "6" };

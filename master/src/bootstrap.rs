@@ -145,8 +145,9 @@ fn with(existing: &Value, wanted: &Value, fields: &[&str]) -> Option<Value> {
         return None;
     }
     let mut merged = existing.clone();
+    let object = merged.as_object_mut()?;
     for field in fields {
-        merged[*field] = wanted[*field].clone();
+        object.insert((*field).to_owned(), wanted[*field].clone());
     }
     Some(merged)
 }

@@ -103,7 +103,7 @@ pub async fn usable(client: &Client, now: Timestamp) -> Result<Option<BootstrapT
 
 async fn stored(client: &Client) -> Result<Vec<BootstrapToken>> {
     let list = api::get(client, &format!("{SECRETS}?{OF_TOKENS}")).await?.unwrap_or_default();
-    let items = list["items"].as_array().into_iter().flatten();
+    let items = list.get("items").and_then(serde_json::Value::as_array).into_iter().flatten();
     // Items of a list carry no kind; nothing here needs it.
     Ok(items.filter_map(BootstrapToken::from_secret).collect())
 }

@@ -40,7 +40,9 @@ impl Wanted {
     /// Reads `stdin`, `stdout`, `stderr` and `tty`, each true when `true` or `1`. A terminal has no stderr of its own.
     #[must_use]
     pub fn from_query(query: &str) -> Self {
-        let on = |name: &str| query.split('&').any(|p| p.split_once('=').is_some_and(|(k, v)| k == name && matches!(v, "true" | "1")));
+        let on = |name: &str| {
+            query.split('&').any(|p| p.split_once('=').is_some_and(|(k, v)| k == name && matches!(v, "true" | "1")))
+        };
         let tty = on("tty");
         Self { stdin: on("stdin"), stdout: on("stdout"), stderr: on("stderr") && !tty, tty }
     }
@@ -94,7 +96,11 @@ struct Input {
     resize: Option<WriteHalf>,
 }
 
-async fn carry(mut websocket: WebSocket, mut from_node: mpsc::Receiver<Message>, input: Input) -> Result<(), BridgeError> {
+async fn carry(
+    mut websocket: WebSocket,
+    mut from_node: mpsc::Receiver<Message>,
+    input: Input,
+) -> Result<(), BridgeError> {
     loop {
         tokio::select! {
             // Cancel-safe: a message that was not taken stays in the queue.

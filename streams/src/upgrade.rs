@@ -25,7 +25,10 @@ pub enum UpgradeError {
 ///
 /// # Errors
 /// When the server cannot be talked to or refuses.
-pub async fn upgrade<IO>(io: IO, request: Request<Empty<Bytes>>) -> Result<(Response<()>, TokioIo<Upgraded>), UpgradeError>
+pub async fn upgrade<IO>(
+    io: IO,
+    request: Request<Empty<Bytes>>,
+) -> Result<(Response<()>, TokioIo<Upgraded>), UpgradeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -49,7 +52,12 @@ where
 
 async fn refusal(response: Response<Incoming>) -> UpgradeError {
     let status = response.status();
-    let content_type = response.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("text/plain").to_owned();
+    let content_type = response
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("text/plain")
+        .to_owned();
     let body = Limited::new(response.into_body(), MOST).collect().await;
     let body = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
     UpgradeError::Refused { status, content_type, body }

@@ -1,5 +1,7 @@
 //! Images go into a real containerd without a registry, and a pod runs from them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
+
 use keelson_tests::harness::containerd;
 use keelson_tests::harness::host::{Lan, make_bridge, make_host};
 use keelson_tests::harness::{Layout, cluster, images};
@@ -21,7 +23,11 @@ fn imported_images_run_and_importing_again_changes_nothing() {
         images::import(&host, &all, |_| imported += 1).unwrap();
         images::import(&host, &all, |_| imported += 1).unwrap();
         assert_eq!(imported, 2 * all.len());
-        containerd::call(&host, async |client| Ok(run_busybox(&client, &host.cgroup_root()).await)).unwrap();
+        containerd::call(&host, async |client| {
+            Box::pin(run_busybox(&client, &host.cgroup_root())).await;
+            Ok(())
+        })
+        .unwrap();
     });
     process.stop(std::time::Duration::from_secs(10)).unwrap();
     cluster::sweep(&layout).unwrap();
@@ -36,7 +42,10 @@ async fn run_busybox(client: &cri::Client, cgroup: &str) {
     // What the agent does on every start: the pause image under the name that this containerd has for it.
     let status = client.status(v1::StatusRequest { verbose: true }).await.unwrap();
     let info: serde_json::Value = serde_json::from_str(&status.info["config"]).unwrap();
-    let name = info["sandboxImage"].as_str().or_else(|| info["pinnedImages"]["sandbox"].as_str()).unwrap_or("registry.k8s.io/pause:3.10");
+    let name = info["sandboxImage"]
+        .as_str()
+        .or_else(|| info["pinnedImages"]["sandbox"].as_str())
+        .unwrap_or("registry.k8s.io/pause:3.10");
     let config = cri::import::ImageConfig { entrypoint: vec!["/pause".into()], ..Default::default() };
     let pause = cri::import::Image::from_layer(name, &config, pause::layer().unwrap()).pinned();
     cri::import::import(client, &pause).await.unwrap();
@@ -71,7 +80,7 @@ async fn run_busybox(client: &cri::Client, cgroup: &str) {
         }),
         sandbox_config: Some(sandbox_config),
     };
-    let container = client.create_container(request).await.unwrap().container_id;
+    let container = Box::pin(client.create_container(request)).await.unwrap().container_id;
     client.start_container(v1::StartContainerRequest { container_id: container.clone() }).await.unwrap();
     let command = ["sh", "-c", "echo $((6*7))"].map(String::from).to_vec();
     let out = client.exec_sync(&container, command, std::time::Duration::from_secs(10)).await.unwrap();

@@ -51,7 +51,8 @@ fn measure(cluster: &Cluster, size: Size, show: &mut Show) -> Result<()> {
     show.step("floor: bare CRI pods", 0);
     // An agent removes sandboxes that it does not know: it waits meanwhile.
     agent.signal(Signal::SIGSTOP)?;
-    let floor = containerd::call(&host, async |client| floor::measure(&client, &host, size.rounds, BURST).await);
+    let floor =
+        containerd::call(&host, async |client| Box::pin(floor::measure(&client, &host, size.rounds, BURST)).await);
     agent.signal(Signal::SIGCONT)?;
     let floor = floor?;
 
@@ -82,7 +83,9 @@ fn measure(cluster: &Cluster, size: Size, show: &mut Show) -> Result<()> {
             idle.pss_mib, idle.cpu_percent, full.pss_mib, full.cpu_percent
         );
     }
-    println!("API          {one:.0} creates/s by 1 client, {many:.0} by 64 (JSON, 1 KiB, the clients on the same cores)");
+    println!(
+        "API          {one:.0} creates/s by 1 client, {many:.0} by 64 (JSON, 1 KiB, the clients on the same cores)"
+    );
     Ok(())
 }
 
@@ -102,7 +105,11 @@ fn print_pods(floor: &Floor, pods: &Pods) {
     row("delete -> gone", &pods.plain.1, &floor.down);
     row("delete -> gone, http probe", &pods.probed.1, &floor.down);
     let burst = |what: &str, time: Duration, against: Duration| {
-        println!("{what:<30} {:11.1} s {:22.2} x the floor", time.as_secs_f64(), time.as_secs_f64() / against.as_secs_f64());
+        println!(
+            "{what:<30} {:11.1} s {:22.2} x the floor",
+            time.as_secs_f64(),
+            time.as_secs_f64() / against.as_secs_f64()
+        );
     };
     burst("floor: 110 up, 8 callers", floor.burst_up, floor.burst_up);
     burst("110 pods at once, all Ready", pods.burst_up, floor.burst_up);

@@ -79,7 +79,8 @@ fn depends(manifest: &str, krate: &str) -> bool {
 fn sizes(root: &Path) -> Result<Vec<String>> {
     let mut breaches = Vec::new();
     for file in tracked(root, "*.rs")? {
-        let lines = fs::read_to_string(root.join(&file)).with_context(|| format!("read {}", file.display()))?.lines().count();
+        let lines =
+            fs::read_to_string(root.join(&file)).with_context(|| format!("read {}", file.display()))?.lines().count();
         if lines > LONGEST_FILE {
             breaches.push(format!("{}: {lines} lines, where {LONGEST_FILE} are the most", file.display()));
         }

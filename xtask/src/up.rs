@@ -32,9 +32,8 @@ pub fn up(nodes: u8) -> Result<()> {
         None => {}
     }
     let mut show = Show::default();
-    let cluster = Cluster::up(layout(), Options::nodes(nodes), &mut show).context(
-        "the cluster did not start; its logs are in .keelson/log, `make down` removes it",
-    )?;
+    let cluster = Cluster::up(layout(), Options::nodes(nodes), &mut show)
+        .context("the cluster did not start; its logs are in .keelson/log, `make down` removes it")?;
     show_service(&cluster, &mut show)
 }
 
@@ -84,7 +83,9 @@ pub fn down() -> Result<()> {
     let left = cluster.down(&mut show)?;
     show.done();
     if left.is_empty() {
-        println!("Nothing is left: processes, namespaces, links, mounts, cgroups, nft tables, sockets and folders are as before.");
+        println!(
+            "Nothing is left: processes, namespaces, links, mounts, cgroups, nft tables, sockets and folders are as before."
+        );
         return Ok(());
     }
     for line in &left {

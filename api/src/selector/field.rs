@@ -37,7 +37,7 @@ impl FieldSelector {
     }
 
     /// Whether an object matches; `value` tells the value of a field, an unknown one is empty.
-    pub fn matches<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+    pub fn matches<'a>(&'a self, value: impl Fn(&'a str) -> Option<&'a str>) -> bool {
         self.requirements
             .iter()
             .all(|requirement| (value(&requirement.field).unwrap_or("") == requirement.value) == requirement.equal)

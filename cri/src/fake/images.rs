@@ -3,7 +3,6 @@
 use tonic::{Request, Response, Status};
 
 use super::Fake;
-use super::state::Verdict;
 use crate::v1::{self, image_service_server::ImageService};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -30,20 +29,19 @@ impl ImageService for Fake {
 
     async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Answer<v1::PullImageResponse> {
         let name = request.into_inner().image.map(|i| i.image).unwrap_or_default();
-        let mut state = self.lock();
-        state.log("PullImage", &name);
-        let verdict = state.effect();
-        if let Verdict::FailBefore(status) = verdict {
-            return Err(status);
-        }
-        if name.contains("missing") {
-            return Err(Status::not_found(format!("failed to pull and unpack image {name:?}: not found")));
-        }
-        state.images.insert(name.clone());
-        match verdict {
-            Verdict::FailAfter(status) => Err(status),
-            _ => Ok(Response::new(v1::PullImageResponse { image_ref: format!("sha256:{name}") })),
-        }
+        let (verdict, answer) = {
+            let mut state = self.lock();
+            state.log("PullImage", &name);
+            let verdict = state.effect();
+            let missing = name.contains("missing");
+            if !verdict.prevents() && !missing {
+                state.images.insert(name.clone());
+            }
+            let text = format!("failed to pull and unpack image {name:?}: not found");
+            (verdict, if missing { Err(Status::not_found(text)) } else { Ok(()) })
+        };
+        verdict.seen(answer).await?;
+        Ok(Response::new(v1::PullImageResponse { image_ref: format!("sha256:{name}") }))
     }
 
     async fn remove_image(&self, request: Request<v1::RemoveImageRequest>) -> Answer<v1::RemoveImageResponse> {

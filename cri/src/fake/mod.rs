@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tonic::Status;
 use tonic::transport::{Endpoint, Server};
 
@@ -23,7 +23,7 @@ use crate::Client;
 use crate::v1;
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
-use state::State;
+use state::{Hang, State};
 pub use state::{Container, Sandbox};
 
 /// One call that reached the runtime.
@@ -80,19 +80,20 @@ impl Fake {
     #[must_use]
     pub fn client(&self) -> Client {
         let fake = self.clone();
-        let channel = Endpoint::from_static("http://fake").connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let fake = fake.clone();
-            async move {
-                let (ours, theirs) = tokio::io::duplex(64 * 1024);
-                let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
-                let server = Server::builder()
-                    .add_service(RuntimeServiceServer::new(fake.clone()))
-                    .add_service(ImageServiceServer::new(fake))
-                    .serve_with_incoming(incoming);
-                tokio::spawn(server);
-                Ok::<_, std::io::Error>(TokioIo::new(ours))
-            }
-        }));
+        let channel =
+            Endpoint::from_static("http://fake").connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+                let fake = fake.clone();
+                async move {
+                    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+                    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
+                    let server = Server::builder()
+                        .add_service(RuntimeServiceServer::new(fake.clone()))
+                        .add_service(ImageServiceServer::new(fake))
+                        .serve_with_incoming(incoming);
+                    tokio::spawn(server);
+                    Ok::<_, std::io::Error>(TokioIo::new(ours))
+                }
+            }));
         Client::over(channel, PathBuf::from("/fake"))
     }
 
@@ -109,6 +110,20 @@ impl Fake {
     /// Makes one call fail.
     pub fn fail(&self, failure: Failure) {
         self.lock().failures.push(failure);
+    }
+
+    /// Makes one call wait for ever: the caller is to be dropped while it does. `after`: the change is made all the
+    /// same. Answers when that call has come.
+    pub fn hang(&self, effect: usize, after: bool) -> impl Future<Output = ()> + Send + use<> {
+        let reached = Arc::new(Notify::new());
+        self.lock().hangs.push(Hang { effect, after, reached: Arc::clone(&reached) });
+        async move { reached.notified().await }
+    }
+
+    /// How many calls that change something there were.
+    #[must_use]
+    pub fn effects(&self) -> usize {
+        self.lock().effects
     }
 
     /// All calls so far.

@@ -15,19 +15,20 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl Fake {
     /// Logs a call that changes something, and makes the change unless the call is to fail before it.
-    fn change<T>(
+    async fn change<T: Default>(
         &self,
         rpc: &'static str,
         id: &str,
         change: impl FnOnce(&mut State) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        let mut state = self.lock();
-        state.log(rpc, id);
-        match state.effect() {
-            Verdict::FailBefore(status) => Err(status),
-            Verdict::FailAfter(status) => change(&mut state).and(Err(status)),
-            Verdict::Go => change(&mut state),
-        }
+        let (verdict, answer) = {
+            let mut state = self.lock();
+            state.log(rpc, id);
+            let verdict = state.effect();
+            let answer = if verdict.prevents() { Ok(T::default()) } else { change(&mut state) };
+            (verdict, answer)
+        };
+        verdict.seen(answer).await
     }
 
     fn ends_by_itself(&self, id: String, program: &Program) {
@@ -67,7 +68,8 @@ impl RuntimeService for Fake {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
-        let condition = |r#type: &str| v1::RuntimeCondition { r#type: r#type.into(), status: true, ..Default::default() };
+        let condition =
+            |r#type: &str| v1::RuntimeCondition { r#type: r#type.into(), status: true, ..Default::default() };
         let conditions = ["RuntimeReady", "NetworkReady"].map(condition).to_vec();
         Ok(Response::new(v1::StatusResponse { status: Some(v1::RuntimeStatus { conditions }), ..Default::default() }))
     }
@@ -75,21 +77,27 @@ impl RuntimeService for Fake {
     async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
         let config = request.into_inner().config.ok_or_else(|| Status::invalid_argument("sandbox config is nil"))?;
         let name = config.metadata.as_ref().map_or(String::new(), |m| format!("{}/{}", m.namespace, m.name));
-        let pod_sandbox_id = self.change("RunPodSandbox", &name, |state| Ok(state.add_sandbox(config)))?;
+        let pod_sandbox_id = self.change("RunPodSandbox", &name, |state| Ok(state.add_sandbox(config))).await?;
         self.tell(&pod_sandbox_id, Kind::ContainerStartedEvent);
         Ok(Response::new(v1::RunPodSandboxResponse { pod_sandbox_id }))
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<v1::StopPodSandboxRequest>) -> Answer<v1::StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<v1::StopPodSandboxRequest>,
+    ) -> Answer<v1::StopPodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
-        let known = self.change("StopPodSandbox", &id, |state| Ok(state.sandboxes.contains_key(&id)))?;
+        let known = self.change("StopPodSandbox", &id, |state| Ok(state.sandboxes.contains_key(&id))).await?;
         if known {
             self.lose_sandbox(&id);
         }
         Ok(Response::new(v1::StopPodSandboxResponse {}))
     }
 
-    async fn remove_pod_sandbox(&self, request: Request<v1::RemovePodSandboxRequest>) -> Answer<v1::RemovePodSandboxResponse> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<v1::RemovePodSandboxRequest>,
+    ) -> Answer<v1::RemovePodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         self.change("RemovePodSandbox", &id, |state| {
             if state.sandboxes.get(&id).is_some_and(|s| s.ready) {
@@ -98,12 +106,15 @@ impl RuntimeService for Fake {
             state.sandboxes.remove(&id);
             state.containers.retain(|_, c| c.sandbox_id != id);
             Ok(())
-        })?;
+        }).await?;
         self.tell(&id, Kind::ContainerDeletedEvent);
         Ok(Response::new(v1::RemovePodSandboxResponse {}))
     }
 
-    async fn pod_sandbox_status(&self, request: Request<v1::PodSandboxStatusRequest>) -> Answer<v1::PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<v1::PodSandboxStatusRequest>,
+    ) -> Answer<v1::PodSandboxStatusResponse> {
         let id = request.into_inner().pod_sandbox_id;
         let mut state = self.lock();
         state.log("PodSandboxStatus", &id);
@@ -111,7 +122,10 @@ impl RuntimeService for Fake {
         Ok(Response::new(v1::PodSandboxStatusResponse { status: Some(status), ..Default::default() }))
     }
 
-    async fn list_pod_sandbox(&self, request: Request<v1::ListPodSandboxRequest>) -> Answer<v1::ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<v1::ListPodSandboxRequest>,
+    ) -> Answer<v1::ListPodSandboxResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let mut state = self.lock();
         state.log("ListPodSandbox", "");
@@ -133,19 +147,22 @@ impl RuntimeService for Fake {
         Ok(Response::new(v1::ListPodSandboxResponse { items }))
     }
 
-    async fn create_container(&self, request: Request<v1::CreateContainerRequest>) -> Answer<v1::CreateContainerResponse> {
+    async fn create_container(
+        &self,
+        request: Request<v1::CreateContainerRequest>,
+    ) -> Answer<v1::CreateContainerResponse> {
         let request = request.into_inner();
         let config = request.config.ok_or_else(|| Status::invalid_argument("container config is nil"))?;
         let name = config.metadata.as_ref().map_or(String::new(), |m| m.name.clone());
         let container_id =
-            self.change("CreateContainer", &name, |state| state.add_container(&request.pod_sandbox_id, config))?;
+            self.change("CreateContainer", &name, |state| state.add_container(&request.pod_sandbox_id, config)).await?;
         self.tell(&container_id, Kind::ContainerCreatedEvent);
         Ok(Response::new(v1::CreateContainerResponse { container_id }))
     }
 
     async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {
         let id = request.into_inner().container_id;
-        let result = self.change("StartContainer", &id, |state| state.start(&id));
+        let result = self.change("StartContainer", &id, |state| state.start(&id)).await;
         let running = self.lock().containers.get(&id).is_some_and(|c| c.state == ContainerState::ContainerRunning);
         if running {
             let program = self.lock().program_of(&id);
@@ -157,17 +174,21 @@ impl RuntimeService for Fake {
 
     async fn stop_container(&self, request: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
         let v1::StopContainerRequest { container_id, timeout } = request.into_inner();
-        let known = self.change("StopContainer", &container_id, |state| Ok(state.containers.contains_key(&container_id)))?;
+        let known =
+            self.change("StopContainer", &container_id, |state| Ok(state.containers.contains_key(&container_id))).await?;
         if known {
             self.terminate(&container_id, Duration::from_secs(u64::try_from(timeout).unwrap_or(0))).await;
         }
         Ok(Response::new(v1::StopContainerResponse {}))
     }
 
-    async fn remove_container(&self, request: Request<v1::RemoveContainerRequest>) -> Answer<v1::RemoveContainerResponse> {
+    async fn remove_container(
+        &self,
+        request: Request<v1::RemoveContainerRequest>,
+    ) -> Answer<v1::RemoveContainerResponse> {
         let id = request.into_inner().container_id;
         self.finish(&id, 137, "Error");
-        self.change("RemoveContainer", &id, |state| Ok(state.containers.remove(&id)))?;
+        self.change("RemoveContainer", &id, |state| Ok(drop(state.containers.remove(&id)))).await?;
         self.tell(&id, Kind::ContainerDeletedEvent);
         Ok(Response::new(v1::RemoveContainerResponse {}))
     }
@@ -197,7 +218,10 @@ impl RuntimeService for Fake {
         Ok(Response::new(v1::ListContainersResponse { containers }))
     }
 
-    async fn container_status(&self, request: Request<v1::ContainerStatusRequest>) -> Answer<v1::ContainerStatusResponse> {
+    async fn container_status(
+        &self,
+        request: Request<v1::ContainerStatusRequest>,
+    ) -> Answer<v1::ContainerStatusResponse> {
         let id = request.into_inner().container_id;
         let mut state = self.lock();
         state.log("ContainerStatus", &id);
@@ -216,13 +240,16 @@ impl RuntimeService for Fake {
                 linux.resources = request.linux;
             }
             Ok(())
-        })?;
+        }).await?;
         Ok(Response::new(v1::UpdateContainerResourcesResponse {}))
     }
 
-    async fn reopen_container_log(&self, request: Request<v1::ReopenContainerLogRequest>) -> Answer<v1::ReopenContainerLogResponse> {
+    async fn reopen_container_log(
+        &self,
+        request: Request<v1::ReopenContainerLogRequest>,
+    ) -> Answer<v1::ReopenContainerLogResponse> {
         let id = request.into_inner().container_id;
-        self.change("ReopenContainerLog", &id, |state| state.container(&id).map(drop))?;
+        self.change("ReopenContainerLog", &id, |state| state.container(&id).map(drop)).await?;
         Ok(Response::new(v1::ReopenContainerLogResponse {}))
     }
 
@@ -248,6 +275,9 @@ impl RuntimeService for Fake {
     }
 }
 
-fn selected(wanted: &std::collections::HashMap<String, String>, labels: &std::collections::HashMap<String, String>) -> bool {
+fn selected(
+    wanted: &std::collections::HashMap<String, String>,
+    labels: &std::collections::HashMap<String, String>,
+) -> bool {
     wanted.iter().all(|(k, v)| labels.get(k) == Some(v))
 }

@@ -1,7 +1,9 @@
 //! What the runtime in memory knows, and how it changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -51,6 +53,8 @@ pub(super) struct State {
     pub images: BTreeSet<String>,
     pub programs: BTreeMap<String, Program>,
     pub failures: Vec<Failure>,
+    pub hangs: Vec<Hang>,
+    pub effects: usize,
     pub calls: Vec<Call>,
 }
 
@@ -64,9 +68,18 @@ impl Default for State {
             images: BTreeSet::new(),
             programs: BTreeMap::new(),
             failures: Vec::new(),
+            hangs: Vec::new(),
+            effects: 0,
             calls: Vec::new(),
         }
     }
+}
+
+/// A call that is to wait for ever.
+pub(super) struct Hang {
+    pub effect: usize,
+    pub after: bool,
+    pub reached: Arc<Notify>,
 }
 
 /// Whether a call that changes something is to fail, and how.
@@ -74,6 +87,27 @@ pub(super) enum Verdict {
     Go,
     FailBefore(Status),
     FailAfter(Status),
+    HangBefore(Arc<Notify>),
+    HangAfter(Arc<Notify>),
+}
+
+impl Verdict {
+    /// Whether the change is not made.
+    pub fn prevents(&self) -> bool {
+        matches!(self, Self::FailBefore(_) | Self::HangBefore(_))
+    }
+
+    /// What the caller gets to see of an answer.
+    pub async fn seen<T>(self, answer: Result<T, Status>) -> Result<T, Status> {
+        match self {
+            Self::Go => answer,
+            Self::FailBefore(status) | Self::FailAfter(status) => answer.and(Err(status)),
+            Self::HangBefore(reached) | Self::HangAfter(reached) => {
+                reached.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
 }
 
 impl State {
@@ -87,7 +121,17 @@ impl State {
 
     /// Counts a call that changes something, and says whether it is one that fails.
     pub fn effect(&mut self) -> Verdict {
+        self.effects += 1;
         let mut verdict = Verdict::Go;
+        self.hangs.retain_mut(|hang| {
+            if hang.effect > 0 {
+                hang.effect -= 1;
+                return true;
+            }
+            let reached = Arc::clone(&hang.reached);
+            verdict = if hang.after { Verdict::HangAfter(reached) } else { Verdict::HangBefore(reached) };
+            false
+        });
         self.failures.retain_mut(|failure| {
             if failure.effect > 0 {
                 failure.effect -= 1;
@@ -109,7 +153,8 @@ impl State {
     pub fn add_sandbox(&mut self, config: v1::PodSandboxConfig) -> String {
         let id = self.fresh_id();
         let created_at = self.now();
-        let host = config.linux.as_ref().and_then(|l| l.security_context.as_ref()).and_then(|s| s.namespace_options.as_ref());
+        let host =
+            config.linux.as_ref().and_then(|l| l.security_context.as_ref()).and_then(|s| s.namespace_options.as_ref());
         let on_host = host.is_some_and(|n| n.network() == v1::NamespaceMode::Node);
         let ip = if on_host { String::new() } else { format!("10.244.{}.{}", self.next / 250, self.next % 250 + 2) };
         self.sandboxes.insert(id.clone(), Sandbox { id: id.clone(), config, ready: true, created_at, ip });

@@ -1,3 +1,5 @@
+#![allow(clippy::large_futures)] // CRI's requests are large, tests are short
+
 use std::time::Duration;
 
 use super::*;
@@ -34,7 +36,10 @@ async fn containers_live_as_they_are_told() {
     }
     tokio::time::sleep(Duration::from_secs(61)).await;
     let status = client.container(&short).await.unwrap().status.unwrap();
-    assert_eq!((status.state(), status.exit_code, status.reason.as_str()), (v1::ContainerState::ContainerExited, 3, "Error"));
+    assert_eq!(
+        (status.state(), status.exit_code, status.reason.as_str()),
+        (v1::ContainerState::ContainerExited, 3, "Error")
+    );
     assert_eq!(status.finished_at - status.started_at, 60_000_000_000);
     client.stop_container(&deaf, 30).await.unwrap();
     assert_eq!(client.container(&deaf).await.unwrap().status.unwrap().exit_code, 137);

@@ -24,7 +24,8 @@ fn docker_archive_has_the_same_blobs_as_the_layer_itself() {
     let layer = tar_of(&[("hello", b"world")]);
     let built = Image::from_layer("example.org/a:1", &ImageConfig::default(), layer.clone());
     let manifest = br#"[{"Config":"c.json","RepoTags":["example.org/a:1"],"Layers":["l/layer.tar"]}]"#;
-    let path = on_disk("docker.tar", &tar_of(&[("manifest.json", manifest), ("c.json", b"{}"), ("l/layer.tar", &layer)]));
+    let path =
+        on_disk("docker.tar", &tar_of(&[("manifest.json", manifest), ("c.json", b"{}"), ("l/layer.tar", &layer)]));
     let images = read_archive(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let [image] = images.as_slice() else { panic!("one image, not {}", images.len()) };

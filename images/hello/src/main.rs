@@ -2,8 +2,9 @@
 //! checks, to use memory and to burn CPU, speaks the gRPC health protocol on the same port, and ends gracefully.
 //!
 //!     hello [--port 8080] [--start-delay SECONDS] [--linger SECONDS] [--bad]
-//!     hello exit CODE | sleep SECONDS | print TEXT…
+//!     hello exit CODE | sleep SECONDS | print TEXT… | get URL
 
+mod get;
 mod grpc;
 mod load;
 mod web;
@@ -32,7 +33,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["exit", code] => return code.parse::<u8>().map_or_else(|_| usage(), ExitCode::from),
-        ["sleep", seconds] => seconds.parse().map(Duration::from_secs_f64).map_err(|_| USAGE.to_owned()).map(std::thread::sleep),
+        ["sleep", seconds] => {
+            seconds.parse().map(Duration::from_secs_f64).map_err(|_| USAGE.to_owned()).map(std::thread::sleep)
+        }
+        ["get", url] => get::get(url).map(|answer| print!("{answer}")),
         ["print", text @ ..] => {
             println!("{}", text.join(" "));
             Ok(())
@@ -58,7 +62,9 @@ fn parse(words: &[&str]) -> Result<Options, String> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut value = || words.next().copied().ok_or_else(|| format!("{word} needs a value"));
-        let seconds = |text: &str| text.parse().map(Duration::from_secs_f64).map_err(|_| format!("{word}: {text:?} is no number"));
+        let seconds = |text: &str| {
+            text.parse().map(Duration::from_secs_f64).map_err(|_| format!("{word}: {text:?} is no number"))
+        };
         match *word {
             "--port" => options.port = value()?.parse().map_err(|_| "--port: not a port".to_owned())?,
             "--start-delay" => options.start_delay = seconds(value()?)?,

@@ -92,9 +92,18 @@ impl Web {
     fn who(&self, request: &Request<Incoming>, peer: SocketAddr) -> String {
         let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         let node = std::env::var("NODE_NAME").map(|n| format!(" on {n}")).unwrap_or_default();
-        let headers: String =
-            request.headers().iter().map(|(k, v)| format!("  {k}: {}\n", String::from_utf8_lossy(v.as_bytes()))).collect();
-        format!("hello from {}{node}, request {served}\n  {} {} from {}\n{headers}", self.name, request.method(), request.uri(), peer.ip())
+        let headers: String = request
+            .headers()
+            .iter()
+            .map(|(k, v)| format!("  {k}: {}\n", String::from_utf8_lossy(v.as_bytes())))
+            .collect();
+        format!(
+            "hello from {}{node}, request {served}\n  {} {} from {}\n{headers}",
+            self.name,
+            request.method(),
+            request.uri(),
+            peer.ip()
+        )
     }
 }
 

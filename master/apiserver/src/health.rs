@@ -9,8 +9,11 @@ use crate::body::{self, Body};
 use crate::request::Query;
 use crate::server::Core;
 
-/// What is looked at; a check that fails says why.
-const CHECKS: &[(&str, fn(&Core) -> Result<(), &'static str>)] = &[
+/// Says why the server is not well.
+type Check = fn(&Core) -> Result<(), &'static str>;
+
+/// What is looked at.
+const CHECKS: &[(&str, Check)] = &[
     ("ping", |_| Ok(())),
     ("store", |core| if core.store.is_open() { Ok(()) } else { Err("the committer has ended") }),
 ];

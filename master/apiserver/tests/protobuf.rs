@@ -1,6 +1,6 @@
 //! Protobuf on the wire: bodies, answers, refusals and watches.
 // Helpers of tests: clippy.toml excepts only the test functions themselves.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 

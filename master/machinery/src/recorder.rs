@@ -52,6 +52,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder for this component, and the task that writes its events; it ends when all recorders are dropped.
+    #[allow(clippy::double_must_use)] // the task is of use only with its recorder
     #[must_use]
     pub fn new(client: Client, component: &'static str) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = mpsc::channel(WAITING);

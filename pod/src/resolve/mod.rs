@@ -52,8 +52,10 @@ pub fn sysctls(pod: &Pod) -> BTreeMap<String, String> {
     list.map(|sysctl| (dotted(&sysctl.name), sysctl.value.clone())).collect()
 }
 
-/// A name may be written with slashes between its parts; the dots in it then belong to the parts.
-fn dotted(name: &str) -> String {
+/// The name of a sysctl with dots. It may be written with slashes between its parts; the dots in it then belong to the
+/// parts.
+#[must_use]
+pub fn dotted(name: &str) -> String {
     match name.find(['.', '/']).and_then(|index| name.get(index..=index)) {
         Some("/") => name
             .chars()

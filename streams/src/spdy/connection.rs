@@ -113,7 +113,11 @@ impl WriteHalf {
     }
 }
 
-async fn write_all<W: AsyncWrite + Unpin>(mut io: W, mut queue: mpsc::Receiver<Outgoing>, mut encoder: Encoder) -> Result<(), SpdyError> {
+async fn write_all<W: AsyncWrite + Unpin>(
+    mut io: W,
+    mut queue: mpsc::Receiver<Outgoing>,
+    mut encoder: Encoder,
+) -> Result<(), SpdyError> {
     let mut buffer = BytesMut::new();
     while let Some(first) = queue.recv().await {
         let mut next = Some(first);
@@ -142,7 +146,11 @@ async fn read_all<R: AsyncRead + Unpin>(mut io: R, streams: Streams, outgoing: m
             }
             buffer.reserve(16 * 1024);
             if io.read_buf(&mut buffer).await? == 0 {
-                return if buffer.is_empty() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) };
+                return if buffer.is_empty() {
+                    Ok(())
+                } else {
+                    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+                };
             }
         }
     }

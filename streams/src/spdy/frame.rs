@@ -28,13 +28,34 @@ const WINDOW_UPDATE: u16 = 9;
 /// One frame; header blocks are still compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    SynStream { id: u32, flags: u8, block: Bytes },
-    SynReply { id: u32, flags: u8, block: Bytes },
-    RstStream { id: u32, status: u32 },
-    Ping { id: u32 },
+    SynStream {
+        id: u32,
+        flags: u8,
+        block: Bytes,
+    },
+    SynReply {
+        id: u32,
+        flags: u8,
+        block: Bytes,
+    },
+    RstStream {
+        id: u32,
+        status: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
-    Headers { id: u32, flags: u8, block: Bytes },
-    Data { id: u32, flags: u8, data: Bytes },
+    Headers {
+        id: u32,
+        flags: u8,
+        block: Bytes,
+    },
+    Data {
+        id: u32,
+        flags: u8,
+        data: Bytes,
+    },
     /// SETTINGS and WINDOW_UPDATE: valid, and of no consequence without flow control.
     Ignored,
 }

@@ -43,7 +43,12 @@ fn frames_survive_the_wire_in_any_pieces() {
 
 #[test]
 fn what_is_not_spdy_is_an_error() {
-    for bytes in [&b"\x80\x02\x00\x01\x00\x00\x00\x00"[..], b"\x80\x03\x00\x63\x00\x00\x00\x00", b"\x00\x00\x00\x01\x00\xff\xff\xff", b"\x80\x03\x00\x01\x00\x00\x00\x04abcd"] {
+    for bytes in [
+        &b"\x80\x02\x00\x01\x00\x00\x00\x00"[..],
+        b"\x80\x03\x00\x63\x00\x00\x00\x00",
+        b"\x00\x00\x00\x01\x00\xff\xff\xff",
+        b"\x80\x03\x00\x01\x00\x00\x00\x04abcd",
+    ] {
         assert!(decode(&mut BytesMut::from(bytes)).is_err(), "{bytes:?}");
     }
 }
@@ -72,7 +77,10 @@ async fn echo(io: tokio::io::DuplexStream) {
                     let headers = decoder.decode(&block).unwrap();
                     match headers.iter().any(|(_, v)| v == "refuse") {
                         true => encode(&Frame::RstStream { id, status: 3 }, &mut out),
-                        false => encode(&Frame::SynReply { id, flags: 0, block: encoder.encode(&Headers::new()).unwrap() }, &mut out),
+                        false => encode(
+                            &Frame::SynReply { id, flags: 0, block: encoder.encode(&Headers::new()).unwrap() },
+                            &mut out,
+                        ),
                     }
                 }
                 data @ Frame::Data { .. } => encode(&data, &mut out),

@@ -35,7 +35,7 @@ pub async fn measure(client: &Client, host: &HostPaths, rounds: u32, burst: u32)
     let mut floor = Floor::default();
     for number in 0..rounds {
         let start = Instant::now();
-        let pod = up(client, host, number).await?;
+        let pod = Box::pin(up(client, host, number)).await?;
         floor.up.add(start.elapsed());
         let start = Instant::now();
         down(client, &pod).await?;
@@ -56,7 +56,12 @@ pub async fn measure(client: &Client, host: &HostPaths, rounds: u32, burst: u32)
 async fn up(client: &Client, host: &HostPaths, number: u32) -> Result<Bare> {
     let name = format!("floor-{number}");
     let sandbox_config = v1::PodSandboxConfig {
-        metadata: Some(v1::PodSandboxMetadata { uid: name.clone(), name: name.clone(), namespace: "floor".into(), attempt: 0 }),
+        metadata: Some(v1::PodSandboxMetadata {
+            uid: name.clone(),
+            name: name.clone(),
+            namespace: "floor".into(),
+            attempt: 0,
+        }),
         hostname: name.clone(),
         log_directory: format!("{}/floor-logs/{name}", host.dir().display()),
         linux: Some(v1::LinuxPodSandboxConfig {
@@ -81,7 +86,7 @@ async fn up(client: &Client, host: &HostPaths, number: u32) -> Result<Bare> {
         config: Some(config),
         sandbox_config: Some(sandbox_config),
     };
-    let container_id = client.create_container(request).await.context("floor")?.container_id;
+    let container_id = Box::pin(client.create_container(request)).await.context("floor")?.container_id;
     client.start_container(v1::StartContainerRequest { container_id }).await?;
     Ok(Bare { sandbox })
 }

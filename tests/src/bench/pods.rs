@@ -26,11 +26,11 @@ pub enum Shape {
 }
 
 fn pod(name: &str, node: &str, shape: Shape) -> Result<Pod> {
-    let mut container = json!({"name": "c", "image": HELLO, "imagePullPolicy": "Never", "args": ["sleep", "100000"]});
-    if shape == Shape::Probed {
-        container["args"] = json!([]);
-        container["readinessProbe"] = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1});
-    }
+    let container = match shape {
+        Shape::Plain => json!({"name": "c", "image": HELLO, "imagePullPolicy": "Never", "args": ["sleep", "100000"]}),
+        Shape::Probed => json!({"name": "c", "image": HELLO, "imagePullPolicy": "Never",
+            "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1}}),
+    };
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"bench": "pods"}},
         "spec": {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": [container],
@@ -71,7 +71,9 @@ pub async fn burst(client: &Client, node: &str, count: u32) -> Result<Duration> 
     let start = Instant::now();
     let names: BTreeSet<String> = (0..count).map(|n| format!("burst-{n}")).collect();
     futures::stream::iter(&names)
-        .map(|name| async { api.create(&PostParams::default(), &pod(name, node, Shape::Plain)?).await.context("create") })
+        .map(|name| async {
+            api.create(&PostParams::default(), &pod(name, node, Shape::Plain)?).await.context("create")
+        })
         .buffer_unordered(16)
         .try_collect::<Vec<_>>()
         .await?;

@@ -12,11 +12,31 @@ use super::shell::run;
 
 /// Folders whose entries are compared.
 const FOLDERS: &[&str] = &[
-    "/run", "/run/netns", "/etc", "/etc/systemd/system", "/etc/sysctl.d", "/etc/modules-load.d", "/etc/cni/net.d", "/opt", "/opt/cni/bin",
-    "/usr/local/bin", "/usr/local/sbin", "/var/lib", "/var/lib/cni", "/var/log", "/var/log/pods", "/var/log/containers", "/var/run", "/dev/shm",
+    "/run",
+    "/run/netns",
+    "/etc",
+    "/etc/systemd/system",
+    "/etc/sysctl.d",
+    "/etc/modules-load.d",
+    "/etc/cni/net.d",
+    "/opt",
+    "/opt/cni/bin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/var/lib",
+    "/var/lib/cni",
+    "/var/log",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/var/run",
+    "/dev/shm",
 ];
 /// Settings of the machine's own network that a cluster must not change.
-const SETTINGS: &[&str] = &["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf/all/route_localnet", "/proc/sys/net/ipv6/conf/all/forwarding"];
+const SETTINGS: &[&str] = &[
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/net/ipv4/conf/all/route_localnet",
+    "/proc/sys/net/ipv6/conf/all/forwarding",
+];
 /// Folders that anybody may add to at any time.
 const OTHERS: &[&str] = &["/run/user", "/run/systemd", "/run/lock", "/run/containerd", "/run/docker"];
 
@@ -101,7 +121,8 @@ fn cgroups(layout: &Layout) -> BTreeSet<String> {
 
 /// Processes of the cluster: by what they were started with, or by the cgroup they are in.
 fn processes(layout: &Layout) -> BTreeSet<String> {
-    let marks = [layout.run().display().to_string(), layout.base.display().to_string(), format!("/{}-", layout.prefix())];
+    let marks =
+        [layout.run().display().to_string(), layout.base.display().to_string(), format!("/{}-", layout.prefix())];
     let me = std::process::id().to_string();
     let mut found = BTreeSet::new();
     for pid in entries("/proc").iter().filter(|e| e.bytes().all(|b| b.is_ascii_digit()) && **e != me) {
@@ -127,9 +148,8 @@ mod tests {
 
     #[test]
     fn names_what_is_new_and_nothing_else() {
-        let snapshot = |links: &[&str]| {
-            Snapshot([("link".to_owned(), links.iter().map(|l| (*l).to_owned()).collect())].into())
-        };
+        let snapshot =
+            |links: &[&str]| Snapshot([("link".to_owned(), links.iter().map(|l| (*l).to_owned()).collect())].into());
         let (before, after) = (snapshot(&["lo", "eth0"]), snapshot(&["lo", "kl-x"]));
         assert_eq!(after.new_since(&before), ["link: kl-x"]);
         assert!(before.new_since(&before).is_empty());

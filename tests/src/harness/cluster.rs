@@ -233,8 +233,9 @@ impl Cluster {
         let kubectl = self.kubectl();
         let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
         wait_for(&format!("node {node} to be Ready"), Duration::from_secs(90), || {
-            self.process(&format!("agent-{node}"))
-                .and_then(|p| if p.alive() { Ok(()) } else { bail!("its agent ended; see {}", self.layout.log(&p.name).display()) })?;
+            self.process(&format!("agent-{node}")).and_then(|p| {
+                if p.alive() { Ok(()) } else { bail!("its agent ended; see {}", self.layout.log(&p.name).display()) }
+            })?;
             let said = kubectl.run(&["get", "node", node, "-o", path])?;
             ensure!(said == "True", "Ready is {said:?}");
             Ok(())
@@ -270,7 +271,8 @@ impl Cluster {
     /// # Errors
     /// When something refuses to go.
     pub fn down(self, progress: &mut dyn Progress) -> Result<Vec<String>> {
-        let before: Option<Snapshot> = fs::read(self.layout.before()).ok().and_then(|b| serde_json::from_slice(&b).ok());
+        let before: Option<Snapshot> =
+            fs::read(self.layout.before()).ok().and_then(|b| serde_json::from_slice(&b).ok());
         progress.step("agents and pods end", u64::from(self.state.nodes));
         for process in self.state.processes.iter().filter(|p| p.name.starts_with("agent-")) {
             process.stop(Duration::from_secs(20))?;
@@ -332,7 +334,8 @@ fn kill_shims(layout: &Layout) -> Result<()> {
     };
     wait_for("the pods' processes to end", Duration::from_secs(20), || {
         let pids = fs::read_dir("/proc")?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-        let left: Vec<i32> = pids.filter(|pid| *pid != i32::try_from(std::process::id()).unwrap_or(0)).filter(ours).collect();
+        let left: Vec<i32> =
+            pids.filter(|pid| *pid != i32::try_from(std::process::id()).unwrap_or(0)).filter(ours).collect();
         for pid in &left {
             // It may have ended since it was listed.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);

@@ -14,7 +14,8 @@ use super::shell::{run, wait_for};
 /// The containerd to use: `KEELSON_CONTAINERD` (a folder with containerd and its shims) or the one in PATH.
 #[must_use]
 pub fn program() -> PathBuf {
-    std::env::var_os("KEELSON_CONTAINERD").map_or_else(|| "containerd".into(), |dir| PathBuf::from(dir).join("containerd"))
+    std::env::var_os("KEELSON_CONTAINERD")
+        .map_or_else(|| "containerd".into(), |dir| PathBuf::from(dir).join("containerd"))
 }
 
 /// `1.6.20`, `2.1.9`, ….
@@ -22,7 +23,8 @@ pub fn program() -> PathBuf {
 /// # Errors
 /// When containerd is missing or says something else.
 pub fn version() -> Result<String> {
-    let said = run(&program().to_string_lossy(), ["--version"]).context("containerd is needed: apt-get install containerd")?;
+    let said =
+        run(&program().to_string_lossy(), ["--version"]).context("containerd is needed: apt-get install containerd")?;
     let version = said.split_whitespace().nth(2).context("containerd --version says no version")?;
     Ok(version.trim_start_matches('v').split(['~', '+', '-']).next().unwrap_or(version).to_owned())
 }

@@ -86,6 +86,10 @@ pub fn inside(host: &HostPaths, program: &Path) -> Command {
 /// When something that is there does not go.
 pub fn remove(layout: &Layout) -> Result<()> {
     let mut failed = Vec::new();
+    // Cables first: a namespace takes its own along only some time after it is gone.
+    for link in links(layout)? {
+        failed.extend(run("ip", ["link", "del", &link]).err());
+    }
     for netns in namespaces(layout)? {
         failed.extend(run("ip", ["netns", "del", &netns]).err());
     }
@@ -96,6 +100,13 @@ pub fn remove(layout: &Layout) -> Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// The ends of its hosts' cables that sit on the bridge.
+fn links(layout: &Layout) -> Result<Vec<String>> {
+    let prefix = format!("{}-", layout.prefix());
+    let names = std::fs::read_dir("/sys/class/net")?.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|n| n.starts_with(&prefix)).collect())
 }
 
 /// The namespaces of this cluster that exist.

@@ -60,7 +60,8 @@ impl Process {
     /// When the kernel refuses.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if self.alive() {
-            kill(Pid::from_raw(self.pid), signal).with_context(|| format!("{signal} to {} ({})", self.name, self.pid))?;
+            kill(Pid::from_raw(self.pid), signal)
+                .with_context(|| format!("{signal} to {} ({})", self.name, self.pid))?;
         }
         Ok(())
     }

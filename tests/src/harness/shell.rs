@@ -20,13 +20,17 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) ->
 /// When it cannot be started or exits with anything but zero.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let said = || -> String {
-        command.get_args().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
-    };
+    let said =
+        || -> String { command.get_args().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ") };
     let line = format!("{name} {}", said());
     let out = command.stdin(Stdio::null()).output().with_context(|| format!("start {name}"))?;
     if !out.status.success() {
-        bail!("{line}: {}\n{}{}", out.status, String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        bail!(
+            "{line}: {}\n{}{}",
+            out.status,
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }

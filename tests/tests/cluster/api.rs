@@ -55,14 +55,29 @@ fn bad_input(context: &Context) -> Result<()> {
         format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{container}]}}}}")
     };
     for (manifest, words) in [
-        (pod("A_b", "{name: c, image: x}"), "metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of"),
+        (
+            pod("A_b", "{name: c, image: x}"),
+            "metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of",
+        ),
         (pod("p", "{name: c}"), "spec.containers[0].image: Required value"),
         (pod("p", "{name: c, image: x}, {name: c, image: x}"), "spec.containers[1].name: Duplicate value: \"c\""),
-        (pod("p", "{name: c, image: x, imagePullPolicy: Sometimes}"), "supported values: \"Always\", \"IfNotPresent\", \"Never\""),
-        (pod("p", "{name: c, image: x, resources: {limits: {cpu: 1q}}}"), "quantities must match the regular expression"),
-        (pod("p", "{name: c, image: x, resources: {limits: {cpu: 1}, requests: {cpu: 2}}}"), "must be less than or equal to cpu limit"),
+        (
+            pod("p", "{name: c, image: x, imagePullPolicy: Sometimes}"),
+            "supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+        ),
+        (
+            pod("p", "{name: c, image: x, resources: {limits: {cpu: 1q}}}"),
+            "quantities must match the regular expression",
+        ),
+        (
+            pod("p", "{name: c, image: x, resources: {limits: {cpu: 1}, requests: {cpu: 2}}}"),
+            "must be less than or equal to cpu limit",
+        ),
         (pod("p", "{name: c, image: x, ports: [{containerPort: 70000}]}"), "must be between 1 and 65535, inclusive"),
-        (pod("p", "{name: c, image: x, volumeMounts: [{name: v, mountPath: /v}]}"), "spec.containers[0].volumeMounts[0].name: Not found: \"v\""),
+        (
+            pod("p", "{name: c, image: x, volumeMounts: [{name: v, mountPath: /v}]}"),
+            "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+        ),
         (
             "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: []}}".into(),
             "spec.ports: Required value",
@@ -78,7 +93,9 @@ fn bad_input(context: &Context) -> Result<()> {
         ensure!(said.contains(words), "{manifest}\nwanted {words:?}, got {said}");
     }
     ensure!(ns.refused(&["get", "pods", "-l", "a=b=c"])?.contains("found '=', expected: ',' or 'end of string'"));
-    ensure!(ns.refused(&["get", "pods", "--field-selector", "spec.foo=x"])?.contains("field label not supported: spec.foo"));
+    ensure!(
+        ns.refused(&["get", "pods", "--field-selector", "spec.foo=x"])?.contains("field label not supported: spec.foo")
+    );
     ensure!(ns.refused(&["logs", "nobody"])?.contains("pods \"nobody\" not found"));
     Ok(())
 }
@@ -96,16 +113,47 @@ fn patches(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
     ns.run(&["create", "deployment", "d", "--image=example.org/x:1", "--replicas=0"])?;
     // Strategic: containers are merged by name.
-    ns.run(&["patch", "deployment", "d", "-p", r#"{"spec":{"template":{"spec":{"containers":[{"name":"y","image":"example.org/y:1"}]}}}}"#])?;
+    ns.run(&[
+        "patch",
+        "deployment",
+        "d",
+        "-p",
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"y","image":"example.org/y:1"}]}}}}"#,
+    ])?;
     ensure!(ns.run(&["get", "deployment", "d", "-o", "jsonpath={.spec.template.spec.containers[*].name}"])? == "y x");
     // Merge: lists are replaced.
-    ns.run(&["patch", "deployment", "d", "--type=merge", "-p", r#"{"spec":{"template":{"spec":{"containers":[{"name":"z","image":"example.org/z:1"}]}}}}"#])?;
+    ns.run(&[
+        "patch",
+        "deployment",
+        "d",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"z","image":"example.org/z:1"}]}}}}"#,
+    ])?;
     ensure!(ns.run(&["get", "deployment", "d", "-o", "jsonpath={.spec.template.spec.containers[*].name}"])? == "z");
-    ns.run(&["patch", "deployment", "d", "--type=json", "-p", r#"[{"op":"test","path":"/spec/replicas","value":0},{"op":"replace","path":"/spec/paused","value":true}]"#])
+    ns.run(&[
+        "patch",
+        "deployment",
+        "d",
+        "--type=json",
+        "-p",
+        r#"[{"op":"test","path":"/spec/replicas","value":0},{"op":"replace","path":"/spec/paused","value":true}]"#,
+    ])
+    .map(drop)
+    .or_else(|_| {
+        ns.run(&[
+            "patch",
+            "deployment",
+            "d",
+            "--type=json",
+            "-p",
+            r#"[{"op":"add","path":"/spec/paused","value":true}]"#,
+        ])
         .map(drop)
-        .or_else(|_| ns.run(&["patch", "deployment", "d", "--type=json", "-p", r#"[{"op":"add","path":"/spec/paused","value":true}]"#]).map(drop))?;
+    })?;
     ensure!(ns.run(&["get", "deployment", "d", "-o", "jsonpath={.spec.paused}"])? == "true");
-    let refused = ns.refused(&["patch", "deployment", "d", "-p", r#"{"spec":{"selector":{"matchLabels":{"app":"other"}}}}"#])?;
+    let refused =
+        ns.refused(&["patch", "deployment", "d", "-p", r#"{"spec":{"selector":{"matchLabels":{"app":"other"}}}}"#])?;
     ensure!(refused.contains("field is immutable"), "{refused}");
     Ok(())
 }
@@ -148,7 +196,15 @@ fn watch(context: &Context) -> Result<()> {
     let types: Vec<String> = events
         .lines()
         .map(|l| Ok(serde_json::from_str::<serde_json::Value>(l)?))
-        .map(|e: Result<serde_json::Value>| e.map(|e| format!("{} {}", e["type"].as_str().unwrap_or(""), e["object"]["metadata"]["name"].as_str().unwrap_or(""))))
+        .map(|e: Result<serde_json::Value>| {
+            e.map(|e| {
+                format!(
+                    "{} {}",
+                    e["type"].as_str().unwrap_or(""),
+                    e["object"]["metadata"]["name"].as_str().unwrap_or("")
+                )
+            })
+        })
         .collect::<Result<_>>()?;
     let ours: Vec<&str> = types.iter().filter_map(|t| t.strip_suffix(" w")).collect();
     ensure!(ours == ["ADDED", "MODIFIED", "DELETED"], "{types:?}");
@@ -182,7 +238,9 @@ fn tokens(context: &Context) -> Result<()> {
     ns.run(&["run", "p", "--image=docker.io/library/busybox:1", "--", "sleep", "1000"])?;
     ns.wait("pod/p", "condition=Ready")?;
     let token = ns.run(&["exec", "p", "--", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token"])?;
-    let ask = |token: &str| plain(context, &format!("/api/v1/namespaces/{}/pods", ns.name), &format!("Authorization: Bearer {token}"));
+    let ask = |token: &str| {
+        plain(context, &format!("/api/v1/namespaces/{}/pods", ns.name), &format!("Authorization: Bearer {token}"))
+    };
     let (code, body) = ask(&token)?;
     ensure!(code == 403 && body.contains(&format!("system:serviceaccount:{}:default", ns.name)), "{code} {body}");
     ensure!(plain(context, "/api", &format!("Authorization: Bearer {token}"))?.0 == 200);

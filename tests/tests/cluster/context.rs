@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use keelson_tests::harness::Cluster;
 use keelson_tests::harness::kubectl::Kubectl;
 use keelson_tests::harness::shell::{output, wait_for};
-use keelson_tests::harness::Cluster;
 use serde_json::Value;
 
 /// The shared cluster.
@@ -80,7 +80,11 @@ impl Namespace<'_> {
     /// What kubectl says when it fails; an error when it does not fail.
     pub fn refused(&self, args: &[&str]) -> Result<String> {
         let out = self.command().args(args).output()?;
-        ensure!(!out.status.success(), "kubectl {args:?} was to fail and printed {}", String::from_utf8_lossy(&out.stdout));
+        ensure!(
+            !out.status.success(),
+            "kubectl {args:?} was to fail and printed {}",
+            String::from_utf8_lossy(&out.stdout)
+        );
         Ok(String::from_utf8_lossy(&out.stderr).into_owned())
     }
 
@@ -93,7 +97,8 @@ impl Namespace<'_> {
         use std::io::Write;
         use std::process::Stdio;
         let mut command = self.command();
-        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child =
+            command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdin.take().context("stdin")?.write_all(input.as_bytes())?;
         let out = child.wait_with_output()?;
         ensure!(out.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&out.stderr));
@@ -106,9 +111,9 @@ impl Namespace<'_> {
 
     /// `kubectl wait` with a minute's patience.
     pub fn wait(&self, what: &str, condition: &str) -> Result<String> {
-        self.say(&format!("wait {what} --for={condition} --timeout=60s")).or_else(|error| {
+        self.say(&format!("wait {what} --for={condition} --timeout=60s")).map_err(|error| {
             let seen = self.say(&format!("describe {what}")).unwrap_or_default();
-            Err(error.context(format!("{what} is\n{seen}")))
+            error.context(format!("{what} is\n{seen}"))
         })
     }
 

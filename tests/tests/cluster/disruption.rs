@@ -87,7 +87,18 @@ spec:
 
 fn api_away(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
-    ns.run(&["run", "p", "--image", BUSYBOX, "--overrides", r#"{"spec":{"nodeName":"n2"}}"#, "--", "sh", "-c", "sleep 5; exit 1"])?;
+    ns.run(&[
+        "run",
+        "p",
+        "--image",
+        BUSYBOX,
+        "--overrides",
+        r#"{"spec":{"nodeName":"n2"}}"#,
+        "--",
+        "sh",
+        "-c",
+        "sleep 5; exit 1",
+    ])?;
     ns.wait("pod/p", "condition=Ready")?;
     let before = ns.json("get pod p")?["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or(0);
     context.cluster().process("master")?.kill()?;
@@ -155,16 +166,23 @@ spec:
     context.cluster().process("agent-n3")?.kill()?;
     ns.until("NotReady and the taint", || {
         let node = context.kubectl().json("get node n3")?;
-        let ready = node["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Ready").context("Ready")?;
+        let ready = node["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|c| c["type"] == "Ready")
+            .context("Ready")?;
         ensure!(ready["status"] == "Unknown" && ready["reason"] == "NodeStatusUnknown", "{ready}");
         ensure!(node["spec"]["taints"].to_string().contains("node.kubernetes.io/unreachable"), "{}", node["spec"]);
         Ok(())
     })?;
     ns.until("replacements elsewhere", || {
         let pods = ns.json("get pods --field-selector status.phase=Running")?;
-        let elsewhere = pods["items"].as_array().into_iter().flatten().filter(|p| {
-            p["spec"]["nodeName"] != "n3" && p["metadata"]["deletionTimestamp"].is_null()
-        });
+        let elsewhere = pods["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|p| p["spec"]["nodeName"] != "n3" && p["metadata"]["deletionTimestamp"].is_null());
         let count = elsewhere.count();
         ensure!(count == 3, "{count} pods elsewhere");
         Ok(())

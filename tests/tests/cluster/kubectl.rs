@@ -42,9 +42,13 @@ fn objects(context: &Context) -> Result<()> {
     let stale = yaml.replace("b: \"2\"", "b: \"4\"");
     let refused = ns.fed(&["replace", "-f", "-"], &stale).unwrap_err().to_string();
     ensure!(refused.contains("the object has been modified"), "{refused}");
+    let editor = std::env::temp_dir().join(format!("keelson-editor-{}", std::process::id()));
+    std::fs::write(&editor, "#!/bin/sh\nexec sed -i 's/^  b: .*/  b: \"5\"/' \"$1\"\n")?;
+    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let mut edit = ns.command();
-    edit.args(["edit", "configmap", "c"]).env("KUBE_EDITOR", "sed -i s/\"3\"/\"5\"/");
-    ensure!(edit.output()?.status.success());
+    let edited = edit.args(["edit", "configmap", "c"]).env("KUBE_EDITOR", &editor).output()?;
+    std::fs::remove_file(&editor)?;
+    ensure!(edited.status.success(), "{}", String::from_utf8_lossy(&edited.stderr));
     ensure!(ns.say("get configmap c -o jsonpath={.data.b}")? == "5");
     ensure!(ns.say("auth can-i list pods")?.trim() == "yes");
     let robot = format!("--as=system:serviceaccount:{}:robot", ns.name);
@@ -118,7 +122,9 @@ fn describes_itself(context: &Context) -> Result<()> {
     ensure!(kubectl.say("cluster-info")?.contains("is running at"));
     ensure!(kubectl.say("version")?.contains("Server Version: v1.36"));
     let resources = kubectl.say("api-resources")?;
-    for resource in ["deployments", "endpointslices", "clusterrolebindings", "leases", "pods", "certificatesigningrequests"] {
+    for resource in
+        ["deployments", "endpointslices", "clusterrolebindings", "leases", "pods", "certificatesigningrequests"]
+    {
         ensure!(resources.contains(resource), "api-resources has no {resource}");
     }
     ensure!(kubectl.say("api-versions")?.contains("apps/v1"));
@@ -150,7 +156,10 @@ fn port_forward(context: &Context) -> Result<()> {
     ns.wait("pod/web", "condition=Ready")?;
     let mut forward = ns.command().args(["port-forward", "pod/web", "39080:8080"]).stdout(Stdio::null()).spawn()?;
     let answer = wait_for("an answer through the forwarded port", Duration::from_secs(20), || {
-        keelson_tests::harness::shell::run("curl", ["-sS", "--noproxy", "*", "--max-time", "3", "http://127.0.0.1:39080/hostname"])
+        keelson_tests::harness::shell::run(
+            "curl",
+            ["-sS", "--noproxy", "*", "--max-time", "3", "http://127.0.0.1:39080/hostname"],
+        )
     });
     forward.kill()?;
     forward.wait()?;

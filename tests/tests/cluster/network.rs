@@ -1,7 +1,7 @@
 //! Pods and Services on the wire.
 
 use anyhow::{Context as _, Result, ensure};
-use keelson_tests::harness::images::{BUSYBOX, HELLO};
+use keelson_tests::harness::images::HELLO;
 
 use crate::Test;
 use crate::context::{Context, Namespace};
@@ -16,12 +16,21 @@ pub const TESTS: &[Test] = &[
     ("network::host_ports_reach_their_pod", host_ports),
 ];
 
-/// A web server and a shell on every node: `web-n1`, `sh-n1`, ….
+/// A web server and a client on every node: `web-n1`, `ask-n1`, ….
 fn pods_everywhere(ns: &Namespace<'_>) -> Result<()> {
     for node in ["n1", "n2", "n3"] {
         let at = format!(r#"{{"spec":{{"nodeName":"{node}"}}}}"#);
-        ns.run(&["run", &format!("web-{node}"), "--image", HELLO, "--labels=app=web", "--port=8080", "--overrides", &at])?;
-        ns.run(&["run", &format!("sh-{node}"), "--image", BUSYBOX, "--overrides", &at, "--", "sleep", "10000"])?;
+        ns.run(&[
+            "run",
+            &format!("web-{node}"),
+            "--image",
+            HELLO,
+            "--labels=app=web",
+            "--port=8080",
+            "--overrides",
+            &at,
+        ])?;
+        ns.run(&["run", &format!("ask-{node}"), "--image", HELLO, "--overrides", &at, "--", "sleep", "10000"])?;
     }
     ns.say("wait pod --all --for=condition=Ready --timeout=60s")?;
     Ok(())
@@ -32,16 +41,16 @@ fn ip(ns: &Namespace<'_>, pod: &str) -> Result<String> {
 }
 
 fn ask(ns: &Namespace<'_>, pod: &str, url: &str) -> Result<String> {
-    ns.run(&["exec", pod, "--", "wget", "-q", "-T", "3", "-O", "-", url])
+    ns.run(&["exec", pod, "--", "/hello", "get", url])
 }
 
 fn pod_to_pod(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
     pods_everywhere(&ns)?;
     for from in ["n1", "n2", "n3"] {
-        let own = ip(&ns, &format!("sh-{from}"))?;
+        let own = ip(&ns, &format!("ask-{from}"))?;
         for to in ["n1", "n2", "n3"] {
-            let answer = ask(&ns, &format!("sh-{from}"), &format!("http://{}:8080/", ip(&ns, &format!("web-{to}"))?))?;
+            let answer = ask(&ns, &format!("ask-{from}"), &format!("http://{}:8080/", ip(&ns, &format!("web-{to}"))?))?;
             ensure!(answer.contains(&format!("hello from web-{to}")), "{answer}");
             ensure!(answer.contains(&own), "the server saw another client than {own}: {answer}");
         }
@@ -59,7 +68,7 @@ fn services(context: &Context) -> Result<()> {
     ns.say("expose pod web-n1 --name=nodeport --port=80 --target-port=8080 --type=NodePort")?;
     ns.apply("{apiVersion: v1, kind: Service, metadata: {name: headless}, spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}}")?;
     let cluster_ip = ns.say("get service many -o jsonpath={.spec.clusterIP}")?;
-    for from in ["sh-n1", "sh-n2", "sh-n3"] {
+    for from in ["ask-n1", "ask-n2", "ask-n3"] {
         for port in [80, 81] {
             ns.until("the Service", || {
                 ensure!(ask(&ns, from, &format!("http://{cluster_ip}:{port}/"))?.contains("hello from web-"));
@@ -69,9 +78,7 @@ fn services(context: &Context) -> Result<()> {
     }
     // Hairpin: the only endpoint asks itself through its Service.
     let own = ns.say("get service nodeport -o jsonpath={.spec.clusterIP}")?;
-    ns.run(&["exec", "web-n1", "--", "/hello", "print", "alive"])?;
-    let answer = context.on("n1", &format!("curl -sS --max-time 3 http://{own}/hostname"))?;
-    ensure!(answer.trim() == "web-n1");
+    ensure!(ask(&ns, "web-n1", &format!("http://{own}/hostname"))?.trim() == "web-n1");
     let port = ns.say("get service nodeport -o jsonpath={.spec.ports[0].nodePort}")?;
     for node in [1, 2, 3] {
         let url = format!("http://{}:{port}/hostname", context.cluster().lan.worker(node));
@@ -92,21 +99,27 @@ fn affinity(context: &Context) -> Result<()> {
     pods_everywhere(&ns)?;
     ns.apply("{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {sessionAffinity: ClientIP, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}}")?;
     let url = format!("http://{}/hostname", ns.say("get service s -o jsonpath={.spec.clusterIP}")?);
-    ns.until("the Service", || ask(&ns, "sh-n1", &url).map(drop))?;
-    let first = ask(&ns, "sh-n1", &url)?;
+    ns.until("the Service", || ask(&ns, "ask-n1", &url).map(drop))?;
+    let first = ask(&ns, "ask-n1", &url)?;
     for _ in 0..8 {
-        ensure!(ask(&ns, "sh-n1", &url)? == first, "another pod answered");
+        ensure!(ask(&ns, "ask-n1", &url)? == first, "another pod answered");
     }
     Ok(())
 }
 
 fn refuses(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
-    ns.apply("{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {selector: {app: none}, ports: [{port: 80}]}}")?;
+    ns.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {selector: {app: none}, ports: [{port: 80}]}}",
+    )?;
     let ip = ns.say("get service s -o jsonpath={.spec.clusterIP}")?;
     ns.until("a refusal", || {
-        let error = context.on("n2", &format!("curl -sS --max-time 3 http://{ip}/")).err().context("it answered")?.to_string();
-        ensure!(error.contains("refused") || error.contains("Failed to connect") || error.contains("Couldn't connect"), "{error}");
+        let error =
+            context.on("n2", &format!("curl -sS --max-time 3 http://{ip}/")).err().context("it answered")?.to_string();
+        ensure!(
+            error.contains("refused") || error.contains("Failed to connect") || error.contains("Couldn't connect"),
+            "{error}"
+        );
         ensure!(!error.contains("timed out"), "{error}");
         Ok(())
     })
@@ -123,7 +136,7 @@ fn selectorless(context: &Context) -> Result<()> {
     ))?;
     let url = format!("http://{}/hostname", ns.say("get service s -o jsonpath={.spec.clusterIP}")?);
     ns.until("the slice's pod", || {
-        ensure!(ask(&ns, "sh-n3", &url)?.trim() == "web-n2");
+        ensure!(ask(&ns, "ask-n3", &url)?.trim() == "web-n2");
         Ok(())
     })
 }
@@ -134,7 +147,10 @@ fn local_policy(context: &Context) -> Result<()> {
     ns.say("label pod web-n2 only=here")?;
     ns.apply("{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {only: here}, ports: [{port: 80, targetPort: 8080}]}}")?;
     let port = ns.say("get service s -o jsonpath={.spec.ports[0].nodePort}")?;
-    let (lan, client) = { let c = context.cluster(); (c.lan, c.lan.master().to_string()) };
+    let (lan, client) = {
+        let c = context.cluster();
+        (c.lan, c.lan.master().to_string())
+    };
     ns.until("the node with the pod", || {
         let answer = context.on("m", &format!("curl -sS --max-time 3 http://{}:{port}/", lan.worker(2)))?;
         ensure!(answer.contains("web-n2") && answer.contains(&client), "the client's address was lost: {answer}");

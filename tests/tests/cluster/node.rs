@@ -99,8 +99,18 @@ spec:
     let ip = ns.run(&["get", "pod", "p", "-o", "jsonpath={.status.podIP}"])?;
     let node = ns.run(&["get", "pod", "p", "-o", "jsonpath={.spec.nodeName}"])?;
     for line in [
-        "CM_key=from-cm", "PLAIN=afrom-cm", "SECRET=from-secret", "NAME=p", "TIER=x", "CPU=250", "MEMORY=32",
-        "KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT=443", "HOSTNAME=p", &format!("IP={ip}"), &format!("NODE={node}"),
+        "CM_key=from-cm",
+        "PLAIN=afrom-cm",
+        "SECRET=from-secret",
+        "NAME=p",
+        "TIER=x",
+        "CPU=250",
+        "MEMORY=32",
+        "KUBERNETES_SERVICE_HOST=10.96.0.1",
+        "KUBERNETES_SERVICE_PORT=443",
+        "HOSTNAME=p",
+        &format!("IP={ip}"),
+        &format!("NODE={node}"),
     ] {
         ensure!(logs.lines().any(|l| l == line), "no {line:?} in\n{logs}");
     }
@@ -188,7 +198,10 @@ fn probes(context: &Context) -> Result<()> {
         ns.wait(&format!("pod/{kind}"), "condition=Ready")?;
     }
     ns.until("the failing probe's event", || {
-        ensure!(ns.say("get events --field-selector involvedObject.name=wrong")?.contains("Startup probe failed: HTTP probe failed with statuscode: 404"));
+        ensure!(
+            ns.say("get events --field-selector involvedObject.name=wrong")?
+                .contains("Startup probe failed: HTTP probe failed with statuscode: 404")
+        );
         Ok(())
     })?;
     ensure!(status(&ns, "wrong")?["containerStatuses"][0]["ready"] == false);
@@ -206,7 +219,10 @@ fn liveness(context: &Context) -> Result<()> {
     context.on("n1", &format!("curl -sS --max-time 3 -X POST http://{ip}:8080/bad"))?;
     ns.until("the restart", || {
         let status = status(&ns, "p")?;
-        ensure!(status["containerStatuses"][0]["restartCount"] == 1 && status["containerStatuses"][0]["ready"] == true, "{status}");
+        ensure!(
+            status["containerStatuses"][0]["restartCount"] == 1 && status["containerStatuses"][0]["ready"] == true,
+            "{status}"
+        );
         Ok(())
     })?;
     let events = ns.say("get events")?;
@@ -227,7 +243,14 @@ fn readiness(context: &Context) -> Result<()> {
     for (path, expected) in [("bad", "false"), ("good", "true")] {
         context.on("n2", &format!("curl -sS --max-time 3 -X POST http://{ip}:8080/{path}"))?;
         ns.until("the slice to follow", || {
-            let ready = ns.run(&["get", "endpointslices", "-l", "kubernetes.io/service-name=p", "-o", "jsonpath={.items[*].endpoints[*].conditions.ready}"])?;
+            let ready = ns.run(&[
+                "get",
+                "endpointslices",
+                "-l",
+                "kubernetes.io/service-name=p",
+                "-o",
+                "jsonpath={.items[*].endpoints[*].conditions.ready}",
+            ])?;
             ensure!(ready == expected, "after {path}: {ready:?}");
             Ok(())
         })?;
@@ -245,7 +268,10 @@ fn crash_loop(context: &Context) -> Result<()> {
         let status = status(&ns, "loop")?;
         let container = &status["containerStatuses"][0];
         ensure!(container["state"]["waiting"]["reason"] == "CrashLoopBackOff", "{container}");
-        ensure!(container["lastState"]["terminated"]["exitCode"] == 3 && container["lastState"]["terminated"]["reason"] == "Error");
+        ensure!(
+            container["lastState"]["terminated"]["exitCode"] == 3
+                && container["lastState"]["terminated"]["reason"] == "Error"
+        );
         ensure!(container["restartCount"].as_u64() >= Some(1));
         Ok(())
     })?;
@@ -311,19 +337,26 @@ fn limits(context: &Context) -> Result<()> {
 fn missing(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
     ns.run(&["run", "image", "--image=docker.io/keelson/none:1", "--image-pull-policy=Never"])?;
-    ns.run(&["run", "name", "--image=UPPER:1"])?;
+    ns.apply("{apiVersion: v1, kind: Pod, metadata: {name: name}, spec: {containers: [{name: c, image: UPPER:1}]}}")?;
     ns.run(&["run", "config", "--image", HELLO, "--overrides",
         r#"{"spec":{"containers":[{"name":"config","image":"docker.io/keelson/hello:1","env":[{"name":"A","valueFrom":{"configMapKeyRef":{"name":"gone","key":"k"}}}]}]}}"#])?;
     ns.run(&["run", "volume", "--image", HELLO, "--overrides",
         r#"{"spec":{"volumes":[{"name":"v","secret":{"secretName":"gone"}}],"containers":[{"name":"volume","image":"docker.io/keelson/hello:1","volumeMounts":[{"name":"v","mountPath":"/v"}]}]}}"#])?;
     for (pod, reason, words) in [
-        ("image", "ErrImageNeverPull", "Container image \"docker.io/keelson/none:1\" is not present with pull policy of Never"),
+        (
+            "image",
+            "ErrImageNeverPull",
+            "Container image \"docker.io/keelson/none:1\" is not present with pull policy of Never",
+        ),
         ("name", "InvalidImageName", "invalid reference format"),
         ("config", "CreateContainerConfigError", "configmap \"gone\" not found"),
     ] {
         ns.until(reason, || {
             let waiting = status(&ns, pod)?["containerStatuses"][0]["state"]["waiting"].clone();
-            ensure!(waiting["reason"] == reason && waiting["message"].as_str().is_some_and(|m| m.contains(words)), "{pod}: {waiting}");
+            ensure!(
+                waiting["reason"] == reason && waiting["message"].as_str().is_some_and(|m| m.contains(words)),
+                "{pod}: {waiting}"
+            );
             Ok(())
         })?;
     }
@@ -341,7 +374,16 @@ fn missing(context: &Context) -> Result<()> {
 
 fn logs(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
-    ns.run(&["run", "p", "--image", BUSYBOX, "--", "sh", "-c", "if [ -e /tmp/x ]; then sleep 1000; fi; for i in 1 2 3 4 5; do echo line $i; done; sleep 1; exit 1"])?;
+    ns.run(&[
+        "run",
+        "p",
+        "--image",
+        BUSYBOX,
+        "--",
+        "sh",
+        "-c",
+        "if [ -e /tmp/x ]; then sleep 1000; fi; for i in 1 2 3 4 5; do echo line $i; done; sleep 1; exit 1",
+    ])?;
     ns.until("a restart", || {
         ensure!(status(&ns, "p")?["containerStatuses"][0]["restartCount"].as_u64() >= Some(1));
         Ok(())

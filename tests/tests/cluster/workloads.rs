@@ -158,8 +158,25 @@ fn placement(context: &Context) -> Result<()> {
     kubectl.say("label node n3 disk=fast --overwrite")?;
     kubectl.say("taint node n1 dedicated=x:NoSchedule --overwrite")?;
     let result = (|| -> Result<()> {
-        ns.run(&["run", "selected", "--image", BUSYBOX, "--overrides", r#"{"spec":{"nodeSelector":{"disk":"fast"}}}"#, "--", "sleep", "1000"])?;
-        ns.run(&["run", "huge", "--image", BUSYBOX, "--overrides", r#"{"spec":{"containers":[{"name":"huge","image":"x","resources":{"requests":{"cpu":"900"}}}]}}"#])?;
+        ns.run(&[
+            "run",
+            "selected",
+            "--image",
+            BUSYBOX,
+            "--overrides",
+            r#"{"spec":{"nodeSelector":{"disk":"fast"}}}"#,
+            "--",
+            "sleep",
+            "1000",
+        ])?;
+        ns.run(&[
+            "run",
+            "huge",
+            "--image",
+            BUSYBOX,
+            "--overrides",
+            r#"{"spec":{"containers":[{"name":"huge","image":"x","resources":{"requests":{"cpu":"900"}}}]}}"#,
+        ])?;
         ns.run(&["run", "nowhere", "--image", BUSYBOX, "--overrides", r#"{"spec":{"nodeSelector":{"disk":"none"}}}"#])?;
         ns.run(&["create", "deployment", "d", "--image", HELLO, "--replicas=4"])?;
         ns.wait("pod/selected", "condition=Ready")?;
@@ -167,10 +184,21 @@ fn placement(context: &Context) -> Result<()> {
         ns.say("rollout status deployment/d --timeout=60s")?;
         let on = ns.run(&["get", "pods", "-l", "app=d", "-o", "jsonpath={.items[*].spec.nodeName}"])?;
         ensure!(!on.contains("n1"), "a taint was not heeded: {on}");
-        for (pod, words) in [("huge", "3 Insufficient cpu"), ("nowhere", "node(s) didn't match Pod's node affinity/selector")] {
+        for (pod, words) in
+            [("huge", "2 Insufficient cpu"), ("nowhere", "node(s) didn't match Pod's node affinity/selector")]
+        {
             ns.until("the scheduler's explanation", || {
-                let message = ns.run(&["get", "pod", pod, "-o", "jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].message}"])?;
-                ensure!(message.starts_with("0/3 nodes are available: ") && message.contains(words), "{pod}: {message:?}");
+                let message = ns.run(&[
+                    "get",
+                    "pod",
+                    pod,
+                    "-o",
+                    "jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].message}",
+                ])?;
+                ensure!(
+                    message.starts_with("0/3 nodes are available: ") && message.contains(words),
+                    "{pod}: {message:?}"
+                );
                 Ok(())
             })?;
         }

@@ -314,7 +314,7 @@ enum Grace {
 
 /// Only pods are deleted with grace (`pkg/registry/core/pod.CheckGracefulDelete`).
 fn grace(kind: &Kind, object: &Value, options: &DeleteOptions) -> Grace {
-    if kind.group != "" || kind.plural != "pods" {
+    if !kind.group.is_empty() || kind.plural != "pods" {
         return Grace::None;
     }
     if meta::is_deleting(object) {

@@ -216,7 +216,9 @@ fn service_proxy(core: &Core, call: &Call) -> Result<Destination> {
     let none = || Problem::unavailable(format!("no endpoints available for service {name:?}"));
     let endpoints = lookup.get("", "endpoints", namespace, name).ok_or_else(none)?;
     let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let chosen = ports.iter().find(|p| port.is_empty() || p["name"] == port || p["port"].to_string() == port);
+    let chosen = ports.iter().find(|p| {
+        port.is_empty() || p["name"] == port || p["port"].as_u64().is_some_and(|own| port.parse() == Ok(own))
+    });
     let chosen =
         chosen.ok_or_else(|| Problem::unavailable(format!("no service port {port:?} found for service {name:?}")))?;
     let port_name = chosen["name"].as_str().unwrap_or_default();

@@ -231,7 +231,8 @@ fn alternative_names(request: &CertReq) -> Result<Option<SubjectAltName>, x509_c
     for attribute in request.info.attributes.iter() {
         for value in attribute.values.iter() {
             let Ok(wanted) = value.decode_as::<ExtensionReq>() else { continue };
-            for extension in wanted.0.iter().filter(|one| one.extn_id == ObjectIdentifier::new_unwrap("2.5.29.17")) {
+            let names = ObjectIdentifier::new_unwrap("2.5.29.17");
+            if let Some(extension) = wanted.0.iter().find(|one| one.extn_id == names) {
                 return SubjectAltName::from_der(extension.extn_value.as_bytes()).map(Some);
             }
         }

@@ -235,7 +235,7 @@ impl Controller {
 }
 
 /// The pods of each node: of those that wait for their node, by the node that they are made for.
-fn by_node<'a>(pods: &'a [Arc<Pod>]) -> BTreeMap<&'a str, Vec<&'a Arc<Pod>>> {
+fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<&Arc<Pod>>> {
     let mut by_node: BTreeMap<&str, Vec<&Arc<Pod>>> = BTreeMap::new();
     for pod in pods {
         if let Some(node) = pods::node_name(pod).or_else(|| revision::target(pod)) {

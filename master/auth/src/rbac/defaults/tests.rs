@@ -15,7 +15,7 @@ fn cluster() -> Rbac {
 fn may(user: &UserInfo, request: &str) -> bool {
     let mut words = request.split_whitespace();
     let verb = words.next().unwrap();
-    let (resource, group) = words.next().unwrap().split_once('.').map_or_else(|| panic!("{request}"), |x| x);
+    let (resource, group) = words.next().unwrap().split_once('.').unwrap_or_else(|| panic!("{request}"));
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let (namespace, name) = words.next().unwrap_or("/").split_once('/').unwrap();
     let attributes = Attributes {
