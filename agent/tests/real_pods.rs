@@ -64,6 +64,7 @@ impl Node {
         let (_, addresses) = watch::channel(vec!["127.0.0.1".parse().unwrap()]);
         let config = PodsConfig {
             node_name: "node".into(),
+            node_labels: std::collections::BTreeMap::new(),
             data_dir: self.path("data"),
             logs_dir: self.path("logs"),
             cgroup_root: self.root.clone(),
@@ -71,6 +72,7 @@ impl Node {
             enforced: Allocatable { cpu: 2000, memory: None, pids: None },
             allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
             dns: pod::resolve::DnsFacts::default(),
+            allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: false,
             parallel_pulls: Some(1),
             backoff_max: Duration::from_secs(300),

@@ -165,6 +165,11 @@ fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
             return invalid("evictionHard", format!("{signal}: {text:?} is neither a percentage nor a quantity"));
         }
     }
+    for pattern in &config.allowed_unsafe_sysctls {
+        if let Err(message) = crate::pods::sysctls::check_pattern(pattern) {
+            return invalid("allowedUnsafeSysctls", message);
+        }
+    }
     if config.tls_cert_file.is_empty() != config.tls_private_key_file.is_empty() {
         return invalid("tlsCertFile", "must be set together with tlsPrivateKeyFile".into());
     }
@@ -184,4 +189,4 @@ fn to_yaml<T: serde::Serialize>(value: &T) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

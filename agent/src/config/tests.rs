@@ -8,6 +8,24 @@ fn parse(text: &str) -> Result<(KubeletConfiguration, Vec<String>), Error> {
 
 const HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
 
+/// Of a node `n1`, with upstream's defaults.
+pub fn minimal() -> Config {
+    Config {
+        layout: Layout::new("/c", "/d", "/r"),
+        kubelet: KubeletConfiguration::default(),
+        node: NodeSettings {
+            node_name: "n1".into(),
+            server: "https://127.0.0.1:6443".into(),
+            node_ip: None,
+            node_labels: [("tier".to_owned(), "x".to_owned())].into(),
+            data_dir: "/d".into(),
+            run_dir: "/r".into(),
+            cni_conf_dir: "/n".into(),
+            cni_bin_dir: "/b".into(),
+        },
+    }
+}
+
 #[test]
 fn an_empty_document_holds_the_defaults() {
     let (config, warnings) = parse(HEAD).unwrap();
@@ -134,6 +152,7 @@ fn values_no_node_can_run_with_are_named() {
         ("containerLogMaxFiles: 1", "containerLogMaxFiles"),
         ("tlsCertFile: /x", "tlsCertFile"),
         ("systemReserved: {cpu: much}", "systemReserved"),
+        ("allowedUnsafeSysctls: [\"vm.*\"]", "allowedUnsafeSysctls"),
         ("kubeReserved: {memory: -1Gi}", "kubeReserved"),
         ("evictionHard: {memory.available: 110%}", "evictionHard"),
     ] {

@@ -290,6 +290,12 @@ impl NodeTask {
     }
 }
 
+/// The labels that the node of a configuration registers with.
+#[must_use]
+pub fn labels(config: &Config) -> std::collections::BTreeMap<String, String> {
+    status::labels(config)
+}
+
 /// What is compared to tell a change: everything but the time of looking.
 fn without_heartbeat(status: &NodeStatus) -> Value {
     let mut status = status.clone();

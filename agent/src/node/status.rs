@@ -63,8 +63,8 @@ fn system_info(parts: &Parts<'_>) -> NodeSystemInfo {
     }
 }
 
-/// The Node as it registers.
-pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
+/// The labels that a node registers with.
+pub(super) fn labels(config: &Config) -> BTreeMap<String, String> {
     let mut labels: BTreeMap<String, String> = [
         ("kubernetes.io/hostname", config.node.node_name.as_str()),
         ("kubernetes.io/os", "linux"),
@@ -76,12 +76,17 @@ pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect();
     labels.extend(config.node.node_labels.clone());
+    labels
+}
+
+/// The Node as it registers.
+pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
     let annotation = ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned());
     let provider = Some(config.kubelet.provider_id.clone()).filter(|id| !id.is_empty());
     let taints = Some(config.kubelet.register_with_taints.clone()).filter(|taints| !taints.is_empty());
     let mut node =
         super::bare(&config.node.node_name, NodeSpec { provider_id: provider, taints, ..NodeSpec::default() });
-    node.metadata.labels = Some(labels);
+    node.metadata.labels = Some(labels(config));
     node.metadata.annotations = Some([annotation].into());
     node.status = Some(status);
     node
@@ -107,24 +112,7 @@ fn source_address(server: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KubeletConfiguration, Layout, NodeSettings};
-
-    fn config() -> Config {
-        Config {
-            layout: Layout::new("/c", "/d", "/r"),
-            kubelet: KubeletConfiguration::default(),
-            node: NodeSettings {
-                node_name: "n1".into(),
-                server: "https://127.0.0.1:6443".into(),
-                node_ip: None,
-                node_labels: [("tier".to_owned(), "x".to_owned())].into(),
-                data_dir: "/d".into(),
-                run_dir: "/r".into(),
-                cni_conf_dir: "/n".into(),
-                cni_bin_dir: "/b".into(),
-            },
-        }
-    }
+    use crate::config::tests::minimal as config;
 
     #[test]
     fn a_new_node_has_the_well_known_labels() {

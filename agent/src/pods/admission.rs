@@ -1,5 +1,5 @@
-//! Whether the node takes a pod (pkg/kubelet/lifecycle, `GeneralPredicates`): resources, host ports. What the scheduler
-//! has checked against labels and taints is not checked again: the pod is bound, and NoExecute is the controller's.
+//! Whether the node takes a pod (pkg/kubelet/lifecycle, `GeneralPredicates`, and pkg/kubelet/sysctl). A pod that has
+//! something in the runtime was admitted before and is not asked again: labels may change under it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,11 +9,13 @@ use api::resources::{self, ResourceList};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use pod::Admission;
 
-use super::Context;
+use super::node::OwnNode;
+use super::{Context, PodsConfig, sysctls};
 
-/// Asks for one pod, with all that were admitted before it.
+/// Asks for one pod, with all that were admitted before it. `None` while it is not known what the Node says.
 #[must_use]
-pub fn admit(pod: &Arc<Pod>, context: &Context) -> Admission {
+pub fn admit(pod: &Arc<Pod>, context: &Context) -> Option<Admission> {
+    let node = context.node.borrow().clone()?;
     let others: Vec<_> = context
         .registry
         .entries()
@@ -25,37 +27,62 @@ pub fn admit(pod: &Arc<Pod>, context: &Context) -> Admission {
         })
         .map(|(_, entry)| entry.pod)
         .collect();
-    decide(pod, &others, &context.config.allocatable)
+    Some(decide(pod, &others, &node, &context.config))
 }
 
-fn decide(pod: &Pod, others: &[Arc<Pod>], allocatable: &ResourceList) -> Admission {
+/// The answer, and of several refusals upstream's first.
+fn decide(pod: &Pod, others: &[Arc<Pod>], node: &OwnNode, config: &PodsConfig) -> Admission {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
-    let mut used = ResourceList::new();
+    if let Some(message) = sysctls::forbidden(pod, &config.allowed_unsafe_sysctls) {
+        return Admission::Rejected { reason: "SysctlForbidden".to_owned(), message };
+    }
     let specs: Vec<&PodSpec> = others.iter().filter_map(|other| other.spec.as_ref()).collect();
-    for other in &specs {
+    let refusal = exhausted(spec, &specs, &config.allocatable)
+        .or_else(|| mismatch(pod, spec, node, &config.node_name))
+        .or_else(|| {
+            let clash = ports_clash(spec, &specs);
+            clash.then(|| failed("NodePorts", "node(s) didn't have free ports for the requested pod ports"))
+        })
+        .or_else(|| {
+            let tolerations = spec.tolerations.as_deref().unwrap_or_default();
+            let checked = if api::pod::is_static(pod) { [].as_slice() } else { &node.taints };
+            let taint = api::taints::first_untolerated(checked, tolerations, &["NoExecute"]);
+            taint.map(|_| failed("TaintToleration", "node(s) had taints that the pod didn't tolerate"))
+        });
+    refusal.unwrap_or(Admission::Admitted)
+}
+
+fn failed(predicate: &str, why: &str) -> Admission {
+    Admission::Rejected { reason: predicate.to_owned(), message: format!("Predicate {predicate} failed: {why}") }
+}
+
+/// Labels: the node selector and the required node affinity.
+fn mismatch(pod: &Pod, spec: &PodSpec, node: &OwnNode, name: &str) -> Option<Admission> {
+    if api::affinity::pod_allows_node(spec, &node.labels, name) {
+        return None;
+    }
+    tracing::debug!(pod = %api::pod::full_name(pod), "labels of this node do not match");
+    Some(failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"))
+}
+
+/// Resources: the first that the node has not enough of.
+fn exhausted(spec: &PodSpec, others: &[&PodSpec], allocatable: &ResourceList) -> Option<Admission> {
+    let mut used = ResourceList::new();
+    for other in others {
         resources::add(&mut used, &resources::requests(other));
     }
-    let count = Quantity::new(i64::try_from(specs.len()).unwrap_or(i64::MAX), api::quantity::Format::DecimalSi);
+    let count = Quantity::new(i64::try_from(others.len()).unwrap_or(i64::MAX), api::quantity::Format::DecimalSi);
     let one = Quantity::new(1, api::quantity::Format::DecimalSi);
     if let Some(max) = allocatable.get("pods").filter(|max| count.plus(&one) > **max) {
-        return insufficient("pods", &one, &count, max);
+        return Some(insufficient("pods", &one, &count, max));
     }
-    for (name, request) in resources::requests(spec).iter().filter(|(_, request)| !request.is_zero()) {
+    let requests = resources::requests(spec);
+    requests.iter().filter(|(_, request)| !request.is_zero()).find_map(|(name, request)| {
         let have = allocatable.get(name).copied().unwrap_or(Quantity::ZERO);
         let taken = used.get(name).copied().unwrap_or(Quantity::ZERO);
-        if taken.plus(request) > have {
-            return insufficient(name, request, &taken, &have);
-        }
-    }
-    if ports_clash(spec, &specs) {
-        return Admission::Rejected {
-            reason: "NodePorts".to_owned(),
-            message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
-                .to_owned(),
-        };
-    }
-    Admission::Admitted
+        (taken.plus(request) > have).then(|| insufficient(name, request, &taken, &have))
+    })
 }
 
 fn insufficient(name: &str, requested: &Quantity, used: &Quantity, capacity: &Quantity) -> Admission {
@@ -105,25 +132,81 @@ mod tests {
         )
     }
 
-    fn node() -> ResourceList {
-        [("cpu".to_owned(), "2".parse().unwrap()), ("pods".to_owned(), "2".parse().unwrap())].into()
+    fn config() -> PodsConfig {
+        PodsConfig {
+            node_name: "n1".into(),
+            allocatable: [("cpu".to_owned(), "2".parse().unwrap()), ("pods".to_owned(), "2".parse().unwrap())].into(),
+            allowed_unsafe_sysctls: vec!["net.core.*".into()],
+            ..PodsConfig::new(&crate::config::tests::minimal(), ResourceList::new(), 2, 1 << 30)
+        }
+    }
+
+    fn node() -> OwnNode {
+        OwnNode {
+            labels: [("disk".to_owned(), "ssd".to_owned())].into(),
+            taints: serde_json::from_value(serde_json::json!([{"key": "k", "effect": "NoSchedule"}])).unwrap(),
+        }
+    }
+
+    fn answer(pod: &Pod, others: &[Arc<Pod>], node: &OwnNode) -> (String, String) {
+        match decide(pod, others, node, &config()) {
+            Admission::Rejected { reason, message } => (reason, message),
+            Admission::Admitted => ("Admitted".to_owned(), String::new()),
+        }
     }
 
     #[test]
     fn what_fits_is_admitted() {
-        assert_eq!(decide(&pod("1", Some(80)), &[pod("1", Some(81))], &node()), Admission::Admitted);
+        assert_eq!(answer(&pod("1", Some(80)), &[pod("1", Some(81))], &node()).0, "Admitted");
     }
 
     #[test]
     fn refusals_are_worded_as_the_kubelet_does() {
-        let refused = |answer| match answer {
-            Admission::Rejected { reason, message } => (reason, message),
-            Admission::Admitted => panic!("admitted"),
-        };
-        let (reason, message) = refused(decide(&pod("1500m", None), &[pod("1", None)], &node()));
+        let (reason, message) = answer(&pod("1500m", None), &[pod("1", None)], &node());
         assert_eq!(reason, "OutOfcpu");
-        assert!(message.ends_with("requested: 1500, used: 1000, capacity: 2000"), "{message}");
-        assert_eq!(refused(decide(&pod("1m", None), &[pod("0", None), pod("0", None)], &node())).0, "OutOfpods");
-        assert_eq!(refused(decide(&pod("1m", Some(80)), &[pod("1m", Some(80))], &node())).0, "NodePorts");
+        assert_eq!(message, "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000");
+        assert_eq!(answer(&pod("1m", None), &[pod("0", None), pod("0", None)], &node()).0, "OutOfpods");
+        let (reason, message) = answer(&pod("1m", Some(80)), &[pod("1m", Some(80))], &node());
+        assert_eq!(reason, "NodePorts");
+        assert_eq!(message, "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports");
+    }
+
+    fn with(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(serde_json::json!({"spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn labels_and_taints_of_the_node_count() {
+        let selecting = |value: &str| with(serde_json::json!({"containers": [], "nodeSelector": {"disk": value}}));
+        assert_eq!(answer(&selecting("ssd"), &[], &node()).0, "Admitted");
+        let (reason, message) = answer(&selecting("hdd"), &[], &node());
+        assert_eq!(reason, "NodeAffinity");
+        assert_eq!(message, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
+        let affine = with(serde_json::json!({"containers": [], "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [
+                {"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]}}}}));
+        assert_eq!(answer(&affine, &[], &node()).0, "NodeAffinity");
+
+        let mut tainted = node();
+        tainted.taints.extend(
+            serde_json::from_value::<Vec<_>>(serde_json::json!([{"key": "k", "effect": "NoExecute"}])).unwrap(),
+        );
+        let (reason, message) = answer(&with(serde_json::json!({"containers": []})), &[], &tainted);
+        assert_eq!(reason, "TaintToleration");
+        assert_eq!(message, "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate");
+        let tolerant = with(serde_json::json!({"containers": [], "tolerations": [{"operator": "Exists"}]}));
+        assert_eq!(answer(&tolerant, &[], &tainted).0, "Admitted");
+    }
+
+    #[test]
+    fn unsafe_sysctls_need_the_administrators_word() {
+        let asking = |name: &str| {
+            let sysctls = serde_json::json!([{"name": name, "value": "1"}]);
+            with(serde_json::json!({"containers": [], "securityContext": {"sysctls": sysctls}}))
+        };
+        assert_eq!(answer(&asking("net.core.somaxconn"), &[], &node()).0, "Admitted");
+        let (reason, message) = answer(&asking("kernel.msgmax"), &[], &node());
+        assert_eq!(reason, "SysctlForbidden");
+        assert_eq!(message, "forbidden sysctl: \"kernel.msgmax\" not allowlisted");
     }
 }

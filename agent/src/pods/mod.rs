@@ -7,11 +7,13 @@
 //! ```
 //!
 //! * [`set`]: which workers there are; hands each its desired pod and wakes it when the runtime changes.
+//! * [`workers`]: their tasks, started again after a panic.
 //! * [`worker`]: reads the world, asks [`pod::plan()`], runs the steps, publishes [`pod::status()`].
 //! * [`observe`]: what the runtime has of a pod.
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
 //! * [`images`], [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
-//! * [`source`], [`gc`], [`logs`], [`network`]: what runs beside the workers.
+//! * [`admission`], [`sysctls`]: whether the node takes a pod.
+//! * [`source`], [`gc`], [`logs`], [`network`], [`node`]: what runs beside the workers.
 //!
 //! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
 
@@ -23,6 +25,7 @@ pub mod labels;
 pub mod logs;
 pub mod memory;
 pub mod network;
+pub mod node;
 pub mod objects;
 pub mod observe;
 pub mod probing;
@@ -33,8 +36,11 @@ pub mod set;
 pub mod source;
 pub mod stages;
 pub mod status;
+pub mod sysctls;
 pub mod worker;
+pub mod workers;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,6 +73,8 @@ pub struct Deps {
 #[derive(Debug, Clone)]
 pub struct PodsConfig {
     pub node_name: String,
+    /// Labels that the node registers with.
+    pub node_labels: BTreeMap<String, String>,
     pub data_dir: PathBuf,
     /// `podLogsDir`.
     pub logs_dir: PathBuf,
@@ -78,6 +86,8 @@ pub struct PodsConfig {
     /// The node's `status.allocatable`.
     pub allocatable: ResourceList,
     pub dns: DnsFacts,
+    /// `allowedUnsafeSysctls`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// `seccompDefault`.
     pub seccomp_default: bool,
     /// Pulls at the same time; `None` for no limit.
@@ -116,6 +126,7 @@ impl PodsConfig {
         let pulls = kubelet.max_parallel_image_pulls.and_then(|max| usize::try_from(max).ok());
         Self {
             node_name: config.node.node_name.clone(),
+            node_labels: crate::node::labels(config),
             data_dir: config.layout.data_dir.clone(),
             logs_dir: kubelet.pod_logs_dir.clone().into(),
             cgroup_root: kubelet.cgroup_root.clone(),
@@ -131,6 +142,7 @@ impl PodsConfig {
                 cluster_domain: kubelet.cluster_domain.clone(),
                 node: resolver(&resolv),
             },
+            allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
             seccomp_default: kubelet.seccomp_default,
             parallel_pulls: if kubelet.serialize_image_pulls { Some(1) } else { pulls },
             backoff_max: kubelet
@@ -173,6 +185,7 @@ pub struct Context {
     pub recorder: Recorder,
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     pub network_ready: watch::Receiver<bool>,
+    pub node: node::Receiver,
     pub cgroups: Box<dyn Driver>,
     pub tree: Tree,
     pub layout: volumes::Layout,
@@ -218,6 +231,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let registry = Arc::new(Registry::default());
     let (network_ready, network) = network::follow(deps.runtime.clone());
     let (services, following) = services::follow(deps.client.clone());
+    let (node, node_followed) = node::follow(deps.client.clone(), &config.node_name, &config.node_labels);
     let context = Arc::new(Context {
         objects: ApiObjects::new(deps.client.clone()),
         images: images::Puller::new(deps.runtime.clone(), config.parallel_pulls),
@@ -227,6 +241,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         recorder: deps.recorder,
         addresses: deps.addresses,
         network_ready,
+        node,
         cgroups,
         tree,
         services,
@@ -235,7 +250,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     });
     let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
     let set = tokio::spawn(set::run(context));
-    Ok(PodsHandle { registry, tasks: vec![set, rotation, network, following] })
+    Ok(PodsHandle { registry, tasks: vec![set, rotation, network, following, node_followed] })
 }
 
 fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {

@@ -2,7 +2,7 @@
 //!
 //! Nothing is ended because the API server is away: only a list that it has given says which pods are gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,10 @@ use api::PodUid;
 use cri::events::Event;
 use k8s_openapi::api::core::v1::Pod;
 use pod::Desired;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::observe::{self, Everything};
-use super::worker::{self, Inputs};
-use super::{Context, gc, source};
+use super::workers::Workers;
+use super::{Context, gc, source, worker};
 use crate::client::watch::Change;
 
 /// Repairs what events have missed.
@@ -25,15 +23,9 @@ const RELIST: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(400);
 const RETRY: Duration = Duration::from_millis(500);
 
-struct Handle {
-    desired: watch::Sender<Desired>,
-    runtime: watch::Sender<u64>,
-}
-
 struct Set {
     context: Arc<Context>,
-    workers: HashMap<PodUid, Handle>,
-    tasks: JoinSet<PodUid>,
+    workers: Workers,
     /// What the runtime had when it was last looked at as a whole.
     known: Everything,
     /// Pods of which something was on the machine when the agent was started.
@@ -46,9 +38,9 @@ struct Set {
 pub async fn run(context: Arc<Context>) {
     let mut events = cri::events::follow(context.runtime.clone());
     let mut pods = source::follow(context.client.clone(), &context.config.node_name);
+    let shared = Arc::clone(&context);
     let mut set = Set {
-        workers: HashMap::new(),
-        tasks: JoinSet::new(),
+        workers: Workers::new(move |uid, inputs| Box::pin(worker::run(Arc::clone(&shared), uid, inputs))),
         known: Everything::default(),
         found: HashSet::new(),
         listed: false,
@@ -78,7 +70,7 @@ pub async fn run(context: Arc<Context>) {
                     settle = Some(tokio::time::Instant::now() + SETTLE);
                 }
             },
-            Some(ended) = set.tasks.join_next() => set.ended(ended),
+            Some(()) = set.workers.supervise() => {}
             _ = relist.tick() => drop(set.relist().await),
             () = soon => {
                 settle = None;
@@ -99,10 +91,8 @@ impl Set {
                 return false;
             }
         };
-        for (uid, handle) in &self.workers {
-            if self.known.pods.get(uid) != now.pods.get(uid) {
-                handle.runtime.send_modify(|count| *count = count.wrapping_add(1));
-            }
+        for uid in self.workers.uids().filter(|uid| self.known.pods.get(*uid) != now.pods.get(*uid)) {
+            self.workers.wake(uid);
         }
         self.known = now;
         self.adopt_orphans();
@@ -125,7 +115,7 @@ impl Set {
         }
         let orphans: Vec<_> = self.found.iter().chain(self.known.pods.keys()).cloned().collect();
         for uid in orphans {
-            if !self.workers.contains_key(&uid) {
+            if !self.workers.has(&uid) {
                 tracing::info!(pod = %uid, "nobody wants this pod any more, it will be ended");
                 self.want(uid, Desired::Gone { last: None, grace: None });
             }
@@ -140,58 +130,26 @@ impl Set {
                 for pod in all {
                     self.want(source::uid(&pod), Desired::Present(pod));
                 }
-                let gone: Vec<_> = self.workers.keys().filter(|uid| !there.contains(*uid)).cloned().collect();
-                for uid in gone {
-                    self.gone(&uid);
-                }
+                self.workers.retain(&there);
                 self.listed = true;
                 self.adopt_orphans();
             }
             Change::Applied(pod) => self.want(source::uid(&pod), Desired::Present(pod)),
-            Change::Deleted(pod) => self.gone(&source::uid(&pod)),
+            Change::Deleted(pod) => self.workers.gone(&source::uid(&pod)),
         }
     }
 
     fn want(&mut self, uid: PodUid, desired: Desired) {
-        if let Some(handle) = self.workers.get(&uid) {
-            handle.desired.send_replace(desired);
-            return;
-        }
-        let (desired, desired_seen) = watch::channel(desired);
-        let (runtime, runtime_seen) = watch::channel(0);
         let found = self.found.remove(&uid) || self.known.pods.contains_key(&uid);
-        let inputs = Inputs { desired: desired_seen, runtime: runtime_seen, found };
-        self.workers.insert(uid.clone(), Handle { desired, runtime });
-        self.tasks.spawn(worker::run(Arc::clone(&self.context), uid, inputs));
-    }
-
-    fn gone(&mut self, uid: &PodUid) {
-        let Some(handle) = self.workers.get(uid) else { return };
-        handle.desired.send_if_modified(|desired| {
-            let Desired::Present(pod) = desired else { return false };
-            let grace = pod.metadata.deletion_grace_period_seconds;
-            *desired = Desired::Gone { last: Some(Arc::clone(pod)), grace };
-            true
-        });
+        self.workers.want(uid, desired, found);
     }
 
     /// Wakes the worker of a container or sandbox, where its pod is known.
     fn wake(&self, id: &str, pod_uid: Option<&str>) {
         let told = pod_uid.filter(|uid| !uid.is_empty()).map(PodUid::new);
         let uid = told.or_else(|| self.context.registry.owner(id)).or_else(|| self.known.owners.get(id).cloned());
-        if let Some(handle) = uid.and_then(|uid| self.workers.get(&uid)) {
-            handle.runtime.send_modify(|count| *count = count.wrapping_add(1));
-        }
-    }
-
-    fn ended(&mut self, ended: Result<PodUid, tokio::task::JoinError>) {
-        match ended {
-            Ok(uid) => drop(self.workers.remove(&uid)),
-            // The next relist finds its pod again, and gives it a new worker.
-            Err(error) => {
-                tracing::error!(%error, "worker of a pod ended badly");
-                self.workers.retain(|_, handle| !handle.desired.is_closed());
-            }
+        if let Some(uid) = uid {
+            self.workers.wake(&uid);
         }
     }
 }

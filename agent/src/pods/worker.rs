@@ -11,10 +11,12 @@
 //! twice; their failures are facts of the next world. While the runtime is away nothing is planned, and nothing ends.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ContainerId, PodUid};
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod::{Admission, Desired, Event, HookState, NodeFacts, Plan, ProbeTarget, Role, Source, Step, World, events};
@@ -47,11 +49,25 @@ pub struct Inputs {
     pub found: bool,
 }
 
-/// Runs until nothing is left of the pod, and nothing is wanted. Answers which pod that was.
-pub async fn run(context: Arc<Context>, uid: PodUid, inputs: Inputs) -> PodUid {
-    Worker::new(context, uid.clone(), inputs).run().await;
-    uid
+/// Runs until nothing is left of the pod, and nothing is wanted.
+pub async fn run(context: Arc<Context>, uid: PodUid, inputs: Inputs) {
+    Worker::new(context, uid, inputs).run().await;
 }
+
+/// A job that panics has failed, as any other does: the answer to it must not be lost with it.
+async fn guarded<T>(job: impl Future<Output = T>) -> Result<T, Panicked> {
+    AssertUnwindSafe(job).catch_unwind().await.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(%message, "job of a pod panicked");
+        Panicked
+    })
+}
+
+/// What becomes of a job that panicked. The panic itself is logged.
+#[derive(Debug, thiserror::Error)]
+#[error("internal error: the job panicked")]
+struct Panicked;
 
 /// What a job beside the loop came to.
 enum Done {
@@ -209,7 +225,8 @@ impl Worker {
 
     fn admit(&mut self, pod: Option<&Arc<Pod>>) {
         let Some(pod) = pod else { return };
-        let answer = admission::admit(pod, &self.context);
+        // Asked again as soon as the node is known.
+        let Some(answer) = admission::admit(pod, &self.context) else { return };
         let admitted = answer == Admission::Admitted;
         self.context.registry.update(&self.uid, pod, |entry| entry.admitted = admitted);
         self.memory.admission = Some(answer);
@@ -296,7 +313,9 @@ impl Worker {
             facts,
         };
         self.jobs.spawn(async move {
-            let result = Box::pin(stages::run(&job)).await;
+            let result = guarded(Box::pin(stages::run(&job))).await;
+            let failed = |panicked: Panicked| Err(StageError::new("InternalError", panicked.to_string()));
+            let result = result.unwrap_or_else(failed);
             Done::Step { step: job.step, begun, result }
         });
     }
@@ -306,7 +325,8 @@ impl Worker {
         let Some(write) = self.status.as_ref().and_then(|status| self.publication.next(status)) else { return };
         let client = self.context.client.clone();
         self.jobs.spawn(async move {
-            let result = status::write(&client, &write.base, &write.status).await;
+            let result = guarded(status::write(&client, &write.base, &write.status)).await;
+            let result = result.unwrap_or_else(|panicked| Err(kube::Error::Service(panicked.into())));
             Done::Published { status: write.status, result }
         });
     }
@@ -328,6 +348,8 @@ impl Worker {
         };
         let mut network = self.context.network_ready.clone();
         let offline = !*network.borrow_and_update();
+        let mut node = self.context.node.clone();
+        let unknown = node.borrow_and_update().is_none();
         // Cancel-safe: watches and the stream of verdicts keep what is not read, join_next loses no task.
         tokio::select! {
             changed = self.inputs.desired.changed() => self.closed = changed.is_err(),
@@ -338,6 +360,7 @@ impl Worker {
             () = self.probing.changed() => {}
             Some(done) = self.jobs.join_next() => self.absorb(done),
             _ = network.changed(), if offline => {}
+            _ = node.changed(), if unknown => {}
             () = asleep => self.refresh(),
         }
         // What happened meanwhile is part of the same world.
@@ -352,13 +375,8 @@ impl Worker {
             Ok(Done::Published { status, result }) => self.publication.written(status, result),
             Ok(Done::Refreshed { again }) => self.schedule_refresh(again),
             Ok(Done::Hook { id, name, result }) => self.absorb_hook(id, &name, result),
-            // A step that panicked is one that failed without a word: the world is read again, and it is tried again.
-            Err(error) => {
-                tracing::error!(pod = %self.uid, %error, "job of a pod ended badly");
-                self.under_way.retain(|_, until| until.is_some());
-                self.memory.starting.clear();
-                self.stale = true;
-            }
+            // Panics are caught within the job, and jobs are only cancelled together with the worker.
+            Err(error) => tracing::error!(pod = %self.uid, %error, "job of a pod ended badly"),
         }
     }
 
@@ -418,7 +436,8 @@ impl Worker {
         self.memory.hooks.insert(id.clone(), HookState::Running);
         let (context, ip, name) = (Arc::clone(&self.context), self.ips().into_iter().next(), start.name.clone());
         self.jobs.spawn(async move {
-            let result = hooks::run(&context, &pod, &container, &id, &hook, ip).await;
+            let result = guarded(hooks::run(&context, &pod, &container, &id, &hook, ip)).await;
+            let result = result.unwrap_or_else(|panicked| Err(panicked.to_string()));
             Done::Hook { id, name, result }
         });
     }
@@ -456,12 +475,13 @@ impl Worker {
         let (context, ips) = (Arc::clone(&self.context), self.ips());
         self.jobs.spawn(async move {
             let reader = context.objects.lately();
-            let again = match prepare::set_up(&context, &pod, &ips, &reader).await {
-                Ok(prepared) => prepared.renew_at,
-                Err(errors) => {
+            let again = match guarded(prepare::set_up(&context, &pod, &ips, &reader)).await {
+                Ok(Ok(prepared)) => prepared.renew_at,
+                Ok(Err(errors)) => {
                     tracing::debug!(?errors, "volumes not refreshed, will retry");
                     None
                 }
+                Err(Panicked) => None,
             };
             Done::Refreshed { again }
         });
