@@ -65,7 +65,8 @@ fn services(context: &Context) -> Result<()> {
         "{apiVersion: v1, kind: Service, metadata: {name: many}, spec: {selector: {app: web}, \
          ports: [{name: a, port: 80, targetPort: 8080}, {name: b, port: 81, targetPort: 8080}]}}",
     )?;
-    ns.say("expose pod web-n1 --name=nodeport --port=80 --target-port=8080 --type=NodePort")?;
+    ns.say("label pod web-n1 only=one")?;
+    ns.say("expose pod web-n1 --name=nodeport --selector=only=one --port=80 --target-port=8080 --type=NodePort")?;
     ns.apply("{apiVersion: v1, kind: Service, metadata: {name: headless}, spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}}")?;
     let cluster_ip = ns.say("get service many -o jsonpath={.spec.clusterIP}")?;
     for from in ["ask-n1", "ask-n2", "ask-n3"] {
@@ -78,7 +79,11 @@ fn services(context: &Context) -> Result<()> {
     }
     // Hairpin: the only endpoint asks itself through its Service.
     let own = ns.say("get service nodeport -o jsonpath={.spec.clusterIP}")?;
-    ensure!(ask(&ns, "web-n1", &format!("http://{own}/hostname"))?.trim() == "web-n1");
+    ns.until("a pod to reach itself through its Service", || {
+        let answer = ask(&ns, "web-n1", &format!("http://{own}/hostname"))?;
+        ensure!(answer.trim() == "web-n1", "{answer}");
+        Ok(())
+    })?;
     let port = ns.say("get service nodeport -o jsonpath={.spec.ports[0].nodePort}")?;
     for node in [1, 2, 3] {
         let url = format!("http://{}:{port}/hostname", context.cluster().lan.worker(node));
