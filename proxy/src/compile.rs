@@ -226,7 +226,7 @@ impl Compiled {
         let Some(group) = self.groups.get(frontend.group) else { return };
         let family = Family::of(&frontend.address.ip);
         let set = if frontend.outside { SetId::External(family) } else { SetId::Services(family) };
-        let value = sets::numbers(group.id, group.kind(family));
+        let value = sets::group(group.id, group.kind(family));
         elements.push((set, Element::value(frontend.address.key(), value)));
         if frontend.masquerade {
             elements.push((SetId::Masqueraded(family), Element::new(frontend.address.key())));

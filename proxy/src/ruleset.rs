@@ -12,8 +12,12 @@
 //! - `postrouting` (nat): masquerades by where the connection was first sent to, so no mark of the packet is needed.
 //!
 //! Registers cannot be carried from one rule to the next, so each rule looks up what it needs; it happens once for each
-//! connection. For a family of `A`-word addresses registers are: 0 address, `A` protocol, `A+1` port, `A+2` group,
-//! from `A+3` on what is found next.
+//! connection. For a family of `A`-word addresses registers are at first: 0 address, `A` protocol, `A+1` port; after the
+//! lookup: `A-1` a spare word, `A` group, `A+1` kind, and from `A+1` on what is found next.
+//!
+//! Tools that read all tables (nft, firewalld) must be able to list this one. nft cannot where a lookup is by what another
+//! lookup found (1.0.6 aborts): it gives the first register of a map's value no length, and takes the others to be what
+//! was loaded there before. So such values begin with a spare word, and the registers of the rest were loaded before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,17 +152,22 @@ impl Rules {
         self.family.words()
     }
 
+    /// Where values with a spare word begin, after a lookup.
+    fn found(&self) -> Reg {
+        Reg(self.words() - 1)
+    }
+
     /// Where a group's number is, after a lookup.
     fn group(&self) -> Reg {
-        Reg(self.words() + 2)
+        Reg(self.words())
     }
 
-    /// The register after the group's number.
+    /// The register after the group's number: its kind, after a lookup.
     fn next(&self) -> Reg {
-        Reg(self.words() + 3)
+        Reg(self.words() + 1)
     }
 
-    /// `words` addresses after [`Self::next`].
+    /// `addresses` addresses after [`Self::next`].
     fn after_next(&self, addresses: u8) -> Reg {
         Reg(self.next().0 + addresses * self.words())
     }
@@ -177,7 +186,7 @@ impl Rules {
             self.daddr(Reg(0)),
             Expr::Meta { key: MetaKey::L4Proto, to: Reg(self.words()) },
             Expr::Payload { field: Field::Dport, to: Reg(self.words() + 1) },
-            lookup(map, Reg(0), Some(self.group())),
+            lookup(map, Reg(0), Some(self.found())),
         ]
     }
 
@@ -193,7 +202,7 @@ impl Rules {
     /// Finds the group that the packet's connection was first sent to.
     fn find_original(&self, map: &str) -> Vec<Expr> {
         let mut exprs = self.original();
-        exprs.push(lookup(map, Reg(0), Some(self.group())));
+        exprs.push(lookup(map, Reg(0), Some(self.found())));
         exprs
     }
 
@@ -287,7 +296,9 @@ impl Rules {
     fn remembered(&self, map: &str) -> Vec<Expr> {
         let mut exprs = self.find(map);
         exprs.push(self.saddr(self.next()));
-        exprs.push(lookup(&self.name("clients"), self.group(), Some(self.next())));
+        // For nft: it takes what is found for this port.
+        exprs.push(Expr::Payload { field: Field::Dport, to: self.after_next(1) });
+        exprs.push(lookup(&self.name("clients"), self.group(), Some(self.found())));
         exprs.push(lookup(&self.name("sticky"), self.group(), None));
         exprs.push(self.dnat());
         exprs
@@ -353,7 +364,7 @@ impl Rules {
         let chain = self.name("learn");
         batch.chain(chain.clone());
         let remember = [
-            lookup("affinity", self.group(), Some(self.next())),
+            lookup("affinity", self.group(), Some(self.group())),
             Expr::VerdictMap { map: timeouts.into(), from: self.next() },
         ];
         let mut external = self.outside_only();
@@ -376,11 +387,20 @@ impl Rules {
         // Which of the two maps sent the packet here need not be known: what is learnt for the other one's group is
         // never looked up, since a client is always inside or always outside.
         for map in [&self.services, &self.external] {
-            let mut load = self.find_original(map);
-            load.push(self.saddr(self.next()));
-            load.push(self.daddr(self.after_next(1)));
-            load.push(Expr::Payload { field: Field::Dport, to: self.after_next(2) });
+            // The value is a spare word, the group, the address and the port; the group is looked up a second time for it.
             let (key, value) = (self.group(), self.after_next(1));
+            let part = |word: u8| Reg(value.0 + word);
+            let protocol = |to: Reg| Expr::Meta { key: MetaKey::L4Proto, to };
+            let mut load = self.original();
+            load.extend([
+                protocol(part(1)),
+                lookup(map, Reg(0), Some(value)),
+                lookup(map, Reg(0), Some(self.found())),
+                self.saddr(self.next()),
+                protocol(value),
+                self.daddr(part(2)),
+                Expr::Payload { field: Field::Dport, to: part(2 + self.words()) },
+            ]);
             let mut forget = load.clone();
             forget.push(Expr::Forget { map: clients.clone().into(), key, value });
             batch.rule(chain.clone(), forget);

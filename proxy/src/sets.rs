@@ -13,7 +13,7 @@ const MAX_CLIENTS: u32 = 1 << 18;
 /// A set or map whose elements follow Services and endpoints. `F` is the digit of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetId {
-    /// `servicesF`: address . protocol . port : group . kind, where a Service is reached.
+    /// `servicesF`: address . protocol . port : spare . group . kind, where a Service is reached.
     Services(Family),
     /// `externalF`: the same, for packets from outside of the cluster to a Service with externalTrafficPolicy Local.
     External(Family),
@@ -27,7 +27,7 @@ pub enum SetId {
     Hairpin(Family),
     /// `cluster-ipsF`: address
     ClusterIps(Family),
-    /// `affinity`: group : seconds
+    /// `affinity`: group : spare . seconds
     Affinity,
 }
 
@@ -42,7 +42,7 @@ impl Default for Sets {
     fn default() -> Self {
         Self {
             per_family: Family::BOTH.map(family_sets),
-            affinity: Arc::new(Set::map("affinity", vec![Type::Number], vec![Type::Number])),
+            affinity: Arc::new(Set::map("affinity", vec![Type::Number], vec![Type::Number; 2])),
         }
     }
 }
@@ -74,17 +74,18 @@ fn family_sets(family: Family) -> [Arc<Set>; 8] {
     let address = family.address();
     let name = |name: &str| format!("{name}{}", family.digit());
     let frontend = vec![address, Type::Protocol, Type::Port];
-    let target = vec![Type::Number, Type::Number];
+    let group = vec![Type::Number; 3];
     let endpoint = vec![address, Type::Port];
+    let remembered = vec![Type::Number, Type::Number, address, Type::Port];
     [
-        Set::map(name("services"), frontend.clone(), target.clone()),
-        Set::map(name("external"), frontend.clone(), target.clone()),
-        Set::map(name("endpoints"), target, endpoint.clone()),
+        Set::map(name("services"), frontend.clone(), group.clone()),
+        Set::map(name("external"), frontend.clone(), group),
+        Set::map(name("endpoints"), vec![Type::Number; 2], endpoint),
         Set::new(name("sticky"), vec![Type::Number, address, Type::Port]),
         Set::new(name("masqueraded"), frontend),
         Set::new(name("hairpin"), vec![address, address]),
         Set::new(name("cluster-ips"), vec![address]),
-        Set::map(name("clients"), vec![Type::Number, address], endpoint).dynamic(MAX_CLIENTS),
+        Set::map(name("clients"), vec![Type::Number, address], remembered).dynamic(MAX_CLIENTS),
     ]
     .map(Arc::new)
 }
@@ -111,7 +112,16 @@ impl Address {
     }
 }
 
-/// Two numbers, as `servicesF` maps to them and `endpointsF` from them.
+/// A group and its kind, as `servicesF` maps to it.
+pub fn group(group: u32, kind: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(12);
+    for number in [0, group, kind] {
+        key::number(&mut bytes, number);
+    }
+    bytes
+}
+
+/// Two numbers, as `endpointsF` maps from them and `affinity` to them.
 pub fn numbers(first: u32, second: u32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8);
     key::number(&mut bytes, first);
@@ -153,5 +163,5 @@ pub fn cluster_ip(address: IpAddr) -> Element {
 
 /// An element of `affinity`.
 pub fn affinity(group: u32, seconds: u32) -> Element {
-    Element::value(group.to_ne_bytes().to_vec(), seconds.to_ne_bytes().to_vec())
+    Element::value(group.to_ne_bytes().to_vec(), numbers(0, seconds))
 }

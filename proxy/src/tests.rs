@@ -49,10 +49,13 @@ impl Kernel for &FakeKernel {
     }
 }
 
+/// Address -> what happens, endpoints, affinity in seconds.
+type Behaviour = BTreeMap<(String, Vec<u8>), (u32, BTreeSet<Vec<u8>>, Option<u32>)>;
+
 impl FakeKernel {
     /// What connections experience, whatever numbers groups have: for each address of each map, what happens and which
     /// endpoints there are; and the sets that have no group numbers.
-    fn behaviour(&self) -> BTreeMap<(String, Vec<u8>), (u32, BTreeSet<Vec<u8>>, Option<u32>)> {
+    fn behaviour(&self) -> Behaviour {
         let sets = self.sets.lock().unwrap();
         let mut behaviour = BTreeMap::new();
         for digit in ['4', '6'] {
@@ -67,8 +70,8 @@ impl FakeKernel {
                         assert_eq!(kind, ruleset::kind_of(slots.len()));
                     }
                     let targets = of_group.map(|(_, target)| value_of(target.as_ref().unwrap())).collect();
-                    let affinity = sets["affinity"].get(&group.to_ne_bytes().to_vec());
-                    let affinity = affinity.map(|seconds| number(&value_of(seconds.as_ref().unwrap())));
+                    let affinity = sets["affinity"].get(group.to_ne_bytes().as_slice());
+                    let affinity = affinity.map(|seconds| number(&value_of(seconds.as_ref().unwrap())[4..]));
                     behaviour.insert((format!("{map}{digit}"), key.clone()), (kind, targets, affinity));
                 }
             }
@@ -102,7 +105,7 @@ fn value_of(datum: &Datum) -> Vec<u8> {
 
 fn pair(datum: &Datum) -> (u32, u32) {
     let value = value_of(datum);
-    (number(&value), number(&value[4..]))
+    (number(&value[4..]), number(&value[8..]))
 }
 
 fn facts() -> NodeFacts {

@@ -289,3 +289,41 @@ fn service_port(port: u16) -> Service {
     let port = ServicePort { name: "http".into(), protocol: Protocol::Tcp, port, node_port: None };
     Service { cluster_ips: Vec::new(), ports: vec![port], ..service() }
 }
+
+/// Administrators' tools (firewalld, nft itself) read all tables: one that nft cannot list breaks them.
+#[tokio::test]
+async fn nft_can_list_the_table() {
+    let mut world = world().await;
+    let policies = [(TrafficPolicy::Cluster, None), (TrafficPolicy::Local, Some(Duration::from_secs(60)))];
+    for (number, (policy, affinity)) in (1u8..).zip(policies) {
+        let object = ObjectName::new("default", &format!("listed-{number}"));
+        let mut listed = Service {
+            cluster_ips: vec![ip(&format!("10.96.1.{number}")), ip(&format!("fd00:10::1:{number}"))],
+            external_ips: vec![ip(&format!("198.51.100.{number}"))],
+            load_balancer_ips: vec![ip(&format!("203.0.113.{number}"))],
+            internal_policy: policy,
+            external_policy: policy,
+            affinity,
+            ..service()
+        };
+        for (port, place) in listed.ports.iter_mut().zip(0u16..) {
+            port.node_port = Some(31000 + 10 * u16::from(number) + place);
+        }
+        world.proxy.table().upsert_service(object.clone(), listed);
+        let addresses = ["10.1.0.2", "10.1.0.3", "fd00:1::2", "fd00:1::3"];
+        let endpoints = slice(addresses.map(endpoint).to_vec());
+        world.proxy.table().upsert_slice(ObjectName::new("default", &format!("listed-{number}-1")), object, endpoints);
+    }
+    world.proxy.flush().await.unwrap();
+    // A client that is remembered.
+    ask(&world.pods[2].ns, "10.96.1.2:80").unwrap();
+    for arguments in [&["list", "ruleset"][..], &["-j", "list", "ruleset"], &["list", "tables"]] {
+        let list = move || std::process::Command::new("nft").args(arguments).output().unwrap();
+        let nft = world.net.node.ns.run(list).unwrap();
+        let (said, problem) = (String::from_utf8_lossy(&nft.stdout), String::from_utf8_lossy(&nft.stderr));
+        // nft 1.0.6 prints no updates of maps as JSON, whoever made them.
+        let problem: String = problem.lines().filter(|line| !line.starts_with("warning: stmt ops map")).collect();
+        assert!(nft.status.success() && problem.is_empty(), "nft {arguments:?}: {} {problem}", nft.status);
+        assert!(said.contains(proxy::TABLE), "nft {arguments:?} names no {}", proxy::TABLE);
+    }
+}
