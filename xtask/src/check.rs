@@ -26,7 +26,12 @@ const ONLY_THROUGH: &[(&str, &[&str])] = &[
     ("probes", &["agent"]),
     ("proxy", &["agent"]),
     ("store", &["master", "master/apiserver"]),
-    ("apiserver", &["master", "master/controllers", "master/scheduler"]),
+    ("apiserver", &["master"]),
+    ("scheduler", &["master"]),
+    ("controllers", &["master"]),
+    // The two programs share rooms, and never each other.
+    ("agent", &[]),
+    ("master", &[]),
 ];
 const LONGEST_FILE: usize = 600;
 
