@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use bridge::unlink;
 use error::{Code, Error, Result};
 use request::{Environment, Request};
 use types::VERSIONS;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let name = if PLUGINS.contains(&called.as_str()) { Some(called) } else { arguments.next() };
     match name.as_deref() {
         Some("install") => run_install(arguments.next().as_deref()),
+        Some(unlink::COMMAND) => run_unlink(arguments.next().as_deref()),
         Some(name) => run_plugin(name),
         None => usage(),
     }
@@ -53,6 +55,13 @@ fn run_install(folder: Option<&str>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Nobody reads what it says: the process that started it finds out why by itself.
+fn run_unlink(link: Option<&str>) -> ExitCode {
+    let Some(link) = link else { return usage() };
+    let done = runtime().and_then(|runtime| runtime.block_on(unlink::run(link)));
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs one call of the plugin `name` and prints what came of it.
@@ -102,14 +111,17 @@ fn run(name: &str, request: &Request) -> Result<Option<types::Success>> {
     if name == "host-local" {
         return host_local::run(request);
     }
-    // One thread is enough, and the cheapest to start.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Error::because(Code::Io, "start runtime", &e))?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         match name {
             "bridge" => bridge::run(request).await,
             "portmap" => portmap::run(request).await,
             _ => loopback::run(request).await,
         }
     })
+}
+
+/// One thread is enough, and the cheapest to start.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Error::because(Code::Io, "start runtime", &e))
 }

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod setup;
+pub mod unlink;
 
 use netns::Netlink;
 
@@ -39,7 +40,7 @@ async fn delete(request: &Request, config: &Config) -> Result<()> {
 /// The host's end is found without the container's namespace, which may be gone; both ends go together.
 async fn delete_link(request: &Request) -> Result<()> {
     let host = Netlink::open_current()?;
-    if host.delete_link(&request.attachment.host_link()).await? || request.netns.is_none() {
+    if unlink::delete(&host, &request.attachment.host_link()).await? || request.netns.is_none() {
         return Ok(());
     }
     // A pair that another bridge plugin made, before this one took over.
