@@ -22,6 +22,10 @@ struct State {
     version: u64,
     events: Vec<String>,
     away: bool,
+    /// Writes until one fails, and whether that one is made all the same.
+    fault: Option<(usize, bool)>,
+    /// The path on which the next request panics within the caller.
+    trap: Option<&'static str>,
 }
 
 /// Pods by name, all in the namespace `test`.
@@ -33,7 +37,7 @@ pub struct Api {
 
 impl Api {
     pub fn new() -> Self {
-        let state = State { pods: BTreeMap::new(), version: 1, events: Vec::new(), away: false };
+        let state = State { pods: BTreeMap::new(), version: 1, events: Vec::new(), away: false, fault: None, trap: None };
         Self { state: Arc::new(Mutex::new(state)), changes: broadcast::channel(1000).0 }
     }
 
@@ -49,6 +53,30 @@ impl Api {
     /// Whether every request fails from now on.
     pub fn set_away(&self, away: bool) {
         self.state.lock().unwrap().away = away;
+    }
+
+    /// Makes one patch or deletion of a pod fail, counted from 0.
+    pub fn fail(&self, write: usize, after: bool) {
+        self.state.lock().unwrap().fault = Some((write, after));
+    }
+
+    /// The next request to a path that contains this panics in whoever sends it.
+    pub fn trap(&self, path: &'static str) {
+        self.state.lock().unwrap().trap = Some(path);
+    }
+
+    /// Whether a fault is still to come.
+    pub fn is_armed(&self) -> bool {
+        let state = self.state.lock().unwrap();
+        state.fault.is_some() || state.trap.is_some()
+    }
+
+    /// Whether this write fails, and if so whether after it was made.
+    fn fault(&self) -> Option<bool> {
+        let mut state = self.state.lock().unwrap();
+        let (left, after) = state.fault?;
+        state.fault = left.checked_sub(1).map(|left| (left, after));
+        (left == 0).then_some(after)
     }
 
     pub fn create(&self, name: &str, spec: Value) {
@@ -101,6 +129,8 @@ impl Api {
         }
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
+        let trapped = self.state.lock().unwrap().trap.take_if(|trap| path.contains(*trap)).is_some();
+        assert!(!trapped, "a trap of the test's");
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let watch = query.contains("watch=true");
         let body = body.collect().await.unwrap().to_bytes();
@@ -116,13 +146,21 @@ impl Api {
                 self.state.lock().unwrap().events.push(line);
                 text(201, &event)
             }
-            (&Method::PATCH, path) if path.ends_with("/status") => {
-                self.patch(name, &serde_json::from_slice(&body).unwrap())
+            (&Method::PATCH | &Method::DELETE, path) if path.contains("/pods/") => {
+                let fault = self.fault();
+                let write = || match self.pod(name) {
+                    None => missing(),
+                    Some(_) if parts.method == Method::PATCH => self.patch(name, &serde_json::from_slice(&body).unwrap()),
+                    Some(pod) => text(200, &self.store("DELETED", pod)),
+                };
+                match fault {
+                    None => write(),
+                    Some(after) => {
+                        after.then(write);
+                        text(500, &json!({"kind": "Status", "code": 500, "status": "Failure", "message": "x"}))
+                    }
+                }
             }
-            (&Method::DELETE, _) => match self.pod(name) {
-                Some(pod) => text(200, &self.store("DELETED", pod)),
-                None => missing(),
-            },
             _ => text(200, &json!({"metadata": {"name": "x"}})),
         })
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, broadcast};
-use tonic::Status;
+pub use tonic::Status;
 use tonic::transport::{Endpoint, Server};
 
 use crate::Client;

@@ -31,6 +31,13 @@ impl Fake {
         verdict.seen(answer).await
     }
 
+    /// Logs a call that changes something, and says what is to become of it.
+    fn asked(&self, rpc: &'static str, id: &str) -> Verdict {
+        let mut state = self.lock();
+        state.log(rpc, id);
+        state.effect()
+    }
+
     fn ends_by_itself(&self, id: String, program: &Program) {
         let Some((after, code)) = program.ends else { return };
         let fake = self.clone();
@@ -87,11 +94,12 @@ impl RuntimeService for Fake {
         request: Request<v1::StopPodSandboxRequest>,
     ) -> Answer<v1::StopPodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
-        let known = self.change("StopPodSandbox", &id, |state| Ok(state.sandboxes.contains_key(&id))).await?;
-        if known {
+        let verdict = self.asked("StopPodSandbox", &id);
+        let known = self.lock().sandboxes.contains_key(&id);
+        if known && !verdict.prevents() {
             self.lose_sandbox(&id);
         }
-        Ok(Response::new(v1::StopPodSandboxResponse {}))
+        verdict.seen(Ok(Response::new(v1::StopPodSandboxResponse {}))).await
     }
 
     async fn remove_pod_sandbox(
@@ -162,24 +170,25 @@ impl RuntimeService for Fake {
 
     async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {
         let id = request.into_inner().container_id;
-        let result = self.change("StartContainer", &id, |state| state.start(&id)).await;
+        let verdict = self.asked("StartContainer", &id);
+        let result = if verdict.prevents() { Ok(()) } else { self.lock().start(&id) };
         let running = self.lock().containers.get(&id).is_some_and(|c| c.state == ContainerState::ContainerRunning);
         if running {
             let program = self.lock().program_of(&id);
             self.ends_by_itself(id.clone(), &program);
             self.tell(&id, Kind::ContainerStartedEvent);
         }
-        result.map(|()| Response::new(v1::StartContainerResponse {}))
+        verdict.seen(result.map(|()| Response::new(v1::StartContainerResponse {}))).await
     }
 
     async fn stop_container(&self, request: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
         let v1::StopContainerRequest { container_id, timeout } = request.into_inner();
-        let known =
-            self.change("StopContainer", &container_id, |state| Ok(state.containers.contains_key(&container_id))).await?;
-        if known {
+        let verdict = self.asked("StopContainer", &container_id);
+        let known = self.lock().containers.contains_key(&container_id);
+        if known && !verdict.prevents() {
             self.terminate(&container_id, Duration::from_secs(u64::try_from(timeout).unwrap_or(0))).await;
         }
-        Ok(Response::new(v1::StopContainerResponse {}))
+        verdict.seen(Ok(Response::new(v1::StopContainerResponse {}))).await
     }
 
     async fn remove_container(
@@ -187,7 +196,6 @@ impl RuntimeService for Fake {
         request: Request<v1::RemoveContainerRequest>,
     ) -> Answer<v1::RemoveContainerResponse> {
         let id = request.into_inner().container_id;
-        self.finish(&id, 137, "Error");
         self.change("RemoveContainer", &id, |state| Ok(drop(state.containers.remove(&id)))).await?;
         self.tell(&id, Kind::ContainerDeletedEvent);
         Ok(Response::new(v1::RemoveContainerResponse {}))

@@ -167,7 +167,8 @@ impl State {
             return Err(Status::not_found(format!("failed to find sandbox id {sandbox_id:?}: not found")));
         }
         let image = config.image.as_ref().map_or("", |i| &i.image);
-        if !self.images.contains(image) {
+        // By name or, as kubelets do, by id.
+        if !self.images.contains(image.strip_prefix("sha256:").unwrap_or(image)) {
             return Err(Status::not_found(format!("failed to resolve image {image:?}: not found")));
         }
         let id = self.fresh_id();
