@@ -196,7 +196,11 @@ impl RuntimeService for Fake {
         request: Request<v1::RemoveContainerRequest>,
     ) -> Answer<v1::RemoveContainerResponse> {
         let id = request.into_inner().container_id;
-        self.change("RemoveContainer", &id, |state| Ok(drop(state.containers.remove(&id)))).await?;
+        self.change("RemoveContainer", &id, |state| {
+            state.containers.remove(&id);
+            Ok(())
+        })
+        .await?;
         self.tell(&id, Kind::ContainerDeletedEvent);
         Ok(Response::new(v1::RemoveContainerResponse {}))
     }
