@@ -7,8 +7,8 @@ use std::time::Duration;
 use admission::{Operation, Request as Admission};
 use auth::Attributes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, Uri};
-use http_body_util::BodyExt as _;
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -26,6 +26,8 @@ use crate::server::Core;
 
 /// How long a node may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How much of a refusal is read.
+const MOST_WORDS: usize = 50_000;
 /// Headers that belong to one connection (RFC 9110, 7.6.1), or must not leave this server.
 const DROPPED: [HeaderName; 8] = [
     header::AUTHORIZATION,
@@ -94,8 +96,11 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         .send_request(request)
         .await
         .map_err(|error| Problem::internal(&format!("error dialing backend: {error}")))?;
+    if call.path.subresource == "log" && !response.status().is_success() {
+        return Err(refused(response).await);
+    }
     Ok(match client {
-        Some(client) if response.status() == http::StatusCode::SWITCHING_PROTOCOLS => upgrade::join(client, response),
+        Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => upgrade::join(client, response),
         _ => passed_back(response),
     })
 }
@@ -162,6 +167,19 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     kept
+}
+
+/// An agent refuses in plain words, clients print a Status (`GenericHttpResponseChecker`).
+async fn refused(response: Response<hyper::body::Incoming>) -> Problem {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MOST_WORDS).collect().await;
+    let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned()).unwrap_or_default();
+    match status {
+        StatusCode::BAD_REQUEST => Problem::bad_request(text),
+        StatusCode::NOT_FOUND => Problem::new(404, "NotFound", text),
+        StatusCode::INTERNAL_SERVER_ERROR => Problem::internal(&text),
+        other => Problem::new(other.as_u16(), "Unknown", text),
+    }
 }
 
 fn passed_back(response: Response<hyper::body::Incoming>) -> Response<Body> {
