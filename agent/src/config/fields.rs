@@ -12,7 +12,6 @@ const OBEYED: &[&str] = &[
     "authorization",
     "cgroupDriver",
     "cgroupRoot",
-    "cgroupsPerQOS",
     "clusterDNS",
     "clusterDomain",
     "configMapAndSecretChangeDetectionStrategy",
@@ -34,7 +33,6 @@ const OBEYED: &[&str] = &[
     "failSwapOn",
     "healthzBindAddress",
     "healthzPort",
-    "imageServiceEndpoint",
     "kind",
     "kubeReserved",
     "logging",
@@ -45,23 +43,16 @@ const OBEYED: &[&str] = &[
     "nodeStatusMaxImages",
     "nodeStatusReportFrequency",
     "nodeStatusUpdateFrequency",
-    "podCIDR",
     "podLogsDir",
     "podPidsLimit",
     "podsPerCore",
     "port",
     "providerID",
-    "registerNode",
     "registerWithTaints",
     "resolvConf",
     "rotateCertificates",
-    "runtimeRequestTimeout",
     "seccompDefault",
     "serializeImagePulls",
-    "serverTLSBootstrap",
-    "staticPodPath",
-    "streamingConnectionIdleTimeout",
-    "syncFrequency",
     "systemReserved",
     "tlsCertFile",
     "tlsPrivateKeyFile",
@@ -69,6 +60,7 @@ const OBEYED: &[&str] = &[
 
 /// Fields that upstream has and that have no effect here.
 const KNOWN: &[&str] = &[
+    "cgroupsPerQOS",
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
     "cpuManagerPolicy",
@@ -93,6 +85,7 @@ const KNOWN: &[&str] = &[
     "imageMaximumGCAge",
     "imageMinimumGCAge",
     "imagePullCredentialsVerificationPolicy",
+    "imageServiceEndpoint",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
     "kernelMemcgNotification",
@@ -107,22 +100,29 @@ const KNOWN: &[&str] = &[
     "memoryThrottlingFactor",
     "mergeDefaultEvictionSettings",
     "oomScoreAdj",
+    "podCIDR",
     "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
     "qosReserved",
     "readOnlyPort",
+    "registerNode",
     "registryBurst",
     "registryPullQPS",
     "reservedMemory",
     "reservedSystemCPUs",
     "runOnce",
+    "runtimeRequestTimeout",
+    "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
     "shutdownGracePeriodCriticalPods",
     "singleProcessOOMKill",
+    "staticPodPath",
     "staticPodURL",
     "staticPodURLHeader",
+    "streamingConnectionIdleTimeout",
+    "syncFrequency",
     "systemCgroups",
     "systemReservedCgroup",
     "tlsCipherSuites",
@@ -137,7 +137,8 @@ const KNOWN: &[&str] = &[
     "volumeStatsAggPeriod",
 ];
 
-/// Values that some installers write and that ask for exactly what happens anyway: not worth a warning.
+/// Values that some installers write and that ask for exactly what happens anyway, upstream's defaults among them: not
+/// worth a warning.
 fn is_moot(field: &str, value: &Value) -> bool {
     let text = |expected: &str| value.as_str() == Some(expected);
     match field {
@@ -145,6 +146,9 @@ fn is_moot(field: &str, value: &Value) -> bool {
         "cpuManagerPolicy" | "topologyManagerPolicy" => text("none"),
         "memoryManagerPolicy" => text("None"),
         "readOnlyPort" => value.as_u64() == Some(0),
+        // Every pod has its cgroup, the node registers itself, and its serving certificate is the cluster's.
+        "cgroupsPerQOS" | "registerNode" | "serverTLSBootstrap" => value.as_bool() == Some(true),
+        "runtimeRequestTimeout" => text("2m0s") || text("2m"),
         "protectKernelDefaults" | "enableContentionProfiling" | "runOnce" => value.as_bool() == Some(false),
         _ => value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty),
     }

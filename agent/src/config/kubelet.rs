@@ -16,12 +16,8 @@ pub struct KubeletConfiguration {
     pub api_version: String,
     /// Always `KubeletConfiguration`.
     pub kind: String,
-    /// Folder of static pod manifests; empty for none.
-    pub static_pod_path: String,
     /// Root folder of container logs.
     pub pod_logs_dir: String,
-    /// How often a pod is looked at again although nothing happened.
-    pub sync_frequency: GoDuration,
     /// Address the HTTPS server binds to.
     pub address: String,
     /// Port of the HTTPS server.
@@ -36,9 +32,6 @@ pub struct KubeletConfiguration {
     pub tls_private_key_file: String,
     /// Whether the client certificate is renewed by CSR.
     pub rotate_certificates: bool,
-    /// Whether the serving certificate is asked for by CSR.
-    #[serde(rename = "serverTLSBootstrap")]
-    pub server_tls_bootstrap: bool,
     /// Who may talk to the HTTPS server.
     pub authentication: Authentication,
     /// What they may do there.
@@ -57,8 +50,6 @@ pub struct KubeletConfiguration {
     /// Name servers of pods with `dnsPolicy: ClusterFirst`.
     #[serde(rename = "clusterDNS")]
     pub cluster_dns: Vec<String>,
-    /// How long an idle exec or port-forward connection is kept.
-    pub streaming_connection_idle_timeout: GoDuration,
     /// How often the node's state is computed.
     pub node_status_update_frequency: GoDuration,
     /// How often it is sent although nothing changed.
@@ -67,20 +58,12 @@ pub struct KubeletConfiguration {
     pub node_lease_duration_seconds: i32,
     /// cgroup under which everything of pods lies; empty for the root.
     pub cgroup_root: String,
-    /// Whether there is a cgroup for each QoS class and pod.
-    #[serde(rename = "cgroupsPerQOS")]
-    pub cgroups_per_qos: bool,
     /// `cgroupfs` or `systemd`; the runtime's word wins where it has one.
     pub cgroup_driver: String,
-    /// Time a runtime request may take, but for long ones.
-    pub runtime_request_timeout: GoDuration,
     /// Pods this node takes.
     pub max_pods: i32,
     /// Pods a core; 0 for no such limit.
     pub pods_per_core: i32,
-    /// Pod network for a node without an API server.
-    #[serde(rename = "podCIDR")]
-    pub pod_cidr: String,
     /// Processes a pod; -1 for no limit.
     pub pod_pids_limit: i64,
     /// The resolv.conf that pods' resolv.conf starts from; empty for none.
@@ -124,12 +107,8 @@ pub struct KubeletConfiguration {
     pub seccomp_default: bool,
     /// Taints the node registers with.
     pub register_with_taints: Vec<Taint>,
-    /// Whether the node registers itself.
-    pub register_node: bool,
     /// The runtime's socket.
     pub container_runtime_endpoint: String,
-    /// The image service's socket; empty for the same.
-    pub image_service_endpoint: String,
     /// Whether cgroup v1 stops the start.
     #[serde(rename = "failCgroupV1")]
     pub fail_cgroup_v1: bool,
@@ -241,9 +220,7 @@ impl Default for KubeletConfiguration {
         Self {
             api_version: API_VERSION.into(),
             kind: KIND.into(),
-            static_pod_path: String::new(),
             pod_logs_dir: "/var/log/pods".into(),
-            sync_frequency: GoDuration::secs(60),
             address: "0.0.0.0".into(),
             port: 10250,
             enable_server: true,
@@ -252,7 +229,6 @@ impl Default for KubeletConfiguration {
             tls_private_key_file: String::new(),
             // Upstream's default is false for a file without the field, and kubeadm always writes true.
             rotate_certificates: true,
-            server_tls_bootstrap: true,
             authentication: Authentication::default(),
             authorization: Authorization::default(),
             event_record_qps: 50,
@@ -261,17 +237,13 @@ impl Default for KubeletConfiguration {
             healthz_bind_address: "127.0.0.1".into(),
             cluster_domain: String::new(),
             cluster_dns: Vec::new(),
-            streaming_connection_idle_timeout: GoDuration::secs(4 * 3600),
             node_status_update_frequency: GoDuration::secs(10),
             node_status_report_frequency: GoDuration::secs(300),
             node_lease_duration_seconds: 40,
             cgroup_root: String::new(),
-            cgroups_per_qos: true,
             cgroup_driver: "cgroupfs".into(),
-            runtime_request_timeout: GoDuration::secs(120),
             max_pods: 110,
             pods_per_core: 0,
-            pod_cidr: String::new(),
             pod_pids_limit: -1,
             resolv_conf: "/etc/resolv.conf".into(),
             cpu_cfs_quota: true,
@@ -292,9 +264,7 @@ impl Default for KubeletConfiguration {
             crash_loop_back_off: CrashLoopBackOff::default(),
             seccomp_default: false,
             register_with_taints: Vec::new(),
-            register_node: true,
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
-            image_service_endpoint: String::new(),
             fail_cgroup_v1: false,
         }
     }
