@@ -3,9 +3,6 @@
 //! A life: an init container and two containers are created, the pod gets Ready, is deleted, and is gone. For every k the
 //! k-th effect fails before or after it took place, or the agent ends in the middle of it and another begins. In the end
 //! nothing is left, and no container has run twice.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,11 +11,12 @@ use agent::events::Recorder;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
 use cgroups::values::{Allocatable, Policy};
-use common::Api;
 use cri::fake::{Failure, Fake, Program, Status};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::api::Api;
 
 /// More lives at a time would only wait for each other.
 const AT_A_TIME: usize = 24;

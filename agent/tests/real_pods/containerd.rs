@@ -1,7 +1,4 @@
 //! Pod workers against a containerd of their own, as root: a pod's whole life, and restarts of the agent in it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,10 +8,11 @@ use agent::events::Recorder;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
 use cgroups::values::{Allocatable, Policy};
-use common::Api;
 use cri::import::{Image, ImageConfig, import};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::api::Api;
 
 const IMAGE: &str = "example.com/pause:test";
 

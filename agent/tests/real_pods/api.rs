@@ -37,7 +37,8 @@ pub struct Api {
 
 impl Api {
     pub fn new() -> Self {
-        let state = State { pods: BTreeMap::new(), version: 1, events: Vec::new(), away: false, fault: None, trap: None };
+        let state =
+            State { pods: BTreeMap::new(), version: 1, events: Vec::new(), away: false, fault: None, trap: None };
         Self { state: Arc::new(Mutex::new(state)), changes: broadcast::channel(1000).0 }
     }
 
@@ -150,7 +151,9 @@ impl Api {
                 let fault = self.fault();
                 let write = || match self.pod(name) {
                     None => missing(),
-                    Some(_) if parts.method == Method::PATCH => self.patch(name, &serde_json::from_slice(&body).unwrap()),
+                    Some(_) if parts.method == Method::PATCH => {
+                        self.patch(name, &serde_json::from_slice(&body).unwrap())
+                    }
                     Some(pod) => text(200, &self.store("DELETED", pod)),
                 };
                 match fault {
