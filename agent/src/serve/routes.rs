@@ -118,7 +118,12 @@ impl Router {
         let (mut options, previous) =
             log_options(&query, jiff::Timestamp::now()).map_err(|m| Failure(StatusCode::UNPROCESSABLE_ENTITY, m))?;
         let runs = containers::runs(&self.runtime, target).await?;
-        let run = runs.get(usize::from(previous)).ok_or_else(|| self.no_such_run(target, previous))?;
+        // The run before is the one that ended last: while a restart is awaited, that is the latest of all.
+        let ended = cri::v1::ContainerState::ContainerExited as i32;
+        let is_wanted = |run: &&cri::v1::Container| !previous || run.state == ended;
+        let waits = previous && self.awaits_restart(target);
+        let candidates = runs.iter().skip(usize::from(previous && !waits));
+        let run = candidates.into_iter().find(is_wanted).ok_or_else(|| self.no_such_run(target, previous))?;
         let path = containers::log_path(&self.runtime, &run.id)
             .await?
             .ok_or_else(|| Failure::bad_request(format!("container {:?} has no log\n", target.container)))?;
@@ -141,6 +146,12 @@ impl Router {
             .headers_mut()
             .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
         Ok(response)
+    }
+
+    /// Whether the container has ended and will be started again (`CrashLoopBackOff`).
+    fn awaits_restart(&self, target: &Target<'_>) -> bool {
+        let known = self.pods.get(target.namespace, target.pod);
+        known.is_some_and(|pod| waiting_reason(&pod, target.container).is_some())
     }
 
     /// Tells apart what is missing: pod, container, its first or its previous run.
