@@ -1,6 +1,6 @@
 //! Which volumes a pod needs, and what its containers mount where. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume, VolumeMount};
 
@@ -167,12 +167,6 @@ fn container_mount(index: usize, mount: &VolumeMount) -> MountPlan {
 /// A relative mount path is taken from the container's root (`MakeAbsolutePath`).
 fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-}
-
-/// Volumes by name, for a lookup from a mount.
-#[must_use]
-pub fn by_name(plan: &Plan) -> BTreeMap<&str, &VolumePlan> {
-    plan.volumes.iter().map(|volume| (volume.name.as_str(), volume)).collect()
 }
 
 #[cfg(test)]

@@ -88,12 +88,6 @@ pub async fn set_up<O: Objects, D: Downward>(plan: &Plan, with: &SetUp<'_, O, D>
     if errors.is_empty() { Ok(prepared) } else { Err(errors) }
 }
 
-/// Where volumes would lie, without making them: after a restart they are there already.
-#[must_use]
-pub fn locations(plan: &Plan, layout: &Layout) -> BTreeMap<String, PathBuf> {
-    plan.volumes.iter().map(|volume| (volume.name.clone(), location(volume, plan, layout))).collect()
-}
-
 fn location(volume: &VolumePlan, plan: &Plan, layout: &Layout) -> PathBuf {
     match &volume.kind {
         Kind::HostPath { path, .. } => PathBuf::from(path),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use api::{ContainerId, SandboxId};
 use jiff::Timestamp;
-use pod::{Admission, ContainerState, Eviction, Failure, HookState, Kill, Observed, Prepared, Stage, Step};
+use pod::{Admission, ContainerState, Failure, HookState, Kill, Observed, Prepared, Stage, Step};
 
 use super::observe::Seen;
 use super::stages::StageError;
@@ -16,7 +16,6 @@ use super::stages::StageError;
 #[derive(Debug, Default)]
 pub struct Memory {
     pub admission: Option<Admission>,
-    pub eviction: Option<Eviction>,
     pub failures: BTreeMap<Stage, Failure>,
     pub hooks: BTreeMap<ContainerId, HookState>,
     pub kills: BTreeMap<ContainerId, Kill>,

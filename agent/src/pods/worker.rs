@@ -209,7 +209,7 @@ impl Worker {
             desired,
             source: Source::Api,
             admission: self.memory.admission.clone(),
-            eviction: self.memory.eviction.clone(),
+            eviction: None,
             observed,
             failures: self.memory.failures.clone(),
             node: NodeFacts {

@@ -3,12 +3,12 @@
 //! This is the seam for translating protocols: today client and runtime must speak the same one (SPDY/3.1 or WebSocket
 //! v4), which API servers and containerd do.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use streams::upgrade::{UpgradeError, upgrade};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::routes::{Body, text};
@@ -56,9 +56,6 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<B
     let authority = uri.authority().ok_or("the runtime's url has no host")?.clone();
     let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection.with_upgrades());
-
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut onward = Request::builder().method(request.method()).uri(path).header(header::HOST, authority.as_str());
     for name in PASSED {
@@ -67,12 +64,14 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<B
         }
     }
     let client = hyper::upgrade::on(&mut request);
-    let mut answer = sender.send_request(onward.body(Empty::<Bytes>::new())?).await?;
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (parts, body) = answer.into_parts();
-        return Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync()));
-    }
-    let runtime = hyper::upgrade::on(&mut answer);
+    let (answer, runtime) = match upgrade(stream, onward.body(Empty::new())?).await {
+        Ok(upgraded) => upgraded,
+        Err(UpgradeError::Refused { status, content_type, body }) => {
+            let refusal = Response::builder().status(status).header(header::CONTENT_TYPE, content_type);
+            return Ok(refusal.body(Full::from(body).map_err(|never| match never {}).boxed_unsync())?);
+        }
+        Err(error) => return Err(error.into()),
+    };
     tokio::spawn(async move {
         if let Err(error) = join(client, runtime).await {
             tracing::debug!(%error, "stream ended");
@@ -85,9 +84,11 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<B
     Ok(response.body(Empty::new().map_err(|never| match never {}).boxed_unsync())?)
 }
 
-async fn join(client: hyper::upgrade::OnUpgrade, runtime: hyper::upgrade::OnUpgrade) -> Result<(), BoxError> {
+async fn join(
+    client: hyper::upgrade::OnUpgrade,
+    mut runtime: impl AsyncRead + AsyncWrite + Unpin,
+) -> Result<(), BoxError> {
     let mut client = TokioIo::new(client.await?);
-    let mut runtime = TokioIo::new(runtime.await?);
     tokio::io::copy_bidirectional_with_sizes(&mut client, &mut runtime, 16 * 1024, 16 * 1024).await?;
     Ok(())
 }

@@ -11,6 +11,8 @@ mod probes;
 mod run;
 mod teardown;
 
+pub use teardown::MINIMUM_GRACE;
+
 /// The answer of [`crate::plan()`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {

@@ -9,8 +9,9 @@ use crate::plan::{Event, KillContainer, Plan, Role, Step, run};
 use crate::view::{Cause, Ending, View};
 use crate::world::{Admission, Container, ContainerState, Desired, Source, Stage};
 
-/// What a container gets at least when others have used up the grace period.
-const MINIMUM_GRACE: i64 = 2;
+/// What a container gets at least when others, or its own preStop hook, have used up the grace period
+/// (`minimumGracePeriodInSeconds`).
+pub const MINIMUM_GRACE: i64 = 2;
 
 pub(super) fn plan(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     announce(view, ending, plan);

@@ -10,6 +10,7 @@ use cri::v1::{CreateContainerRequest, Mount, RemoveContainerRequest, StartContai
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
+use pod::plan::MINIMUM_GRACE;
 use pod::{ContainerState, Event, KillContainer, Role, StartContainer, events, resolve};
 use volumes::plan::SubPath;
 use volumes::{ObjectError, Objects, subpath};
@@ -22,8 +23,6 @@ use crate::client::watch::describe;
 use crate::pods::hooks;
 use crate::pods::images::Image;
 
-/// What a container gets after its preStop hook, however long that took.
-const MINIMUM_GRACE: i64 = 2;
 /// Reason of a container that cannot be configured.
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
