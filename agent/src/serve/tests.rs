@@ -21,6 +21,20 @@ impl Pods for NoPods {
     }
 }
 
+/// A pod `ns/p` with a container `c`.
+struct OnePod;
+
+impl Pods for OnePod {
+    fn all(&self) -> Vec<Arc<Pod>> {
+        Vec::new()
+    }
+
+    fn get(&self, _: &str, name: &str) -> Option<Arc<Pod>> {
+        let pod = serde_json::json!({"spec": {"containers": [{"name": "c"}]}});
+        (name == "p").then(|| Arc::new(serde_json::from_value(pod).unwrap()))
+    }
+}
+
 fn allowing() -> kube::Client {
     let service = tower::service_fn(|_: Request<kube::client::Body>| async {
         let body = r#"{"metadata":{},"spec":{},"status":{"allowed":true}}"#;
@@ -44,6 +58,10 @@ impl Drop for Running {
 }
 
 async fn running(name: &str) -> Running {
+    running_with(name, cri::Client::new("unix:///nonexistent.sock").unwrap(), Arc::new(NoPods)).await
+}
+
+async fn running_with(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>) -> Running {
     let dir = std::env::temp_dir().join(format!("keelson-serve-{}-{name}", std::process::id()));
     let layout = Layout::new(&dir, &dir, &dir);
     std::fs::create_dir_all(layout.pki_dir()).unwrap();
@@ -68,8 +86,8 @@ async fn running(name: &str) -> Running {
     let handle = start(ServeInputs {
         config: Arc::new(config),
         client: allowing(),
-        runtime: cri::Client::new("unix:///nonexistent.sock").unwrap(),
-        pods: Arc::new(NoPods),
+        runtime,
+        pods,
         certificate: seen,
     })
     .await
@@ -132,4 +150,20 @@ async fn bad_requests_are_answered_and_a_missing_runtime_is_said() {
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     let answer = running.get("/exec/ns/p/c?command=sh", Some(&client)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("at least 1 of stdin, stdout, stderr"), "{answer}");
+}
+
+#[tokio::test]
+async fn logs_that_are_not_there_are_told_apart() {
+    let running = running_with("logs", cri::fake::Fake::default().client(), Arc::new(OnePod)).await;
+    running.certificate.send_replace(Some(running.serving()));
+    let client = running.ca.identity("master", &Purpose::Client);
+    for (path, code, text) in [
+        ("p/c?previous=true", 400, "previous terminated container \"c\" in pod \"p\" not found"),
+        ("p/c", 400, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"),
+        ("p/d", 404, "container \"d\" not found in pod \"p\""),
+        ("q/c", 404, "pod \"q\" does not exist"),
+    ] {
+        let answer = running.get(&format!("/containerLogs/ns/{path}"), Some(&client)).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(text), "{path}: {answer}");
+    }
 }
