@@ -83,15 +83,9 @@ async fn running_with(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>) -> 
         },
     };
     let (certificate, seen) = watch::channel(None);
-    let handle = start(ServeInputs {
-        config: Arc::new(config),
-        client: allowing(),
-        runtime,
-        pods,
-        certificate: seen,
-    })
-    .await
-    .unwrap();
+    let handle = start(ServeInputs { config: Arc::new(config), client: allowing(), runtime, pods, certificate: seen })
+        .await
+        .unwrap();
     Running { handle, ca, certificate, dir }
 }
 

@@ -23,8 +23,8 @@ use crate::Client;
 use crate::v1;
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
-use state::{Hang, State};
 pub use state::{Container, Sandbox};
+use state::{Hang, State};
 
 /// One call that reached the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -114,7 +114,8 @@ impl RuntimeService for Fake {
             state.sandboxes.remove(&id);
             state.containers.retain(|_, c| c.sandbox_id != id);
             Ok(())
-        }).await?;
+        })
+        .await?;
         self.tell(&id, Kind::ContainerDeletedEvent);
         Ok(Response::new(v1::RemovePodSandboxResponse {}))
     }
@@ -252,7 +253,8 @@ impl RuntimeService for Fake {
                 linux.resources = request.linux;
             }
             Ok(())
-        }).await?;
+        })
+        .await?;
         Ok(Response::new(v1::UpdateContainerResourcesResponse {}))
     }
 

@@ -27,7 +27,7 @@ pub enum Shape {
 
 fn pod(name: &str, node: &str, shape: Shape) -> Result<Pod> {
     let container = match shape {
-        Shape::Plain => json!({"name": "c", "image": HELLO, "imagePullPolicy": "Never", "args": ["sleep", "100000"]}),
+        Shape::Plain => json!({"name": "c", "image": HELLO, "imagePullPolicy": "Never"}),
         Shape::Probed => json!({"name": "c", "image": HELLO, "imagePullPolicy": "Never",
             "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1}}),
     };
