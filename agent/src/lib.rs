@@ -6,6 +6,7 @@
 pub mod client;
 pub mod config;
 pub mod events;
+pub mod exposition;
 pub mod identity;
 pub mod join;
 pub mod leave;
@@ -16,3 +17,4 @@ pub mod pods;
 pub mod preflight;
 pub mod run;
 pub mod serve;
+pub mod stats;

@@ -18,7 +18,6 @@ use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
 use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
-use crate::pods::registry::Registry;
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 use crate::{pause_image, preflight};
@@ -107,7 +106,7 @@ impl Node {
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
         let pods = pods(&config, &client, &runtime, &recorder, &node)?;
-        let server = serve(&config, &client, &runtime, pods.registry(), serving).await?;
+        let server = serve(&config, &client, &runtime, &pods, serving).await?;
         tasks.extend(healthz(&config).await);
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
@@ -125,7 +124,7 @@ async fn serve(
     config: &Arc<Config>,
     client: &kube::Client,
     runtime: &cri::Client,
-    registry: Arc<Registry>,
+    pods: &PodsHandle,
     certificate: Serving,
 ) -> anyhow::Result<Option<ServeHandle>> {
     if !config.kubelet.enable_server {
@@ -135,7 +134,8 @@ async fn serve(
         config: Arc::clone(config),
         client: client.clone(),
         runtime: runtime.clone(),
-        pods: registry,
+        pods: pods.registry(),
+        stats: pods.stats(),
         certificate,
     };
     Ok(Some(serve::start(inputs).await?))
@@ -173,6 +173,7 @@ fn pods(
         runtime: runtime.clone(),
         recorder: recorder.clone(),
         addresses: node.addresses.clone(),
+        facts,
     };
     Ok(pods::start(deps)?)
 }

@@ -1,8 +1,10 @@
 //! The seam between the agent and the kernel's cgroups.
 
+use std::path::Path;
+
 use crate::detect::Hierarchy;
 use crate::name::{CgroupName, Naming, QosLevel, Tree};
-use crate::stats::Stats;
+use crate::stats::{Depth, Stats};
 use crate::values::Values;
 use crate::{Error, v1, v2};
 
@@ -26,17 +28,18 @@ pub trait Driver: Send + Sync {
     /// When a process outlives SIGKILL or a folder cannot be removed.
     fn destroy(&self, name: &CgroupName) -> Result<(), Error>;
 
-    /// Processes in the cgroup and below.
+    /// Processes in a cgroup and below. `cgroup` is as in [`Self::stats`].
     ///
     /// # Errors
     /// When they cannot be read.
-    fn pids(&self, name: &CgroupName) -> Result<Vec<i32>, Error>;
+    fn pids(&self, cgroup: &Path) -> Result<Vec<i32>, Error>;
 
-    /// Use of memory and CPU, and OOM kills.
+    /// What a cgroup uses, everything below it included. `cgroup` is a path below the mount points, as
+    /// [`Naming::relative`] spells names; containers' cgroups, which runtimes name, lie below those of their pods.
     ///
     /// # Errors
     /// When the cgroup is not there or its files are not understood.
-    fn stats(&self, name: &CgroupName) -> Result<Stats, Error>;
+    fn stats(&self, cgroup: &Path, depth: Depth) -> Result<Stats, Error>;
 
     /// Names of the folders directly below a cgroup, in any hierarchy; none when it is not there.
     ///

@@ -21,3 +21,12 @@ pub enum Error {
     #[error("cgroup controllers {missing:?} are not available")]
     MissingControllers { missing: Vec<&'static str> },
 }
+
+impl Error {
+    /// The cgroup is not there, or went away while it was read.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Self::Read { source, .. } = self else { return false };
+        source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(nix::libc::ENODEV)
+    }
+}

@@ -23,5 +23,5 @@ pub use detect::Hierarchy;
 pub use driver::{Driver, open};
 pub use error::Error;
 pub use name::{Naming, QosLevel, Tree};
-pub use stats::Stats;
+pub use stats::{Depth, Stats};
 pub use values::{Limit, Values};

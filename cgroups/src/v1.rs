@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::driver::Driver;
 use crate::name::{CgroupName, Naming};
-use crate::stats::{self, Stats};
+use crate::stats::{self, Depth, Stats};
 use crate::values::{Values, files_v1};
 use crate::{Error, fs};
 
@@ -103,12 +103,13 @@ impl Driver for Cgroupfs {
         folders.iter().try_for_each(|folder| fs::remove(folder))
     }
 
-    fn pids(&self, name: &CgroupName) -> Result<Vec<i32>, Error> {
-        fs::pids(&self.required("memory", name)?)
+    fn pids(&self, cgroup: &Path) -> Result<Vec<i32>, Error> {
+        let mount = self.controllers.get("memory").ok_or(Error::MissingControllers { missing: vec!["memory"] })?;
+        fs::pids(&mount.join(cgroup))
     }
 
-    fn stats(&self, name: &CgroupName) -> Result<Stats, Error> {
-        stats::read_v1(&self.required("memory", name)?, &self.required("cpuacct", name)?)
+    fn stats(&self, cgroup: &Path, depth: Depth) -> Result<Stats, Error> {
+        stats::read_v1(|controller| self.controllers.get(controller).map(|mount| mount.join(cgroup)), depth)
     }
 
     fn children(&self, name: &CgroupName) -> Result<Vec<String>, Error> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::driver::Driver;
 use crate::name::{CgroupName, Naming};
-use crate::stats::{self, Stats};
+use crate::stats::{self, Depth, Stats};
 use crate::values::{Values, files_v2};
 use crate::{Error, fs};
 
@@ -89,12 +89,12 @@ impl Driver for Cgroupfs {
         fs::remove(&folder)
     }
 
-    fn pids(&self, name: &CgroupName) -> Result<Vec<i32>, Error> {
-        fs::pids(&self.folder(name))
+    fn pids(&self, cgroup: &Path) -> Result<Vec<i32>, Error> {
+        fs::pids(&self.mount.join(cgroup))
     }
 
-    fn stats(&self, name: &CgroupName) -> Result<Stats, Error> {
-        stats::read_v2(&self.folder(name))
+    fn stats(&self, cgroup: &Path, depth: Depth) -> Result<Stats, Error> {
+        stats::read_v2(&self.mount.join(cgroup), depth)
     }
 
     fn children(&self, name: &CgroupName) -> Result<Vec<String>, Error> {
@@ -145,23 +145,5 @@ mod tests {
         assert_eq!(std_fs::read_to_string(leaf.join("cgroup.subtree_control")).unwrap(), "+memory +io +pids");
         assert_eq!(driver.children(&tree.qos(QosLevel::Burstable)).unwrap(), ["podu1"]);
         assert_eq!(driver.children(&tree.qos(QosLevel::BestEffort)).unwrap(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn reads_statistics() {
-        let folder = fake("cpu memory pids");
-        let driver = Cgroupfs::new(folder.path().into()).unwrap();
-        let pods = folder.path().join("kubepods");
-        std_fs::create_dir_all(&pods).unwrap();
-        for (file, text) in [
-            ("memory.current", "1000\n"),
-            ("memory.stat", "anon 5\ninactive_file 400\n"),
-            ("cpu.stat", "usage_usec 7\nuser_usec 3\n"),
-            ("memory.events", "oom 3\noom_kill 2\n"),
-        ] {
-            std_fs::write(pods.join(file), text).unwrap();
-        }
-        let expected = Stats { memory_usage: 1000, memory_working_set: 600, cpu_usage_nanos: 7000, oom_kills: 2 };
-        assert_eq!(driver.stats(&Tree::new("").pods()).unwrap(), expected);
     }
 }

@@ -1,11 +1,12 @@
 //! Against the kernel's own cgroups, as root, under a root of this process' own. Covers whichever version is mounted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::path::Path;
 use std::process::{Child, Command};
 
 use cgroups::driver;
 use cgroups::values::{self, Allocatable, Limit, Values};
-use cgroups::{Driver, Hierarchy, QosLevel, Tree, detect, open};
+use cgroups::{Depth, Driver, Hierarchy, QosLevel, Tree, detect, open};
 
 struct Machine {
     driver: Box<dyn Driver>,
@@ -102,10 +103,13 @@ fn destroy_kills_what_is_left_and_can_be_repeated() {
     let container = if machine.v2 { Tree::new(&format!("{pod}/c")).root().clone() } else { pod.clone() };
     let mut child = sleeper();
     machine.enter(child.id(), &container);
-    assert_eq!(driver.pids(&pod).unwrap(), [i32::try_from(child.id()).unwrap()]);
-    let stats = driver.stats(&pod).unwrap();
-    assert!(stats.memory_working_set <= stats.memory_usage);
-    assert_eq!(stats.oom_kills, 0);
+    let path = driver.naming().relative(&pod);
+    assert_eq!(driver.pids(&path).unwrap(), [i32::try_from(child.id()).unwrap()]);
+    let stats = driver.stats(&path, Depth::Full).unwrap();
+    assert!(stats.memory.working_set <= stats.memory.usage, "{stats:?}");
+    assert_eq!((stats.memory.oom_kills, stats.tasks.current), (0, 1));
+    let machine = driver.stats(Path::new(""), Depth::Full).unwrap();
+    assert!(machine.cpu.usage > stats.cpu.usage && machine.memory.usage > stats.memory.usage, "{machine:?}");
 
     // A killed process stays in its cgroup until it is reaped; containers are reaped by their shim, this one by us.
     let reaper = std::thread::spawn(move || child.wait().unwrap());
@@ -121,6 +125,8 @@ fn names_that_were_never_made_have_no_pids_and_no_stats() {
     let machine = Machine::new("absent");
     let pod = machine.tree.pod(QosLevel::Guaranteed, "u3");
     assert!(!machine.driver.exists(&pod));
-    assert_eq!(machine.driver.pids(&pod).unwrap(), []);
-    assert!(machine.driver.stats(&pod).is_err());
+    let path = machine.driver.naming().relative(&pod);
+    assert_eq!(machine.driver.pids(&path).unwrap(), []);
+    let error = machine.driver.stats(&path, Depth::Brief).unwrap_err();
+    assert!(error.is_gone(), "{error}");
 }

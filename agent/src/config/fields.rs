@@ -25,6 +25,8 @@ const OBEYED: &[&str] = &[
     "enableControllerAttachDetach",
     "enableDebuggingHandlers",
     "enableServer",
+    "enableSystemLogHandler",
+    "enableSystemLogQuery",
     "enforceNodeAllocatable",
     "eventBurst",
     "eventRecordQPS",
@@ -48,6 +50,7 @@ const OBEYED: &[&str] = &[
     "podsPerCore",
     "port",
     "providerID",
+    "readOnlyPort",
     "registerWithTaints",
     "resolvConf",
     "rotateCertificates",
@@ -56,6 +59,7 @@ const OBEYED: &[&str] = &[
     "systemReserved",
     "tlsCertFile",
     "tlsPrivateKeyFile",
+    "volumeStatsAggPeriod",
 ];
 
 /// Fields that upstream has and that have no effect here.
@@ -69,8 +73,6 @@ const KNOWN: &[&str] = &[
     "enableContentionProfiling",
     "enableDebugFlagsHandler",
     "enableProfilingHandler",
-    "enableSystemLogHandler",
-    "enableSystemLogQuery",
     "evictionMaxPodGracePeriod",
     "evictionMinimumReclaim",
     "evictionPressureTransitionPeriod",
@@ -104,7 +106,6 @@ const KNOWN: &[&str] = &[
     "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
     "qosReserved",
-    "readOnlyPort",
     "registerNode",
     "registryBurst",
     "registryPullQPS",
@@ -134,7 +135,6 @@ const KNOWN: &[&str] = &[
     "tracing",
     "userNamespaces",
     "volumePluginDir",
-    "volumeStatsAggPeriod",
 ];
 
 /// Values that some installers write and that ask for exactly what happens anyway, upstream's defaults among them: not
@@ -145,7 +145,6 @@ fn is_moot(field: &str, value: &Value) -> bool {
         _ if value.is_null() || text("0s") || text("") => true,
         "cpuManagerPolicy" | "topologyManagerPolicy" => text("none"),
         "memoryManagerPolicy" => text("None"),
-        "readOnlyPort" => value.as_u64() == Some(0),
         // Every pod has its cgroup, the node registers itself, and its serving certificate is the cluster's.
         "cgroupsPerQOS" | "registerNode" | "serverTLSBootstrap" => value.as_bool() == Some(true),
         "runtimeRequestTimeout" => text("2m0s") || text("2m"),

@@ -22,6 +22,12 @@ pub struct KubeletConfiguration {
     pub address: String,
     /// Port of the HTTPS server.
     pub port: u16,
+    /// Port of the server that asks nobody who they are; 0 for none.
+    pub read_only_port: u16,
+    /// Whether `/logs/` is served.
+    pub enable_system_log_handler: bool,
+    /// Whether logs of services can be asked for there.
+    pub enable_system_log_query: bool,
     /// Whether that server runs at all.
     pub enable_server: bool,
     /// Whether exec, attach, logs and port-forward are served.
@@ -105,6 +111,8 @@ pub struct KubeletConfiguration {
     pub crash_loop_back_off: CrashLoopBackOff,
     /// Whether `RuntimeDefault` is the seccomp profile of pods that name none.
     pub seccomp_default: bool,
+    /// How long the count of what a volume holds is good; negative durations do not parse, zero is the default.
+    pub volume_stats_agg_period: GoDuration,
     /// Taints the node registers with.
     pub register_with_taints: Vec<Taint>,
     /// The runtime's socket.
@@ -223,6 +231,9 @@ impl Default for KubeletConfiguration {
             pod_logs_dir: "/var/log/pods".into(),
             address: "0.0.0.0".into(),
             port: 10250,
+            read_only_port: 0,
+            enable_system_log_handler: true,
+            enable_system_log_query: false,
             enable_server: true,
             enable_debugging_handlers: true,
             tls_cert_file: String::new(),
@@ -263,6 +274,7 @@ impl Default for KubeletConfiguration {
             provider_id: String::new(),
             crash_loop_back_off: CrashLoopBackOff::default(),
             seccomp_default: false,
+            volume_stats_agg_period: GoDuration::secs(60),
             register_with_taints: Vec::new(),
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
             fail_cgroup_v1: false,

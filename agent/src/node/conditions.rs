@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn healthy() -> Observed {
-        let fs = Filesystem { capacity: 1000, available: 500, inodes: 100, inodes_free: 50 };
+        let fs = Filesystem { capacity: 1000, available: 500, used: 500, inodes: 100, inodes_free: 50 };
         Observed {
             not_ready: vec![],
             memory: (8 << 30, 16 << 30),
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn pressure_begins_at_the_hard_thresholds() {
         let config = KubeletConfiguration::default();
-        let full = Filesystem { capacity: 1000, available: 99, inodes: 100, inodes_free: 50 };
+        let full = Filesystem { capacity: 1000, available: 99, used: 901, inodes: 100, inodes_free: 50 };
         let observed = Observed { memory: (99 << 20, 16 << 30), nodefs: Some(full), ..healthy() };
         let (conditions, _) = conditions(&observed, &config, &[], at(0));
         assert_eq!((conditions[0].status.as_str(), conditions[1].status.as_str()), ("True", "True"));

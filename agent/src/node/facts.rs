@@ -126,6 +126,8 @@ pub struct Filesystem {
     pub capacity: u64,
     /// Bytes that are free for us.
     pub available: u64,
+    /// Bytes that are taken.
+    pub used: u64,
     /// Inodes in all; 0 where the filesystem has no such limit.
     pub inodes: u64,
     /// Inodes that are free.
@@ -146,6 +148,7 @@ pub fn filesystem(path: &Path) -> Option<Filesystem> {
     Some(Filesystem {
         capacity: stat.blocks().saturating_mul(unit),
         available: stat.blocks_available().saturating_mul(unit),
+        used: stat.blocks().saturating_sub(stat.blocks_free()).saturating_mul(unit),
         inodes: stat.files(),
         inodes_free: stat.files_free(),
     })
@@ -154,7 +157,8 @@ pub fn filesystem(path: &Path) -> Option<Filesystem> {
 /// Threads there are and threads there may be.
 #[must_use]
 pub fn pids(root: &Path) -> Option<(u64, u64)> {
-    let max = text(root, "proc/sys/kernel/pid_max").trim().parse().ok()?;
+    let limit = |file: &str| text(root, &format!("proc/sys/kernel/{file}")).trim().parse::<u64>().ok();
+    let max = limit("pid_max").into_iter().chain(limit("threads-max")).min()?;
     // "0.01 0.02 0.03 2/345 6789": running and existing scheduling entities.
     let loadavg = text(root, "proc/loadavg");
     let existing = loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
@@ -176,6 +180,7 @@ mod tests {
             ("sys/devices/system/cpu/online", "0-3,5\n"),
             ("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "3\n"),
             ("proc/sys/kernel/pid_max", "4194304\n"),
+            ("proc/sys/kernel/threads-max", "192598\n"),
             ("proc/loadavg", "0.1 0.2 0.3 2/345 6789\n"),
         ] {
             let path = root.join(path);
@@ -190,7 +195,7 @@ mod tests {
         assert_eq!(facts.os_image, "Debian GNU/Linux 13 (trixie)");
         assert_eq!((facts.cpus, facts.memory), (5, 24_683_704 * 1024));
         assert_eq!(facts.hugepages, [(2048, 3 * 2048 * 1024)]);
-        assert_eq!(threads, Some((345, 4_194_304)));
+        assert_eq!(threads, Some((345, 192_598)));
     }
 
     #[test]

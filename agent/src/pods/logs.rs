@@ -9,6 +9,7 @@ use api::ContainerId;
 use cri::v1::ReopenContainerLogRequest;
 
 use super::Context;
+use super::registry::Running;
 
 /// `containerLogMonitorInterval`'s default.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +20,7 @@ pub async fn rotate(context: Arc<Context>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let running = context.registry.entries().into_iter().flat_map(|(_, entry)| entry.running);
-        for (id, log) in running {
+        for Running { id, log, .. } in running {
             if !tokio::fs::metadata(&log).await.is_ok_and(|meta| meta.len() > max_size) {
                 continue;
             }

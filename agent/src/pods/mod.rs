@@ -55,6 +55,8 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::events::Recorder;
+use crate::node::facts::Facts;
+use crate::stats::{self, disk::DiskUsage};
 use objects::ApiObjects;
 use registry::Registry;
 use stages::limits::Machine;
@@ -67,6 +69,8 @@ pub struct Deps {
     pub recorder: Recorder,
     /// The node's addresses, primary first.
     pub addresses: watch::Receiver<Vec<IpAddr>>,
+    /// What this machine is.
+    pub facts: Facts,
 }
 
 /// What pods need to know of the node's configuration.
@@ -96,6 +100,8 @@ pub struct PodsConfig {
     pub backoff_max: Duration,
     /// `containerLogMaxSize` in bytes, and `containerLogMaxFiles`.
     pub log_limit: (u64, usize),
+    /// `volumeStatsAggPeriod`.
+    pub volume_stats_period: Duration,
 }
 
 /// Why pods cannot be run here.
@@ -158,6 +164,7 @@ impl PodsConfig {
                     .unwrap_or(10 << 20),
                 usize::try_from(kubelet.container_log_max_files).unwrap_or(5),
             ),
+            volume_stats_period: kubelet.volume_stats_agg_period.0,
         }
     }
 }
@@ -186,7 +193,7 @@ pub struct Context {
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     pub network_ready: watch::Receiver<bool>,
     pub node: node::Receiver,
-    pub cgroups: Box<dyn Driver>,
+    pub cgroups: Arc<dyn Driver>,
     pub tree: Tree,
     pub layout: volumes::Layout,
     pub objects: ApiObjects,
@@ -198,6 +205,7 @@ pub struct Context {
 /// The running pods; dropping it ends the workers, never the containers.
 pub struct PodsHandle {
     registry: Arc<Registry>,
+    stats: Arc<stats::Provider>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -206,6 +214,12 @@ impl PodsHandle {
     #[must_use]
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry)
+    }
+
+    /// What they use.
+    #[must_use]
+    pub fn stats(&self) -> Arc<stats::Provider> {
+        Arc::clone(&self.stats)
     }
 }
 
@@ -225,7 +239,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let hierarchy = cgroups::detect::detect()?;
     let mut config = deps.config;
     config.machine.cgroup_v2 = hierarchy.is_v2();
-    let cgroups = cgroups::open(hierarchy)?;
+    let cgroups: Arc<dyn Driver> = Arc::from(cgroups::open(hierarchy)?);
     let tree = Tree::new(&config.cgroup_root);
     prepare_tree(cgroups.as_ref(), &tree, &config.enforced)?;
     let registry = Arc::new(Registry::default());
@@ -248,9 +262,23 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         registry: Arc::clone(&registry),
         config,
     });
+    let stats = Arc::new(provider(&context, deps.facts));
     let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
     let set = tokio::spawn(set::run(context));
-    Ok(PodsHandle { registry, tasks: vec![set, rotation, network, following, node_followed] })
+    Ok(PodsHandle { registry, stats, tasks: vec![set, rotation, network, following, node_followed] })
+}
+
+fn provider(context: &Context, facts: Facts) -> stats::Provider {
+    let storage = stats::Storage {
+        registry: Arc::clone(&context.registry),
+        runtime: context.runtime.clone(),
+        layout: context.layout.clone(),
+        logs_dir: context.config.logs_dir.clone(),
+        disk: DiskUsage::new(context.config.volume_stats_period),
+    };
+    let host = stats::Host::new(&context.config.node_name, facts);
+    let (registry, cgroups) = (Arc::clone(&context.registry), Arc::clone(&context.cgroups));
+    stats::Provider::new(registry, cgroups, context.tree.clone(), host, storage)
 }
 
 fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {

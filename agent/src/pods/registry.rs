@@ -16,10 +16,49 @@ pub struct Entry {
     pub status: Option<Arc<PodStatus>>,
     /// Whether the node admitted it.
     pub admitted: bool,
-    /// Containers that run, and where they write their output.
-    pub running: Vec<(ContainerId, PathBuf)>,
+    /// Containers that run.
+    pub running: Vec<Running>,
+    /// The sandbox that they run in.
+    pub sandbox: Option<Running>,
     /// Ids of all its containers and sandboxes.
     pub parts: Vec<String>,
+}
+
+/// What runs of a pod: a container, or the sandbox, which has no name in the spec, image or log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    pub id: ContainerId,
+    /// Its name in the spec.
+    pub name: String,
+    pub image: String,
+    /// Nanoseconds since 1970.
+    pub started_at: i64,
+    /// Where it writes its output.
+    pub log: PathBuf,
+}
+
+impl From<&pod::Container> for Running {
+    fn from(container: &pod::Container) -> Self {
+        Self {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            image: container.image.clone(),
+            started_at: container.started_at,
+            log: container.log_path.clone().into(),
+        }
+    }
+}
+
+impl From<&pod::Sandbox> for Running {
+    fn from(sandbox: &pod::Sandbox) -> Self {
+        Self {
+            id: ContainerId::new(sandbox.id.as_str()),
+            name: String::new(),
+            image: String::new(),
+            started_at: sandbox.created_at,
+            log: PathBuf::new(),
+        }
+    }
 }
 
 /// All pods, written by their workers.
@@ -30,8 +69,14 @@ impl Registry {
     /// Changes what is known of a pod.
     pub fn update(&self, uid: &PodUid, pod: &Arc<Pod>, change: impl FnOnce(&mut Entry)) {
         let mut pods = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let new =
-            || Entry { pod: Arc::clone(pod), status: None, admitted: false, running: Vec::new(), parts: Vec::new() };
+        let new = || Entry {
+            pod: Arc::clone(pod),
+            status: None,
+            admitted: false,
+            running: Vec::new(),
+            sandbox: None,
+            parts: Vec::new(),
+        };
         let entry = pods.entry(uid.clone()).or_insert_with(new);
         if !Arc::ptr_eq(&entry.pod, pod) {
             entry.pod = Arc::clone(pod);

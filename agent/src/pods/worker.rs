@@ -29,6 +29,7 @@ use super::memory::{Memory, current_sandbox, running};
 use super::observe::{self, Seen};
 use super::probing::{ProbeSet, RuntimeExec, Subject};
 use super::publication::Publication;
+use super::registry::Running;
 use super::stages::{self, Job, Outcome, PodFacts, Say, StageError, prepare};
 use super::status::{self, Written};
 use super::{Context, admission, hooks};
@@ -235,7 +236,8 @@ impl Worker {
     fn register(&self, pod: Option<&Arc<Pod>>) {
         let Some(pod) = pod else { return };
         let live = self.seen.containers.iter().filter(|c| c.state == pod::ContainerState::Running);
-        let running: Vec<_> = live.map(|c| (c.id.clone(), c.log_path.clone().into())).collect();
+        let running: Vec<_> = live.map(Running::from).collect();
+        let sandbox = current_sandbox(&self.seen).map(Running::from);
         let status = self.status.clone();
         let known = !self.seen.sandboxes.is_empty();
         let sandboxes = self.seen.sandboxes.iter().map(|sandbox| sandbox.id.to_string());
@@ -243,6 +245,7 @@ impl Worker {
         self.context.registry.update(&self.uid, pod, |entry| {
             entry.status = status;
             entry.running = running;
+            entry.sandbox = sandbox;
             entry.parts = parts;
             entry.admitted |= known;
         });

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use cri::v1;
+use serde_json::{Value, json};
 
 use super::logs::Liveness;
 
@@ -66,6 +67,46 @@ pub(super) async fn sandbox(
     };
     let answer = runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(filter) }).await?;
     Ok(answer.items.into_iter().max_by_key(|sandbox| sandbox.created_at).map(|sandbox| sandbox.id))
+}
+
+/// A pod of which something runs, with the names and images of its containers that run.
+pub(super) struct RunningPod {
+    metadata: v1::PodSandboxMetadata,
+    containers: Vec<(String, String)>,
+}
+
+impl RunningPod {
+    pub(super) fn into_json(self) -> Value {
+        let of = self.metadata;
+        let containers = self.containers.into_iter().map(|(name, image)| json!({"name": name, "image": image}));
+        json!({
+            "metadata": {"name": of.name, "namespace": of.namespace, "uid": of.uid},
+            "spec": {"containers": containers.collect::<Vec<_>>()}, "status": {},
+        })
+    }
+}
+
+/// Every pod that has a ready sandbox.
+pub(super) async fn pods(runtime: &cri::Client) -> Result<Vec<RunningPod>, cri::CallError> {
+    let ready = v1::PodSandboxStateValue { state: v1::PodSandboxState::SandboxReady as i32 };
+    let running = v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 };
+    let sandboxes = v1::PodSandboxFilter { state: Some(ready), ..v1::PodSandboxFilter::default() };
+    let containers = v1::ContainerFilter { state: Some(running), ..v1::ContainerFilter::default() };
+    let (sandboxes, containers) = tokio::try_join!(
+        runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(sandboxes) }),
+        runtime.list_containers(v1::ListContainersRequest { filter: Some(containers) }),
+    )?;
+    let mut by_sandbox: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    for container in containers.containers {
+        let name = container.labels.get(CONTAINER_NAME).cloned().unwrap_or_default();
+        let image = container.image.unwrap_or_default().image;
+        by_sandbox.entry(container.pod_sandbox_id).or_default().push((name, image));
+    }
+    let pods = sandboxes.items.into_iter().filter_map(|sandbox| {
+        let containers = by_sandbox.remove(&sandbox.id).unwrap_or_default();
+        Some(RunningPod { metadata: sandbox.metadata?, containers })
+    });
+    Ok(pods.collect())
 }
 
 /// Where a run logs to; `None` when it has no log.

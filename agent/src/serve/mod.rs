@@ -5,13 +5,16 @@
 
 pub mod auth;
 mod cache;
+mod container_logs;
 mod containers;
 pub mod healthz;
 pub mod logline;
 pub mod logs;
 mod metrics;
+mod node_logs;
 mod query;
 mod routes;
+mod sessions;
 mod stream;
 
 use std::io;
@@ -27,6 +30,7 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -34,6 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::client::tls;
 use crate::config::Config;
 use crate::identity::{Identity, certificates};
+use crate::stats;
 use auth::{Gate, Peer};
 use routes::Router;
 
@@ -59,6 +64,8 @@ pub struct ServeInputs {
     pub runtime: cri::Client,
     /// The node's pods.
     pub pods: Arc<dyn Pods>,
+    /// What they use.
+    pub stats: Arc<stats::Provider>,
     /// The serving certificate.
     pub certificate: watch::Receiver<Option<Identity>>,
 }
@@ -80,47 +87,67 @@ pub enum Error {
     ClientCa(String, String),
 }
 
-/// The running server; dropping it ends it and its connections.
+/// The running servers; dropping it ends them and their connections.
 #[derive(Debug)]
 pub struct ServeHandle {
-    task: tokio::task::JoinHandle<()>,
-    /// Where it listens.
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Where the HTTPS server listens.
     pub local: SocketAddr,
+    /// Where the read-only one does.
+    pub read_only: Option<SocketAddr>,
 }
 
 impl Drop for ServeHandle {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
-/// Binds the port and starts serving.
+/// Binds the ports and starts serving.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn start(inputs: ServeInputs) -> Result<ServeHandle, Error> {
     let kubelet = &inputs.config.kubelet;
     let tls = server_config(&inputs.config, inputs.certificate.clone())?;
-    let address = kubelet.address.parse::<IpAddr>().map_err(|e| Error::Listen {
-        address: kubelet.address.clone(),
-        source: io::Error::new(io::ErrorKind::InvalidInput, e),
-    })?;
-    let address = SocketAddr::new(address, kubelet.port);
-    let failed = |source| Error::Listen { address: address.to_string(), source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local = listener.local_addr().map_err(failed)?;
+    let listener = listen(&kubelet.address, kubelet.port).await?;
+    let plain = match kubelet.read_only_port {
+        0 => None,
+        port => Some(listen(&kubelet.address, port).await?),
+    };
+    let local = local(&listener)?;
+    let read_only = plain.as_ref().map(self::local).transpose()?;
     let gate = Gate::new(
         inputs.client,
         &inputs.config.node.node_name,
         kubelet.authentication.clone(),
         kubelet.authorization.clone(),
     );
-    let router = Arc::new(Router { gate, config: inputs.config, runtime: inputs.runtime, pods: inputs.pods });
-    let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), router));
-    Ok(ServeHandle { task, local })
+    let router = |gate| Router {
+        gate,
+        config: Arc::clone(&inputs.config),
+        runtime: inputs.runtime.clone(),
+        pods: Arc::clone(&inputs.pods),
+        stats: Arc::clone(&inputs.stats),
+    };
+    let mut tasks = vec![tokio::spawn(accept(listener, Some(TlsAcceptor::from(tls)), Arc::new(router(Some(gate)))))];
+    tasks.extend(plain.map(|listener| tokio::spawn(accept(listener, None, Arc::new(router(None))))));
+    Ok(ServeHandle { tasks, local, read_only })
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Arc<Router>) {
+async fn listen(address: &str, port: u16) -> Result<TcpListener, Error> {
+    let failed = |source| Error::Listen { address: format!("{address}:{port}"), source };
+    let ip = address.parse::<IpAddr>().map_err(|e| failed(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+    TcpListener::bind(SocketAddr::new(ip, port)).await.map_err(failed)
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(|source| Error::Listen { address: String::new(), source })
+}
+
+async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, router: Arc<Router>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     // Dropped with this future, and all connections with it.
     let mut connections = tokio::task::JoinSet::new();
@@ -131,7 +158,11 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Arc<Router
             Ok((stream, _)) => {
                 let (acceptor, router) = (acceptor.clone(), Arc::clone(&router));
                 connections.spawn(async move {
-                    if let Err(error) = serve(stream, acceptor, router).await {
+                    let served = match acceptor {
+                        Some(acceptor) => secure(stream, acceptor, router).await,
+                        None => serve(stream, None, router).await,
+                    };
+                    if let Err(error) = served {
                         tracing::debug!(%error, "connection ended");
                     }
                     drop(slot);
@@ -146,15 +177,21 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Arc<Router
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    router: Arc<Router>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn secure(stream: TcpStream, acceptor: TlsAcceptor, router: Arc<Router>) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
     let presented = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer: Option<Arc<Peer>> = presented.and_then(Peer::from_certificate);
+    serve(stream, peer, router).await
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Option<Arc<Peer>>,
+    router: Arc<Router>,
+) -> Result<(), BoxError> {
     let service = service_fn(move |request| {
         let (router, peer) = (Arc::clone(&router), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(router.answer(peer.as_deref(), request).await) }

@@ -22,6 +22,10 @@ impl Query {
         self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(k, _)| k == key)
+    }
+
     pub(super) fn all(&self, key: &str) -> Vec<String> {
         self.0.iter().filter(|(k, _)| k == key).map(|(_, value)| value.clone()).collect()
     }
@@ -30,6 +34,11 @@ impl Query {
     pub(super) fn flag(&self, key: &str) -> bool {
         self.0.iter().any(|(k, value)| k == key && !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
+}
+
+/// Decodes a part of a path, in which `+` is no space.
+pub(super) fn decode_path(text: &str) -> String {
+    decode(&text.replace('+', "%2B"))
 }
 
 fn decode(text: &str) -> String {

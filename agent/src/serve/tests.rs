@@ -44,6 +44,21 @@ fn allowing() -> kube::Client {
     kube::Client::new(service, "default")
 }
 
+/// Statistics of this machine, on which no pods run.
+fn provider(runtime: &cri::Client, config: &Config) -> Arc<stats::Provider> {
+    let registry = Arc::new(crate::pods::registry::Registry::default());
+    let storage = stats::Storage {
+        registry: Arc::clone(&registry),
+        runtime: runtime.clone(),
+        layout: volumes::Layout::new(&config.layout.data_dir),
+        logs_dir: config.layout.data_dir.clone(),
+        disk: stats::disk::DiskUsage::new(Duration::from_secs(60)),
+    };
+    let cgroups = Arc::from(cgroups::open(cgroups::detect::detect().unwrap()).unwrap());
+    let host = stats::Host::new("n1", crate::node::facts::read(std::path::Path::new("/")));
+    Arc::new(stats::Provider::new(registry, cgroups, cgroups::Tree::new("/keelson-none"), host, storage))
+}
+
 struct Running {
     handle: ServeHandle,
     ca: TestCa,
@@ -62,6 +77,10 @@ async fn running(name: &str) -> Running {
 }
 
 async fn running_with(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>) -> Running {
+    running_on(name, runtime, pods, 0).await
+}
+
+async fn running_on(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, read_only_port: u16) -> Running {
     let dir = std::env::temp_dir().join(format!("keelson-serve-{}-{name}", std::process::id()));
     let layout = Layout::new(&dir, &dir, &dir);
     std::fs::create_dir_all(layout.pki_dir()).unwrap();
@@ -70,7 +89,12 @@ async fn running_with(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>) -> 
     let config = Config {
         layout,
         // Port 0 is refused in files; here it means any.
-        kubelet: KubeletConfiguration { address: "127.0.0.1".into(), port: 0, ..KubeletConfiguration::default() },
+        kubelet: KubeletConfiguration {
+            address: "127.0.0.1".into(),
+            port: 0,
+            read_only_port,
+            ..KubeletConfiguration::default()
+        },
         node: NodeSettings {
             node_name: "n1".into(),
             server: "https://127.0.0.1:1".into(),
@@ -83,9 +107,9 @@ async fn running_with(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>) -> 
         },
     };
     let (certificate, seen) = watch::channel(None);
-    let handle = start(ServeInputs { config: Arc::new(config), client: allowing(), runtime, pods, certificate: seen })
-        .await
-        .unwrap();
+    let stats = provider(&runtime, &config);
+    let inputs = ServeInputs { config: Arc::new(config), client: allowing(), runtime, pods, stats, certificate: seen };
+    let handle = start(inputs).await.unwrap();
     Running { handle, ca, certificate, dir }
 }
 
@@ -160,4 +184,50 @@ async fn logs_that_are_not_there_are_told_apart() {
         let answer = running.get(&format!("/containerLogs/ns/{path}"), Some(&client)).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(text), "{path}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn statistics_are_those_of_this_machine() {
+    let running = running_with("stats", cri::fake::Fake::default().client(), Arc::new(NoPods)).await;
+    running.certificate.send_replace(Some(running.serving()));
+    let client = running.ca.identity("master", &Purpose::Client);
+    let body = |answer: String| answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    let summary = body(running.get("/stats/summary", Some(&client)).await.unwrap());
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary["node"]["nodeName"], "n1");
+    assert!(summary["node"]["cpu"]["usageNanoCores"].as_u64().is_some(), "{summary}");
+    assert!(summary["node"]["memory"]["workingSetBytes"].as_u64().unwrap() > 0);
+    let brief = running.get("/stats/summary?only_cpu_and_memory=true", Some(&client)).await.unwrap();
+    assert!(brief.contains("\"cpu\"") && !brief.contains("\"rlimit\""), "{brief}");
+    for (path, series) in [
+        ("/metrics", "\nprocess_resident_memory_bytes "),
+        ("/metrics/resource", "\nnode_memory_working_set_bytes "),
+        ("/metrics/cadvisor", "\nmachine_cpu_cores{"),
+    ] {
+        let answer = running.get(path, Some(&client)).await.unwrap();
+        assert!(answer.contains("text/plain; version=0.0.4") && answer.contains(series), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_read_only_port_reports_and_does_nothing_else() {
+    // The kernel picks a port that is free; that nobody takes it meanwhile is likely enough.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let runtime = cri::Client::new("unix:///nonexistent.sock").unwrap();
+    let running = running_on("read-only", runtime, Arc::new(NoPods), free).await;
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(running.handle.read_only.unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(get("/healthz").await.ends_with("ok"));
+    assert!(get("/pods").await.contains(r#""kind":"PodList""#));
+    for path in ["/exec/ns/p/c?command=sh", "/containerLogs/ns/p/c", "/logs/", "/runningpods/"] {
+        let answer = get(path).await;
+        assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("Debug endpoints are disabled."), "{answer}");
+    }
+    assert!(get("/configz").await.starts_with("HTTP/1.1 404"));
 }

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use agent::events::Recorder;
+use agent::node::facts::Facts;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
 use cgroups::values::{Allocatable, Policy};
@@ -75,10 +76,19 @@ impl Node {
             parallel_pulls: Some(1),
             backoff_max: Duration::from_secs(300),
             log_limit: (1 << 20, 3),
+            volume_stats_period: Duration::from_secs(60),
         };
         let client = api.client();
         let recorder = Recorder::start(client.clone(), "node", 0, 0);
-        agent::pods::start(Deps { config, client, runtime: self.runtime.clone(), recorder, addresses }).unwrap()
+        agent::pods::start(Deps {
+            config,
+            client,
+            runtime: self.runtime.clone(),
+            recorder,
+            addresses,
+            facts: Facts::default(),
+        })
+        .unwrap()
     }
 
     async fn counts(&self) -> (usize, usize) {

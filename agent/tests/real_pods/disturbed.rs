@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent::events::Recorder;
+use agent::node::facts::Facts;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
 use cgroups::values::{Allocatable, Policy};
@@ -54,10 +55,19 @@ impl Node {
             parallel_pulls: Some(1),
             backoff_max: Duration::from_secs(300),
             log_limit: (1 << 20, 3),
+            volume_stats_period: Duration::from_secs(60),
         };
         let client = self.api.client();
         let recorder = Recorder::start(client.clone(), "node", 0, 0);
-        agent::pods::start(Deps { config, client, runtime: self.fake.client(), recorder, addresses }).unwrap()
+        agent::pods::start(Deps {
+            config,
+            client,
+            runtime: self.fake.client(),
+            recorder,
+            addresses,
+            facts: Facts::default(),
+        })
+        .unwrap()
     }
 
     /// Until the pod is Ready.
