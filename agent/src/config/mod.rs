@@ -70,7 +70,6 @@ impl Config {
         let layout = Layout::new(config_dir, &node.data_dir, &node.run_dir);
         let path = layout.agent_yaml();
         let (kubelet, warnings) = parse_kubelet(&path, &read(&path)?)?;
-        validate(&kubelet)?;
         Ok((Self { layout, kubelet, node }, warnings))
     }
 
@@ -93,8 +92,20 @@ impl Config {
 /// careful reader, not of upstream: unknown fields are warned of, wrong types are errors.
 ///
 /// # Errors
-/// Text that is not YAML, another kind or version, or a field of the wrong type.
+/// Text that is not YAML, another kind or version, a field of the wrong type, or a value that no node can run with.
 pub fn parse_kubelet(origin: &Path, text: &str) -> Result<(KubeletConfiguration, Vec<String>), Error> {
+    parse_kubelet_over(None, origin, text)
+}
+
+/// The same, over another configuration: a field that the document does not set stays as it is there.
+///
+/// # Errors
+/// As [`parse_kubelet`].
+pub fn parse_kubelet_over(
+    base: Option<&KubeletConfiguration>,
+    origin: &Path,
+    text: &str,
+) -> Result<(KubeletConfiguration, Vec<String>), Error> {
     let document: Value = parse_yaml(origin, text)?;
     let fail = |message: String| Error::Parse { path: origin.to_owned(), message };
     let head = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -108,7 +119,13 @@ pub fn parse_kubelet(origin: &Path, text: &str) -> Result<(KubeletConfiguration,
         )));
     }
     let warnings = fields::warnings(&document);
-    let kubelet = serde_json::from_value(without_unset(document)).map_err(|e| fail(e.to_string()))?;
+    let mut fields = serde_json::to_value(base).map_err(|e| fail(e.to_string()))?;
+    match (&mut fields, without_unset(document)) {
+        (Value::Object(fields), Value::Object(set)) => fields.extend(set),
+        (fields, set) => *fields = set,
+    }
+    let kubelet = serde_json::from_value(fields).map_err(|e| fail(e.to_string()))?;
+    validate(&kubelet)?;
     Ok((kubelet, warnings))
 }
 
@@ -176,7 +193,11 @@ fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+/// Reads a configuration file.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 

@@ -117,6 +117,16 @@ fn another_kind_or_version_is_refused() {
 }
 
 #[test]
+fn a_document_over_another_sets_what_it_names() {
+    let (cluster, _) = parse(&format!("{HEAD}clusterDNS: [10.1.0.10]\nmaxPods: 7\n")).unwrap();
+    let own = format!("{HEAD}maxPods: 9\nevictionHard: {{memory.available: 5%}}\nunheardOf: 1\n");
+    let (both, warnings) = parse_kubelet_over(Some(&cluster), Path::new("own.yaml"), &own).unwrap();
+    assert_eq!((both.max_pods, both.cluster_dns.as_slice()), (9, &["10.1.0.10".to_owned()][..]));
+    assert_eq!(both.eviction_hard, [("memory.available".to_owned(), "5%".to_owned())].into());
+    assert!(warnings.iter().any(|w| w.contains("unheardOf")), "{warnings:?}");
+}
+
+#[test]
 fn what_is_saved_is_loaded_again() {
     let dir = std::env::temp_dir().join(format!("keelson-config-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
@@ -156,8 +166,7 @@ fn values_no_node_can_run_with_are_named() {
         ("kubeReserved: {memory: -1Gi}", "kubeReserved"),
         ("evictionHard: {memory.available: 110%}", "evictionHard"),
     ] {
-        let (config, _) = parse(&format!("{HEAD}{change}\n")).unwrap();
-        let error = validate(&config).unwrap_err().to_string();
+        let error = parse(&format!("{HEAD}{change}\n")).unwrap_err().to_string();
         assert!(error.contains(&format!(" {field}: ")), "{error}");
     }
 }

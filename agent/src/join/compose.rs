@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::error::JoinError;
 use super::options::JoinOptions;
-use crate::config::{Config, KubeletConfiguration, Layout, NodeSettings, parse_kubelet, write_atomic, write_private};
+use crate::config::{
+    self, Config, KubeletConfiguration, Layout, NodeSettings, parse_kubelet, parse_kubelet_over, write_atomic,
+    write_private,
+};
 use crate::identity::{Identity, to_pem};
 
 /// Puts the configuration together: the cluster's document, or a stored one, under what the command line says.
@@ -20,10 +23,15 @@ pub fn configuration(
     cluster: Option<&str>,
 ) -> Result<(Config, Vec<String>), JoinError> {
     let layout = Layout::new(&options.config_dir, &options.data_dir, &options.run_dir);
-    let (mut kubelet, warnings) = match cluster {
+    let (mut kubelet, mut warnings) = match cluster {
         Some(text) => parse_kubelet(Path::new("configmap kube-system/kubelet-config"), text)?,
         None => (KubeletConfiguration::default(), Vec::new()),
     };
+    if let Some(path) = &options.kubelet_config {
+        let (own, more) = parse_kubelet_over(Some(&kubelet), path, &config::read(path)?)?;
+        kubelet = own;
+        warnings.extend(more);
+    }
     // Paths of the machine that the document was written on say nothing about this one.
     kubelet.authentication.x509.client_ca_file = String::new();
     kubelet.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);

@@ -34,6 +34,9 @@ pub struct JoinOptions {
     /// Taints the Node registers with, key=value:Effect,...
     #[arg(long, value_parser = parse_taints)]
     pub register_with_taints: Option<Taints>,
+    /// A KubeletConfiguration; what it sets wins over the cluster's own
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     /// Folder of configuration and keys
     #[arg(long, default_value = "/etc/keelson")]
     pub config_dir: PathBuf,

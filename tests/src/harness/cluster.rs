@@ -16,6 +16,11 @@ use super::process::{Process, spawn};
 use super::shell::{output, wait_for};
 use super::{containerd, images};
 
+/// What nodes on this machine are told beside what the cluster tells them: all of them share its disk, and a disk that is
+/// full in percent, as a developer's often is, still has room for them.
+const KUBELET_CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
+    evictionHard: {memory.available: 100Mi, nodefs.available: 1Gi, imagefs.available: 1Gi, nodefs.inodesFree: 1%}\n";
+
 /// What kind of cluster.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -194,6 +199,9 @@ impl Cluster {
         join.arg("--data-dir").arg(host.dir().join("data")).arg("--run-dir").arg(host.run());
         join.arg("--pod-log-dir").arg(host.dir().join("pod-logs"));
         join.arg("--cni-conf-dir").arg(host.cni_conf()).arg("--cni-bin-dir").arg(host.cni_bin());
+        let config = host.dir().join("kubelet-config.yaml");
+        fs::write(&config, KUBELET_CONFIG).with_context(|| format!("write {}", config.display()))?;
+        join.arg("--kubelet-config").arg(&config);
         join.args(&self.options.agent_args);
         self.start(&format!("agent-{}", host.name), &mut join)
     }
