@@ -2,18 +2,19 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 NODES ?= 1
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help up down build test check lint fmt bench prepare prepare-up
+.PHONY: help up down build test crash check bench prepare prepare-up
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 up: prepare-up build ## start a cluster on this machine (NODES=n) and show a service answering
-	@target/release/xtask up --nodes $(NODES)
+	@$(TARGET)/release/xtask up --nodes $(NODES)
 
 down: ## end it and list whatever it left behind
-	@if [ -x target/release/xtask ]; then target/release/xtask down; else echo "Nothing was built here, so no cluster runs."; fi
+	@if [ -x $(TARGET)/release/xtask ]; then $(TARGET)/release/xtask down; else echo "Nothing was built here, so no cluster runs."; fi
 
 build: prepare ## the programs: agent, master, CNI plugins, and the hello image's server
 	@scripts/build
@@ -21,11 +22,15 @@ build: prepare ## the programs: agent, master, CNI plugins, and the hello image'
 test: prepare-up build ## every test of the project but the long suites
 	@scripts/test
 
+crash: prepare-up build ## the long rounds: 200 random kills of the master under load, 50 of agent and containerd
+	@KEELSON_ROUNDS=200 cargo test --locked -p keelson-tests --test cluster -- disruption::killing_the_master
+	@KEELSON_ROUNDS=50 cargo test --locked -p keelson-tests --test cluster -- disruption::killing_agent
+
 check: prepare ## formatting, lints, layers, sizes, licences
 	@scripts/check
 
 bench: prepare-up build ## measure this checkout on this machine
-	@target/release/xtask bench
+	@$(TARGET)/release/xtask bench
 
 prepare:
 	@scripts/prepare build

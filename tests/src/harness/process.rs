@@ -96,10 +96,12 @@ impl Process {
     }
 }
 
-/// Clock ticks between boot and the start of a process that lives (field 22 of /proc/PID/stat); zombies count as gone.
+/// Clock ticks between boot and the start of a process that lives (field 22 of /proc/PID/stat). A zombie counts as gone, once
+/// the last of its threads (field 20) has ended: until then it holds its sockets and locks.
 fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let state = fields.first()?;
-    (*state != "Z" && *state != "X").then(|| fields.get(19)?.parse().ok())?
+    let dead = matches!(*fields.first()?, "Z" | "X");
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    (!dead || threads > 1).then(|| fields.get(19)?.parse().ok())?
 }

@@ -10,6 +10,7 @@ use rand::Rng;
 
 use crate::Test;
 use crate::context::{Context, Namespace};
+use crate::load::Load;
 
 pub const TESTS: &[Test] = &[
     ("disruption::killing_agent_and_containerd_restarts_no_container", kill_node_programs),
@@ -118,27 +119,18 @@ fn api_away(context: &Context) -> Result<()> {
 
 fn kill_master(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
-    let mut acknowledged = Vec::new();
-    for round in 0..rounds(5) {
-        let stop = std::time::Instant::now() + Duration::from_millis(rand::rng().random_range(200..1200));
-        let mut number = 0;
-        while std::time::Instant::now() < stop {
-            let name = format!("c-{round}-{number}");
-            if ns.say(&format!("create configmap {name}")).is_ok() {
-                acknowledged.push(name);
-            }
-            number += 1;
-        }
+    let load = Load::start(&context.kubectl().kubeconfig, &ns.name);
+    let rounds = rounds(8);
+    for _ in 0..rounds {
+        std::thread::sleep(Duration::from_millis(rand::rng().random_range(50..1200)));
         let mut cluster = context.cluster();
         cluster.process("master")?.kill()?;
         cluster.run_master()?;
         drop(cluster);
         wait_for("the API server", Duration::from_secs(30), || context.kubectl().say("get --raw /readyz").map(drop))?;
     }
-    let there = ns.say("get configmaps -o name")?;
-    let lost: Vec<&String> = acknowledged.iter().filter(|n| !there.contains(&format!("configmap/{n}\n"))).collect();
-    ensure!(acknowledged.len() >= 5, "only {} were acknowledged", acknowledged.len());
-    ensure!(lost.is_empty(), "{} of {} acknowledged writes are gone: {lost:?}", lost.len(), acknowledged.len());
+    let acknowledged = load.end()?;
+    ensure!(acknowledged > u64::from(rounds) * 10, "only {acknowledged} writes were acknowledged");
     Ok(())
 }
 
