@@ -118,7 +118,7 @@ impl Namespace<'_> {
     }
 
     /// Asks until the answer is as wanted.
-    pub fn until(&self, what: &str, ask: impl FnMut() -> Result<()>) -> Result<()> {
+    pub fn until<T>(&self, what: &str, ask: impl FnMut() -> Result<T>) -> Result<T> {
         wait_for(what, Duration::from_secs(60), ask)
     }
 }
