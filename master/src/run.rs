@@ -24,6 +24,8 @@ use crate::{bootstrap, kubeconfig};
 
 /// What tokens name as their issuer; also their audience.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// By what name managed fields know all controllers.
+const CONTROLLERS: &str = "kube-controller-manager";
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 /// How long a certificate lives that the certificate controller signs (`--cluster-signing-duration`).
 const SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -64,7 +66,8 @@ pub async fn run(dir: &DataDir) -> Result<()> {
 /// What runs beside the API server. None of it ends by itself.
 fn parts(server: &ApiServer, settings: &Settings, pki: &Pki) -> JoinSet<Result<()>> {
     let mut parts = JoinSet::new();
-    let scheduler = scheduler::run(as_user(server, "system:kube-scheduler"), scheduler::Config::default());
+    let scheduler =
+        scheduler::run(as_user(server, "system:kube-scheduler", "kube-scheduler"), scheduler::Config::default());
     parts.spawn(async move {
         scheduler.await;
         bail!("the scheduler ended")
@@ -139,22 +142,23 @@ fn controllers_config(server: &ApiServer, settings: &Settings, pki: &Pki) -> con
 /// watches are upstream's controller manager's.
 fn controller_client(server: &ApiServer, controller: &str) -> Client {
     match controller {
-        "shared-informers" => as_user(server, "system:kube-controller-manager"),
-        name => client(server, UserInfo::service_account("kube-system", name, "")),
+        "shared-informers" => as_user(server, "system:kube-controller-manager", CONTROLLERS),
+        name => client(server, UserInfo::service_account("kube-system", name, ""), CONTROLLERS),
     }
 }
 
-fn as_user(server: &ApiServer, name: &str) -> Client {
-    client(server, UserInfo::new(name, &[names::ALL_AUTHENTICATED]))
+fn as_user(server: &ApiServer, name: &str, agent: &'static str) -> Client {
+    client(server, UserInfo::new(name, &[names::ALL_AUTHENTICATED]), agent)
 }
 
 /// The API server's own identity, for what nobody else may make: the first roles.
 fn privileged(server: &ApiServer) -> Client {
-    client(server, UserInfo::new("system:apiserver", &[names::PRIVILEGED_GROUP, names::ALL_AUTHENTICATED]))
+    let user = UserInfo::new("system:apiserver", &[names::PRIVILEGED_GROUP, names::ALL_AUTHENTICATED]);
+    client(server, user, "kube-apiserver")
 }
 
-fn client(server: &ApiServer, user: UserInfo) -> Client {
-    Client::new(server.in_process(user), "default")
+fn client(server: &ApiServer, user: UserInfo, agent: &'static str) -> Client {
+    Client::new(server.in_process(user, agent), "default")
 }
 
 /// Resolves when the process is asked to end.

@@ -280,3 +280,38 @@ fn typed_commands_are_understood() {
     let who = said(&master.kubectl_with(&config, &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]));
     assert_eq!(who, "system:serviceaccount:typed:app");
 }
+
+/// What client-side apply made is taken over by server-side apply; what others changed meanwhile is theirs.
+#[test]
+fn configurations_are_applied_by_client_and_by_server() {
+    let master = started();
+    let config = |replicas: u32| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  \
+             selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
+             spec: {{containers: [{{name: main, image: nginx, ports: [{{containerPort: 80}}]}}]}}\n"
+        )
+    };
+    let apply = |replicas: u32, more: &[&str]| {
+        master.kubectl_reading(&config(replicas), &[&["apply", "-f", "-"], more].concat())
+    };
+    let done = |output: std::process::Output| said(&output).trim().to_owned();
+    assert_eq!(done(apply(2, &[])), "deployment.apps/web created");
+    assert_eq!(done(apply(3, &[])), "deployment.apps/web configured");
+    assert_eq!(done(apply(3, &[])), "deployment.apps/web unchanged");
+    assert_eq!(done(apply(4, &["--server-side"])), "deployment.apps/web serverside-applied");
+    let managers = "jsonpath={.metadata.managedFields[?(@.operation==\"Apply\")].manager}";
+    let names = master.say(&["get", "deployment", "web", "--show-managed-fields", "-o", managers]);
+    assert_eq!(names, "kubectl-last-applied kubectl");
+    master.say(&["scale", "deployment", "web", "--replicas=1"]);
+    let message = refused(&apply(4, &["--server-side"]));
+    let conflict = "error: Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: .spec.replicas";
+    assert!(message.starts_with(conflict), "{message}");
+    done(apply(4, &["--server-side", "--force-conflicts"]));
+    assert_eq!(master.say(&["get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"]), "4");
+    assert!(master.kubectl_reading(&config(4), &["diff", "--server-side", "-f", "-"]).status.success());
+    assert_eq!(
+        done(apply(4, &["--server-side", "--dry-run=server"])),
+        "deployment.apps/web serverside-applied (server dry run)"
+    );
+}

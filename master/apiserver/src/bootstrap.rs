@@ -101,7 +101,7 @@ fn refused(method: &'static str, path: &str, code: StatusCode, answer: &Value) -
 
 /// Sends a request as the API server itself, on the road that all requests take.
 async fn send(server: &ApiServer, method: &str, path: &str, object: &Value) -> (StatusCode, Value) {
-    let client = server.in_process(UserInfo::new("system:apiserver", &[names::PRIVILEGED_GROUP]));
+    let client = server.in_process(UserInfo::new("system:apiserver", &[names::PRIVILEGED_GROUP]), "kube-apiserver");
     let mut request = Request::new(Full::new(Bytes::from(object.to_string())));
     *request.method_mut() = method.parse().unwrap_or_default();
     *request.uri_mut() = path.parse().unwrap_or_default();

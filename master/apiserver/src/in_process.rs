@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use auth::UserInfo;
 use bytes::Bytes;
+use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tower::Service;
@@ -21,11 +22,12 @@ use crate::server::Core;
 pub struct InProcess {
     core: Arc<Core>,
     user: Arc<UserInfo>,
+    agent: HeaderValue,
 }
 
 impl InProcess {
-    pub(crate) fn new(core: Arc<Core>, user: UserInfo) -> Self {
-        InProcess { core, user: Arc::new(user) }
+    pub(crate) fn new(core: Arc<Core>, user: UserInfo, agent: &'static str) -> Self {
+        InProcess { core, user: Arc::new(user), agent: HeaderValue::from_static(agent) }
     }
 }
 
@@ -43,7 +45,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        request.headers_mut().entry(USER_AGENT).or_insert_with(|| self.agent.clone());
         let (core, origin) = (Arc::clone(&self.core), Origin::InProcess(Arc::clone(&self.user)));
         Box::pin(async move { Ok(crate::road::answer(core, request, origin).await) })
     }

@@ -2,7 +2,7 @@
 
 use auth::Refusal;
 use http::StatusCode;
-use schema::{FieldError, Kind};
+use schema::{Conflict, FieldError, Kind};
 use serde_json::{Map, Value, json};
 
 /// One failed request.
@@ -39,6 +39,23 @@ impl Problem {
     pub(crate) fn modified(kind: &Kind, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(kind, name, why)
+    }
+
+    /// 409 of a server-side apply (`errors.NewApplyConflict`).
+    pub(crate) fn apply_conflict(message: &str, conflicts: &[Conflict]) -> Self {
+        let cause = |conflict: &Conflict| {
+            let message = format!("conflict with {}", conflict.manager);
+            json!({ "reason": "FieldManagerConflict", "message": message, "field": conflict.field })
+        };
+        let causes: Vec<Value> = conflicts.iter().map(cause).collect();
+        let mut problem = Self::new(409, "Conflict", message);
+        problem.details = json!({ "causes": causes });
+        problem
+    }
+
+    /// 500 for an error that has no status of its own (`responsewriters.ErrorToAPIStatus`).
+    pub(crate) fn untold(why: &str) -> Self {
+        Self::new(500, "", why)
     }
 
     pub(crate) fn already_exists(kind: &Kind, name: &str, generated: bool) -> Self {
@@ -145,8 +162,11 @@ impl Problem {
     pub(crate) fn to_value(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
         if let Some(token) = &self.continuation {
             status["metadata"]["continue"] = token.as_str().into();
         }

@@ -151,6 +151,24 @@ fn permit(core: &Core, attributes: &Attributes<'_>) -> Result<()> {
     if decision.allowed() { Ok(()) } else { Err(attributes.forbidden(decision.reason()).into()) }
 }
 
+/// Whether who asked for a change may also create what is not there.
+pub(crate) fn permit_create(core: &Core, call: &Call) -> Result<()> {
+    let attributes = Attributes {
+        user: &call.user,
+        verb: "create",
+        group: &call.path.group,
+        version: &call.path.version,
+        resource: &call.path.resource,
+        subresource: &call.path.subresource,
+        namespace: &call.path.namespace,
+        name: &call.path.name,
+        path: None,
+        field_selector: "",
+        label_selector: "",
+    };
+    permit(core, &attributes)
+}
+
 /// Judges a request for a resource. `None` when there is no such path.
 fn resource_call(core: &Core, head: Parts, path: ResourcePath, user: Arc<UserInfo>) -> Result<Option<Call>> {
     let query = Query::parse(head.uri.query());

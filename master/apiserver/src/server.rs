@@ -123,9 +123,10 @@ impl ApiServer {
         Ok(ApiServer { core: Arc::new(core) })
     }
 
-    /// A client's transport without a connection, as `user`, who is authorized as anyone else.
-    pub fn in_process(&self, user: UserInfo) -> InProcess {
-        InProcess::new(Arc::clone(&self.core), user)
+    /// A client's transport without a connection, as `user`, who is authorized as anyone else. `agent` is its User-Agent,
+    /// which managed fields name it by.
+    pub fn in_process(&self, user: UserInfo, agent: &'static str) -> InProcess {
+        InProcess::new(Arc::clone(&self.core), user, agent)
     }
 
     /// Makes what every cluster has: the namespaces and the `kubernetes` Service with its endpoints. Harmless to repeat.

@@ -146,7 +146,7 @@ async fn kube_takes_the_transport() {
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::{Api, ListParams, PostParams};
     let server = server().await;
-    let client = kube::Client::new(server.api.in_process(common::admin()), "default");
+    let client = kube::Client::new(server.api.in_process(common::admin(), "test"), "default");
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     let object: ConfigMap = serde_json::from_value(config_map("a")).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap();

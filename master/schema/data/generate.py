@@ -4,13 +4,13 @@
 Sources (both Apache-2.0; see NOTICE):
   * PyPI package kubernetes-validate 1.37.0 (`pip download --no-deps kubernetes-validate && unzip *.whl`): the published
     OpenAPI definitions of each release, with merge keys, list types and group-version-kinds.
-  * Go modules k8s.io/api and k8s.io/apimachinery (`go mod download`): of each field whether it is a pointer and omitted
+  * Go modules k8s.io/api, k8s.io/apimachinery and k8s.io/apiextensions-apiserver (`go mod download`): of each field whether it is a pointer and omitted
     when empty, its Go type name (for the texts of type errors), and `+default=` markers. Only these facts are taken.
 
 Then run protobuf.py, which writes protobuf.json.gz for the same definitions.
 
-usage: generate.py DEFINITIONS GO_API GO_APIMACHINERY
-  e.g. generate.py kubernetes-json-schema/v1.36.0-local/_definitions.json k8s.io/api@v0.36.3 k8s.io/apimachinery@v0.36.3
+usage: generate.py DEFINITIONS GO_API GO_APIMACHINERY GO_APIEXTENSIONS
+  e.g. generate.py kubernetes-json-schema/v1.36.0-local/_definitions.json k8s.io/{api,apimachinery,apiextensions-apiserver}@v0.36.3
 
 types.json.gz is a list, one entry a definition:
   [name, Go type name, atomic map?, [[field, type, flags, Go type, default, merge key, strategy, list type, map keys], …]]
@@ -26,12 +26,23 @@ import sys
 from pathlib import Path
 
 CORE, API, META = "io.k8s.api.core.v1.", "io.k8s.api.", "io.k8s.apimachinery.pkg.apis.meta.v1."
+EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
 
 # Adding a kind: name its definition here.
 ROOTS = [CORE + k for k in (
-    "Namespace Node Pod Service Endpoints ConfigMap Secret ServiceAccount Event Binding PodTemplateSpec".split())]
+    "Namespace Node Pod Service Endpoints ConfigMap Secret ServiceAccount Event Binding PodTemplateSpec PodTemplate "
+    "PersistentVolume PersistentVolumeClaim LimitRange ResourceQuota ReplicationController".split())]
 ROOTS += [API + k for k in """
-    apps.v1.ReplicaSet apps.v1.Deployment apps.v1.DaemonSet apps.v1.ControllerRevision
+    apps.v1.ReplicaSet apps.v1.Deployment apps.v1.DaemonSet apps.v1.StatefulSet apps.v1.ControllerRevision
+    batch.v1.Job batch.v1.CronJob node.v1.RuntimeClass
+    storage.v1.StorageClass storage.v1.CSIDriver storage.v1.CSINode storage.v1.CSIStorageCapacity
+    storage.v1.VolumeAttachment storage.v1.VolumeAttributesClass
+    networking.v1.Ingress networking.v1.IngressClass networking.v1.NetworkPolicy networking.v1.IPAddress
+    networking.v1.ServiceCIDR
+    autoscaling.v1.HorizontalPodAutoscaler autoscaling.v2.HorizontalPodAutoscaler
+    flowcontrol.v1.FlowSchema flowcontrol.v1.PriorityLevelConfiguration
+    admissionregistration.v1.ValidatingWebhookConfiguration admissionregistration.v1.MutatingWebhookConfiguration
+    admissionregistration.v1.ValidatingAdmissionPolicy admissionregistration.v1.ValidatingAdmissionPolicyBinding
     discovery.v1.EndpointSlice coordination.v1.Lease events.v1.Event
     rbac.v1.Role rbac.v1.RoleBinding rbac.v1.ClusterRole rbac.v1.ClusterRoleBinding
     certificates.v1.CertificateSigningRequest
@@ -86,12 +97,14 @@ class Go:
     FIELD = re.compile(r'^\s*(?:(\w+)\s+)?([\w\.\*\[\]]+)\s+`.*?json:"([^"]*)"')
     ALIAS = re.compile(r"^type (\w+) (\w+)$", re.M)
 
-    def __init__(self, api, machinery):
+    def __init__(self, api, machinery, extensions):
         self.structs = {}
         for file in sorted(Path(api).glob("*/*/types.go")):
             self.read("/".join(file.parts[-3:-1]), file.read_text())
         for name in ("types.go", "micro_time.go"):
             self.read("meta/v1", (Path(machinery) / "pkg/apis/meta/v1" / name).read_text())
+        for name in ("types.go", "types_jsonschema.go"):
+            self.read("apiextensions/v1", (Path(extensions) / "pkg/apis/apiextensions/v1" / name).read_text())
 
     def read(self, package, text):
         for name, body in self.STRUCT.findall(text):
@@ -243,10 +256,10 @@ def write(path, value):
 
 
 def main():
-    source, api, machinery = sys.argv[1:4]
+    source, api, machinery, extensions = sys.argv[1:5]
     definitions = json.loads(Path(source).read_text())["$defs"]
     here = Path(__file__).parent
-    write(here / "types.json.gz", types(definitions, Go(api, machinery)))
+    write(here / "types.json.gz", types(definitions, Go(api, machinery, extensions)))
     write(here / "openapi.json.gz", openapi(definitions))
 
 

@@ -34,7 +34,7 @@ SPECIAL = {
 SCALARS = {"string": "s", "bool": "b", "int32": "i", "int64": "l", "bytes": "B"}
 MESSAGE = re.compile(r"^message (\w+) \{$(.*?)^\}", re.M | re.S)
 STRUCT = re.compile(r"^type (\w+) struct \{$(.*?)^\}", re.M | re.S)
-RENAMED = re.compile(r'`json:"(\w+)[^"]*" protobuf:"[^"]*name=(\w+)')
+RENAMED = re.compile(r'`json:"(\w+)[^"]*"[^`]* protobuf:"[^"]*name=(\w+)')
 FIELD = re.compile(r"^\s*(optional|repeated|map)\s*(?:<string, )?([\w.]+)>?\s+(\w+) = (\d+);", re.M)
 
 

@@ -141,7 +141,8 @@ impl Decoder {
             }
             let go = if field.go.is_empty() { plain_go(field.kind) } else { field.go };
             let value = self.value(field.kind, value, &Place { path: Some(&path), owner: definition.go, go })?;
-            if !left_out(field, &value) {
+            // An empty list of owners asks to forget them.
+            if !left_out(field, &value) || (field.name == "managedFields" && value.is_array()) {
                 out.insert(key, value);
             }
         }

@@ -65,6 +65,7 @@ fn core_defaults(name: &str, object: &mut Object) {
         "ServiceAccountTokenProjection" => set_if_unset(object, "expirationSeconds", 3_600),
         "HostPathVolumeSource" => set_if_null(object, "type", json!("")),
         "ObjectFieldSelector" => set_if_unset(object, "apiVersion", "v1"),
+        "PersistentVolumeClaim" => set_if_unset(object_in(object, "status"), "phase", "Pending"),
         "PersistentVolumeClaimSpec" => set_if_unset(object, "volumeMode", "Filesystem"),
         "NodeStatus" if !object.has("allocatable") && object.has("capacity") => {
             let capacity = object.at("capacity").clone();

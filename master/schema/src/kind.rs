@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{DecodeError, Errors, FieldError, PatchError, UnsupportedField};
+use crate::managed_fields::{self, ApplyError, Manager};
 use crate::{decode, defaults, fields, strategic, strategy, table};
 
 /// How a request asked for unknown and duplicate fields to be treated (`fieldValidation=`).
@@ -60,6 +61,22 @@ pub struct Subresource {
     pub version: &'static str,
     pub kind: &'static str,
     pub verbs: &'static [&'static str],
+}
+
+impl Subresource {
+    /// `…/status` of a kind.
+    pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Self {
+        Subresource { name: "status", group, version, kind, verbs: &["get", "patch", "update"] }
+    }
+
+    /// `…/scale`
+    pub const SCALE: Self = Subresource {
+        name: "scale",
+        group: "autoscaling",
+        version: "v1",
+        kind: "Scale",
+        verbs: &["get", "patch", "update"],
+    };
 }
 
 /// How wide a terminal must be for a column.
@@ -309,6 +326,21 @@ impl Kind {
     /// Applies a strategic merge patch.
     pub fn strategic_merge(&self, original: &Value, patch: &Value) -> Result<Value, PatchError> {
         strategic::merge(self, original, patch)
+    }
+
+    /// Notes in `metadata.managedFields` of `new` who owns what it changes of `old`; `None` is an object that is new.
+    pub fn track(&self, old: Option<&Value>, new: &mut Value, by: &Manager) {
+        managed_fields::update(self, old, new, by);
+    }
+
+    /// What a server-side apply of `config` makes of `old`: merged, with its owners noted, not yet decoded or defaulted.
+    pub fn apply(&self, old: Option<&Value>, config: &Value, by: &Manager, force: bool) -> Result<Value, ApplyError> {
+        managed_fields::apply(self, old, config, by, force)
+    }
+
+    /// Makes a new version that differs from the old one only in the times of its owners the old one.
+    pub fn settle(&self, new: &mut Value, old: &Value) {
+        managed_fields::settle(new, old);
     }
 
     /// The object as it is stored: as a kind of [`Kind::storage`].

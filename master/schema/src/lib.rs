@@ -22,6 +22,7 @@ mod fields;
 mod json;
 mod kind;
 mod kinds;
+mod managed_fields;
 mod meta;
 mod names;
 pub mod openapi;
@@ -41,6 +42,7 @@ pub use kind::{
     Column, Decoded, FieldLabel, FieldValidation, Hooks, Kind, NameRule, Names, Part, Priority, StatusOnCreate,
     Storage, Subresource,
 };
+pub use managed_fields::{ApplyError, Conflict, Manager};
 pub use pod::update::bind as bind_pod;
 pub use registry::{Group, Registry};
 pub use table::human_duration;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::kind::Kind;
 use crate::table;
 use crate::value::{Fields, object_in, put};
 
@@ -42,6 +43,15 @@ pub fn apply(workload: &Value, scale: &Value) -> Value {
         }
     }
     out
+}
+
+/// What applying a Scale applies to its workload.
+pub fn configuration(workload: &Kind, scale: &Value) -> Value {
+    let mut meta = scale.at("metadata").clone();
+    put(&mut meta, "creationTimestamp", Value::Null);
+    let mut spec = json!({});
+    put(&mut spec, "replicas", scale.at("spec").at("replicas").clone());
+    json!({ "apiVersion": workload.api_version(), "kind": workload.kind, "metadata": meta, "spec": spec })
 }
 
 #[cfg(test)]

@@ -32,6 +32,19 @@ pub(crate) enum Type {
     Object(usize),
 }
 
+/// Who may own what in a list or map (`x-kubernetes-list-type`, `-list-map-keys`, `-map-type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// What the type says by itself: lists are replaced whole, maps and structs are merged.
+    Plain,
+    /// Replaced whole.
+    Atomic,
+    /// A list of scalars, each there once.
+    Set,
+    /// A list of objects that are told apart by these fields.
+    Keyed(&'static [&'static str]),
+}
+
 /// One field of a definition.
 #[derive(Debug)]
 pub(crate) struct Field {
@@ -48,6 +61,7 @@ pub(crate) struct Field {
     pub merge_key: Option<&'static str>,
     /// patchStrategy `merge`
     pub merge: bool,
+    pub topology: Topology,
 }
 
 /// One definition.
@@ -56,6 +70,8 @@ pub(crate) struct Definition {
     pub name: &'static str,
     /// Its Go struct, for the texts of type errors.
     pub go: &'static str,
+    /// Whether values of it are only replaced whole (`x-kubernetes-map-type: atomic`).
+    pub atomic: bool,
     /// Sorted by name.
     pub fields: Box<[Field]>,
 }
@@ -107,8 +123,7 @@ enum LoadError {
 
 type RawDefinition = (String, String, bool, Vec<RawField>);
 
-/// One row; trailing columns may be missing. List types and map keys (columns 7 and 8) stay in the file: no code here
-/// reads them yet.
+/// One row; trailing columns may be missing.
 #[derive(Deserialize)]
 struct RawField(Vec<Value>);
 
@@ -118,10 +133,10 @@ fn load() -> Result<Types, LoadError> {
     let raw: Vec<RawDefinition> = serde_json::from_str(&text)?;
     let mut names = Interner::default();
     let mut types = Types::default();
-    for (index, (name, go, _atomic, fields)) in raw.into_iter().enumerate() {
+    for (index, (name, go, atomic, fields)) in raw.into_iter().enumerate() {
         let name = names.intern(&name);
         let fields = fields.into_iter().map(|f| field(f, &mut names)).collect();
-        types.definitions.push(Definition { name, go: names.intern(&go), fields });
+        types.definitions.push(Definition { name, go: names.intern(&go), atomic, fields });
         types.by_name.insert(name, index);
     }
     Ok(types)
@@ -140,7 +155,18 @@ fn field(raw: RawField, names: &mut Interner) -> Field {
         default: default.cloned(),
         merge_key: Some(column(5)).filter(|k| !k.is_empty()).map(|k| names.intern(k)),
         merge: strategy.split(',').any(|s| s == "merge"),
+        topology: match column(7) {
+            "atomic" => Topology::Atomic,
+            "set" => Topology::Set,
+            "map" => Topology::Keyed(map_keys(raw.0.get(8), names)),
+            _ => Topology::Plain,
+        },
     }
+}
+
+fn map_keys(keys: Option<&Value>, names: &mut Interner) -> &'static [&'static str] {
+    let keys = keys.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    Vec::leak(keys.map(|key| names.intern(key)).collect())
 }
 
 fn parse_type(text: &str) -> Type {
@@ -199,6 +225,8 @@ mod tests {
         assert_eq!((containers.merge_key, containers.merge), (Some("name"), true));
         let volumes = spec.field("volumes").unwrap();
         assert!(volumes.merge);
+        assert_eq!(containers.topology, Topology::Keyed(&["name"]));
+        assert_eq!(spec.field("tolerations").unwrap().topology, Topology::Atomic);
         assert!(spec.field("enableServiceLinks").unwrap().pointer);
         assert!(!spec.field("hostNetwork").unwrap().pointer);
     }

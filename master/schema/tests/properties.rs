@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
-use schema::{FieldValidation, Kind, Part, Registry};
+use schema::{FieldValidation, Kind, Manager, Part, Registry};
 use serde_json::{Map, Value};
 
 /// Field names of real objects, so that arbitrary objects reach deep code, and values of every type.
@@ -162,6 +162,76 @@ fn fitting(kind: &Kind, value: Value) -> Option<Value> {
     kind.decode_value(value, FieldValidation::Ignore).ok().map(|d| d.value)
 }
 
+fn manager(name: &str) -> Manager {
+    Manager { name: name.into(), subresource: String::new(), now: jiff::Timestamp::UNIX_EPOCH }
+}
+
+/// A configuration: an object of the golden cases as it is decoded, without its status.
+fn configurations() -> impl Strategy<Value = (&'static Kind, Value)> {
+    mutated().prop_filter_map("no object of its kind", |(kind, object)| {
+        let mut object = fitting(kind, object)?;
+        object.as_object_mut()?.remove("status");
+        object["metadata"].as_object_mut()?.remove("managedFields");
+        kind.apply(None, &object, &manager("a"), false).ok()?;
+        Some((kind, object))
+    })
+}
+
+/// A part of a configuration: some of its fields taken out.
+fn without(mut object: Value, places_of: &[prop::sample::Index]) -> Value {
+    for place in places_of {
+        let mut pointers = Vec::new();
+        places(&object, String::new(), &mut pointers);
+        let pointer: &String = place.get(&pointers);
+        // What nobody owns stays.
+        let kept = ["", "/metadata", "/kind", "/apiVersion"];
+        let servers = ["name", "namespace", "uid", "generation", "creationTimestamp", "resourceVersion", "selfLink"];
+        let unowned = pointer.strip_prefix("/metadata/").is_some_and(|field| servers.contains(&field));
+        if kept.contains(&pointer.as_str()) || unowned {
+            continue;
+        }
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let name = name.replace("~1", "/").replace("~0", "~");
+        match object.pointer_mut(parent).unwrap() {
+            Value::Object(map) => drop(map.remove(&name)),
+            Value::Array(list) => drop(list.remove(name.parse().unwrap())),
+            _ => {}
+        }
+    }
+    object
+}
+
+/// Without owners, and with what is empty left out.
+fn substance(mut object: Value) -> Value {
+    if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.remove("managedFields");
+    }
+    fn full(value: Value) -> Option<Value> {
+        match value {
+            Value::Object(map) => {
+                let map: Map<_, _> = map.into_iter().filter_map(|(k, v)| Some((k, full(v)?))).collect();
+                (!map.is_empty()).then_some(map.into())
+            }
+            Value::Array(list) => {
+                let list: Vec<_> = list.into_iter().filter_map(full).collect();
+                (!list.is_empty()).then_some(list.into())
+            }
+            Value::Null => None,
+            other => Some(other),
+        }
+    }
+    full(object).unwrap_or_default()
+}
+
+/// Every path of a `fieldsV1`.
+fn paths(fields: &Value, at: &str, out: &mut Vec<String>) {
+    let map = fields.as_object().unwrap();
+    if map.is_empty() || map.contains_key(".") {
+        out.push(at.to_string());
+    }
+    map.iter().filter(|(k, _)| *k != ".").for_each(|(k, v)| paths(v, &format!("{at} {k}"), out));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
 
@@ -215,5 +285,55 @@ proptest! {
         if let Some(object) = fitting(kind, object) {
             prop_assert_eq!(&kind.strategic_merge(&object, &Value::Object(Map::new())).unwrap(), &object);
         }
+    }
+
+    /// Applying the same configuration again changes nothing.
+    #[test]
+    fn applying_is_idempotent((kind, config) in configurations()) {
+        let once = kind.apply(None, &config, &manager("a"), false).unwrap();
+        prop_assert_eq!(substance(once.clone()), substance(config.clone()));
+        // An object that nobody owns anything of is one that was never applied.
+        prop_assume!(once["metadata"].get("managedFields").is_some());
+        let twice = kind.apply(Some(&once), &config, &manager("a"), false).unwrap();
+        prop_assert_eq!(twice, once);
+    }
+
+    /// What an applier no longer mentions is gone, if nobody else owns it; and stays, if somebody does.
+    #[test]
+    fn what_is_no_longer_applied_is_gone(
+        (kind, config) in configurations(),
+        taken in proptest::collection::vec(any::<prop::sample::Index>(), 1..4),
+    ) {
+        let rest = without(config.clone(), &taken);
+        if let Ok(alone) = kind.apply(None, &rest, &manager("a"), false) {
+            let whole = kind.apply(None, &config, &manager("a"), false).unwrap();
+            let left = kind.apply(Some(&whole), &rest, &manager("a"), false).unwrap();
+            prop_assert_eq!(substance(left), substance(alone));
+            let shared = kind.apply(Some(&whole), &config, &manager("b"), false).unwrap();
+            let kept = kind.apply(Some(&shared), &rest, &manager("a"), true).unwrap();
+            let merged = kind.apply(Some(&whole), &rest, &manager("c"), true).unwrap();
+            prop_assert_eq!(substance(kept), substance(merged));
+        }
+    }
+
+    /// A field has at most one owner among those who update.
+    #[test]
+    fn updaters_share_nothing((kind, first) in configurations(), (_, second) in configurations(), (_, third) in configurations()) {
+        let mut object = first;
+        kind.track(None, &mut object, &manager("a"));
+        for (name, next) in [("b", second), ("c", third)] {
+            let mut new = next;
+            new["metadata"]["managedFields"] = object["metadata"]["managedFields"].clone();
+            kind.track(Some(&object), &mut new, &manager(name));
+            object = new;
+        }
+        let mut all = Vec::new();
+        for entry in object["metadata"]["managedFields"].as_array().into_iter().flatten() {
+            paths(&entry["fieldsV1"], "", &mut all);
+        }
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        prop_assert_eq!(all.len(), count);
     }
 }

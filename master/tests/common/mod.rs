@@ -55,6 +55,7 @@ pub fn said(output: &Output) -> String {
 }
 
 /// The `agent join` line of what `master` printed.
+#[allow(dead_code, reason = "each test binary uses a part of this")]
 pub fn join_line(text: &str) -> &str {
     text.lines().find(|line| line.starts_with("agent join ")).unwrap()
 }
@@ -110,15 +111,16 @@ impl Master {
 
     /// `kubectl create -f -`, which sends what it is given as it is.
     pub fn create(&self, manifest: &str, more: &[&str]) -> Output {
-        self.create_at(manifest, &[&["create", "--validate=false", "-f", "-"], more].concat())
+        self.kubectl_reading(manifest, &[&["create", "--validate=false", "-f", "-"], more].concat())
     }
 
     /// `kubectl create --raw`
     pub fn create_raw(&self, path: &str, body: &str) -> Output {
-        self.create_at(body, &["create", "--raw", path, "-f", "-"])
+        self.kubectl_reading(body, &["create", "--raw", path, "-f", "-"])
     }
 
-    fn create_at(&self, input: &str, words: &[&str]) -> Output {
+    /// kubectl with something to read.
+    pub fn kubectl_reading(&self, input: &str, words: &[&str]) -> Output {
         let mut kubectl = self.kubectl_command(&self.path("admin.conf"), words);
         kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = kubectl.spawn().unwrap();

@@ -1,6 +1,5 @@
 //! Creating objects.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use admission::{Operation, Request};
@@ -9,10 +8,11 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use rand::Rng as _;
-use schema::Kind;
+use schema::{Kind, Manager};
 use serde_json::Value;
 use store::{CommitError, Expect, Proposal, Write};
 
+use super::manager::manager;
 use super::{codec, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::hooks;
@@ -43,21 +43,30 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
     if call.kind.plural == "bindings" {
         return crate::subresources::bind_from_collection(core, call, object, dry_run).await;
     }
-    let json = create(core, &call.user, call.kind, &call.path.namespace, (object, dry_run)).await?;
+    let manager = Some(manager(call, "CreateOptions")?);
+    let json = create(core, call, Creation { object, dry_run, manager }).await?;
     render(call, StatusCode::CREATED, &json)
 }
 
-/// Takes a decoded object all the way into the store; the answer is what was stored. `dry_run` stops before the commit.
-pub(crate) async fn create(
-    core: &Core,
-    user: &UserInfo,
-    kind: &'static Kind,
-    namespace: &str,
-    (mut object, dry_run): (Value, bool),
-) -> Result<Bytes> {
+/// A decoded object that is to be stored.
+pub(super) struct Creation {
+    pub object: Value,
+    /// Stops before the commit.
+    pub dry_run: bool,
+    /// Who is noted as the owner of its fields; `None` where the object says that already.
+    pub manager: Option<Manager>,
+}
+
+/// Takes an object all the way into the store; the answer is what was stored.
+pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Result<Bytes> {
+    let (user, kind, namespace) = (call.user.as_ref(), call.kind, call.path.namespace.as_str());
+    let Creation { mut object, dry_run, manager } = creation;
     in_namespace(kind, namespace, &mut object)?;
-    meta::clear(&mut object, &["managedFields", "resourceVersion", "selfLink"]);
+    meta::clear(&mut object, &["resourceVersion", "selfLink"]);
     kind.default(&mut object);
+    if let Some(manager) = &manager {
+        kind.track(None, &mut object, manager);
+    }
     let generated = meta::text(&object, "name").is_empty() && !meta::text(&object, "generateName").is_empty();
     admit(core, user, kind, namespace, &mut object).await?;
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
@@ -194,15 +203,4 @@ pub(crate) fn new_uid() -> String {
     let hex = format!("{bits:032x}");
     let part = |range| hex.get(range).unwrap_or_default();
     format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
-}
-
-/// Answers with the created object, for handlers that have made one.
-pub(super) async fn create_from_put(
-    core: &Arc<Core>,
-    call: &Call,
-    object: Value,
-    dry_run: bool,
-) -> Result<Response<Body>> {
-    let json = create(core, &call.user, call.kind, &call.path.namespace, (object, dry_run)).await?;
-    render(call, StatusCode::CREATED, &json)
 }

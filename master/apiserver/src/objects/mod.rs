@@ -4,6 +4,7 @@ mod codec;
 mod create;
 mod delete;
 mod list;
+mod manager;
 mod meta;
 mod patch;
 mod render;
@@ -24,8 +25,10 @@ use crate::server::Core;
 
 pub(crate) use codec::{decode, stored};
 
+pub(crate) use manager::manager;
+
 pub(crate) use delete::{DeleteOptions, Deletion, delete_one};
-pub(crate) use patch::Patch;
+pub(crate) use patch::{Applier, Patch};
 pub(crate) use render::render;
 pub(crate) use update::{Change, modify};
 

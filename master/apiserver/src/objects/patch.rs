@@ -1,22 +1,24 @@
-//! Patches: JSON, merge and strategic merge.
+//! Patches: JSON, merge, strategic merge, and server-side apply.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use json_patch::PatchOperation;
-use schema::{FieldValidation, Kind, Part};
+use schema::{ApplyError, FieldError, FieldValidation, Kind, Manager, Part};
 use serde_json::Value;
 
-use super::{Change, codec, meta, modify, render};
+use super::create::{Creation, create};
+use super::manager::manager;
+use super::update::named;
+use super::{Change, codec, find, meta, modify, render};
 use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
 use crate::request::media_type;
-use crate::road::Call;
+use crate::road::{Call, permit_create};
 use crate::server::Core;
 
-const ACCEPTED: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 /// How many operations one JSON patch may have (`handlers.maxJSONPatchOperations`).
 const MOST_OPERATIONS: usize = 10_000;
 
@@ -25,6 +27,8 @@ pub(crate) enum Patch {
     Json(Vec<PatchOperation>),
     Merge(Value),
     Strategic(Value),
+    /// A configuration to apply.
+    Apply(Value),
 }
 
 impl Patch {
@@ -50,18 +54,15 @@ impl Patch {
             }
             "application/merge-patch+json" => object_only(value()?).map(Patch::Merge),
             "application/strategic-merge-patch+json" => object_only(value()?).map(Patch::Strategic),
-            "application/apply-patch+yaml" => Err(Problem::new(
-                415,
-                "UnsupportedMediaType",
-                format!("server-side apply is not supported by this server - accepted media types include: {ACCEPTED}"),
-            )),
+            "application/apply-patch+yaml" => configuration(body).map(Patch::Apply),
             _ => Err(Problem::unsupported_media_type(ACCEPTED)),
         }
     }
 
     /// The patched object, not yet decoded.
-    pub(crate) fn apply(&self, kind: &Kind, old: &Value) -> Result<Value> {
+    pub(crate) fn apply(&self, kind: &Kind, old: &Value, by: &Applier) -> Result<Value> {
         match self {
+            Patch::Apply(config) => by.apply(kind, Some(old), config),
             Patch::Json(operations) => {
                 let mut object = old.clone();
                 json_patch::patch(&mut object, operations).map_err(|error| {
@@ -85,6 +86,14 @@ impl Patch {
     }
 }
 
+/// JSON is YAML too, and read faster.
+fn configuration(body: &Bytes) -> Result<Value> {
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok(value);
+    }
+    serde_saphyr::from_slice(body).map_err(|error| Problem::bad_request(format!("error decoding YAML: {error}")))
+}
+
 fn object_only(patch: Value) -> Result<Value> {
     if patch.is_object() {
         return Ok(patch);
@@ -94,32 +103,96 @@ fn object_only(patch: Value) -> Result<Value> {
     ))
 }
 
+/// Who patches, and whether an apply takes fields from others.
+pub(crate) struct Applier {
+    pub manager: Manager,
+    force: bool,
+}
+
+impl Applier {
+    /// From the query (`ValidatePatchOptions`).
+    pub(crate) fn of(call: &Call, patch: &Patch) -> Result<Self> {
+        let is_apply = matches!(patch, Patch::Apply(_));
+        if is_apply && call.query.get("fieldManager").is_empty() {
+            let message = "Required value: is required for apply patch".into();
+            let error = FieldError { reason: "FieldValueRequired", field: "fieldManager".into(), message };
+            return Err(Problem::invalid_field("meta.k8s.io", "PatchOptions", "", error));
+        }
+        Ok(Applier { force: call.query.force(is_apply)?, manager: manager(call, "PatchOptions")? })
+    }
+
+    /// What applying a configuration makes of an object; its owners are noted in it.
+    pub(crate) fn apply(&self, kind: &Kind, old: Option<&Value>, config: &Value) -> Result<Value> {
+        kind.apply(old, config, &self.manager, self.force).map_err(|error| match &error {
+            ApplyError::BadRequest(why) => Problem::bad_request(why),
+            ApplyError::Typed(why) => Problem::untold(why),
+            ApplyError::Conflicts(conflicts) => Problem::apply_conflict(&error.to_string(), conflicts),
+        })
+    }
+
+    /// Who is noted by the server; an apply has noted itself.
+    pub(crate) fn unnoted(&self, patch: &Patch) -> Option<Manager> {
+        (!matches!(patch, Patch::Apply(_))).then(|| self.manager.clone())
+    }
+}
+
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: Part) -> Result<Response<Body>> {
     let dry_run = call.query.dry_run("PatchOptions")?;
     let validation = call.query.field_validation("PatchOptions")?;
     let patch = Patch::parse(&call.head.headers, &body::read(body).await?)?;
+    let applier = Applier::of(call, &patch)?;
+    if let (Patch::Apply(config), Part::Main) = (&patch, part)
+        && find(core, call).is_err()
+        && let Some(answered) = create_applied(core, call, config, (&applier, validation, dry_run)).await?
+    {
+        return Ok(answered);
+    }
     let warnings = Mutex::new(Vec::new());
     let (kind, name) = (call.kind, call.path.name.clone());
     let make = |old: &Value| {
-        let (object, said) = patched(kind, &name, &patch, (old, validation))?;
+        let (object, said) = patched(kind, &name, (&patch, &applier), (old, validation))?;
         *warnings.lock().unwrap_or_else(PoisonError::into_inner) = said;
         Ok(object)
     };
-    let json = modify(core, call, Change { part, make: &make, dry_run, unconditional: true }).await?;
+    let manager = applier.unnoted(&patch);
+    let json = modify(core, call, Change { part, make: &make, dry_run, unconditional: true, manager }).await?;
     call.warnings.append(&mut warnings.into_inner().unwrap_or_else(PoisonError::into_inner));
     render(call, StatusCode::OK, &json)
+}
+
+/// An apply to a name that does not exist creates the object. `None` when somebody else has just made it.
+async fn create_applied(
+    core: &Core,
+    call: &mut Call,
+    config: &Value,
+    (applier, validation, dry_run): (&Applier, FieldValidation, bool),
+) -> Result<Option<Response<Body>>> {
+    permit_create(core, call)?;
+    let object = applier.apply(call.kind, None, config)?;
+    let object = codec::decode_value(call.kind, object, validation, &mut call.warnings)?;
+    named(call, &object)?;
+    let uid = meta::text(&object, "uid");
+    if !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(Problem::conflict(call.kind, &call.path.name, &why));
+    }
+    match create(core, call, Creation { object, dry_run, manager: None }).await {
+        Ok(json) => render(call, StatusCode::CREATED, &json).map(Some),
+        Err(problem) if problem.reason == "AlreadyExists" => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }
 
 fn patched(
     kind: &'static Kind,
     name: &str,
-    patch: &Patch,
+    (patch, applier): (&Patch, &Applier),
     (old, validation): (&Value, FieldValidation),
 ) -> Result<(Value, Vec<String>)> {
     let mut warnings = Vec::new();
-    let object = patch.apply(kind, old)?;
+    let object = patch.apply(kind, old, applier)?;
     let mut object = codec::decode_value(kind, object, validation, &mut warnings)?;
-    meta::clear(&mut object, &["managedFields", "selfLink"]);
+    meta::clear(&mut object, &["selfLink"]);
     let found = meta::text(&object, "name");
     if found != name {
         return Err(Problem::bad_request(format!(

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use admission::{Operation, Request};
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use schema::{FieldError, Kind, Part};
+use schema::{FieldError, Kind, Manager, Part};
 use serde_json::Value;
 use store::{CommitError, Entry, Expect, Proposal, Write};
 
-use super::create::create_from_put;
+use super::create::{Creation, create};
+use super::manager::manager;
 use super::{codec, find, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::hooks;
 use crate::problem::{Problem, Result};
-use crate::road::Call;
+use crate::road::{Call, permit_create};
 use crate::server::Core;
 
 /// How often a change is made anew when others change the object meanwhile.
@@ -28,6 +29,8 @@ pub(crate) struct Change<'a> {
     pub dry_run: bool,
     /// Whether the new object may be without a resourceVersion whatever its kind says: patches start from the stored one.
     pub unconditional: bool,
+    /// Who is noted as the owner of what changes; `None` where `make` notes it, and where nobody is to be noted.
+    pub manager: Option<Manager>,
 }
 
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: Part) -> Result<Response<Body>> {
@@ -36,20 +39,21 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
     let bytes = body::read(body).await?;
     let mut object = codec::decode(call.kind, &call.head.headers, &bytes, validation, &mut call.warnings)?;
     named(call, &object)?;
-    meta::clear(&mut object, &["managedFields", "selfLink"]);
+    meta::clear(&mut object, &["selfLink"]);
+    let manager = Some(manager(call, "UpdateOptions")?);
     if part == Part::Main && call.kind.create_on_update && find(core, call).is_err() {
-        let mut object = object;
-        meta::set(&mut object, "name", call.path.name.as_str());
-        return create_from_put(core, call, object, dry_run).await;
+        permit_create(core, call)?;
+        let json = create(core, call, Creation { object, dry_run, manager }).await?;
+        return render(call, StatusCode::CREATED, &json);
     }
     let unconditional = call.kind.unconditional_update;
     let make = |_: &Value| Ok(object.clone());
-    let json = modify(core, call, Change { part, make: &make, dry_run, unconditional }).await?;
+    let json = modify(core, call, Change { part, make: &make, dry_run, unconditional, manager }).await?;
     render(call, StatusCode::OK, &json)
 }
 
 /// The body's name must be the path's.
-fn named(call: &Call, object: &Value) -> Result<()> {
+pub(super) fn named(call: &Call, object: &Value) -> Result<()> {
     let (wanted, found) = (call.path.name.as_str(), meta::text(object, "name"));
     if found == wanted {
         return Ok(());
@@ -123,6 +127,9 @@ async fn attempt(
     let kind = call.kind;
     let request = request(call, old);
     kind.default(&mut new);
+    if let Some(manager) = &change.manager {
+        kind.track(Some(old), &mut new, manager);
+    }
     core.admission.admit(&request, &mut new)?;
     kind.prepare_update(change.part, &mut new, old);
     let errors = kind.validate_update(change.part, &new, old);
@@ -131,6 +138,7 @@ async fn attempt(
     }
     let _reserved = core.allocators.allocate(kind, &mut new, Some(old))?;
     core.admission.validate(&request, Some(&new))?;
+    kind.settle(&mut new, old);
     if new == *old {
         return Ok(Some(entry.json().clone()));
     }

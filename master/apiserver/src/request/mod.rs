@@ -7,5 +7,5 @@ mod selector;
 
 pub(crate) use media::{Accept, Format, Shape, body_format, media_type};
 pub(crate) use path::{ResourcePath, Target};
-pub(crate) use query::{Query, VersionMatch};
+pub(crate) use query::{LONGEST_MANAGER, Query, VersionMatch};
 pub(crate) use selector::{FieldsOf, Selector};

@@ -11,6 +11,9 @@ pub(crate) enum VersionMatch {
     NotOlderThan,
 }
 
+/// How long the name of a field manager may be (`FieldManagerMaxLength`).
+pub(crate) const LONGEST_MANAGER: usize = 128;
+
 /// The parameters of one request; the first of several with one name counts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -61,6 +64,36 @@ impl Query {
             "Strict" => Ok(FieldValidation::Strict),
             other => Err(unsupported(options, "fieldValidation", other, "\"Ignore\", \"Strict\", \"Warn\"")),
         }
+    }
+
+    /// `fieldManager`; empty when it is not there (`ValidateFieldManager`).
+    pub(crate) fn field_manager(&self, options: &str) -> Result<&str> {
+        let name = self.get("fieldManager");
+        let invalid = |reason: &'static str, message: String| {
+            let error = FieldError { reason, field: "fieldManager".into(), message };
+            Err(Problem::invalid_field("meta.k8s.io", options, "", error))
+        };
+        if name.len() > LONGEST_MANAGER {
+            let message = format!("Too long: may not be more than {LONGEST_MANAGER} bytes");
+            return invalid("FieldValueTooLong", message);
+        }
+        match name.char_indices().find(|(_, c)| c.is_control()) {
+            Some((at, c)) => {
+                let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+                invalid("FieldValueInvalid", format!("Invalid value: {name:?}: {why}"))
+            }
+            None => Ok(name),
+        }
+    }
+
+    /// `force` of an apply.
+    pub(crate) fn force(&self, is_apply: bool) -> Result<bool> {
+        if self.has("force") && !is_apply {
+            let message = "Forbidden: may not be specified for non-apply patch".into();
+            let error = FieldError { reason: "FieldValueForbidden", field: "force".into(), message };
+            return Err(Problem::invalid_field("meta.k8s.io", "PatchOptions", "", error));
+        }
+        Ok(self.flag("force"))
     }
 
     /// `resourceVersion`: `None` when unset.

@@ -52,7 +52,8 @@ async fn bind(core: &Core, call: &Call, mut binding: Value, dry_run: bool) -> Re
     core.admission.admit(&request, &mut binding)?;
     core.admission.validate(&request, Some(&binding))?;
     let make = |pod: &Value| bound(call.kind, &call.path.name, pod, &binding);
-    let change = Change { part: Part::Other("binding"), make: &make, dry_run, unconditional: true };
+    // Nobody owns the node of a pod.
+    let change = Change { part: Part::Other("binding"), make: &make, dry_run, unconditional: true, manager: None };
     objects::modify(core, call, change).await?;
     created(call)
 }

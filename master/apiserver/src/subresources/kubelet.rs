@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admission::{Operation, Request as Admission};
-use auth::Attributes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
@@ -21,7 +20,7 @@ use super::target::Destination;
 use super::{upgrade, websocket};
 use crate::body::Body;
 use crate::problem::{Problem, Result};
-use crate::road::Call;
+use crate::road::{Call, permit_create};
 use crate::server::Core;
 
 /// How long a node may take to accept a connection.
@@ -109,23 +108,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
 fn admit(core: &Core, call: &Call) -> Result<()> {
     let path = &call.path;
     if call.verb == "get" && matches!(path.subresource.as_str(), "exec" | "attach" | "portforward") {
-        let attributes = Attributes {
-            user: &call.user,
-            verb: "create",
-            group: &path.group,
-            version: &path.version,
-            resource: &path.resource,
-            subresource: &path.subresource,
-            namespace: &path.namespace,
-            name: &path.name,
-            path: None,
-            field_selector: "",
-            label_selector: "",
-        };
-        let decision = core.authorizer.authorize(&attributes);
-        if !decision.allowed() {
-            return Err(attributes.forbidden(decision.reason()).into());
-        }
+        permit_create(core, call)?;
     }
     if path.subresource == "log" {
         return Ok(());

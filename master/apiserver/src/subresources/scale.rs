@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
-use schema::{FieldError, Kind, Part, Registry, scale};
+use schema::{FieldError, Kind, Manager, Part, Registry, scale};
 use serde_json::Value;
 
 use crate::body::{self, Body};
-use crate::objects::{self, Change, Patch};
+use crate::objects::{self, Applier, Change, Patch};
 use crate::problem::{Problem, Result};
 use crate::road::Call;
 use crate::server::Core;
@@ -20,13 +20,15 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         "update" => {
             let dry_run = call.query.dry_run("UpdateOptions")?;
             let asked = super::body_of(call, VERSION, "Scale", body).await?;
-            change(core, call, dry_run, &|_| Ok(asked.clone())).await?
+            let manager = Some(objects::manager(call, "UpdateOptions")?);
+            change(core, call, (dry_run, manager), &|old| scaled(call, old, &asked)).await?
         }
         "patch" => {
             let dry_run = call.query.dry_run("PatchOptions")?;
             let patch = Patch::parse(&call.head.headers, &body::read(body).await?)?;
-            let kind = scale_kind()?;
-            change(core, call, dry_run, &|scale| patch.apply(kind, scale)).await?
+            let applier = Applier::of(call, &patch)?;
+            let manager = applier.unnoted(&patch);
+            change(core, call, (dry_run, manager), &|old| patched(call, old, (&patch, &applier))).await?
         }
         _ => return Err(Problem::method_not_allowed()),
     };
@@ -37,29 +39,49 @@ fn scale_kind() -> Result<&'static Kind> {
     Registry::builtin().by_kind(VERSION, "Scale").ok_or_else(|| Problem::internal("no kind Scale"))
 }
 
-/// Sets the replicas to what `make` makes of the Scale.
+/// Makes the workload what `make` makes of it.
 async fn change(
     core: &Core,
     call: &Call,
-    dry_run: bool,
+    (dry_run, manager): (bool, Option<Manager>),
     make: &(dyn Fn(&Value) -> Result<Value> + Send + Sync),
 ) -> Result<bytes::Bytes> {
-    let name = call.path.name.as_str();
-    let make = |old: &Value| {
-        let scale = make(&scale::of(old))?;
-        let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-        if replicas < 0 {
-            let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
-            let error = FieldError { reason: "FieldValueInvalid", field: "spec.replicas".into(), message };
-            return Err(Problem::invalid_field("autoscaling", "Scale", name, error));
-        }
-        let said = scale.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        if said != name {
-            return Err(Problem::bad_request(format!(
-                "the name of the object ({said}) does not match the name on the URL ({name})"
-            )));
-        }
-        Ok(scale::apply(old, &scale))
+    objects::modify(core, call, Change { part: Part::Main, make, dry_run, unconditional: true, manager }).await
+}
+
+/// The workload under a patch of its Scale. An apply owns the workload's own field (`managedfields.ScaleHandler`).
+fn patched(call: &Call, old: &Value, (patch, applier): (&Patch, &Applier)) -> Result<Value> {
+    let kind = scale_kind()?;
+    let Patch::Apply(config) = patch else {
+        return scaled(call, old, &patch.apply(kind, &scale::of(old), applier)?);
     };
-    objects::modify(core, call, Change { part: Part::Main, make: &make, dry_run, unconditional: true }).await
+    // Refuses what is no Scale.
+    applier.apply(kind, None, config)?;
+    let config = scale::configuration(call.kind, config);
+    let object = applier.apply(call.kind, Some(old), &config)?;
+    checked(call, &scale::of(&object))?;
+    Ok(object)
+}
+
+/// The workload with the replicas of a Scale.
+fn scaled(call: &Call, old: &Value, scale: &Value) -> Result<Value> {
+    checked(call, scale)?;
+    Ok(scale::apply(old, scale))
+}
+
+fn checked(call: &Call, scale: &Value) -> Result<()> {
+    let name = call.path.name.as_str();
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    if replicas < 0 {
+        let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+        let error = FieldError { reason: "FieldValueInvalid", field: "spec.replicas".into(), message };
+        return Err(Problem::invalid_field("autoscaling", "Scale", name, error));
+    }
+    let said = scale.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    if said != name {
+        return Err(Problem::bad_request(format!(
+            "the name of the object ({said}) does not match the name on the URL ({name})"
+        )));
+    }
+    Ok(())
 }

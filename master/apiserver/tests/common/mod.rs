@@ -85,7 +85,7 @@ pub fn admin() -> UserInfo {
 
 impl Server {
     pub async fn raw(&self, user: UserInfo, request: Request<Full<Bytes>>) -> Response<Body> {
-        self.api.in_process(user).oneshot(request).await.unwrap()
+        self.api.in_process(user, "test").oneshot(request).await.unwrap()
     }
 
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {

@@ -37,7 +37,7 @@ fn weight(term: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
+pub(crate) fn node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
     let path = path.child("nodeSelectorTerms");
     let terms = selector.list("nodeSelectorTerms");
     if terms.is_empty() {

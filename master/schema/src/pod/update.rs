@@ -194,7 +194,7 @@ fn munge(spec: &Value, before: &Value) -> Value {
 }
 
 /// The fields that differ, a line each.
-fn differences(old: &Value, new: &Value, path: &str, out: &mut String) {
+pub(crate) fn differences(old: &Value, new: &Value, path: &str, out: &mut String) {
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
             let added = b.keys().filter(|key| !a.contains_key(*key));

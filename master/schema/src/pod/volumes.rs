@@ -90,7 +90,7 @@ fn empty_dir(source: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn host_path(source: &Value, path: &Path, errors: &mut Errors) {
+pub(crate) fn host_path(source: &Value, path: &Path, errors: &mut Errors) {
     let host = source.text("path");
     if host.is_empty() {
         return errors.required(&path.child("path"), "");
@@ -215,7 +215,7 @@ pub(crate) fn descending(text: &str, path: &Path, errors: &mut Errors) {
     no_backsteps(text, path, errors);
 }
 
-fn no_backsteps(text: &str, path: &Path, errors: &mut Errors) {
+pub(crate) fn no_backsteps(text: &str, path: &Path, errors: &mut Errors) {
     if text.split('/').any(|step| step == "..") {
         errors.invalid(path, text, "must not contain '..'");
     }
