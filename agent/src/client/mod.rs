@@ -1,36 +1,26 @@
 //! The API client: `kube::Client` over a connection of our own, so that credentials can be renewed while it runs.
 //!
-//! kube's bundled connector reads a certificate once. Ours keeps the current hyper client behind a lock: a renewal
-//! replaces it, later requests use the new certificate, and watches that are still open end on their own within minutes,
+//! kube's bundled connector reads a certificate once. Ours keeps the current hyper clients behind a lock: a renewal
+//! replaces them, later requests use the new certificate, and watches that are still open end on their own within minutes,
 //! long before the old certificate expires.
 
 pub mod backoff;
 mod connector;
+mod lanes;
 pub mod tls;
 pub mod watch;
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use rustls::ClientConfig;
 
-use connector::Connector;
 pub use connector::{ConnectError, Server};
-
-/// As client-go: an idle HTTP/2 connection is probed after 30 s and given up 15 s later.
-const PING_AFTER: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
-const IDLE: Duration = Duration::from_secs(90);
-
-type Http = HyperClient<Connector, Body>;
+use lanes::{Answer, Lanes};
 
 /// Who a client is at first: later renewals go through [`Renewal`].
 #[derive(Debug)]
@@ -44,19 +34,18 @@ pub enum Credentials {
 /// Replaces the TLS configuration of a running client.
 #[derive(Clone)]
 pub struct Renewal {
-    server: Server,
-    current: Arc<RwLock<Http>>,
+    current: Arc<Mutex<Lanes>>,
 }
 
 impl Renewal {
     /// Requests from now on use `config`.
     pub fn replace(&self, config: Arc<ClientConfig>) {
-        let http = build(&self.server, config);
-        match self.current.write() {
-            Ok(mut current) => *current = http,
-            Err(poisoned) => *poisoned.into_inner() = http,
-        }
+        lock(&self.current).replace(config);
     }
+}
+
+fn lock(lanes: &Mutex<Lanes>) -> MutexGuard<'_, Lanes> {
+    lanes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A client of `server` that trusts and presents what `config` says.
@@ -76,29 +65,16 @@ pub fn new(
         }
         Credentials::Certificate => None,
     };
-    let current = Arc::new(RwLock::new(build(server, config)));
+    let current = Arc::new(Mutex::new(Lanes::new(server.clone(), config)));
     let service = Service { current: Arc::clone(&current), authority: server.authority(), authorization };
     let client = kube::Client::new(service, "default");
-    Ok((client, Renewal { server: server.clone(), current }))
-}
-
-fn build(server: &Server, config: Arc<ClientConfig>) -> Http {
-    HyperClient::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(4)
-        .http2_keep_alive_interval(PING_AFTER)
-        .http2_keep_alive_timeout(PING_TIMEOUT)
-        .http2_initial_stream_window_size(256 * 1024)
-        .http2_initial_connection_window_size(1024 * 1024)
-        .build(Connector::new(server.clone(), config))
+    Ok((client, Renewal { current }))
 }
 
 /// Sends requests of kube, which have a path only, to the one server.
 #[derive(Clone)]
 struct Service {
-    current: Arc<RwLock<Http>>,
+    current: Arc<Mutex<Lanes>>,
     authority: Authority,
     authorization: Option<HeaderValue>,
 }
@@ -119,7 +95,7 @@ impl Service {
 }
 
 impl tower::Service<Request<Body>> for Service {
-    type Response = Response<Incoming>;
+    type Response = Response<Answer>;
     type Error = tower::BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -129,13 +105,10 @@ impl tower::Service<Request<Body>> for Service {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let prepared = self.absolute(&mut request);
-        let http = match self.current.read() {
-            Ok(current) => current.clone(),
-            Err(poisoned) => poisoned.into_inner().clone(),
-        };
+        let (http, load) = lock(&self.current).pick();
         Box::pin(async move {
             prepared?;
-            Ok(http.request(request).await?)
+            Ok(http.request(request).await?.map(|body| Answer::new(body, load)))
         })
     }
 }
