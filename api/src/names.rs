@@ -53,16 +53,30 @@ pub fn subdomain_errors(name: &str) -> Vec<String> {
     if name.len() > MAX_SUBDOMAIN {
         errors.push(format!("must be no more than {MAX_SUBDOMAIN} bytes"));
     }
-    let is_label = |label: &str| {
-        let ends = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        let bytes = label.as_bytes();
-        let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-        ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(inner)
-    };
     if !name.split('.').all(is_label) {
         errors.push(SUBDOMAIN.to_owned());
     }
     errors
+}
+
+/// What is wrong with a DNS label (RFC 1123); empty when nothing is.
+#[must_use]
+pub fn label_errors(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name.len() > MAX_NAME {
+        errors.push(format!("must be no more than {MAX_NAME} bytes"));
+    }
+    if !is_label(name) {
+        errors.push(LABEL.to_owned());
+    }
+    errors
+}
+
+fn is_label(label: &str) -> bool {
+    let ends = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let bytes = label.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(inner)
 }
 
 const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
@@ -72,6 +86,10 @@ const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
     '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used \
     for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
+    and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+    '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
     '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \

@@ -26,5 +26,5 @@ pub mod teardown;
 pub use error::{Error, SetUpError};
 pub use layout::Layout;
 pub use objects::{BoundToken, Downward, ObjectError, Objects, TokenAsk, renew_at};
-pub use plan::{Plan, plan};
+pub use plan::{Plan, Reference, plan};
 pub use setup::{Prepared, SetUp};

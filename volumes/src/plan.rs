@@ -19,6 +19,13 @@ pub struct Plan {
     pub ownership: Ownership,
 }
 
+/// An object of the pod's namespace that a volume is made from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reference {
+    ConfigMap(String),
+    Secret(String),
+}
+
 /// One volume.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VolumePlan {
@@ -78,6 +85,14 @@ pub enum RecursiveReadOnly {
     Disabled,
     IfPossible,
     Enabled,
+}
+
+impl Plan {
+    /// The objects that the volumes are made from.
+    #[must_use]
+    pub fn references(&self) -> BTreeSet<Reference> {
+        self.volumes.iter().flat_map(|volume| volume.kind.references()).collect()
+    }
 }
 
 /// What to set up for a pod.
@@ -200,6 +215,23 @@ mod tests {
         assert_eq!(names, ["a", "b"]);
         assert_eq!(plan.volumes[0].kind, Kind::EmptyDir { medium: Medium::Memory, size_limit: None });
         assert_eq!(plan.volumes[1].kind, Kind::Unsupported("nfs"));
+    }
+
+    #[test]
+    fn objects_of_mounted_volumes_are_referred_to() {
+        let pod = pod(serde_json::json!({"spec": {
+            "containers": [{"name": "c", "volumeMounts": [
+                {"name": "a", "mountPath": "/a"}, {"name": "b", "mountPath": "/b"}, {"name": "c", "mountPath": "/c"}]}],
+            "volumes": [
+                {"name": "a", "configMap": {"name": "cm"}},
+                {"name": "b", "secret": {"secretName": "se"}},
+                {"name": "c", "projected": {"sources": [{"configMap": {"name": "ca"}}, {"secret": {"name": "se"}}]}},
+                {"name": "unused", "configMap": {"name": "other"}}
+            ]
+        }}));
+        let names =
+            [Reference::ConfigMap("ca".into()), Reference::ConfigMap("cm".into()), Reference::Secret("se".into())];
+        assert_eq!(plan(&pod).references(), names.into());
     }
 
     #[test]

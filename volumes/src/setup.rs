@@ -30,8 +30,6 @@ pub struct Prepared {
     pub paths: BTreeMap<String, PathBuf>,
     /// When a token must be replaced, by setting up again.
     pub renew_at: Option<Timestamp>,
-    /// Whether any volume's content can change, so that setting up again may have an effect.
-    pub refreshes: bool,
 }
 
 /// One volume, ready to be written.
@@ -58,7 +56,6 @@ pub async fn set_up<O: Objects, D: Downward>(plan: &Plan, with: &SetUp<'_, O, D>
     let mut work = Vec::new();
     for (volume, fetched) in join_all(plan.volumes.iter().map(|v| async move { (v, fetch(v, plan, with).await) })).await
     {
-        prepared.refreshes |= volume.kind.refreshes();
         let folder = location(volume, plan, with.layout);
         match fetched {
             Ok((content, renew_at)) => {

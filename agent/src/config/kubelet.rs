@@ -16,6 +16,18 @@ pub struct KubeletConfiguration {
     pub api_version: String,
     /// Always `KubeletConfiguration`.
     pub kind: String,
+    /// Folder (or file) of the manifests of static pods; empty for none.
+    pub static_pod_path: String,
+    /// URL of manifests of static pods; empty for none.
+    #[serde(rename = "staticPodURL")]
+    pub static_pod_url: String,
+    /// Headers that this URL is asked with.
+    #[serde(rename = "staticPodURLHeader")]
+    pub static_pod_url_header: BTreeMap<String, Vec<String>>,
+    /// How often the folder is read although nothing seems to have changed.
+    pub file_check_frequency: GoDuration,
+    /// How often the URL is asked.
+    pub http_check_frequency: GoDuration,
     /// Root folder of container logs.
     pub pod_logs_dir: String,
     /// Address the HTTPS server binds to.
@@ -228,6 +240,11 @@ impl Default for KubeletConfiguration {
         Self {
             api_version: API_VERSION.into(),
             kind: KIND.into(),
+            static_pod_path: String::new(),
+            static_pod_url: String::new(),
+            static_pod_url_header: BTreeMap::new(),
+            file_check_frequency: GoDuration::secs(20),
+            http_check_frequency: GoDuration::secs(20),
             pod_logs_dir: "/var/log/pods".into(),
             address: "0.0.0.0".into(),
             port: 10250,

@@ -87,9 +87,11 @@ volumeStatsAggPeriod: 0s
 "#;
 
 #[test]
-fn kubeadms_file_works_but_for_static_pods() {
+fn kubeadms_file_works() {
     let (config, warnings) = parse(KUBEADM).unwrap();
-    assert_eq!(warnings, ["field \"staticPodPath\" of KubeletConfiguration has no effect here"]);
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(config.static_pod_path, "/etc/kubernetes/manifests");
+    assert_eq!(config.file_check_frequency.0, Duration::from_secs(20));
     assert_eq!(config.node_status_report_frequency.0, Duration::from_secs(300));
     assert_eq!(config.authorization.webhook.cache_unauthorized_ttl.0, Duration::from_secs(30));
     assert_eq!(config.authentication.webhook.cache_ttl.0, Duration::from_secs(120));

@@ -15,7 +15,10 @@ use super::{Context, PodsConfig, sysctls};
 /// Asks for one pod, with all that were admitted before it. `None` while it is not known what the Node says.
 #[must_use]
 pub fn admit(pod: &Arc<Pod>, context: &Context) -> Option<Admission> {
-    let node = context.node.borrow().clone()?;
+    // A static pod may be what the API server is made of: the node is then what it will register as.
+    let at_first = || Arc::new(OwnNode { labels: context.config.node_labels.clone(), ..OwnNode::default() });
+    let known = context.node.borrow().clone();
+    let node = known.or_else(|| api::pod::is_static(pod).then(at_first))?;
     let others: Vec<_> = context
         .registry
         .entries()
@@ -145,6 +148,7 @@ mod tests {
         OwnNode {
             labels: [("disk".to_owned(), "ssd".to_owned())].into(),
             taints: serde_json::from_value(serde_json::json!([{"key": "k", "effect": "NoSchedule"}])).unwrap(),
+            ..OwnNode::default()
         }
     }
 

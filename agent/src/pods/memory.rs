@@ -37,6 +37,7 @@ pub fn stage(step: &Step) -> Stage {
         Step::RunSandbox { .. } => Stage::Sandbox,
         Step::StartContainer(start) => Stage::Container(start.name.clone()),
         Step::KillContainer(kill) => Stage::Kill(kill.name.clone()),
+        Step::CreateMirror { .. } | Step::DeleteMirror { .. } => Stage::Mirror,
         _ => Stage::Teardown,
     }
 }

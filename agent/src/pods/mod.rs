@@ -7,6 +7,7 @@
 //! ```
 //!
 //! * [`set`]: which workers there are; hands each its desired pod and wakes it when the runtime changes.
+//! * [`manifests`], [`statics`]: static pods, and their mirrors at the API server.
 //! * [`workers`]: their tasks, started again after a panic.
 //! * [`worker`]: reads the world, asks [`pod::plan()`], runs the steps, publishes [`pod::status()`].
 //! * [`observe`]: what the runtime has of a pod.
@@ -23,6 +24,7 @@ pub mod hooks;
 pub mod images;
 pub mod labels;
 pub mod logs;
+pub mod manifests;
 pub mod memory;
 pub mod network;
 pub mod node;
@@ -35,6 +37,7 @@ pub mod services;
 pub mod set;
 pub mod source;
 pub mod stages;
+pub mod statics;
 pub mod status;
 pub mod sysctls;
 pub mod worker;
@@ -57,6 +60,7 @@ use crate::config::Config;
 use crate::events::Recorder;
 use crate::node::facts::Facts;
 use crate::stats::{self, disk::DiskUsage};
+use manifests::Manifests;
 use objects::ApiObjects;
 use registry::Registry;
 use stages::limits::Machine;
@@ -98,6 +102,8 @@ pub struct PodsConfig {
     pub parallel_pulls: Option<usize>,
     /// `crashLoopBackOff.maxContainerRestartPeriod`.
     pub backoff_max: Duration,
+    /// Where static pods are described.
+    pub manifests: Manifests,
     /// `containerLogMaxSize` in bytes, and `containerLogMaxFiles`.
     pub log_limit: (u64, usize),
     /// `volumeStatsAggPeriod`.
@@ -155,6 +161,7 @@ impl PodsConfig {
                 .crash_loop_back_off
                 .max_container_restart_period
                 .map_or(Duration::from_secs(300), |d| d.0),
+            manifests: manifests(config),
             log_limit: (
                 kubelet
                     .container_log_max_size
@@ -166,6 +173,16 @@ impl PodsConfig {
             ),
             volume_stats_period: kubelet.volume_stats_agg_period.0,
         }
+    }
+}
+
+fn manifests(config: &Config) -> Manifests {
+    let kubelet = &config.kubelet;
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    Manifests {
+        path: given(&kubelet.static_pod_path).map(|path| (path.into(), kubelet.file_check_frequency.0)),
+        url: given(&kubelet.static_pod_url).map(|url| (url, kubelet.http_check_frequency.0)),
+        header: kubelet.static_pod_url_header.clone(),
     }
 }
 
@@ -196,7 +213,7 @@ pub struct Context {
     pub cgroups: Arc<dyn Driver>,
     pub tree: Tree,
     pub layout: volumes::Layout,
-    pub objects: ApiObjects,
+    pub objects: Arc<ApiObjects>,
     pub images: images::Puller,
     pub services: services::Services,
     pub registry: Arc<Registry>,
@@ -247,7 +264,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let (services, following) = services::follow(deps.client.clone());
     let (node, node_followed) = node::follow(deps.client.clone(), &config.node_name, &config.node_labels);
     let context = Arc::new(Context {
-        objects: ApiObjects::new(deps.client.clone()),
+        objects: Arc::new(ApiObjects::new(deps.client.clone())),
         images: images::Puller::new(deps.runtime.clone(), config.parallel_pulls),
         layout: volumes::Layout::new(&config.data_dir),
         client: deps.client,

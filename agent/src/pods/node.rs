@@ -13,6 +13,8 @@ use crate::client::watch::{Change, Collection, Trimmed, encode, follow_map};
 /// What admission compares pods with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OwnNode {
+    /// `metadata.uid`; `None` while there is no Node.
+    pub uid: Option<String>,
     /// The Node's labels.
     pub labels: BTreeMap<String, String>,
     /// `spec.taints`
@@ -34,6 +36,7 @@ struct Seen {
 struct Meta {
     #[serde(default)]
     resource_version: String,
+    uid: Option<String>,
     labels: Option<BTreeMap<String, String>>,
 }
 
@@ -49,7 +52,11 @@ impl Trimmed for Seen {
 }
 
 fn trim(seen: Seen) -> OwnNode {
-    OwnNode { labels: seen.metadata.labels.unwrap_or_default(), taints: seen.spec.taints.unwrap_or_default() }
+    OwnNode {
+        uid: seen.metadata.uid,
+        labels: seen.metadata.labels.unwrap_or_default(),
+        taints: seen.spec.taints.unwrap_or_default(),
+    }
 }
 
 /// Follows the Node until the task is ended. While there is none, the node is what it registers with (`initial`).
@@ -57,7 +64,7 @@ fn trim(seen: Seen) -> OwnNode {
 pub fn follow(client: kube::Client, name: &str, initial: &BTreeMap<String, String>) -> (Receiver, JoinHandle<()>) {
     let query = format!("fieldSelector={}", encode(&format!("metadata.name={name}")));
     let mut changes = follow_map(client, Collection { path: "/api/v1/nodes".to_owned(), query }, trim);
-    let initial = OwnNode { labels: initial.clone(), taints: Vec::new() };
+    let initial = OwnNode { labels: initial.clone(), ..OwnNode::default() };
     let (publish, node) = watch::channel(None);
     let task = tokio::spawn(async move {
         while let Some(change) = changes.recv().await {

@@ -40,8 +40,17 @@ impl Publication {
     pub fn seen(&mut self, pod: &Arc<Pod>) {
         let newer = self.base.as_ref().is_none_or(|base| version(pod) >= version(base));
         if newer && !self.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, pod)) {
+            if self.base.as_ref().is_some_and(|base| base.metadata.uid != pod.metadata.uid) {
+                self.accepted = None;
+            }
             self.base = Some(Arc::clone(pod));
         }
+    }
+
+    /// There is no object any more: nothing can be sent.
+    pub fn lost(&mut self) {
+        self.base = None;
+        self.accepted = None;
     }
 
     /// Whether the server has accepted this very status.

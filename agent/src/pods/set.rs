@@ -10,11 +10,17 @@ use api::PodUid;
 use cri::events::Event;
 use k8s_openapi::api::core::v1::Pod;
 use pod::Desired;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use super::manifests::{Found, Place};
 use super::observe::{self, Everything};
-use super::workers::Workers;
+use super::stages::teardown::delete_now;
+use super::statics::{Changes, Statics, Wanted, name};
+use super::worker::Origin;
+use super::workers::{Ended, Workers};
 use super::{Context, gc, source, worker};
-use crate::client::watch::Change;
+use crate::client::watch::{Change, describe};
 
 /// Repairs what events have missed.
 const RELIST: Duration = Duration::from_secs(60);
@@ -23,36 +29,41 @@ const RELIST: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(400);
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Who must have said which pods there are, before a pod is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Speaker {
+    Api,
+    Manifests(Place),
+}
+
 struct Set {
     context: Arc<Context>,
     workers: Workers,
+    statics: Statics,
     /// What the runtime had when it was last looked at as a whole.
     known: Everything,
     /// Pods of which something was on the machine when the agent was started.
     found: HashSet<PodUid>,
-    /// Whether the API server has said which pods there are.
-    listed: bool,
+    silent: HashSet<Speaker>,
+    /// Deletions of mirrors that are nobody's.
+    deletions: JoinSet<String>,
+    /// Their uids.
+    deleting: HashSet<String>,
 }
 
 /// Runs for as long as the agent does.
 pub async fn run(context: Arc<Context>) {
     let mut events = cri::events::follow(context.runtime.clone());
     let mut pods = source::follow(context.client.clone(), &context.config.node_name);
-    let shared = Arc::clone(&context);
-    let mut set = Set {
-        workers: Workers::new(move |uid, inputs| Box::pin(worker::run(Arc::clone(&shared), uid, inputs))),
-        known: Everything::default(),
-        found: HashSet::new(),
-        listed: false,
-        context,
-    };
+    let mut manifests = context.config.manifests.follow(&context.config.node_name);
+    let mut set = Set::new(context);
     // Nothing is decided about pods before it is known what runs of them.
     while !set.relist().await {
         tokio::time::sleep(RETRY).await;
     }
     set.find_leftovers().await;
-    let mut relist = tokio::time::interval_at(tokio::time::Instant::now() + RELIST, RELIST);
-    let mut settle: Option<tokio::time::Instant> = None;
+    let mut relist = tokio::time::interval_at(Instant::now() + RELIST, RELIST);
+    let mut settle: Option<Instant> = None;
     loop {
         let soon = async {
             match settle {
@@ -60,17 +71,19 @@ pub async fn run(context: Arc<Context>) {
                 None => std::future::pending().await,
             }
         };
-        // Cancel-safe: channels, intervals and the join set lose nothing; a sleep is begun anew for the same instant.
+        // Cancel-safe: channels, intervals and join sets lose nothing; a sleep is begun anew for the same instant.
         tokio::select! {
             Some(change) = pods.recv() => set.apply(change),
+            Some(found) = manifests.recv() => set.apply_manifests(found),
             Some(event) = events.recv() => match event {
                 Event::Resync => drop(set.relist().await),
                 Event::Container { id, pod_uid } => {
                     set.wake(&id, pod_uid.as_deref());
-                    settle = Some(tokio::time::Instant::now() + SETTLE);
+                    settle = Some(Instant::now() + SETTLE);
                 }
             },
-            Some(()) = set.workers.supervise() => {}
+            Some(ended) = set.workers.supervise() => set.worker_ended(&ended),
+            Some(deleted) = set.deletions.join_next() => drop(deleted.map(|uid| set.deleting.remove(&uid))),
             _ = relist.tick() => drop(set.relist().await),
             () = soon => {
                 settle = None;
@@ -82,6 +95,21 @@ pub async fn run(context: Arc<Context>) {
 }
 
 impl Set {
+    fn new(context: Arc<Context>) -> Self {
+        let shared = Arc::clone(&context);
+        let places = context.config.manifests.places().map(Speaker::Manifests);
+        Self {
+            workers: Workers::new(move |uid, inputs| Box::pin(worker::run(Arc::clone(&shared), uid, inputs))),
+            statics: Statics::default(),
+            known: Everything::default(),
+            found: HashSet::new(),
+            silent: places.chain([Speaker::Api]).collect(),
+            deletions: JoinSet::new(),
+            deleting: HashSet::new(),
+            context,
+        }
+    }
+
     /// Looks at the whole runtime: wakes the workers of pods that changed, and ends what belongs to none.
     async fn relist(&mut self) -> bool {
         let now = match observe::all(&self.context.runtime).await {
@@ -108,40 +136,90 @@ impl Set {
         self.found.extend(self.known.pods.keys().cloned());
     }
 
-    /// Pods without an object, once it is known which have one.
+    /// Pods and mirrors that nobody wants, once everybody who could has spoken.
     fn adopt_orphans(&mut self) {
-        if !self.listed {
+        if !self.silent.is_empty() {
             return;
         }
         let orphans: Vec<_> = self.found.iter().chain(self.known.pods.keys()).cloned().collect();
         for uid in orphans {
             if !self.workers.has(&uid) {
                 tracing::info!(pod = %uid, "nobody wants this pod any more, it will be ended");
-                self.want(uid, Desired::Gone { last: None, grace: None });
+                self.want(uid, Origin::Api, Desired::Gone { last: None, grace: None });
             }
         }
         self.found.clear();
+        self.delete_orphaned_mirrors();
+    }
+
+    /// What fails is tried again with the next look at everything.
+    fn delete_orphaned_mirrors(&mut self) {
+        for mirror in self.statics.orphans() {
+            let uid = mirror.metadata.uid.clone().unwrap_or_default();
+            if !self.deleting.insert(uid.clone()) {
+                continue;
+            }
+            let client = self.context.client.clone();
+            self.deletions.spawn(async move {
+                let (namespace, name) = name(&mirror);
+                if let Err(error) = delete_now(&client, &namespace, &name, Some(&uid)).await {
+                    tracing::warn!(namespace, name, error = %describe(&error), "mirror pod without a pod not deleted");
+                }
+                uid
+            });
+        }
     }
 
     fn apply(&mut self, change: Change<Arc<Pod>>) {
         match change {
             Change::Replaced(all) => {
-                let there: HashSet<PodUid> = all.iter().map(|pod| source::uid(pod)).collect();
-                for pod in all {
-                    self.want(source::uid(&pod), Desired::Present(pod));
+                let (mirrors, pods): (Vec<_>, Vec<_>) = all.into_iter().partition(|pod| api::pod::is_mirror(pod));
+                self.statics.mirrors(mirrors);
+                let there: HashSet<PodUid> = pods.iter().map(|pod| source::uid(pod)).collect();
+                for pod in pods {
+                    self.want(source::uid(&pod), Origin::Api, Desired::Present(pod));
                 }
                 self.workers.retain(&there);
-                self.listed = true;
+                self.silent.remove(&Speaker::Api);
                 self.adopt_orphans();
             }
-            Change::Applied(pod) => self.want(source::uid(&pod), Desired::Present(pod)),
+            Change::Applied(pod) if api::pod::is_mirror(&pod) => {
+                self.statics.mirror(pod);
+                self.adopt_orphans();
+            }
+            Change::Deleted(pod) if api::pod::is_mirror(&pod) => self.statics.mirror_gone(&pod),
+            Change::Applied(pod) => self.want(source::uid(&pod), Origin::Api, Desired::Present(pod)),
             Change::Deleted(pod) => self.workers.gone(&source::uid(&pod)),
         }
     }
 
-    fn want(&mut self, uid: PodUid, desired: Desired) {
+    fn apply_manifests(&mut self, (place, pods): Found) {
+        let Changes { wanted, gone } = self.statics.apply(place, pods);
+        for uid in gone {
+            self.workers.gone(&uid);
+        }
+        for pod in wanted {
+            self.want_static(pod);
+        }
+        self.silent.remove(&Speaker::Manifests(place));
+        self.adopt_orphans();
+    }
+
+    fn worker_ended(&mut self, ended: &Ended) {
+        let Ended::Done(uid) = ended else { return };
+        if let Some(next) = self.statics.ended(uid) {
+            self.want_static(next);
+        }
+        self.adopt_orphans();
+    }
+
+    fn want_static(&mut self, Wanted { uid, pod, origin }: Wanted) {
+        self.want(uid, origin, Desired::Present(pod));
+    }
+
+    fn want(&mut self, uid: PodUid, origin: Origin, desired: Desired) {
         let found = self.found.remove(&uid) || self.known.pods.contains_key(&uid);
-        self.workers.want(uid, desired, found);
+        self.workers.want(uid, origin, desired, found);
     }
 
     /// Wakes the worker of a container or sandbox, where its pod is known.

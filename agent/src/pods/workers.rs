@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::worker::Inputs;
+use super::worker::{Inputs, Origin};
 use crate::client::backoff::Backoff;
 
 /// Pauses before a worker that panicked is started again. One that lived for longer than the last starts over.
@@ -25,9 +25,19 @@ type Start = Box<dyn Fn(PodUid, Inputs) -> BoxFuture<'static, ()> + Send>;
 struct Handle {
     desired: watch::Sender<Desired>,
     runtime: watch::Sender<u64>,
+    origin: Origin,
     task: Id,
     begun: Instant,
     restart: Backoff,
+}
+
+/// What became of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing is left of its pod.
+    Done(PodUid),
+    /// It panicked.
+    Restarted,
 }
 
 /// All workers; dropping it ends them.
@@ -55,17 +65,17 @@ impl Workers {
     }
 
     /// Hands a pod to its worker, which is started if there is none. `found`: see [`Inputs::found`].
-    pub fn want(&mut self, uid: PodUid, desired: Desired, found: bool) {
+    pub fn want(&mut self, uid: PodUid, origin: Origin, desired: Desired, found: bool) {
         if let Some(handle) = self.handles.get(&uid) {
             handle.desired.send_replace(desired);
             return;
         }
         let (desired, desired_seen) = watch::channel(desired);
         let (runtime, runtime_seen) = watch::channel(0);
-        let inputs = Inputs { desired: desired_seen, runtime: runtime_seen, found };
+        let inputs = Inputs { desired: desired_seen, runtime: runtime_seen, origin: origin.clone(), found };
         let task = self.spawn(uid.clone(), inputs, Duration::ZERO);
         let restart = Backoff::new(RESTART.0, RESTART.1);
-        self.handles.insert(uid, Handle { desired, runtime, task, begun: Instant::now(), restart });
+        self.handles.insert(uid, Handle { desired, runtime, origin, task, begun: Instant::now(), restart });
     }
 
     /// The object of a pod is gone; its worker keeps what it was last.
@@ -79,9 +89,10 @@ impl Workers {
         });
     }
 
-    /// The objects of all pods but these are gone.
+    /// The API server has no other pods than these any more.
     pub fn retain(&self, there: &HashSet<PodUid>) {
-        for uid in self.handles.keys().filter(|uid| !there.contains(*uid)) {
+        let from_api = self.handles.iter().filter(|(_, handle)| matches!(handle.origin, Origin::Api));
+        for (uid, _) in from_api.filter(|(uid, _)| !there.contains(*uid)) {
             self.gone(uid);
         }
     }
@@ -96,13 +107,17 @@ impl Workers {
     /// Waits until a worker has ended, and starts it again if it was not done. `None` while there is none.
     ///
     /// Cancel-safe: a task that ended is only taken once, together with what follows from it.
-    pub async fn supervise(&mut self) -> Option<()> {
-        let ended = self.tasks.join_next().await?;
-        match ended {
-            Ok(uid) => drop(self.handles.remove(&uid)),
-            Err(error) => self.restart(&error),
+    pub async fn supervise(&mut self) -> Option<Ended> {
+        match self.tasks.join_next().await? {
+            Ok(uid) => {
+                self.handles.remove(&uid);
+                Some(Ended::Done(uid))
+            }
+            Err(error) => {
+                self.restart(&error);
+                Some(Ended::Restarted)
+            }
         }
-        Some(())
     }
 
     fn restart(&mut self, error: &JoinError) {
@@ -113,7 +128,12 @@ impl Workers {
         let pause = handle.restart.pause();
         tracing::error!(pod = %uid, %error, ?pause, "worker of a pod panicked, it will be started again");
         // What the one before knew is lost: the new one looks at the machine first, as after a start of the agent.
-        let inputs = Inputs { desired: handle.desired.subscribe(), runtime: handle.runtime.subscribe(), found: true };
+        let inputs = Inputs {
+            desired: handle.desired.subscribe(),
+            runtime: handle.runtime.subscribe(),
+            origin: handle.origin.clone(),
+            found: true,
+        };
         let uid = uid.clone();
         let task = self.spawn(uid.clone(), inputs, pause);
         if let Some(handle) = self.handles.get_mut(&uid) {
@@ -165,7 +185,7 @@ mod tests {
     async fn a_worker_that_panics_lives_again_with_what_is_wanted_now() {
         let (mut workers, lives) = workers(2);
         let uid = PodUid::new("u");
-        workers.want(uid.clone(), Desired::Present(Arc::default()), false);
+        workers.want(uid.clone(), Origin::Api, Desired::Present(Arc::default()), false);
         workers.supervise().await.unwrap();
         assert!(workers.has(&uid), "it is nobody's orphan");
         workers.gone(&uid);

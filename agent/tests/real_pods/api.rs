@@ -1,4 +1,5 @@
-//! A small API server in this process: pods with watch, status patches and deletion; everything else is empty.
+//! A small API server in this process: pods with watch, status patches, creation and deletion; ConfigMaps with watch;
+//! the Node. Everything else is empty.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,6 +20,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 struct State {
     pods: BTreeMap<String, Value>,
+    config_maps: BTreeMap<String, Value>,
     version: u64,
     events: Vec<String>,
     away: bool,
@@ -33,13 +35,25 @@ struct State {
 pub struct Api {
     state: Arc<Mutex<State>>,
     changes: broadcast::Sender<String>,
+    config_map_changes: broadcast::Sender<String>,
 }
 
 impl Api {
     pub fn new() -> Self {
-        let state =
-            State { pods: BTreeMap::new(), version: 1, events: Vec::new(), away: false, fault: None, trap: None };
-        Self { state: Arc::new(Mutex::new(state)), changes: broadcast::channel(1000).0 }
+        let state = State {
+            pods: BTreeMap::new(),
+            config_maps: BTreeMap::new(),
+            version: 1,
+            events: Vec::new(),
+            away: false,
+            fault: None,
+            trap: None,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            changes: broadcast::channel(1000).0,
+            config_map_changes: broadcast::channel(1000).0,
+        }
     }
 
     pub fn client(&self) -> kube::Client {
@@ -87,6 +101,29 @@ impl Api {
             "spec": spec, "status": {"phase": "Pending"}
         });
         self.store("ADDED", pod);
+    }
+
+    /// Creates or replaces a ConfigMap of the namespace `test`.
+    pub fn config_map(&self, name: &str, data: Value, immutable: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.version += 1;
+        let meta = json!({"name": name, "namespace": "test", "resourceVersion": state.version.to_string()});
+        let object =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data, "immutable": immutable});
+        let kind =
+            if state.config_maps.insert(name.to_owned(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        drop(self.config_map_changes.send(format!("{}\n", json!({"type": kind, "object": object}))));
+    }
+
+    /// How many watches of ConfigMaps there are.
+    pub fn config_map_watches(&self) -> usize {
+        self.config_map_changes.receiver_count()
+    }
+
+    /// As `kubectl delete --force`.
+    pub fn remove(&self, name: &str) {
+        let pod = self.pod(name).unwrap();
+        self.store("DELETED", pod);
     }
 
     /// As `kubectl delete`: the node finishes it.
@@ -139,6 +176,11 @@ impl Api {
         Ok(match (&parts.method, path.as_str()) {
             (&Method::GET, "/api/v1/pods") if watch => self.watch(&query),
             (&Method::GET, "/api/v1/pods") => self.list(),
+            (&Method::GET, "/api/v1/nodes") if !watch => text(
+                200,
+                &json!({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "node", "uid": "node-uid"}}]}),
+            ),
+            (&Method::GET, "/api/v1/namespaces/test/configmaps") => self.config_maps(&query, watch),
             (&Method::GET, _) if watch => stream(futures::stream::pending()),
             (&Method::GET, _) => text(200, &json!({"metadata": {"resourceVersion": "1"}, "items": []})),
             (&Method::POST, path) if path.ends_with("/events") => {
@@ -146,6 +188,20 @@ impl Api {
                 let line = format!("{} {}", event["reason"].as_str().unwrap(), event["message"].as_str().unwrap());
                 self.state.lock().unwrap().events.push(line);
                 text(201, &event)
+            }
+            (&Method::POST, path) if path.ends_with("/pods") => {
+                let mut pod: Value = serde_json::from_slice(&body).unwrap();
+                let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+                if self.pod(&name).is_some() {
+                    return Ok(text(
+                        409,
+                        &json!({"kind": "Status", "code": 409, "status": "Failure", "message": "exists"}),
+                    ));
+                }
+                let version = self.state.lock().unwrap().version;
+                pod["metadata"]["uid"] = json!(format!("{name}-{version}"));
+                pod["status"] = json!({"phase": "Pending"});
+                text(201, &self.store("ADDED", pod))
             }
             (&Method::PATCH | &Method::DELETE, path) if path.contains("/pods/") => {
                 let fault = self.fault();
@@ -172,6 +228,24 @@ impl Api {
         let state = self.state.lock().unwrap();
         let items: Vec<_> = state.pods.values().cloned().collect();
         text(200, &json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}))
+    }
+
+    /// Those that `fieldSelector=metadata.name%3DNAME` selects.
+    fn config_maps(&self, query: &str, watch: bool) -> Answer {
+        let selector = query.split('&').find_map(|part| part.strip_prefix("fieldSelector=metadata.name%3D"));
+        let name = selector.expect("one ConfigMap at a time").to_owned();
+        let state = self.state.lock().unwrap();
+        let found = state.config_maps.get(&name).cloned();
+        if !watch {
+            let items: Vec<_> = found.into_iter().collect();
+            return text(200, &json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}));
+        }
+        let marker = format!("\"name\":\"{name}\"");
+        let changes = BroadcastStream::new(self.config_map_changes.subscribe());
+        stream(changes.filter_map(move |line| {
+            let line = line.ok().filter(|line| line.contains(&marker));
+            async move { line }
+        }))
     }
 
     fn watch(&self, query: &str) -> Answer {

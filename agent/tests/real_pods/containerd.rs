@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent::events::Recorder;
 use agent::node::facts::Facts;
+use agent::pods::manifests::Manifests;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
 use cgroups::values::{Allocatable, Policy};
@@ -75,6 +76,10 @@ impl Node {
             seccomp_default: false,
             parallel_pulls: Some(1),
             backoff_max: Duration::from_secs(300),
+            manifests: Manifests {
+                path: Some((self.path("manifests"), Duration::from_secs(20))),
+                ..Manifests::default()
+            },
             log_limit: (1 << 20, 3),
             volume_stats_period: Duration::from_secs(60),
         };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use agent::events::Recorder;
 use agent::node::facts::Facts;
+use agent::pods::manifests::Manifests;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
 use cgroups::values::{Allocatable, Policy};
@@ -22,15 +23,15 @@ use crate::api::Api;
 /// More lives at a time would only wait for each other.
 const AT_A_TIME: usize = 24;
 
-struct Node {
+pub struct Node {
     name: String,
     folder: tempfile::TempDir,
-    fake: Fake,
-    api: Api,
+    pub fake: Fake,
+    pub api: Api,
 }
 
 impl Node {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         drop(tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init());
         let fake = Fake::default();
         fake.program("init", Program { ends: Some((Duration::from_millis(5), 0)), ..Program::default() });
@@ -38,12 +39,22 @@ impl Node {
         Self { name: format!("keelson-disturbed-{name}-{}", std::process::id()), folder, fake, api: Api::new() }
     }
 
-    fn agent(&self) -> PodsHandle {
+    /// Where its static pods are described.
+    pub fn manifests(&self) -> std::path::PathBuf {
+        self.folder.path().join("manifests")
+    }
+
+    /// Its volumes, and what else the agent keeps on the disk.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn agent(&self) -> PodsHandle {
         let (_, addresses) = watch::channel(vec!["127.0.0.1".parse().unwrap()]);
         let config = PodsConfig {
             node_name: "node".into(),
             node_labels: BTreeMap::new(),
-            data_dir: self.folder.path().join("data"),
+            data_dir: self.data(),
             logs_dir: self.folder.path().join("logs"),
             cgroup_root: self.name.clone(),
             machine: Machine { policy: Policy::default(), memory: 8 << 30, cgroup_v2: false },
@@ -54,6 +65,7 @@ impl Node {
             seccomp_default: false,
             parallel_pulls: Some(1),
             backoff_max: Duration::from_secs(300),
+            manifests: Manifests { path: Some((self.manifests(), Duration::from_secs(20))), ..Manifests::default() },
             log_limit: (1 << 20, 3),
             volume_stats_period: Duration::from_secs(60),
         };
@@ -86,7 +98,7 @@ impl Node {
         self.until("the pod is gone", || self.api.pod("p").is_none()).await;
         let empty = || self.fake.containers().is_empty() && self.fake.sandboxes().is_empty();
         self.until("the runtime has nothing", empty).await;
-        let pods = self.folder.path().join("data/pods");
+        let pods = self.data().join("pods");
         let no_folder = || std::fs::read_dir(&pods).is_ok_and(|mut entries| entries.next().is_none());
         self.until("there is no folder", no_folder).await;
         let tree = cgroups::Tree::new(&self.name);
@@ -95,7 +107,7 @@ impl Node {
         self.until("there is no cgroup", no_cgroup).await;
     }
 
-    async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
         for _ in 0..4000 {
             if holds() {
                 return;
@@ -123,7 +135,7 @@ impl Drop for Node {
     }
 }
 
-fn ready(pod: &Value) -> bool {
+pub fn ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     conditions.is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }

@@ -4,3 +4,5 @@
 mod api;
 mod containerd;
 mod disturbed;
+mod objects;
+mod statics;

@@ -7,6 +7,7 @@ use crate::view::View;
 use crate::world::World;
 
 mod containers;
+mod mirror;
 mod probes;
 mod run;
 mod teardown;
@@ -47,6 +48,7 @@ impl Plan {
 pub fn plan(world: &World) -> Plan {
     let view = View::new(world);
     let mut plan = Plan { probes: probes::targets(&view), ..Plan::default() };
+    mirror::plan(&view, &mut plan);
     match view.ending() {
         Some(ending) => teardown::plan(&view, &ending, &mut plan),
         None => run::plan(&view, &mut plan),
@@ -100,9 +102,18 @@ pub enum Step {
     UnmountVolumes,
     /// Delete the pod's cgroup.
     RemoveCgroup,
-    /// Delete the API object with a grace of 0 and its uid as a precondition. Of a static pod: nothing in the API.
-    /// The worker ends after it.
+    /// Delete the API object with a grace of 0 and its uid as a precondition.
     FinaliseDeletion,
+    /// Show a static pod at the API server.
+    CreateMirror {
+        /// `metadata.uid` of the Node that will own it.
+        node_uid: String,
+    },
+    /// Delete what the API server has in place of a static pod's mirror.
+    DeleteMirror {
+        /// Its `metadata.uid`: a precondition.
+        uid: String,
+    },
 }
 
 /// How a container takes part in a pod.

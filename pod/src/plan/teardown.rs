@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::backoff::seconds_later;
 use crate::plan::{Event, KillContainer, Plan, Role, Step, run};
 use crate::view::{Cause, Ending, View};
-use crate::world::{Admission, Container, ContainerState, Desired, Source, Stage};
+use crate::world::{Admission, Container, ContainerState, Desired, Stage};
 
 /// What a container gets at least when others, or its own preStop hook, have used up the grace period
 /// (`minimumGracePeriodInSeconds`).
@@ -134,7 +134,7 @@ fn remove(view: &View<'_>, plan: &mut Plan) {
     if !plan.steps.is_empty() {
         return;
     }
-    if present && view.world.source == Source::Api {
+    if present && view.world.source.is_api() {
         if view.world.published {
             plan.steps.push(Step::FinaliseDeletion);
         }

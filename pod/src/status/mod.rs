@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::plan::Plan;
 use crate::view::{Cause, Ending, View};
-use crate::world::{Admission, Source, World};
+use crate::world::{Admission, World};
 
 mod conditions;
 mod containers;
@@ -38,7 +38,7 @@ pub fn status(world: &World, _plan: &Plan) -> PodStatus {
     status.phase = Some(phase.to_owned());
     if ending.is_some() && is_over(&view) {
         containers::close(&mut status);
-        if world.source == Source::Api && phase != "Succeeded" {
+        if world.source.is_api() && phase != "Succeeded" {
             status.phase = Some("Failed".to_owned());
         }
     }

@@ -52,12 +52,23 @@ pub enum Desired {
 }
 
 /// Where a pod comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// The API server.
     Api,
-    /// A manifest on the node's disk.
-    Static,
+    /// A manifest of the node's own.
+    Static {
+        /// The object of its name that the API server has now.
+        mirror: Option<Arc<Pod>>,
+    },
+}
+
+impl Source {
+    /// Whether the API server decides about the pod.
+    #[must_use]
+    pub fn is_api(&self) -> bool {
+        *self == Self::Api
+    }
 }
 
 /// The answer of the node's admission (resources, host ports, node selector and the like).
@@ -262,6 +273,8 @@ pub enum Stage {
     Kill(String),
     /// Any step of the teardown after the containers ended.
     Teardown,
+    /// `CreateMirror` and `DeleteMirror`.
+    Mirror,
 }
 
 /// The last failure of a stage.
@@ -281,6 +294,8 @@ pub struct Failure {
 /// Facts about the machine that decisions depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFacts {
+    /// `metadata.uid` of the Node, once it is registered.
+    pub uid: Option<String>,
     /// The node's addresses, primary first.
     pub ips: Vec<IpAddr>,
     /// The runtime's name in container ids: `containerd`.
@@ -296,6 +311,7 @@ pub struct NodeFacts {
 impl Default for NodeFacts {
     fn default() -> Self {
         Self {
+            uid: None,
             ips: Vec::new(),
             runtime: "containerd".to_owned(),
             backoff_initial: Duration::from_secs(10),

@@ -188,6 +188,7 @@ impl Machine {
                 observed.kills.remove(id);
             }
             Step::FinaliseDeletion => self.pod = None,
+            Step::CreateMirror { .. } | Step::DeleteMirror { .. } => panic!("the pod is not static"),
         }
     }
 

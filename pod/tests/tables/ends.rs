@@ -258,7 +258,7 @@ fn a_completed_pod_gives_back_what_it_has_but_its_logs() {
 #[test]
 fn a_static_pod_has_nothing_to_finalise() {
     let mut world = world(app());
-    world.source = Source::Static;
+    world.source = Source::Static { mirror: None };
     let Desired::Present(pod) = &world.desired else { panic!("no pod") };
     world.desired = Desired::Gone { last: Some(Arc::clone(pod)), grace: Some(3) };
     world.observed.containers = vec![running("c", 0)];

@@ -1,7 +1,9 @@
 //! `pod::plan` of pods that go on: what is killed, what starts again, and when.
 
+use std::sync::Arc;
+
 use api::{ContainerId, SandboxId};
-use pod::{ContainerState, EventKind, HookState, Plan, ProbeResults, Stage, Step, Verdict, World, plan};
+use pod::{ContainerState, EventKind, HookState, Plan, ProbeResults, Source, Stage, Step, Verdict, World, plan};
 use serde_json::{Value, json};
 
 use crate::fixture::*;
@@ -270,5 +272,42 @@ fn failed_starts_wait() {
         assert_eq!(wakes(&world, &shown), Some(wait - 5));
         world.now = at(100 + wait);
         assert_eq!(starts(&plan(&world)), ["c"]);
+    }
+}
+
+#[test]
+fn a_static_pod_is_shown_by_its_mirror_and_no_other() {
+    let mirror = |hash: Option<&str>, deleted: bool| {
+        let mut meta = json!({"uid": "m", "annotations": {"kubernetes.io/config.mirror": hash}});
+        if hash.is_none() {
+            meta["annotations"] = json!({"other": "x"});
+        }
+        if deleted {
+            meta["deletionTimestamp"] = json!("2026-11-21T07:00:00Z");
+        }
+        Some(Arc::new(serde_json::from_value(json!({ "metadata": meta })).unwrap()))
+    };
+    let create = Step::CreateMirror { node_uid: "n".to_owned() };
+    let delete = Step::DeleteMirror { uid: "m".to_owned() };
+    for (mirror, node_uid, expected) in [
+        (None, Some("n"), vec![create]),
+        (None, None, vec![]),
+        (mirror(Some("h"), false), Some("n"), vec![]),
+        (mirror(Some("h"), true), Some("n"), vec![delete.clone()]),
+        (mirror(Some("other"), false), None, vec![delete.clone()]),
+        (mirror(None, false), Some("n"), vec![delete]),
+    ] {
+        let mut world = with(app("Always"), vec![running("c", 0)]);
+        change(&mut world, |pod| {
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.insert(api::pod::HASH_ANNOTATION.to_owned(), "h".to_owned());
+        });
+        world.source = Source::Static { mirror };
+        world.node.uid = node_uid.map(str::to_owned);
+        assert_eq!(plan(&world).steps, expected);
+        failed(&mut world, Stage::Mirror, "FailedCreateMirror", 100, 1);
+        assert_eq!(plan(&world).steps, []);
+        world.source = Source::Api;
+        assert_eq!(plan(&world).steps, [], "only static pods have mirrors");
     }
 }

@@ -170,7 +170,7 @@ fn config_map_updates(context: &Context) -> Result<()> {
     ))?;
     ns.wait("pod/p", "condition=Ready")?;
     ns.run(&["patch", "configmap", "cm", "-p", r#"{"data":{"a":"new"}}"#])?;
-    keelson_tests::harness::shell::wait_for("the new content", std::time::Duration::from_secs(100), || {
+    keelson_tests::harness::shell::wait_for("the new content", std::time::Duration::from_secs(10), || {
         ensure!(ns.run(&["exec", "p", "--", "cat", "/v/a"])? == "new");
         Ok(())
     })

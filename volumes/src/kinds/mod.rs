@@ -9,10 +9,11 @@ pub mod secret;
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeSource, KeyToPath, ProjectedVolumeSource, SecretVolumeSource, Volume,
+    VolumeProjection,
 };
 
-use crate::Error;
 use crate::atomic::{File, Payload};
+use crate::{Error, Reference};
 
 /// Permission bits where neither the item nor the volume says any.
 const DEFAULT_MODE: i32 = 0o644;
@@ -84,10 +85,18 @@ impl Kind {
         }
     }
 
-    /// Whether the content can change while the pod runs.
-    #[must_use]
-    pub fn refreshes(&self) -> bool {
-        matches!(self, Self::ConfigMap(_) | Self::Secret(_) | Self::DownwardApi(_) | Self::Projected(_))
+    /// The objects that the volume is made from.
+    pub(crate) fn references(&self) -> Vec<Reference> {
+        let projected = |projection: &VolumeProjection| {
+            let map = projection.config_map.as_ref().map(|source| Reference::ConfigMap(source.name.clone()));
+            map.or_else(|| projection.secret.as_ref().map(|source| Reference::Secret(source.name.clone())))
+        };
+        match self {
+            Self::ConfigMap(source) => vec![Reference::ConfigMap(source.name.clone())],
+            Self::Secret(source) => vec![Reference::Secret(source.secret_name.clone().unwrap_or_default())],
+            Self::Projected(source) => source.sources.iter().flatten().filter_map(projected).collect(),
+            _ => Vec::new(),
+        }
     }
 }
 

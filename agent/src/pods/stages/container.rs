@@ -108,7 +108,7 @@ type Keys = Result<Option<BTreeMap<String, Vec<u8>>>, String>;
 /// Fetches what the environment names, then makes it.
 async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTreeMap<String, String>, StageError> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let reader = job.context.objects.now();
+    let reader = &job.context.objects;
     let mut config_maps: BTreeMap<String, Keys> = BTreeMap::new();
     let mut secrets: BTreeMap<String, Keys> = BTreeMap::new();
     for name in named(container, Named::ConfigMap) {
@@ -125,6 +125,11 @@ async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTre
         Source::Secret(name) => secrets.get(name).cloned().unwrap_or(Ok(None)),
         Source::File { path, .. } => Err(format!("environment variables from files are not supported: {path}")),
     };
+    // A manifest of the node's own may be what the API server itself is made of.
+    if !api::pod::is_static(pod) && !job.context.services.ready().await {
+        let text = "services have not yet been read at least once, cannot construct envvars";
+        return Err(StageError::new(CONFIG_ERROR, text));
+    }
     let services = job.context.services.of(namespace);
     let facts = field_facts(&job.context, &job.facts.ips);
     let inputs = Inputs { pod, container, facts: &facts, services: &services, lookup: &lookup };

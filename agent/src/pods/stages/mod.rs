@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod limits;
+pub mod mirror;
 pub mod prepare;
 pub mod request;
 pub mod sandbox;
@@ -54,6 +55,8 @@ pub enum Outcome {
     Volumes(Prepared),
     /// A container runs.
     Started(ContainerId),
+    /// What the API server has in place of a static pod's mirror.
+    Mirror(Option<Arc<Pod>>),
 }
 
 /// Why a step failed: what goes into statuses and events.
@@ -144,6 +147,8 @@ pub async fn run(job: &Job) -> Result<Outcome, StageError> {
         Step::UnmountVolumes => teardown::volumes(job).await,
         Step::RemoveCgroup => teardown::cgroup(job).await,
         Step::FinaliseDeletion => teardown::finalise(job).await,
+        Step::CreateMirror { node_uid } => mirror::create(job, node_uid).await,
+        Step::DeleteMirror { uid } => mirror::delete(job, uid).await,
         // The worker's own: no I/O.
         Step::Admit | Step::Reject { .. } => Ok(Outcome::Done),
     }

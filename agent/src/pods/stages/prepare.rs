@@ -9,7 +9,6 @@ use volumes::{Downward, Prepared, SetUp, SetUpError};
 use super::{Job, Outcome, StageError, blocking, limits};
 use crate::client::watch::describe;
 use crate::pods::Context;
-use crate::pods::objects::Reader;
 
 /// Fields of a pod for the files of its volumes.
 struct VolumeFields<'a> {
@@ -33,8 +32,7 @@ impl Downward for VolumeFields<'_> {
 /// `FailedMount`, with the text of the first volume that failed.
 pub async fn volumes(job: &Job) -> Result<Prepared, StageError> {
     let pod = job.pod()?;
-    let reader = job.context.objects.now();
-    set_up(&job.context, pod, &job.facts.ips, &reader).await.map_err(|errors| {
+    set_up(&job.context, pod, &job.facts.ips).await.map_err(|errors| {
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         StageError::new("FailedMount", texts.join("\n"))
     })
@@ -44,17 +42,12 @@ pub async fn volumes(job: &Job) -> Result<Prepared, StageError> {
 ///
 /// # Errors
 /// Each volume that failed.
-pub async fn set_up(
-    context: &Arc<Context>,
-    pod: &Pod,
-    ips: &[std::net::IpAddr],
-    reader: &Reader<'_>,
-) -> Result<Prepared, Vec<SetUpError>> {
+pub async fn set_up(context: &Arc<Context>, pod: &Pod, ips: &[std::net::IpAddr]) -> Result<Prepared, Vec<SetUpError>> {
     let plan = volumes::plan(pod);
     let fields = VolumeFields { pod, facts: field_facts(context, ips) };
     let with = SetUp {
         layout: &context.layout,
-        objects: reader,
+        objects: context.objects.as_ref(),
         fields: &fields,
         memory: pod.spec.as_ref().and_then(|spec| limits::limited(spec).1),
         now: jiff::Timestamp::now(),

@@ -41,6 +41,26 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
     Ok(Outcome::Done)
 }
 
+/// Deletes a pod with a grace of 0. One that is gone, or was made anew under the same name, is deleted.
+///
+/// # Errors
+/// What the server said.
+pub async fn delete_now(
+    client: &kube::Client,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+) -> Result<(), kube::Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let preconditions = Preconditions { uid: uid.map(str::to_owned), resource_version: None };
+    let parameters =
+        DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(name, &parameters).await {
+        Err(error) if !is_not_found(&error) && api_code(&error) != Some(409) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Deletes the API object for good. One that is gone, or was made anew under the same name, is deleted.
 ///
 /// # Errors
@@ -48,17 +68,9 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
 pub async fn finalise(job: &Job) -> Result<Outcome, StageError> {
     let pod = job.pod()?;
     let meta = &pod.metadata;
-    let api: Api<Pod> = Api::namespaced(job.context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
-    let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
-    let parameters =
-        DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
-    let deleted = api.delete(meta.name.as_deref().unwrap_or_default(), &parameters).await;
-    match deleted {
-        Err(error) if !is_not_found(&error) && api_code(&error) != Some(409) => {
-            return Err(StageError::new("FailedDelete", describe(&error)));
-        }
-        _ => {}
-    }
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let deleted = delete_now(&job.context.client, namespace, name, meta.uid.as_deref()).await;
+    deleted.map_err(|error| StageError::new("FailedDelete", describe(&error)))?;
     let logs = log_directory(&job.context.config.logs_dir, pod);
     if let Err(error) = tokio::fs::remove_dir_all(&logs).await
         && error.kind() != std::io::ErrorKind::NotFound

@@ -1,0 +1,118 @@
+//! What jobs come to becomes part of the next world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ContainerId;
+use jiff::Timestamp;
+use pod::{Event, HookState, Role, Step, events};
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use volumes::Prepared;
+
+use super::jobs::{Done, guarded};
+use super::{Worker, pod_of};
+use crate::pods::hooks;
+use crate::pods::stages::{Outcome, Say, StageError};
+
+/// An object that is still there after its deletion was finalised is asked to go again.
+const FINALISE_AGAIN: Duration = Duration::from_secs(10);
+
+impl Worker {
+    pub(super) fn absorb(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Step { step, begun, result }) => self.absorb_step(&step, begun, result),
+            Ok(Done::Published { status, result }) => self.publication.written(status, result),
+            Ok(Done::Refreshed { result: Some(prepared) }) => self.volumes_are(prepared),
+            Ok(Done::Refreshed { result: None }) => self.refresh.failed(),
+            Ok(Done::Hook { id, name, result }) => self.absorb_hook(id, &name, result),
+            // Panics are caught within the job, and jobs are only cancelled together with the worker.
+            Err(error) => tracing::error!(pod = %self.uid, %error, "job of a pod ended badly"),
+        }
+    }
+
+    fn absorb_step(&mut self, step: &Step, begun: Timestamp, result: Result<Outcome, StageError>) {
+        self.jobs.ended(step, None);
+        self.stale |= is_seen_in_runtime(step);
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => return self.absorb_failure(step, begun, &error),
+        };
+        self.memory.succeeded(step, begun);
+        match (step, outcome) {
+            (_, Outcome::Volumes(prepared)) => {
+                self.memory.prepared.volumes = true;
+                self.memory.prepared.volumes_on_disk = true;
+                self.volumes_are(prepared);
+            }
+            (_, Outcome::Mirror(mirror)) => self.mirrored(mirror),
+            (_, Outcome::Started(id)) => self.container_started(step, id),
+            (Step::UnmountVolumes, _) => self.refresh.stop(),
+            (Step::FinaliseDeletion, _) => self.jobs.ended(step, Some(Instant::now() + FINALISE_AGAIN)),
+            _ => {}
+        }
+    }
+
+    fn volumes_are(&mut self, prepared: Prepared) {
+        self.memory.volumes = prepared.paths;
+        self.refresh.done(prepared.renew_at);
+    }
+
+    fn absorb_failure(&mut self, step: &Step, begun: Timestamp, error: &StageError) {
+        tracing::info!(pod = %self.uid, ?step, reason = %error.reason, message = %error.message, "step failed");
+        let failure = self.memory.failed(step, begun, error);
+        let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };
+        if let Some(event) = events::failed(&pod, step, &failure) {
+            Say::new(&self.context.recorder, Some(&pod)).event(event);
+        }
+    }
+
+    /// A container runs: its postStart hook begins.
+    fn container_started(&mut self, step: &Step, id: ContainerId) {
+        let Step::StartContainer(start) = step else { return };
+        self.memory.started.insert(id.clone());
+        let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };
+        let container = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, &start.name));
+        let Some(container) = container.map(std::borrow::Cow::into_owned) else { return };
+        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone()) else {
+            return;
+        };
+        self.memory.hooks.insert(id.clone(), HookState::Running);
+        let (context, ip, name) = (Arc::clone(&self.context), self.ips().into_iter().next(), start.name.clone());
+        self.jobs.spawn(async move {
+            let result = guarded(hooks::run(&context, &pod, &container, &id, &hook, ip)).await;
+            let result = result.unwrap_or_else(|panicked| Err(panicked.to_string()));
+            Done::Hook { id, name, result }
+        });
+    }
+
+    fn absorb_hook(&mut self, id: ContainerId, name: &str, result: Result<(), String>) {
+        let state = match result {
+            Ok(()) => HookState::Succeeded,
+            Err(message) => {
+                tracing::debug!(pod = %self.uid, container = %name, %message, "postStart hook failed");
+                if let Some(pod) = pod_of(&self.inputs.desired.borrow()) {
+                    let role = events::role(&pod, name).unwrap_or(Role::App);
+                    let event = Event::warning("FailedPostStartHook", "PostStartHook failed").of_container(role, name);
+                    Say::new(&self.context.recorder, Some(&pod)).event(event);
+                }
+                HookState::Failed { message }
+            }
+        };
+        self.memory.hooks.insert(id, state);
+    }
+}
+
+/// Whether the runtime must be looked at again after a step.
+fn is_seen_in_runtime(step: &Step) -> bool {
+    !matches!(
+        step,
+        Step::PrepareVolumes
+            | Step::CreateCgroup
+            | Step::UnmountVolumes
+            | Step::RemoveCgroup
+            | Step::FinaliseDeletion
+            | Step::CreateMirror { .. }
+            | Step::DeleteMirror { .. }
+    )
+}

@@ -1,0 +1,94 @@
+//! Who wants a pod, and which object its status is told to: the pod's own, or the mirror of a static pod.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use pod::{Desired, Source};
+use tokio::sync::watch;
+
+use super::{Worker, pod_of};
+
+/// What the API server has under the name of a static pod.
+pub type Mirrors = watch::Receiver<Option<Arc<Pod>>>;
+
+/// Who wants a pod.
+#[derive(Clone)]
+pub enum Origin {
+    Api,
+    /// A manifest of the node's own.
+    Manifest(Mirror),
+}
+
+/// The mirror of a static pod, or what is in its place.
+#[derive(Clone)]
+pub struct Mirror {
+    watched: Mirrors,
+    now: Option<Arc<Pod>>,
+    /// Whether a mirror of this very pod was seen.
+    met: bool,
+}
+
+impl Origin {
+    /// A manifest of the node's own.
+    #[must_use]
+    pub fn manifest(mut watched: Mirrors) -> Self {
+        let now = watched.borrow_and_update().clone();
+        Self::Manifest(Mirror { watched, now, met: false })
+    }
+
+    /// As the plan sees it.
+    pub(super) fn source(&self) -> Source {
+        match self {
+            Self::Api => Source::Api,
+            Self::Manifest(mirror) => Source::Static { mirror: mirror.now.clone() },
+        }
+    }
+
+    /// Waits for a change of the mirror. Cancel-safe: what is not read stays.
+    pub(super) async fn changed(&mut self) {
+        let Self::Manifest(mirror) = self else { return std::future::pending().await };
+        match mirror.watched.changed().await {
+            Ok(()) => mirror.now.clone_from(&mirror.watched.borrow_and_update()),
+            // The set of workers is about to end this one too.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Mirror {
+    fn of(&self, pod: &Pod) -> Option<Arc<Pod>> {
+        let hash = api::pod::annotation(pod, api::pod::HASH_ANNOTATION);
+        self.now.clone().filter(|mirror| api::pod::annotation(mirror, api::pod::MIRROR_ANNOTATION) == hash)
+    }
+}
+
+impl Worker {
+    /// What a step has made of the mirror: the watch will say the same, later.
+    pub(super) fn mirrored(&mut self, mirror: Option<Arc<Pod>>) {
+        if let Origin::Manifest(known) = &mut self.inputs.origin {
+            known.now = mirror;
+        }
+    }
+
+    /// Sees to it that the right object is told. Answers what that was told last.
+    pub(super) fn told(&mut self, desired: &Desired) -> Option<PodStatus> {
+        let pod = pod_of(desired)?;
+        let object = match &mut self.inputs.origin {
+            Origin::Api => Some(pod),
+            Origin::Manifest(mirror) => {
+                let found = mirror.of(&pod);
+                if found.is_some() && !std::mem::replace(&mut mirror.met, true) {
+                    // An agent before this one may have told the mirror more than this one can know.
+                    self.status = None;
+                }
+                found
+            }
+        };
+        match (&object, desired) {
+            (Some(object), Desired::Present(_)) => self.publication.seen(object),
+            (None, _) => self.publication.lost(),
+            (Some(_), Desired::Gone { .. }) => {}
+        }
+        object.and_then(|object| object.status.clone())
+    }
+}

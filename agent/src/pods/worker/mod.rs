@@ -1,0 +1,332 @@
+//! One task for one pod UID. It owns everything about that pod.
+//!
+//! ```text
+//!          +-> look (CRI) -> world -> pod::plan, pod::status -+-> launch steps ----> jobs
+//!          |                                                  +-> probers
+//!          |                                                  +-> publish status --> job
+//!          +----- wait: desired pod, runtime event, verdict, job done, wake_at <------+
+//! ```
+//!
+//! A wake-up carries no input: the loop always reads the world again. Steps run beside the loop and are never started
+//! twice; their failures are facts of the next world. While the runtime is away nothing is planned, and nothing ends.
+
+mod absorb;
+mod jobs;
+mod mirror;
+mod probe;
+mod refresh;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::PodUid;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use pod::{Admission, Desired, Event, NodeFacts, Plan, Step, World, events};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::memory::{Memory, current_sandbox, running};
+use super::observe::{self, Seen};
+use super::probing::ProbeSet;
+use super::publication::Publication;
+use super::registry::Running;
+use super::stages::{Job, PodFacts, Say};
+use super::{Context, admission, node, status};
+use crate::client::backoff::Backoff;
+use jobs::{Done, Jobs, guarded};
+pub use mirror::{Mirrors, Origin};
+use refresh::Refresh;
+
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// What a worker listens to.
+pub struct Inputs {
+    pub desired: watch::Receiver<Desired>,
+    /// Changes when something of the pod changed in the runtime.
+    pub runtime: watch::Receiver<u64>,
+    pub origin: Origin,
+    /// Whether something of the pod may be on the machine from before this worker.
+    pub found: bool,
+}
+
+/// Runs until nothing is left of the pod, and nothing is wanted.
+pub async fn run(context: Arc<Context>, uid: PodUid, inputs: Inputs) {
+    Worker::new(context, uid, inputs).run().await;
+}
+
+struct Worker {
+    context: Arc<Context>,
+    uid: PodUid,
+    inputs: Inputs,
+    memory: Memory,
+    seen: Seen,
+    /// The runtime must be looked at before anything is planned.
+    stale: bool,
+    /// Nobody wants this worker any more: the agent ends.
+    closed: bool,
+    network: watch::Receiver<bool>,
+    node: node::Receiver,
+    retry: Backoff,
+    probing: ProbeSet,
+    jobs: Jobs,
+    status: Option<Arc<PodStatus>>,
+    publication: Publication,
+    said: Vec<Event>,
+    refresh: Refresh,
+}
+
+impl Worker {
+    fn new(context: Arc<Context>, uid: PodUid, inputs: Inputs) -> Self {
+        Self {
+            refresh: Refresh::new(Arc::clone(&context.objects)),
+            network: context.network_ready.clone(),
+            node: context.node.clone(),
+            context,
+            uid,
+            memory: Memory::default(),
+            seen: Seen::default(),
+            stale: inputs.found,
+            closed: false,
+            inputs,
+            retry: Backoff::new(RETRY.0, RETRY.1),
+            probing: ProbeSet::default(),
+            jobs: Jobs::default(),
+            status: None,
+            publication: Publication::default(),
+            said: Vec::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        if self.inputs.found {
+            self.find_leftovers().await;
+        }
+        while !self.closed {
+            let wake = if self.look().await {
+                let (plan, wake) = self.pass();
+                if plan.done && self.jobs.is_empty() {
+                    break;
+                }
+                wake
+            } else {
+                self.publish();
+                Some(Instant::now() + self.retry.pause())
+            };
+            self.wait(wake).await;
+        }
+        if !self.closed {
+            self.context.registry.remove(&self.uid);
+            self.context.objects.forget(self.uid.as_str());
+        }
+    }
+
+    /// What an earlier agent left of this pod on the disk and in the cgroup tree.
+    async fn find_leftovers(&mut self) {
+        let (context, uid) = (Arc::clone(&self.context), self.uid.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let any = |level| context.cgroups.exists(&context.tree.pod(level, uid.as_str()));
+            (context.layout.pod(uid.as_str()).exists(), cgroups::QosLevel::ALL.into_iter().any(any))
+        });
+        if let Ok((volumes, cgroup)) = found.await {
+            self.memory.prepared.volumes_on_disk = volumes;
+            self.memory.prepared.cgroup = cgroup;
+        }
+    }
+
+    /// Reads the runtime where it may have changed. Whether what is known is current.
+    async fn look(&mut self) -> bool {
+        if !self.stale {
+            return true;
+        }
+        if let Err(error) = observe::pod(&self.context.runtime, &self.uid, &mut self.seen).await {
+            tracing::debug!(pod = %self.uid, %error, "runtime cannot be read, will retry");
+            return false;
+        }
+        self.retry.reset();
+        self.stale = false;
+        self.memory.prune(&self.seen);
+        true
+    }
+
+    /// One pass: world, plan, and everything that follows from it. Answers when to look again.
+    fn pass(&mut self) -> (Plan, Option<Instant>) {
+        let desired = self.inputs.desired.borrow_and_update().clone();
+        let pod = pod_of(&desired);
+        let mut world = self.world(desired);
+        let mut plan = pod::plan(&world);
+        if plan.steps.contains(&Step::Admit) {
+            self.admit(pod.as_ref());
+            world.admission.clone_from(&self.memory.admission);
+            plan = pod::plan(&world);
+        }
+        let status = Arc::new(pod::status(&world, &plan));
+        self.status = Some(status);
+        if matches!(world.desired, Desired::Present(_)) {
+            self.publish();
+        }
+        self.register(pod.as_ref());
+        self.announce(pod.as_ref(), &plan);
+        self.probe(pod.as_ref(), &plan.probes, world.previous.as_ref());
+        for step in &plan.steps {
+            self.launch(pod.as_ref(), step);
+        }
+        self.refresh();
+        let wake = self.wake_at(&plan, world.now);
+        (plan, wake)
+    }
+
+    fn world(&mut self, desired: Desired) -> World {
+        let now = Timestamp::now();
+        let mut observed = self.memory.observed(&self.seen);
+        observed.probes = self.probing.results();
+        let told = self.told(&desired);
+        let network_ready = *self.network.borrow_and_update();
+        let node_uid = self.node.borrow_and_update().as_ref().and_then(|node| node.uid.clone());
+        World {
+            now,
+            uid: self.uid.clone(),
+            desired,
+            source: self.inputs.origin.source(),
+            admission: self.memory.admission.clone(),
+            eviction: None,
+            observed,
+            failures: self.memory.failures.clone(),
+            node: NodeFacts {
+                uid: node_uid,
+                ips: self.context.addresses.borrow().clone(),
+                backoff_max: self.context.config.backoff_max,
+                network_ready,
+                ..NodeFacts::default()
+            },
+            previous: self.status.as_deref().cloned().or(told),
+            published: self.publication.has(self.status.as_ref()),
+        }
+    }
+
+    fn admit(&mut self, pod: Option<&Arc<Pod>>) {
+        let Some(pod) = pod else { return };
+        // Asked again as soon as the node is known.
+        let Some(answer) = admission::admit(pod, &self.context) else { return };
+        let admitted = answer == Admission::Admitted;
+        self.context.registry.update(&self.uid, pod, |entry| entry.admitted = admitted);
+        self.memory.admission = Some(answer);
+    }
+
+    fn register(&self, pod: Option<&Arc<Pod>>) {
+        let Some(pod) = pod else { return };
+        let live = self.seen.containers.iter().filter(|c| c.state == pod::ContainerState::Running);
+        let running: Vec<_> = live.map(Running::from).collect();
+        let sandbox = current_sandbox(&self.seen).map(Running::from);
+        let status = self.status.clone();
+        let known = !self.seen.sandboxes.is_empty();
+        let sandboxes = self.seen.sandboxes.iter().map(|sandbox| sandbox.id.to_string());
+        let parts = sandboxes.chain(self.seen.containers.iter().map(|container| container.id.to_string())).collect();
+        self.context.registry.update(&self.uid, pod, |entry| {
+            entry.status = status;
+            entry.running = running;
+            entry.sandbox = sandbox;
+            entry.parts = parts;
+            entry.admitted |= known;
+        });
+    }
+
+    /// Records what the situation has to say, once for as long as it holds.
+    fn announce(&mut self, pod: Option<&Arc<Pod>>, plan: &Plan) {
+        let say = Say::new(&self.context.recorder, pod.map(AsRef::as_ref));
+        for event in plan.events.iter().filter(|event| !self.said.contains(event)) {
+            say.event(event.clone());
+        }
+        self.said.clone_from(&plan.events);
+    }
+
+    /// The pod's addresses: its sandbox's, or the node's where it shares that network.
+    fn ips(&self) -> Vec<std::net::IpAddr> {
+        match current_sandbox(&self.seen) {
+            Some(sandbox) if sandbox.host_network => self.context.addresses.borrow().clone(),
+            Some(sandbox) => sandbox.ips.clone(),
+            None => Vec::new(),
+        }
+    }
+
+    fn launch(&mut self, pod: Option<&Arc<Pod>>, step: &Step) {
+        if matches!(step, Step::Admit | Step::Reject { .. }) {
+            return;
+        }
+        let held_up = *step == Step::UnmountVolumes && self.refresh.is_running();
+        if held_up || !self.jobs.may_begin(step) {
+            return;
+        }
+        let begun = Timestamp::now();
+        self.memory.begun(step, begun);
+        if let (Step::PrepareVolumes, Some(pod)) = (step, pod) {
+            self.refresh.begin(pod);
+        }
+        if let (Some(pod), Some(event)) = (pod, pod.and_then(|pod| events::begun(pod, step))) {
+            Say::new(&self.context.recorder, Some(pod)).event(event);
+        }
+        let facts = PodFacts { volumes: self.memory.volumes.clone(), ips: self.ips(), running: running(&self.seen) };
+        let job = Job {
+            context: Arc::clone(&self.context),
+            uid: self.uid.clone(),
+            pod: pod.cloned(),
+            step: step.clone(),
+            facts,
+        };
+        self.jobs.step(job, begun);
+    }
+
+    /// Sends the latest status, unless one is on its way.
+    fn publish(&mut self) {
+        let Some(write) = self.status.as_ref().and_then(|status| self.publication.next(status)) else { return };
+        let client = self.context.client.clone();
+        self.jobs.spawn(async move {
+            let result = guarded(status::write(&client, &write.base, &write.status)).await;
+            let result = result.unwrap_or_else(|panicked| Err(kube::Error::Service(panicked.into())));
+            Done::Published { status: write.status, result }
+        });
+    }
+
+    fn wake_at(&self, plan: &Plan, now: Timestamp) -> Option<Instant> {
+        let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        // A moment later than asked: the clocks differ, and too early would be a pass for nothing.
+        let planned = plan.wake_at.map(|at| Instant::now() + until(at) + Duration::from_millis(1));
+        [planned, self.publication.wake_at(), self.refresh.wake_at(), self.jobs.wake_at()].into_iter().flatten().min()
+    }
+
+    async fn wait(&mut self, wake: Option<Instant>) {
+        let asleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancel-safe: watches and the stream of verdicts keep what is not read, join_next loses no task.
+        tokio::select! {
+            changed = self.inputs.desired.changed() => self.closed = changed.is_err(),
+            changed = self.inputs.runtime.changed() => {
+                self.closed = changed.is_err();
+                self.stale = true;
+            }
+            () = self.probing.changed() => {}
+            Some(done) = self.jobs.next() => self.absorb(done),
+            Ok(()) = self.network.changed() => {}
+            Ok(()) = self.node.changed() => {}
+            () = self.inputs.origin.changed() => {}
+            () = self.refresh.changed() => self.object_changed(),
+            () = asleep => {}
+        }
+        // What happened meanwhile is part of the same world.
+        while let Some(done) = self.jobs.try_next() {
+            self.absorb(done);
+        }
+    }
+}
+
+/// The object of a pod, as it is or was last known.
+fn pod_of(desired: &Desired) -> Option<Arc<Pod>> {
+    match desired {
+        Desired::Present(pod) => Some(Arc::clone(pod)),
+        Desired::Gone { last, .. } => last.clone(),
+    }
+}

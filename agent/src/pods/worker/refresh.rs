@@ -1,0 +1,152 @@
+//! Keeps the content of a running pod's volumes up to date: when an object or a field of the pod that they are made
+//! from has changed, and before a token ends.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use pod::{Stage, Step};
+use tokio::time::Instant;
+
+use super::jobs::{Done, guarded};
+use super::{Worker, pod_of};
+use crate::client::backoff::Backoff;
+use crate::pods::objects::{ApiObjects, Hold};
+use crate::pods::stages::prepare;
+
+/// Pauses after a refresh that failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// When volumes are brought up to date next.
+pub struct Refresh {
+    objects: Hold,
+    /// The `resourceVersion` and the [fingerprint] of the pod that was looked at last.
+    seen: Option<(String, u64)>,
+    /// Something has changed.
+    due: bool,
+    /// A token ends soon, or the last refresh failed.
+    at: Option<Instant>,
+    running: bool,
+    retry: Backoff,
+}
+
+impl Refresh {
+    pub fn new(objects: Arc<ApiObjects>) -> Self {
+        let retry = Backoff::new(RETRY.0, RETRY.1);
+        Self { objects: Hold::new(objects), seen: None, due: false, at: None, running: false, retry }
+    }
+
+    /// The volumes of a pod are set up from now on.
+    pub fn begin(&mut self, pod: &Pod) {
+        self.objects.set(pod.metadata.namespace.as_deref().unwrap_or_default(), volumes::plan(pod).references());
+        self.seen = Some((version(pod), fingerprint(pod)));
+        self.due = false;
+    }
+
+    /// Looks at the pod as it is wanted now.
+    fn notice(&mut self, pod: &Pod) {
+        let Some((seen, before)) = &self.seen else { return };
+        let version = version(pod);
+        if *seen == version {
+            return;
+        }
+        let now = fingerprint(pod);
+        if *before != now {
+            self.begin(pod);
+            self.due = true;
+        }
+        self.seen = Some((version, now));
+    }
+
+    /// They were set up, or brought up to date.
+    pub fn done(&mut self, renew_at: Option<Timestamp>) {
+        let pause = renew_at.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+        self.at = pause.map(|pause| Instant::now() + pause.max(RETRY.0));
+        self.running = false;
+        self.retry.reset();
+    }
+
+    pub fn failed(&mut self) {
+        self.at = Some(Instant::now() + self.retry.pause());
+        self.running = false;
+    }
+
+    /// There are no volumes any more.
+    pub fn stop(&mut self) {
+        self.objects.clear();
+        (self.seen, self.due, self.at) = (None, false, None);
+    }
+
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.at.filter(|_| !self.running)
+    }
+
+    /// Waits for a change of an object. Cancel-safe.
+    pub async fn changed(&self) {
+        self.objects.changed().await;
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
+    fn is_due(&self) -> bool {
+        !self.running && (self.due || self.at.is_some_and(|at| at <= Instant::now()))
+    }
+}
+
+impl Worker {
+    /// An object that the volumes are made from has changed: what failed for want of it may be tried again.
+    pub(super) fn object_changed(&mut self) {
+        self.refresh.due = true;
+        self.memory.failures.remove(&Stage::Volumes);
+    }
+
+    /// Brings the content of volumes up to date, when that is due. What cannot be read stays as it is.
+    pub(super) fn refresh(&mut self) {
+        let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };
+        self.refresh.notice(&pod);
+        let ready = self.memory.prepared.volumes && self.jobs.may_begin(&Step::UnmountVolumes);
+        if !ready || !self.refresh.is_due() {
+            return;
+        }
+        (self.refresh.due, self.refresh.running) = (false, true);
+        let (context, ips) = (Arc::clone(&self.context), self.ips());
+        self.jobs.spawn(async move {
+            let result = match guarded(prepare::set_up(&context, &pod, &ips)).await {
+                Ok(Ok(prepared)) => Some(prepared),
+                Ok(Err(errors)) => {
+                    tracing::debug!(?errors, "volumes not refreshed, will retry");
+                    None
+                }
+                Err(_) => None,
+            };
+            Done::Refreshed { result }
+        });
+    }
+}
+
+fn version(pod: &Pod) -> String {
+    pod.metadata.resource_version.clone().unwrap_or_default()
+}
+
+/// Changes when a field does that a running pod may change and its volumes are made from.
+fn fingerprint(pod: &Pod) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&pod.metadata.labels, &pod.metadata.annotations).hash(&mut hasher);
+    let Some(spec) = &pod.spec else { return hasher.finish() };
+    let resources = |container: &Container, hasher: &mut DefaultHasher| {
+        let Some(resources) = &container.resources else { return };
+        for (name, quantity) in [&resources.requests, &resources.limits].into_iter().flatten().flatten() {
+            (name, &quantity.0).hash(hasher);
+        }
+    };
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        resources(container, &mut hasher);
+    }
+    // They can mount volumes that nobody did before.
+    spec.ephemeral_containers.as_ref().map_or(0, Vec::len).hash(&mut hasher);
+    hasher.finish()
+}

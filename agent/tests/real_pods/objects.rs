@@ -1,0 +1,56 @@
+//! ConfigMaps of running pods on a runtime in memory: followed while a pod has them in its volumes, and no longer.
+
+use serde_json::json;
+
+use crate::disturbed::{Node, ready};
+
+fn spec(config_map: &str) -> serde_json::Value {
+    json!({
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "image": "example.com/web:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "configMap": {"name": config_map}}]
+    })
+}
+
+/// What a pod has in its volume under a key.
+fn content(node: &Node, pod: &str, key: &str) -> Option<String> {
+    let uid = format!("{pod}-{}", std::process::id());
+    let volume = node.data().join("pods").join(uid).join("volumes/kubernetes.io~configmap/v");
+    std::fs::read_to_string(volume.join(key)).ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_reaches_every_pod_that_has_it() {
+    let node = Node::new("objects");
+    node.api.config_map("settings", json!({"a": "1"}), false);
+    let _agent = node.agent();
+    for pod in ["p", "q"] {
+        node.api.create(pod, spec("settings"));
+        node.until("the pod is Ready", || node.api.pod(pod).is_some_and(|pod| ready(&pod))).await;
+        assert_eq!(content(&node, pod, "a").as_deref(), Some("1"));
+    }
+    assert_eq!(node.api.config_map_watches(), 1);
+    node.api.config_map("settings", json!({"a": "2", "b": "3"}), false);
+    for pod in ["p", "q"] {
+        node.until("the change is there", || content(&node, pod, "a").as_deref() == Some("2")).await;
+        assert_eq!(content(&node, pod, "b").as_deref(), Some("3"));
+    }
+    // From now on it will not change, and nobody looks.
+    node.api.config_map("settings", json!({"a": "4"}), true);
+    node.until("the last change is there", || content(&node, "p", "a").as_deref() == Some("4")).await;
+    node.until("nobody looks", || node.api.config_map_watches() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_missing_starts_the_pod_when_it_comes() {
+    let node = Node::new("missing");
+    let _agent = node.agent();
+    node.api.create("p", spec("later"));
+    let told = || node.api.events().iter().any(|event| event.contains("configmap \"later\" not found"));
+    node.until("that it is missing is told", told).await;
+    node.api.config_map("later", json!({"a": "1"}), false);
+    node.until("the pod is Ready", || node.api.pod("p").is_some_and(|pod| ready(&pod))).await;
+    node.api.delete("p", 1);
+    node.until("the pod is gone", || node.api.pod("p").is_none()).await;
+    node.until("nobody looks", || node.api.config_map_watches() == 0).await;
+}

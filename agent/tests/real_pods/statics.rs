@@ -1,0 +1,88 @@
+//! Static pods on a runtime in memory: they need no API server, and are shown at it when there is one.
+
+use serde_json::{Value, json};
+
+use crate::disturbed::{Node, ready};
+
+const NAME: &str = "web-node";
+
+fn write(node: &Node, image: &str) {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "test"},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": image}]}
+    });
+    // As an editor does it.
+    let hidden = node.manifests().join(".web.yaml");
+    std::fs::write(&hidden, pod.to_string()).unwrap();
+    std::fs::rename(hidden, node.manifests().join("web.yaml")).unwrap();
+}
+
+fn mirror(node: &Node) -> Option<Value> {
+    node.api.pod(NAME).filter(ready)
+}
+
+fn images(node: &Node) -> Vec<String> {
+    let running = node.fake.containers().into_iter().filter(|c| c.state == cri::v1::ContainerState::ContainerRunning);
+    running.filter_map(|c| c.config.image.map(|image| image.user_specified_image)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_runs_without_an_api_server_and_is_shown_when_there_is_one() {
+    let node = Node::new("static");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    node.api.set_away(true);
+    write(&node, "example.com/web:1");
+    let agent = node.agent();
+    node.until("it runs", || images(&node) == ["example.com/web:1"]).await;
+    drop(agent);
+    let _agent = node.agent();
+    node.api.set_away(false);
+    node.until("the mirror is Ready", || mirror(&node).is_some()).await;
+    assert_eq!(node.fake.containers().len(), 1, "an agent that begins leaves it alone");
+    let first = mirror(&node).unwrap();
+    let meta = &first["metadata"];
+    assert_eq!(meta["annotations"]["kubernetes.io/config.source"], "file");
+    assert_eq!(meta["annotations"]["kubernetes.io/config.mirror"], meta["annotations"]["kubernetes.io/config.hash"]);
+    assert_eq!(meta["ownerReferences"][0]["uid"], "node-uid");
+
+    // Whoever deletes the mirror deletes nothing else.
+    node.api.delete(NAME, 30);
+    let again = || mirror(&node).filter(|mirror| mirror["metadata"]["uid"] != meta["uid"]);
+    node.until("there is another mirror", || again().is_some()).await;
+    node.api.remove(NAME);
+    node.until("and another", || mirror(&node).is_some()).await;
+    assert_eq!(node.fake.containers().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_changes_is_another_pod_and_one_that_goes_leaves_nothing() {
+    let node = Node::new("changing");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    let _agent = node.agent();
+    write(&node, "example.com/web:1");
+    node.until("the mirror is Ready", || mirror(&node).is_some()).await;
+    let hash = |mirror: &Value| mirror["metadata"]["annotations"]["kubernetes.io/config.hash"].clone();
+    let first = hash(&mirror(&node).unwrap());
+    write(&node, "example.com/web:2");
+    node.until("the mirror shows the new one", || mirror(&node).is_some_and(|mirror| hash(&mirror) != first)).await;
+    assert_eq!(images(&node), ["example.com/web:2"]);
+    std::fs::remove_file(node.manifests().join("web.yaml")).unwrap();
+    node.until("the mirror is gone", || node.api.pod(NAME).is_none()).await;
+    node.until("the runtime has nothing", || node.fake.sandboxes().is_empty() && node.fake.containers().is_empty())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_removed_while_no_agent_ran_is_ended() {
+    let node = Node::new("forgotten");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    write(&node, "example.com/web:1");
+    let agent = node.agent();
+    node.until("the mirror is Ready", || mirror(&node).is_some()).await;
+    drop(agent);
+    std::fs::remove_file(node.manifests().join("web.yaml")).unwrap();
+    let _agent = node.agent();
+    node.until("the mirror is gone", || node.api.pod(NAME).is_none()).await;
+    node.until("the runtime has nothing", || node.fake.sandboxes().is_empty() && node.fake.containers().is_empty())
+        .await;
+}
