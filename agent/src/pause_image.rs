@@ -33,9 +33,17 @@ pub async fn ensure(runtime: cri::Client) {
     }
 }
 
-async fn place(runtime: &cri::Client) -> Result<(), Error> {
+/// The name under which the runtime looks for the image of sandboxes.
+///
+/// # Errors
+/// The runtime does not answer.
+pub async fn name(runtime: &cri::Client) -> Result<String, cri::CallError> {
     let status = runtime.status(v1::StatusRequest { verbose: true }).await?;
-    let name = status.info.get("config").and_then(|config| sandbox_image(config)).unwrap_or_else(|| DEFAULT.to_owned());
+    Ok(status.info.get("config").and_then(|config| sandbox_image(config)).unwrap_or_else(|| DEFAULT.to_owned()))
+}
+
+async fn place(runtime: &cri::Client) -> Result<(), Error> {
+    let name = name(runtime).await?;
     let spec = v1::ImageSpec { image: name.clone(), ..v1::ImageSpec::default() };
     let known = runtime.image_status(v1::ImageStatusRequest { image: Some(spec), verbose: false }).await?;
     if known.image.is_some() {

@@ -27,6 +27,12 @@ impl CallError {
         format!("rpc error: code = {} desc = {}", code_name(self.status.code()), self.status.message())
     }
 
+    /// The text that kubelets show of a failed pull: without the code where that is `Unknown`, which says nothing.
+    #[must_use]
+    pub fn pull_text(&self) -> String {
+        if self.status.code() == Code::Unknown { self.message().to_owned() } else { self.rpc_text() }
+    }
+
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.status.code() == Code::NotFound

@@ -96,11 +96,11 @@ pub fn failed(pod: &Pod, step: &Step, failure: &Failure) -> Option<Event> {
         Step::CreateCgroup => Some(Event::warning("FailedCreatePodContainer", message)),
         Step::StartContainer(start) => {
             let text = match failure.reason.as_str() {
-                "ErrImageNeverPull" => return Some(never_pull(start.role, &start.name, message)),
-                "InvalidImageName" => return Some(inspect_failed(start.role, &start.name, message)),
                 "PostStartHookError" => {
                     return Some(Event::warning("FailedPostStartHook", message).of_container(start.role, &start.name));
                 }
+                // What is wrong with an image was told by whoever looked for it.
+                reason if is_about_image(reason) => format!("Error: {reason}"),
                 _ => format!("Error: {message}"),
             };
             Some(Event::warning("Failed", &text).of_container(start.role, &start.name))
@@ -113,10 +113,15 @@ pub fn failed(pod: &Pod, step: &Step, failure: &Failure) -> Option<Event> {
     }
 }
 
-fn never_pull(role: Role, name: &str, message: &str) -> Event {
-    Event::warning("ErrImageNeverPull", message).of_container(role, name)
-}
-
-fn inspect_failed(role: Role, name: &str, message: &str) -> Event {
-    Event::warning("InspectFailed", message).of_container(role, name)
+/// Reasons of `pkg/kubelet/images`.
+fn is_about_image(reason: &str) -> bool {
+    matches!(
+        reason,
+        "ErrImagePull"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "InvalidImageName"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed"
+    )
 }

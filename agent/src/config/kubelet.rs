@@ -94,10 +94,32 @@ pub struct KubeletConfiguration {
     pub cpu_cfs_quota_period: GoDuration,
     /// Images listed in the node's status; -1 for all.
     pub node_status_max_images: i32,
-    /// Whether images are pulled one at a time.
-    pub serialize_image_pulls: bool,
+    /// Whether images are pulled one at a time; by default unless `maxParallelImagePulls` is above one.
+    pub serialize_image_pulls: Option<bool>,
     /// Pulls at the same time, where not serialized.
     pub max_parallel_image_pulls: Option<i32>,
+    /// Pulls a second; 0 for no limit.
+    #[serde(rename = "registryPullQPS")]
+    pub registry_pull_qps: i32,
+    /// Burst of pulls.
+    pub registry_burst: i32,
+    /// Who may use an image that is there: `NeverVerify`, `NeverVerifyPreloadedImages`, `NeverVerifyAllowlistedImages`
+    /// or `AlwaysVerify`.
+    pub image_pull_credentials_verification_policy: String,
+    /// Images for everybody under `NeverVerifyAllowlistedImages`.
+    pub preloaded_images_verification_allowlist: Vec<String>,
+    /// Age from which an unused image may be removed.
+    #[serde(rename = "imageMinimumGCAge")]
+    pub image_minimum_gc_age: GoDuration,
+    /// Time after which an unused image is removed in any case; 0 for never.
+    #[serde(rename = "imageMaximumGCAge")]
+    pub image_maximum_gc_age: GoDuration,
+    /// Use of the image filesystem from which images are removed, in percent.
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub image_gc_high_threshold_percent: i32,
+    /// Use of the image filesystem until which images are removed, in percent.
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub image_gc_low_threshold_percent: i32,
     /// Signals below (or above) which pods are evicted.
     pub eviction_hard: BTreeMap<String, String>,
     /// Whether swap stops the start.
@@ -277,8 +299,16 @@ impl Default for KubeletConfiguration {
             cpu_cfs_quota: true,
             cpu_cfs_quota_period: GoDuration(std::time::Duration::from_millis(100)),
             node_status_max_images: 50,
-            serialize_image_pulls: true,
+            serialize_image_pulls: None,
             max_parallel_image_pulls: None,
+            registry_pull_qps: 5,
+            registry_burst: 10,
+            image_pull_credentials_verification_policy: "NeverVerifyPreloadedImages".into(),
+            preloaded_images_verification_allowlist: Vec::new(),
+            image_minimum_gc_age: GoDuration::secs(120),
+            image_maximum_gc_age: GoDuration::secs(0),
+            image_gc_high_threshold_percent: 85,
+            image_gc_low_threshold_percent: 80,
             eviction_hard: default_eviction_hard(),
             fail_swap_on: true,
             memory_swap: MemorySwap::default(),
@@ -296,6 +326,16 @@ impl Default for KubeletConfiguration {
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
             fail_cgroup_v1: false,
         }
+    }
+}
+
+impl KubeletConfiguration {
+    /// With the defaults that depend on other fields.
+    #[must_use]
+    pub fn completed(mut self) -> Self {
+        let parallel = self.max_parallel_image_pulls.is_some_and(|max| max > 1);
+        self.serialize_image_pulls.get_or_insert(!parallel);
+        self
     }
 }
 

@@ -124,7 +124,8 @@ pub fn parse_kubelet_over(
         (Value::Object(fields), Value::Object(set)) => fields.extend(set),
         (fields, set) => *fields = set,
     }
-    let kubelet = serde_json::from_value(fields).map_err(|e| fail(e.to_string()))?;
+    let kubelet: KubeletConfiguration = serde_json::from_value(fields).map_err(|e| fail(e.to_string()))?;
+    let kubelet = kubelet.completed();
     validate(&kubelet)?;
     Ok((kubelet, warnings))
 }
@@ -182,6 +183,7 @@ fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
             return invalid("evictionHard", format!("{signal}: {text:?} is neither a percentage nor a quantity"));
         }
     }
+    images(config)?;
     for pattern in &config.allowed_unsafe_sysctls {
         if let Err(message) = crate::pods::sysctls::check_pattern(pattern) {
             return invalid("allowedUnsafeSysctls", message);
@@ -191,6 +193,55 @@ fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
         return invalid("tlsCertFile", "must be set together with tlsPrivateKeyFile".into());
     }
     Ok(())
+}
+
+/// The checks of images: their garbage collection, pulls, and who may use them.
+fn images(config: &KubeletConfiguration) -> Result<(), Error> {
+    let invalid = |field, message: String| Err(Error::Invalid { field, message });
+    let (high, low) = (config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent);
+    if !(0..=100).contains(&high) {
+        return invalid("imageGCHighThresholdPercent", format!("{high} must be between 0 and 100, inclusive"));
+    }
+    if !(0..=100).contains(&low) {
+        return invalid("imageGCLowThresholdPercent", format!("{low} must be between 0 and 100, inclusive"));
+    }
+    if low >= high {
+        return invalid(
+            "imageGCLowThresholdPercent",
+            format!("{low} must be less than imageGCHighThresholdPercent {high}"),
+        );
+    }
+    let (min, max) = (config.image_minimum_gc_age.0, config.image_maximum_gc_age.0);
+    if !max.is_zero() && max < min {
+        return invalid("imageMaximumGCAge", "must be greater than imageMinimumGCAge".into());
+    }
+    if config.max_parallel_image_pulls.is_some_and(|max| max < 1) {
+        return invalid("maxParallelImagePulls", "must be a positive number".into());
+    }
+    if config.serialize_image_pulls == Some(true) && config.max_parallel_image_pulls.is_some_and(|max| max > 1) {
+        return invalid("maxParallelImagePulls", "cannot be larger than 1 unless serializeImagePulls is false".into());
+    }
+    if config.registry_pull_qps < 0 {
+        return invalid("registryPullQPS", format!("{} must not be a negative number", config.registry_pull_qps));
+    }
+    if config.registry_burst < 0 {
+        return invalid("registryBurst", format!("{} must not be a negative number", config.registry_burst));
+    }
+    let (policy, allowlist) =
+        (config.image_pull_credentials_verification_policy.as_str(), &config.preloaded_images_verification_allowlist);
+    let policies = ["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"];
+    if !policies.contains(&policy) {
+        let message = format!("{policy:?} is not one of {}", policies.join(", "));
+        return invalid("imagePullCredentialsVerificationPolicy", message);
+    }
+    if !allowlist.is_empty() && policy != "NeverVerifyAllowlistedImages" {
+        let message = "can only be used with the NeverVerifyAllowlistedImages policy".to_owned();
+        return invalid("preloadedImagesVerificationAllowlist", message);
+    }
+    match allowlist.iter().find_map(|pattern| crate::images::records::check_pattern(pattern)) {
+        Some(message) => invalid("preloadedImagesVerificationAllowlist", message),
+        None => Ok(()),
+    }
 }
 
 /// Reads a configuration file.

@@ -29,7 +29,7 @@ pub fn minimal() -> Config {
 #[test]
 fn an_empty_document_holds_the_defaults() {
     let (config, warnings) = parse(HEAD).unwrap();
-    assert_eq!(config, KubeletConfiguration::default());
+    assert_eq!(config, KubeletConfiguration::default().completed());
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(config.max_pods, 110);
     assert_eq!(config.eviction_hard["memory.available"], "100Mi");
@@ -150,7 +150,7 @@ fn what_is_saved_is_loaded_again() {
     let (loaded, warnings) = Config::load(&dir).unwrap();
     fs::remove_dir_all(&dir).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
-    assert_eq!(loaded.kubelet, config.kubelet);
+    assert_eq!(loaded.kubelet, config.kubelet.completed());
     assert_eq!(loaded.node, config.node);
     assert_eq!(loaded.layout, config.layout);
 }
@@ -163,6 +163,13 @@ fn values_no_node_can_run_with_are_named() {
         ("authorization: {mode: RBAC}", "authorization.mode"),
         ("containerLogMaxFiles: 1", "containerLogMaxFiles"),
         ("tlsCertFile: /x", "tlsCertFile"),
+        ("imageGCHighThresholdPercent: 101", "imageGCHighThresholdPercent"),
+        ("imageGCLowThresholdPercent: 90", "imageGCLowThresholdPercent"),
+        ("imageMaximumGCAge: 1m", "imageMaximumGCAge"),
+        ("maxParallelImagePulls: 0", "maxParallelImagePulls"),
+        ("serializeImagePulls: true\nmaxParallelImagePulls: 2", "maxParallelImagePulls"),
+        ("imagePullCredentialsVerificationPolicy: Maybe", "imagePullCredentialsVerificationPolicy"),
+        ("preloadedImagesVerificationAllowlist: [a]", "preloadedImagesVerificationAllowlist"),
         ("systemReserved: {cpu: much}", "systemReserved"),
         ("allowedUnsafeSysctls: [\"vm.*\"]", "allowedUnsafeSysctls"),
         ("kubeReserved: {memory: -1Gi}", "kubeReserved"),

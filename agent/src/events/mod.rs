@@ -4,7 +4,6 @@
 //! news is dropped with a count, as an event is worth less than the memory it would pile up in.
 
 mod correlate;
-mod limit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +17,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 pub use correlate::{Correlator, Observation, Outcome};
-use limit::TokenBucket;
 
 use crate::client::api_code;
 use crate::client::backoff::Backoff;
 use crate::client::watch::describe;
+use crate::rate::TokenBucket;
 
 const QUEUE: usize = 256;
 /// client-go gives an event up after this many tries.

@@ -12,7 +12,7 @@
 //! * [`worker`]: reads the world, asks [`pod::plan()`], runs the steps, publishes [`pod::status()`].
 //! * [`observe`]: what the runtime has of a pod.
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
-//! * [`images`], [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
+//! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
 //! * [`admission`], [`sysctls`]: whether the node takes a pod.
 //! * [`source`], [`gc`], [`logs`], [`network`], [`node`]: what runs beside the workers.
 //!
@@ -21,7 +21,6 @@
 pub mod admission;
 pub mod gc;
 pub mod hooks;
-pub mod images;
 pub mod labels;
 pub mod logs;
 pub mod manifests;
@@ -57,7 +56,8 @@ use pod::resolve::{DnsConfig, DnsFacts};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::events::Recorder;
+use crate::events::{Recorder, node_reference};
+use crate::images;
 use crate::node::facts::Facts;
 use crate::stats::{self, disk::DiskUsage};
 use manifests::Manifests;
@@ -98,8 +98,8 @@ pub struct PodsConfig {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// `seccompDefault`.
     pub seccomp_default: bool,
-    /// Pulls at the same time; `None` for no limit.
-    pub parallel_pulls: Option<usize>,
+    /// How images are got.
+    pub images: images::Settings,
     /// `crashLoopBackOff.maxContainerRestartPeriod`.
     pub backoff_max: Duration,
     /// Where static pods are described.
@@ -135,7 +135,6 @@ impl PodsConfig {
         };
         let enforced = kubelet.enforce_node_allocatable.iter().any(|what| what == "pods");
         let resolv = std::fs::read_to_string(&kubelet.resolv_conf).unwrap_or_default();
-        let pulls = kubelet.max_parallel_image_pulls.and_then(|max| usize::try_from(max).ok());
         Self {
             node_name: config.node.node_name.clone(),
             node_labels: crate::node::labels(config),
@@ -156,7 +155,7 @@ impl PodsConfig {
             },
             allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
             seccomp_default: kubelet.seccomp_default,
-            parallel_pulls: if kubelet.serialize_image_pulls { Some(1) } else { pulls },
+            images: images::Settings::new(kubelet, config.layout.data_dir.clone()),
             backoff_max: kubelet
                 .crash_loop_back_off
                 .max_container_restart_period
@@ -265,7 +264,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let (node, node_followed) = node::follow(deps.client.clone(), &config.node_name, &config.node_labels);
     let context = Arc::new(Context {
         objects: Arc::new(ApiObjects::new(deps.client.clone())),
-        images: images::Puller::new(deps.runtime.clone(), config.parallel_pulls),
+        images: images::Puller::new(deps.runtime.clone(), &config.images),
         layout: volumes::Layout::new(&config.data_dir),
         client: deps.client,
         runtime: deps.runtime,
@@ -280,9 +279,11 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         config,
     });
     let stats = Arc::new(provider(&context, deps.facts));
+    let images = Arc::new(collector(&context));
+    let collection = tokio::spawn(Arc::clone(&images).run());
     let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
     let set = tokio::spawn(set::run(context));
-    Ok(PodsHandle { registry, stats, tasks: vec![set, rotation, network, following, node_followed] })
+    Ok(PodsHandle { registry, stats, tasks: vec![set, rotation, collection, network, following, node_followed] })
 }
 
 fn provider(context: &Context, facts: Facts) -> stats::Provider {
@@ -296,6 +297,17 @@ fn provider(context: &Context, facts: Facts) -> stats::Provider {
     let host = stats::Host::new(&context.config.node_name, facts);
     let (registry, cgroups) = (Arc::clone(&context.registry), Arc::clone(&context.cgroups));
     stats::Provider::new(registry, cgroups, context.tree.clone(), host, storage)
+}
+
+fn collector(context: &Context) -> images::gc::Collector {
+    images::gc::Collector::new(images::gc::Parts {
+        runtime: context.runtime.clone(),
+        registry: Arc::clone(&context.registry),
+        records: context.images.records(),
+        policy: context.config.images.collection,
+        recorder: context.recorder.clone(),
+        node: node_reference(&context.config.node_name),
+    })
 }
 
 fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use agent::config::KubeletConfiguration;
 use agent::events::Recorder;
 use agent::node::facts::Facts;
 use agent::pods::manifests::Manifests;
@@ -74,7 +75,7 @@ impl Node {
             dns: pod::resolve::DnsFacts::default(),
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: false,
-            parallel_pulls: Some(1),
+            images: agent::images::Settings::new(&KubeletConfiguration::default(), self.path("data")),
             backoff_max: Duration::from_secs(300),
             manifests: Manifests {
                 path: Some((self.path("manifests"), Duration::from_secs(20))),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use agent::config::KubeletConfiguration;
 use agent::events::Recorder;
 use agent::node::facts::Facts;
 use agent::pods::manifests::Manifests;
@@ -63,7 +64,7 @@ impl Node {
             dns: pod::resolve::DnsFacts::default(),
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: false,
-            parallel_pulls: Some(1),
+            images: agent::images::Settings::new(&KubeletConfiguration::default(), self.folder.path().join("data")),
             backoff_max: Duration::from_secs(300),
             manifests: Manifests { path: Some((self.manifests(), Duration::from_secs(20))), ..Manifests::default() },
             log_limit: (1 << 20, 3),

@@ -1,4 +1,5 @@
-//! The image service of the runtime in memory. A pull succeeds for every name but those with `missing` in them.
+//! The image service of the runtime in memory. A pull succeeds for every name but those with `missing` in them; one of a
+//! name with `private` in it needs the password `right`.
 
 use tonic::{Request, Response, Status};
 
@@ -9,6 +10,17 @@ type Answer<T> = Result<Response<T>, Status>;
 
 fn image(name: &str) -> v1::Image {
     v1::Image { id: format!("sha256:{name}"), repo_tags: vec![name.to_owned()], size: 1000, ..v1::Image::default() }
+}
+
+/// What the registry says.
+fn pulled(name: &str, password: &str) -> Result<(), Status> {
+    if name.contains("missing") {
+        return Err(Status::not_found(format!("failed to pull and unpack image {name:?}: not found")));
+    }
+    if name.contains("private") && password != "right" {
+        return Err(Status::unknown(format!("failed to pull and unpack image {name:?}: authorization failed")));
+    }
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -28,17 +40,18 @@ impl ImageService for Fake {
     }
 
     async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Answer<v1::PullImageResponse> {
-        let name = request.into_inner().image.map(|i| i.image).unwrap_or_default();
+        let request = request.into_inner();
+        let name = request.image.map(|i| i.image).unwrap_or_default();
+        let password = request.auth.map(|auth| auth.password).unwrap_or_default();
         let (verdict, answer) = {
             let mut state = self.lock();
             state.log("PullImage", &name);
             let verdict = state.effect();
-            let missing = name.contains("missing");
-            if !verdict.prevents() && !missing {
+            let answer = pulled(&name, &password);
+            if !verdict.prevents() && answer.is_ok() {
                 state.images.insert(name.clone());
             }
-            let text = format!("failed to pull and unpack image {name:?}: not found");
-            (verdict, if missing { Err(Status::not_found(text)) } else { Ok(()) })
+            (verdict, answer)
         };
         verdict.seen(answer).await?;
         Ok(Response::new(v1::PullImageResponse { image_ref: format!("sha256:{name}") }))

@@ -20,8 +20,8 @@ use super::request::{self, ContainerParts};
 use super::security::Given;
 use super::{Job, Outcome, StageError, blocking, sandbox};
 use crate::client::watch::describe;
+use crate::images::{Ask, Image};
 use crate::pods::hooks;
-use crate::pods::images::Image;
 
 /// Reason of a container that cannot be configured.
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
@@ -45,10 +45,8 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     let container =
         found.ok_or_else(|| StageError::new(CONFIG_ERROR, format!("container {} not found", start.name)))?;
     let say = job.say();
-    let (image, env) = tokio::try_join!(
-        job.context.images.ensure(pod, &container, start.role, &say),
-        environment(job, pod, &container),
-    )?;
+    let ask = Ask { pod, container: &container, role: start.role, say: &say, objects: &*job.context.objects };
+    let (image, env) = tokio::try_join!(job.context.images.ensure(ask), environment(job, pod, &container),)?;
     let mounts = mounts(job, pod, &container, &env).await?;
     let ready = Ready { pod, container: &container, image, env, mounts };
     // Boxed: requests are large, and every pod has one of these tasks.

@@ -1,12 +1,12 @@
-//! Token buckets.
+//! Token buckets: so many a second, and a burst.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A token bucket that waiting drains.
+/// A token bucket. One that is empty makes some wait, and turns others away.
 #[derive(Debug)]
-pub(super) struct TokenBucket {
+pub struct TokenBucket {
     /// Time that one token takes to grow; `None` for no limit.
     interval: Option<Duration>,
     burst: u32,
@@ -16,14 +16,27 @@ pub(super) struct TokenBucket {
 
 impl TokenBucket {
     /// `qps` of 0 (or less) is no limit, as in `eventRecordQPS`.
-    pub(super) fn per_second(qps: i32, burst: i32) -> Self {
+    #[must_use]
+    pub fn per_second(qps: i32, burst: i32) -> Self {
         let interval = u32::try_from(qps).ok().filter(|qps| *qps > 0).map(|qps| Duration::from_secs(1) / qps);
         let burst = u32::try_from(burst).unwrap_or(1).max(1);
         Self { interval, burst, full_at: Instant::now() }
     }
 
+    /// Takes a token if there is one.
+    pub fn try_take(&mut self) -> bool {
+        let Some(interval) = self.interval else { return true };
+        let now = Instant::now();
+        let full_at = self.full_at.max(now) + interval;
+        let there = full_at.saturating_duration_since(now) <= interval * self.burst;
+        if there {
+            self.full_at = full_at;
+        }
+        there
+    }
+
     /// Takes a token, waiting for it where there is none.
-    pub(super) async fn take(&mut self) {
+    pub async fn take(&mut self) {
         let Some(interval) = self.interval else { return };
         let now = Instant::now();
         let full_at = self.full_at.max(now) + interval;
@@ -53,6 +66,15 @@ mod tests {
         }
         // tokio's clock ticks in milliseconds.
         assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < Duration::from_millis(1100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_bucket_turns_away() {
+        let mut bucket = TokenBucket::per_second(5, 2);
+        assert_eq!([bucket.try_take(), bucket.try_take(), bucket.try_take()], [true, true, false]);
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert_eq!([bucket.try_take(), bucket.try_take()], [true, false]);
+        assert!(TokenBucket::per_second(0, 0).try_take());
     }
 
     #[tokio::test(start_paused = true)]
