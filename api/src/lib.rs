@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod conditions;
+pub mod cron;
 pub mod ids;
 pub mod image;
 pub mod names;

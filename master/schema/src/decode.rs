@@ -114,7 +114,12 @@ impl Decoder {
         for (key, value) in map {
             let path = place.path.map(|p| p.key(&key));
             let value = self.value(item, value, &Place { path: path.as_ref(), owner: place.owner, go })?;
-            let value = if value.is_null() { zero_of(item).unwrap_or(value) } else { value };
+            let value = match (value, item) {
+                // Of no bytes, and none, only one can be stored.
+                (Value::Null, Type::Base64) => "".into(),
+                (Value::Null, _) => zero_of(item).unwrap_or_default(),
+                (value, _) => value,
+            };
             out.insert(key, value);
         }
         Ok(Value::Object(out))

@@ -39,6 +39,9 @@ fn definition_defaults(definition: &Definition, object: &mut Object) {
             }
         }
     }
+    if definition.name == "io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern" {
+        set_if_unset(object, "status", "True");
+    }
     if let Some(core) = definition.name.strip_prefix("io.k8s.api.core.v1.") {
         core_defaults(core, object);
     }

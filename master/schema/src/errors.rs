@@ -81,6 +81,11 @@ impl Errors {
         self.push("FieldValueInvalid", path, format!("Invalid value: {}", shown(&value.into())), detail);
     }
 
+    /// Invalid, where the value itself says nothing (`field.OmitValueType`).
+    pub fn wrong(&mut self, path: &Path, detail: &str) {
+        self.push("FieldValueInvalid", path, "Invalid value".into(), detail);
+    }
+
     pub fn forbidden(&mut self, path: &Path, detail: &str) {
         self.push("FieldValueForbidden", path, "Forbidden".into(), detail);
     }

@@ -17,7 +17,10 @@ pub fn of(workload: &Value) -> Value {
     let replicas = spec.int("replicas").filter(|replicas| *replicas != 0);
     put(&mut wanted, "replicas", json!(replicas));
     let mut status = json!({ "replicas": workload.at("status").int("replicas").unwrap_or(0) });
-    let selector = table::selector(spec.at("selector"));
+    let given = spec.at("selector");
+    // A ReplicationController's is a plain map of labels.
+    let is_map = given.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    let selector = if is_map { table::labels(given) } else { table::selector(given) };
     if selector != "<none>" {
         put(&mut status, "selector", selector);
     }

@@ -181,3 +181,34 @@ fn ages() {
         assert_eq!(human_duration(seconds), text, "{seconds}");
     }
 }
+
+#[test]
+fn jobs_and_what_they_store() {
+    let template = json!({ "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    let spec = json!({ "completions": 3, "parallelism": 2, "selector": { "matchLabels": { "a": "b" } }, "template": template });
+    let status = json!({ "succeeded": 1, "startTime": "2026-01-01T00:58:00Z" });
+    let job = row("batch/v1", "Job", json!({ "metadata": meta(), "spec": spec, "status": status }));
+    assert_eq!(job, ["x", "Running", "1/3", "2m", "60m", "c", "i", "a=b"]);
+    let cron = json!({ "schedule": "@daily", "suspend": true, "jobTemplate": { "spec": { "template": template } } });
+    let cron = row("batch/v1", "CronJob", json!({ "metadata": meta(), "spec": cron }));
+    assert_eq!(cron, ["x", "@daily", "<none>", "True", "0", "<none>", "60m", "c", "i", "<none>"]);
+    let volume = json!({
+        "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce", "ReadOnlyMany"], "storageClassName": "fast",
+        "persistentVolumeReclaimPolicy": "Retain", "claimRef": { "namespace": "n", "name": "c" }, "volumeMode": "Filesystem",
+    });
+    let volume = json!({ "metadata": meta(), "spec": volume, "status": { "phase": "Bound" } });
+    let shown = ["x", "1Gi", "RWO,ROX", "Retain", "Bound", "n/c", "fast", "<unset>", "", "60m", "Filesystem"];
+    assert_eq!(row("v1", "PersistentVolume", volume), shown);
+    let class = json!({
+        "metadata": { "name": "x", "creationTimestamp": "2026-01-01T00:00:00Z",
+            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
+        "provisioner": "p", "volumeBindingMode": "Immediate", "reclaimPolicy": "Delete",
+    });
+    assert_eq!(
+        row("storage.k8s.io/v1", "StorageClass", class),
+        ["x (default)", "p", "Delete", "Immediate", "false", "60m"]
+    );
+    let quota = json!({ "hard": { "pods": "5", "limits.cpu": "2" }, "used": { "pods": "1", "limits.cpu": "500m" } });
+    let quota = row("v1", "ResourceQuota", json!({ "metadata": meta(), "status": quota }));
+    assert_eq!(quota, ["x", "pods: 1/5", "limits.cpu: 500m/2", "60m"]);
+}

@@ -193,3 +193,30 @@ fn generations_count_changes_of_the_spec() {
     kind.prepare_update(schema::Part::Status, &mut status, &old);
     assert_eq!((&status["spec"], &status["status"]["replicas"]), (&old["spec"], &2.into()));
 }
+
+#[test]
+fn jobs_and_limits() {
+    let job =
+        defaulted("batch/v1", "Job", json!({ "spec": { "template": { "metadata": { "labels": { "a": "b" } } } } }));
+    assert_eq!(job["metadata"]["labels"], json!({ "a": "b" }));
+    let spec = &job["spec"];
+    assert_eq!((&spec["completions"], &spec["parallelism"], &spec["backoffLimit"]), (&json!(1), &json!(1), &json!(6)));
+    assert_eq!(
+        (&spec["completionMode"], &spec["podReplacementPolicy"]),
+        (&json!("NonIndexed"), &json!("TerminatingOrFailed"))
+    );
+    assert_eq!((&spec["suspend"], &spec["manualSelector"]), (&json!(false), &json!(false)));
+    let item = json!({ "type": "Container", "max": { "cpu": "2" }, "min": { "memory": "1Mi" } });
+    let range = defaulted("v1", "LimitRange", json!({ "spec": { "limits": [item] } }));
+    let item = &range["spec"]["limits"][0];
+    assert_eq!(item["default"], json!({ "cpu": "2" }));
+    assert_eq!(item["defaultRequest"], json!({ "cpu": "2", "memory": "1Mi" }));
+    let set = defaulted(
+        "apps/v1",
+        "StatefulSet",
+        json!({ "spec": { "volumeClaimTemplates": [{ "metadata": { "name": "d" } }] } }),
+    );
+    let claim = &set["spec"]["volumeClaimTemplates"][0];
+    assert_eq!((&claim["spec"]["volumeMode"], &claim["status"]["phase"]), (&json!("Filesystem"), &json!("Pending")));
+    assert_eq!(set["spec"]["updateStrategy"], json!({ "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } }));
+}

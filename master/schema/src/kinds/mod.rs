@@ -4,15 +4,18 @@ pub(crate) mod apps;
 mod authentication;
 mod authorization;
 mod autoscaling;
+mod batch;
 mod certificates;
 mod coordination;
 pub(crate) mod core;
 mod discovery;
 mod events;
 mod meta;
+mod node;
 mod policy;
 mod rbac;
 mod scheduling;
+mod storage;
 
 use crate::kind::Kind;
 
@@ -28,10 +31,19 @@ pub(crate) static ALL: &[&Kind] = &[
     &core::service_account::KIND,
     &core::event::KIND,
     &core::binding::KIND,
+    &core::persistent_volume::KIND,
+    &core::persistent_volume_claim::KIND,
+    &core::limit_range::KIND,
+    &core::resource_quota::KIND,
+    &core::replication_controller::KIND,
+    &core::pod_template::KIND,
     &apps::replica_set::KIND,
     &apps::deployment::KIND,
     &apps::daemon_set::KIND,
+    &apps::stateful_set::KIND,
     &apps::controller_revision::KIND,
+    &batch::job::KIND,
+    &batch::cron_job::KIND,
     &discovery::endpoint_slice::KIND,
     &coordination::lease::KIND,
     &events::event::KIND,
@@ -48,6 +60,13 @@ pub(crate) static ALL: &[&Kind] = &[
     &authorization::self_subject_access_review::KIND,
     &authorization::self_subject_rules_review::KIND,
     &scheduling::priority_class::KIND,
+    &node::runtime_class::KIND,
+    &storage::storage_class::KIND,
+    &storage::csi_driver::KIND,
+    &storage::csi_node::KIND,
+    &storage::csi_storage_capacity::KIND,
+    &storage::volume_attachment::KIND,
+    &storage::volume_attributes_class::KIND,
     &policy::pod_disruption_budget::KIND,
     &policy::eviction::KIND,
     &autoscaling::scale::KIND,

@@ -10,4 +10,4 @@ pub(crate) mod scheduling;
 mod security;
 pub(crate) mod update;
 pub(crate) mod validate;
-mod volumes;
+pub(crate) mod volumes;

@@ -10,7 +10,7 @@ use crate::pod::validate;
 use crate::value::Fields;
 
 /// The selector of a ReplicaSet or Deployment, which must match its template.
-pub(super) fn selector_and_template(spec: &Value, kind: &str, path: &Path, errors: &mut Errors) {
+pub(crate) fn selector_and_template(spec: &Value, kind: &str, path: &Path, errors: &mut Errors) {
     let (selector, template) = (spec.at("selector"), spec.at("template"));
     let at = path.child("selector");
     if selector.is_null() {
@@ -34,7 +34,7 @@ pub(super) fn selector_and_template(spec: &Value, kind: &str, path: &Path, error
 }
 
 /// Pods of controllers that run for ever restart for ever.
-pub(super) fn always_restarts(template: &Value, kind: &str, path: &Path, errors: &mut Errors) {
+pub(crate) fn always_restarts(template: &Value, kind: &str, path: &Path, errors: &mut Errors) {
     let path = path.child("spec");
     let spec = template.at("spec");
     if spec.text("restartPolicy") != "Always" {
@@ -46,14 +46,14 @@ pub(super) fn always_restarts(template: &Value, kind: &str, path: &Path, errors:
     }
 }
 
-pub(super) fn selector_unchanged(object: &Value, old: &Value, errors: &mut Errors) {
+pub(crate) fn selector_unchanged(object: &Value, old: &Value, errors: &mut Errors) {
     let path = Path::root("spec");
     let (new, before) = (object.at("spec").at("selector"), old.at("spec").at("selector"));
     meta::immutable(new, before, &path.child("selector"), errors);
 }
 
 /// Counts of a status: none negative, none more than there are replicas.
-pub(super) fn status_counts(status: &Value, counts: &[&str], ready_name: &str, errors: &mut Errors) {
+pub(crate) fn status_counts(status: &Value, counts: &[&str], ready_name: &str, errors: &mut Errors) {
     let path = Path::root("status");
     counts.iter().for_each(|field| not_negative(status, field, &path, errors));
     let count = |field| status.int(field).unwrap_or(0);
@@ -90,7 +90,7 @@ pub(crate) fn at_most_all(value: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// The number of a count or of a percentage.
-pub(super) fn number(value: &Value) -> i64 {
+pub(crate) fn number(value: &Value) -> i64 {
     match value {
         Value::String(text) => text.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or(0),
         other => other.as_i64().unwrap_or(0),

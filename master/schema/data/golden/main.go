@@ -1,0 +1,190 @@
+// Writes cases of golden/protobuf.jsonl.gz: of each kind that is named an object with every field set, one whose every struct
+// is there and empty, and one that has only a name, as Go encodes them.
+//
+// usage, in a module that requires k8s.io/client-go v0.36.3:
+//   go run . "batch/v1 Job" "v1 PersistentVolume" … | gzip >> protobuf.jsonl.gz
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
+
+type filler struct {
+	full bool
+	next int64
+}
+
+func (f *filler) number() int64 { f.next++; return f.next }
+
+// special sets the types that encode themselves.
+func (f *filler) special(v reflect.Value) bool {
+	switch p := v.Addr().Interface().(type) {
+	case *metav1.Time:
+		if f.full {
+			*p = metav1.NewTime(now.Truncate(time.Second))
+		}
+	case *metav1.MicroTime:
+		if f.full {
+			*p = metav1.NewMicroTime(now)
+		}
+	case *metav1.Duration:
+		if f.full {
+			*p = metav1.Duration{Duration: time.Duration(f.number()) * time.Second}
+		}
+	case *resource.Quantity:
+		if f.full {
+			*p = resource.MustParse(fmt.Sprintf("%dMi", f.number()))
+		} else {
+			*p = resource.MustParse("0")
+		}
+	case *intstr.IntOrString:
+		if !f.full {
+			*p = intstr.FromInt32(0)
+		} else if n := f.number(); n%2 == 0 {
+			*p = intstr.FromInt32(int32(n))
+		} else {
+			*p = intstr.FromString(fmt.Sprintf("%d%%", n))
+		}
+	case *metav1.FieldsV1:
+		if f.full {
+			p.Raw = []byte(`{"a": [1, "x", null, {"b": true}]}`)
+		}
+	case *runtime.RawExtension:
+		if f.full {
+			p.Raw = []byte(`{"r":[1,"x"]}`)
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+func (f *filler) fill(v reflect.Value, depth int) {
+	if v.CanAddr() && f.special(v) {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := 0; i < v.NumField(); i++ {
+			if v.Type().Field(i).Type != reflect.TypeOf(metav1.TypeMeta{}) {
+				f.fill(v.Field(i), depth+1)
+			}
+		}
+	case reflect.Pointer:
+		kind := v.Type().Elem().Kind()
+		if depth < 20 && (f.full || kind == reflect.Struct) {
+			v.Set(reflect.New(v.Type().Elem()))
+			f.fill(v.Elem(), depth+1)
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			if f.full {
+				v.SetBytes([]byte{0, 1, 2, 0xff})
+			}
+			return
+		}
+		n := 1
+		if f.full && v.Type().Elem().Kind() == reflect.String {
+			n = 2
+		}
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := 0; i < n; i++ {
+			f.fill(v.Index(i), depth+1)
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		keys := []string{""}
+		if f.full {
+			keys = []string{"key-b", "key-a"}
+		}
+		for _, key := range keys {
+			value := reflect.New(v.Type().Elem()).Elem()
+			f.fill(value, depth+1)
+			v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), value)
+		}
+	case reflect.String:
+		if f.full {
+			n := f.number()
+			text := fmt.Sprintf("text-%d", n)
+			if n%7 == 0 {
+				text += "é"
+			}
+			v.SetString(text)
+		}
+	case reflect.Bool:
+		v.SetBool(f.full)
+	case reflect.Int32:
+		if f.full {
+			n := f.number()
+			if n%2 == 1 {
+				n = -n
+			} else {
+				n *= 1000
+			}
+			v.SetInt(n)
+		}
+	case reflect.Int64:
+		if f.full {
+			n := f.number()
+			if n%2 == 1 {
+				n = -n
+			} else {
+				n <<= 32
+			}
+			v.SetInt(n)
+		}
+	}
+}
+
+func emit(object runtime.Object, gvk schema.GroupVersionKind) {
+	object.GetObjectKind().SetGroupVersionKind(gvk)
+	var packed bytes.Buffer
+	if err := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Encode(object, &packed); err != nil {
+		panic(err)
+	}
+	text, err := json.Marshal(object)
+	if err != nil {
+		panic(err)
+	}
+	line, _ := json.Marshal(map[string]any{"json": json.RawMessage(text), "hex": hex.EncodeToString(packed.Bytes())})
+	fmt.Println(string(line))
+}
+
+func main() {
+	for _, name := range os.Args[1:] {
+		version, kind, _ := strings.Cut(name, " ")
+		gv, err := schema.ParseGroupVersion(version)
+		if err != nil {
+			panic(err)
+		}
+		gvk := gv.WithKind(kind)
+		for _, full := range []bool{true, false} {
+			object, err := scheme.Scheme.New(gvk)
+			if err != nil {
+				panic(err)
+			}
+			(&filler{full: full}).fill(reflect.ValueOf(object).Elem(), 0)
+			emit(object, gvk)
+		}
+		object, _ := scheme.Scheme.New(gvk)
+		object.(metav1.Object).SetName("x")
+		emit(object, gvk)
+	}
+}

@@ -1,0 +1,38 @@
+//! `v1` PodTemplate.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::errors::{Errors, Path};
+use crate::kind::{Column, Hooks, Kind, Names};
+use crate::pod::validate;
+use crate::table;
+use crate::value::Fields;
+
+pub static KIND: Kind = Kind {
+    definition: "io.k8s.api.core.v1.PodTemplate",
+    generation: true,
+    columns: COLUMNS,
+    hooks: Hooks { row, validate, validate_update: |_, object, _, errors| validate(object, errors), ..Hooks::PLAIN },
+    ..Kind::namespaced("", "v1", NAMES)
+};
+
+const NAMES: Names =
+    Names { kind: "PodTemplate", list: "PodTemplateList", plural: "podtemplates", singular: "podtemplate" };
+
+const COLUMNS: &[Column] = &[
+    Column::NAME,
+    Column::text("Containers", "Names of the template's containers"),
+    Column::text("Images", "Images of the template's containers"),
+    Column::text("Pod Labels", "Labels of the pods"),
+];
+
+fn row(object: &Value, _: Timestamp) -> Vec<Value> {
+    let template = object.at("template");
+    let [names, images] = table::containers(template);
+    vec![table::name(object), names, images, table::labels(template.at("metadata").at("labels"))]
+}
+
+fn validate(object: &Value, errors: &mut Errors) {
+    validate::template(object.at("template"), &Path::root("template"), errors);
+}
