@@ -13,8 +13,8 @@
 //! * [`observe`]: what the runtime has of a pod.
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
 //! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
-//! * [`admission`], [`sysctls`]: whether the node takes a pod.
-//! * [`source`], [`gc`], [`logs`], [`network`], [`node`]: what runs beside the workers.
+//! * [`admission`], [`sysctls`]: whether the node takes a pod; [`orders`]: that it ends one.
+//! * [`source`], [`gc`], [`logs`], [`runtime`], [`node`]: what runs beside the workers.
 //!
 //! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
 
@@ -25,13 +25,14 @@ pub mod labels;
 pub mod logs;
 pub mod manifests;
 pub mod memory;
-pub mod network;
 pub mod node;
 pub mod objects;
 pub mod observe;
+pub mod orders;
 pub mod probing;
 pub mod publication;
 pub mod registry;
+pub mod runtime;
 pub mod services;
 pub mod set;
 pub mod source;
@@ -45,7 +46,7 @@ pub mod workers;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::quantity::Quantity;
@@ -62,6 +63,7 @@ use crate::node::facts::Facts;
 use crate::stats::{self, disk::DiskUsage};
 use manifests::Manifests;
 use objects::ApiObjects;
+use orders::Orders;
 use registry::Registry;
 use stages::limits::Machine;
 
@@ -96,6 +98,8 @@ pub struct PodsConfig {
     pub dns: DnsFacts,
     /// `allowedUnsafeSysctls`.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// The kernel has AppArmor.
+    pub app_armor: bool,
     /// `seccompDefault`.
     pub seccomp_default: bool,
     /// How images are got.
@@ -154,6 +158,7 @@ impl PodsConfig {
                 node: resolver(&resolv),
             },
             allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
+            app_armor: has_app_armor(),
             seccomp_default: kubelet.seccomp_default,
             images: images::Settings::new(kubelet, config.layout.data_dir.clone()),
             backoff_max: kubelet
@@ -173,6 +178,10 @@ impl PodsConfig {
             volume_stats_period: kubelet.volume_stats_agg_period.0,
         }
     }
+}
+
+fn has_app_armor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
 fn manifests(config: &Config) -> Manifests {
@@ -207,7 +216,7 @@ pub struct Context {
     pub runtime: cri::Client,
     pub recorder: Recorder,
     pub addresses: watch::Receiver<Vec<IpAddr>>,
-    pub network_ready: watch::Receiver<bool>,
+    pub runtime_facts: watch::Receiver<runtime::RuntimeFacts>,
     pub node: node::Receiver,
     pub cgroups: Arc<dyn Driver>,
     pub tree: Tree,
@@ -216,6 +225,9 @@ pub struct Context {
     pub images: images::Puller,
     pub services: services::Services,
     pub registry: Arc<Registry>,
+    pub orders: Orders,
+    /// Held while a pod is admitted.
+    pub admitting: Mutex<()>,
 }
 
 /// The running pods; dropping it ends the workers, never the containers.
@@ -259,7 +271,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let tree = Tree::new(&config.cgroup_root);
     prepare_tree(cgroups.as_ref(), &tree, &config.enforced)?;
     let registry = Arc::new(Registry::default());
-    let (network_ready, network) = network::follow(deps.runtime.clone());
+    let (runtime_facts, runtime_followed) = runtime::follow(deps.runtime.clone());
     let (services, following) = services::follow(deps.client.clone());
     let (node, node_followed) = node::follow(deps.client.clone(), &config.node_name, &config.node_labels);
     let context = Arc::new(Context {
@@ -270,12 +282,14 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         runtime: deps.runtime,
         recorder: deps.recorder,
         addresses: deps.addresses,
-        network_ready,
+        runtime_facts,
         node,
         cgroups,
         tree,
         services,
         registry: Arc::clone(&registry),
+        orders: Orders::default(),
+        admitting: Mutex::default(),
         config,
     });
     let stats = Arc::new(provider(&context, deps.facts));
@@ -283,7 +297,11 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let collection = tokio::spawn(Arc::clone(&images).run());
     let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
     let set = tokio::spawn(set::run(context));
-    Ok(PodsHandle { registry, stats, tasks: vec![set, rotation, collection, network, following, node_followed] })
+    Ok(PodsHandle {
+        registry,
+        stats,
+        tasks: vec![set, rotation, collection, runtime_followed, following, node_followed],
+    })
 }
 
 fn provider(context: &Context, facts: Facts) -> stats::Provider {

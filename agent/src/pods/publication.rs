@@ -18,7 +18,8 @@ pub struct Publication {
     /// The object as the server has it.
     base: Option<Arc<Pod>>,
     accepted: Option<Arc<PodStatus>>,
-    writing: bool,
+    /// The object that is being written to.
+    writing: Option<Arc<Pod>>,
     retry: Backoff,
     not_before: Option<Instant>,
 }
@@ -31,7 +32,7 @@ pub struct Write {
 
 impl Default for Publication {
     fn default() -> Self {
-        Self { base: None, accepted: None, writing: false, retry: Backoff::new(RETRY.0, RETRY.1), not_before: None }
+        Self { base: None, accepted: None, writing: None, retry: Backoff::new(RETRY.0, RETRY.1), not_before: None }
     }
 }
 
@@ -62,18 +63,21 @@ impl Publication {
     /// What to send of the latest status, if anything, now.
     pub fn next(&mut self, status: &Arc<PodStatus>) -> Option<Write> {
         let early = self.not_before.is_some_and(|at| at > Instant::now());
-        if self.writing || early || self.has(Some(status)) {
+        if self.writing.is_some() || early || self.has(Some(status)) {
             return None;
         }
         let base = Arc::clone(self.base.as_ref()?);
-        self.writing = true;
+        self.writing = Some(Arc::clone(&base));
         Some(Write { base, status: Arc::clone(status) })
     }
 
     /// What became of it.
     pub fn written(&mut self, status: Arc<PodStatus>, result: Result<Written, kube::Error>) {
-        self.writing = false;
+        let written = self.writing.take();
+        let same = |base: &Arc<Pod>| written.is_some_and(|written| written.metadata.uid == base.metadata.uid);
         match result {
+            // Meanwhile another object took its place, and was told nothing yet.
+            Ok(_) if !self.base.as_ref().is_some_and(same) => {}
             Ok(Written::Accepted(pod)) => {
                 self.seen(&Arc::new(*pod));
                 self.accepted = Some(status);
@@ -92,7 +96,7 @@ impl Publication {
     /// When to try again after a failure.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.not_before.filter(|_| !self.writing)
+        self.not_before.filter(|_| self.writing.is_none())
     }
 }
 
@@ -129,6 +133,25 @@ mod tests {
         publication.written(second.status, Ok(Written::Accepted(Box::default())));
         assert!(publication.has(Some(&status("Running"))));
         assert!(publication.next(&status("Running")).is_none());
+    }
+
+    #[test]
+    fn what_was_told_to_another_object_was_not_told_to_this_one() {
+        let object = |version: &str, uid: &str| {
+            let mut pod = Pod::clone(&pod(version));
+            pod.metadata.uid = Some(uid.to_owned());
+            Arc::new(pod)
+        };
+        let mut publication = Publication::default();
+        publication.seen(&object("1", "a"));
+        let write = publication.next(&status("Running")).unwrap();
+        publication.seen(&object("2", "b"));
+        publication.written(write.status, Ok(Written::Gone));
+        let again = publication.next(&status("Running")).unwrap();
+        assert_eq!(again.base.metadata.uid.as_deref(), Some("b"));
+        publication.lost();
+        publication.written(again.status, Ok(Written::Accepted(Box::default())));
+        assert!(publication.next(&status("Running")).is_none() && !publication.has(Some(&status("Running"))));
     }
 
     #[tokio::test]

@@ -176,6 +176,7 @@ impl Set {
                 let (mirrors, pods): (Vec<_>, Vec<_>) = all.into_iter().partition(|pod| api::pod::is_mirror(pod));
                 self.statics.mirrors(mirrors);
                 let there: HashSet<PodUid> = pods.iter().map(|pod| source::uid(pod)).collect();
+                self.keep_places(&pods);
                 for pod in pods {
                     self.want(source::uid(&pod), Origin::Api, Desired::Present(pod));
                 }
@@ -190,6 +191,16 @@ impl Set {
             Change::Deleted(pod) if api::pod::is_mirror(&pod) => self.statics.mirror_gone(&pod),
             Change::Applied(pod) => self.want(source::uid(&pod), Origin::Api, Desired::Present(pod)),
             Change::Deleted(pod) => self.workers.gone(&source::uid(&pod)),
+        }
+    }
+
+    /// Pods that ran before this agent have their places, before any other is asked whether it fits.
+    fn keep_places(&self, pods: &[Arc<Pod>]) {
+        for pod in pods {
+            let uid = source::uid(pod);
+            if self.known.pods.contains_key(&uid) {
+                self.context.registry.update(&uid, pod, |entry| entry.admitted = true);
+            }
         }
     }
 

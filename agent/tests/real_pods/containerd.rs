@@ -74,6 +74,7 @@ impl Node {
             allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
             dns: pod::resolve::DnsFacts::default(),
             allowed_unsafe_sysctls: Vec::new(),
+            app_armor: false,
             seccomp_default: false,
             images: agent::images::Settings::new(&KubeletConfiguration::default(), self.path("data")),
             backoff_max: Duration::from_secs(300),

@@ -63,6 +63,7 @@ impl Node {
             allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
             dns: pod::resolve::DnsFacts::default(),
             allowed_unsafe_sysctls: Vec::new(),
+            app_armor: false,
             seccomp_default: false,
             images: agent::images::Settings::new(&KubeletConfiguration::default(), self.folder.path().join("data")),
             backoff_max: Duration::from_secs(300),

@@ -86,3 +86,28 @@ async fn what_was_removed_while_no_agent_ran_is_ended() {
     node.until("the runtime has nothing", || node.fake.sandboxes().is_empty() && node.fake.containers().is_empty())
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_pod_takes_the_place_of_another() {
+    let node = Node::new("preempting");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    let _agent = node.agent();
+    // The node takes ten pods.
+    let names: Vec<_> = (0..10).map(|n| format!("p{n}")).collect();
+    for name in &names {
+        let container = json!({"name": "c", "image": "example.com/web:0"});
+        node.api.create(name, json!({"terminationGracePeriodSeconds": 1, "containers": [container]}));
+    }
+    let all_ready = || names.iter().all(|name| node.api.pod(name).is_some_and(|pod| ready(&pod)));
+    node.until("the node is full", all_ready).await;
+    write(&node, "example.com/web:1");
+    node.until("the static pod runs", || mirror(&node).is_some()).await;
+    let failed: Vec<_> =
+        names.iter().filter_map(|name| node.api.pod(name)).filter(|pod| pod["status"]["phase"] == "Failed").collect();
+    let [victim] = failed.as_slice() else { panic!("{failed:?}") };
+    assert_eq!(victim["status"]["reason"], "Preempting");
+    assert_eq!(victim["status"]["message"], "Preempted in order to admit critical pod");
+    let conditions = victim["status"]["conditions"].as_array().unwrap();
+    let disruption = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!(disruption["reason"], "TerminationByKubelet");
+}

@@ -66,10 +66,11 @@ fn foreign(view: &View<'_>, pod: &Pod, old: &[PodCondition]) -> Vec<PodCondition
         from_api.unwrap_or(old).iter().filter(|condition| !is_own(condition)).cloned().collect();
     let known = conditions::get(old, DISRUPTION).filter(|_| conditions::get(&all, DISRUPTION).is_none()).cloned();
     all.extend(known);
-    if let Some(eviction) = view.world.eviction.as_ref().filter(|_| !view.was_terminal()) {
+    let eviction = view.world.eviction.as_ref().filter(|_| !view.was_terminal());
+    if let Some(message) = eviction.and_then(|eviction| eviction.disruption.clone()) {
         let told = PodCondition {
             reason: Some("TerminationByKubelet".to_owned()),
-            message: Some(eviction.message.clone()),
+            message: Some(message),
             ..condition(DISRUPTION, TRUE)
         };
         conditions::set(&mut all, observed(pod, told), seconds(view.world.now).0);

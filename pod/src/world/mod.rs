@@ -92,6 +92,8 @@ pub struct Eviction {
     pub reason: String,
     /// `status.message`.
     pub message: String,
+    /// The message of the condition `DisruptionTarget`; `None` for a pod that has itself to blame.
+    pub disruption: Option<String>,
     /// Seconds that the containers get; `None` is the pod's own grace period.
     pub grace: Option<i64>,
 }

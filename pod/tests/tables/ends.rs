@@ -175,7 +175,12 @@ fn a_pod_that_never_ran_fails_when_it_is_deleted() {
 fn an_evicted_pod() {
     let mut world = with(app(), vec![running("c", 0)]);
     let message = "The node was low on resource: memory.".to_owned();
-    world.eviction = Some(Eviction { reason: "Evicted".to_owned(), message: message.clone(), grace: Some(0) });
+    world.eviction = Some(Eviction {
+        reason: "Evicted".to_owned(),
+        message: message.clone(),
+        disruption: Some(message.clone()),
+        grace: Some(0),
+    });
     let found = plan(&world);
     assert_eq!(kills(&found), [("c-0", 1, "Stopping container c")]);
     assert_eq!((found.events[0].reason.as_str(), &found.events[0].message), ("Evicted", &message));

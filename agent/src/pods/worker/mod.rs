@@ -22,23 +22,27 @@ use std::time::Duration;
 use api::PodUid;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use pod::{Admission, Desired, Event, NodeFacts, Plan, Step, World, events};
+use pod::{Desired, Event, NodeFacts, Plan, Step, World, events};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::admission::Answer;
 use super::memory::{Memory, current_sandbox, running};
 use super::observe::{self, Seen};
 use super::probing::ProbeSet;
 use super::publication::Publication;
 use super::registry::Running;
+use super::runtime::RuntimeFacts;
 use super::stages::{Job, PodFacts, Say};
-use super::{Context, admission, node, status};
+use super::{Context, admission, node, orders, status};
 use crate::client::backoff::Backoff;
 use jobs::{Done, Jobs, guarded};
 pub use mirror::{Mirrors, Origin};
 use refresh::Refresh;
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often it is looked whether pods that must go first are gone.
+const PREEMPTED: Duration = Duration::from_millis(200);
 
 /// What a worker listens to.
 pub struct Inputs {
@@ -65,7 +69,10 @@ struct Worker {
     stale: bool,
     /// Nobody wants this worker any more: the agent ends.
     closed: bool,
-    network: watch::Receiver<bool>,
+    runtime_facts: watch::Receiver<RuntimeFacts>,
+    orders: orders::Receiver,
+    /// When admission is asked again: pods that must go first are on their way.
+    admit_at: Option<Instant>,
     node: node::Receiver,
     retry: Backoff,
     probing: ProbeSet,
@@ -80,7 +87,9 @@ impl Worker {
     fn new(context: Arc<Context>, uid: PodUid, inputs: Inputs) -> Self {
         Self {
             refresh: Refresh::new(Arc::clone(&context.objects)),
-            network: context.network_ready.clone(),
+            runtime_facts: context.runtime_facts.clone(),
+            orders: context.orders.listen(),
+            admit_at: None,
             node: context.node.clone(),
             context,
             uid,
@@ -117,6 +126,7 @@ impl Worker {
         }
         if !self.closed {
             self.context.registry.remove(&self.uid);
+            self.context.orders.forget(&self.uid);
             self.context.objects.forget(self.uid.as_str());
         }
     }
@@ -181,7 +191,8 @@ impl Worker {
         let mut observed = self.memory.observed(&self.seen);
         observed.probes = self.probing.results();
         let told = self.told(&desired);
-        let network_ready = *self.network.borrow_and_update();
+        let network_ready = self.runtime_facts.borrow_and_update().network_ready;
+        let eviction = self.orders.borrow_and_update().get(&self.uid).cloned();
         let node_uid = self.node.borrow_and_update().as_ref().and_then(|node| node.uid.clone());
         World {
             now,
@@ -189,7 +200,7 @@ impl Worker {
             desired,
             source: self.inputs.origin.source(),
             admission: self.memory.admission.clone(),
-            eviction: None,
+            eviction,
             observed,
             failures: self.memory.failures.clone(),
             node: NodeFacts {
@@ -206,11 +217,18 @@ impl Worker {
 
     fn admit(&mut self, pod: Option<&Arc<Pod>>) {
         let Some(pod) = pod else { return };
-        // Asked again as soon as the node is known.
-        let Some(answer) = admission::admit(pod, &self.context) else { return };
-        let admitted = answer == Admission::Admitted;
-        self.context.registry.update(&self.uid, pod, |entry| entry.admitted = admitted);
-        self.memory.admission = Some(answer);
+        self.admit_at = None;
+        match admission::admit(&self.uid, pod, &self.context) {
+            Answer::Decided(admission) => self.memory.admission = Some(admission),
+            Answer::Preempt(victims) => {
+                for victim in victims {
+                    self.context.orders.give(&victim, admission::preemption());
+                }
+                self.admit_at = Some(Instant::now() + PREEMPTED);
+            }
+            // Asked again as soon as the node is known.
+            Answer::Unknown => {}
+        }
     }
 
     fn register(&self, pod: Option<&Arc<Pod>>) {
@@ -291,7 +309,10 @@ impl Worker {
         let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         // A moment later than asked: the clocks differ, and too early would be a pass for nothing.
         let planned = plan.wake_at.map(|at| Instant::now() + until(at) + Duration::from_millis(1));
-        [planned, self.publication.wake_at(), self.refresh.wake_at(), self.jobs.wake_at()].into_iter().flatten().min()
+        [planned, self.publication.wake_at(), self.refresh.wake_at(), self.jobs.wake_at(), self.admit_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     async fn wait(&mut self, wake: Option<Instant>) {
@@ -310,7 +331,8 @@ impl Worker {
             }
             () = self.probing.changed() => {}
             Some(done) = self.jobs.next() => self.absorb(done),
-            Ok(()) = self.network.changed() => {}
+            Ok(()) = self.runtime_facts.changed() => {}
+            Ok(()) = self.orders.changed() => {}
             Ok(()) = self.node.changed() => {}
             () = self.inputs.origin.changed() => {}
             () = self.refresh.changed() => self.object_changed(),

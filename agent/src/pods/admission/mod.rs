@@ -1,0 +1,272 @@
+//! Whether the node takes a pod (pkg/kubelet/lifecycle, `GeneralPredicates`, and pkg/kubelet/sysctl). A pod that has
+//! something in the runtime was admitted before and is not asked again: labels may change under it.
+
+mod preemption;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use api::PodUid;
+use api::quantity::Quantity;
+use api::resources::{self, ResourceList};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use pod::{Admission, Eviction};
+
+use super::node::OwnNode;
+use super::registry::{Entry, Registry};
+use super::{Context, PodsConfig, sysctls};
+use preemption::Shortage;
+
+/// What came of asking.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It is decided.
+    Decided(Admission),
+    /// It fits when these are gone.
+    Preempt(Vec<PodUid>),
+    /// It is not known yet what the Node says.
+    Unknown,
+}
+
+/// What of the machine decides about pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// The kernel has AppArmor.
+    pub app_armor: bool,
+    /// The runtime keeps `supplementalGroupsPolicy: Strict`.
+    pub strict_groups: bool,
+}
+
+/// Asks for one pod, with all that were admitted before it; one after the other, or two would get the same place.
+#[must_use]
+pub fn admit(uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
+    // A static pod may be what the API server is made of: the node is then what it will register as.
+    let at_first = || Arc::new(OwnNode { labels: context.config.node_labels.clone(), ..OwnNode::default() });
+    let known = context.node.borrow().clone();
+    let Some(node) = known.or_else(|| api::pod::is_static(pod).then(at_first)) else { return Answer::Unknown };
+    let abilities =
+        Abilities { app_armor: context.config.app_armor, strict_groups: context.runtime_facts.borrow().strict_groups };
+    let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+    let others = others(uid, &context.registry);
+    let answer = decide(pod, &others, &node, &abilities, &context.config);
+    let admitted = answer == Answer::Decided(Admission::Admitted);
+    context.registry.update(uid, pod, |entry| entry.admitted = admitted);
+    answer
+}
+
+/// Pods that have been admitted and have not ended.
+fn others(uid: &PodUid, registry: &Registry) -> Vec<(PodUid, Arc<Pod>)> {
+    let lives = |entry: &Entry| {
+        // Before a worker has computed a status, that of the object counts.
+        let status = entry.status.as_deref().or(entry.pod.status.as_ref());
+        let phase = status.and_then(|status| status.phase.as_deref());
+        entry.admitted && !api::pod::is_terminal_phase(phase)
+    };
+    let others = registry.entries().into_iter().filter(|(other, entry)| other != uid && lives(entry));
+    others.map(|(other, entry)| (other, entry.pod)).collect()
+}
+
+/// The answer, and of several refusals upstream's first.
+fn decide(
+    pod: &Pod,
+    others: &[(PodUid, Arc<Pod>)],
+    node: &OwnNode,
+    abilities: &Abilities,
+    config: &PodsConfig,
+) -> Answer {
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    let specs: Vec<&PodSpec> = others.iter().filter_map(|(_, other)| other.spec.as_ref()).collect();
+    let forbidden = sysctls::forbidden(pod, &config.allowed_unsafe_sysctls);
+    let refusal = forbidden.map(|message| rejected("SysctlForbidden", message)).or_else(|| unsupported(pod, abilities));
+    if let Some(refusal) = refusal {
+        return Answer::Decided(refusal);
+    }
+    let others: Vec<(PodUid, &Pod)> = others.iter().map(|(uid, other)| (uid.clone(), &**other)).collect();
+    let short = exhausted(spec, &specs, &config.allocatable);
+    let elsewhere = misplaced(pod, spec, node, &specs, config);
+    let refusal = match (short.as_slice(), elsewhere) {
+        ([], elsewhere) => elsewhere,
+        // Others make room for a critical pod, unless that is not all it lacks.
+        (_, elsewhere) if preemption::is_critical(pod) => match elsewhere {
+            Some(refusal) => Some(refusal),
+            None => return make_room(pod, &others, &short),
+        },
+        ([first, ..], _) => Some(first.refusal()),
+    };
+    let refusal = refusal.or_else(|| app_armor(spec, abilities));
+    Answer::Decided(refusal.unwrap_or(Admission::Admitted))
+}
+
+fn make_room(pod: &Pod, others: &[(PodUid, &Pod)], short: &[Insufficient]) -> Answer {
+    let shortages: Vec<_> = short.iter().map(Insufficient::shortage).collect();
+    match preemption::victims(pod, others, &shortages) {
+        Ok(victims) => Answer::Preempt(victims),
+        Err(why) => Answer::Decided(rejected(
+            "UnexpectedAdmissionError",
+            format!(
+                "Unexpected error while attempting to recover from admission failure: preemption: error finding a set \
+                 of pods to preempt: {why}"
+            ),
+        )),
+    }
+}
+
+/// The order to a pod that must make room (pkg/kubelet/preemption).
+#[must_use]
+pub fn preemption() -> Eviction {
+    Eviction {
+        reason: "Preempting".to_owned(),
+        message: "Preempted in order to admit critical pod".to_owned(),
+        disruption: Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
+        grace: None,
+    }
+}
+
+fn rejected(reason: &str, message: impl Into<String>) -> Admission {
+    Admission::Rejected { reason: reason.to_owned(), message: message.into() }
+}
+
+fn failed(predicate: &str, why: &str) -> Admission {
+    rejected(predicate, format!("Predicate {predicate} failed: {why}"))
+}
+
+/// What no pod that ends would change.
+fn unsupported(pod: &Pod, abilities: &Abilities) -> Option<Admission> {
+    let spec = pod.spec.as_ref()?;
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return Some(rejected("PodOSSelectorNodeLabelDoesNotMatch", message));
+    }
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        return Some(rejected("PodOSNotSupported", message));
+    }
+    let policy = spec.security_context.as_ref().and_then(|context| context.supplemental_groups_policy.as_deref());
+    if policy == Some("Strict") && !abilities.strict_groups {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return Some(rejected("SupplementalGroupsPolicyNotSupported", message));
+    }
+    None
+}
+
+/// A profile that nobody would enforce (pkg/security/apparmor).
+fn app_armor(spec: &PodSpec, abilities: &Abilities) -> Option<Admission> {
+    if abilities.app_armor {
+        return None;
+    }
+    let confines = |container: &Container| {
+        let profile = pod::resolve::security(spec, container).app_armor_profile;
+        profile.is_some_and(|profile| profile.type_ != "Unconfined")
+    };
+    let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let confined = containers.any(confines);
+    confined.then(|| rejected("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"))
+}
+
+/// Where the pod would be in the wrong place, whatever is free here.
+fn misplaced(pod: &Pod, spec: &PodSpec, node: &OwnNode, others: &[&PodSpec], config: &PodsConfig) -> Option<Admission> {
+    let clash = || {
+        let clash = ports_clash(spec, others);
+        clash.then(|| failed("NodePorts", "node(s) didn't have free ports for the requested pod ports"))
+    };
+    let taint = || {
+        let tolerations = spec.tolerations.as_deref().unwrap_or_default();
+        let checked = if api::pod::is_static(pod) { [].as_slice() } else { &node.taints };
+        let taint = api::taints::first_untolerated(checked, tolerations, &["NoExecute"]);
+        taint.map(|_| failed("TaintToleration", "node(s) had taints that the pod didn't tolerate"))
+    };
+    mismatch(pod, spec, node, &config.node_name).or_else(clash).or_else(taint)
+}
+
+/// Labels: the node selector and the required node affinity.
+fn mismatch(pod: &Pod, spec: &PodSpec, node: &OwnNode, name: &str) -> Option<Admission> {
+    if api::affinity::pod_allows_node(spec, &node.labels, name) {
+        return None;
+    }
+    tracing::debug!(pod = %api::pod::full_name(pod), "labels of this node do not match");
+    Some(failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"))
+}
+
+/// A resource that the node has not enough of.
+#[derive(Debug, Clone, PartialEq)]
+struct Insufficient {
+    resource: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Insufficient {
+    fn refusal(&self) -> Admission {
+        let Self { resource, requested, used, capacity } = self;
+        rejected(
+            &format!("OutOf{resource}"),
+            format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            ),
+        )
+    }
+
+    fn shortage(&self) -> Shortage {
+        Shortage { resource: self.resource.clone(), amount: self.requested - (self.capacity - self.used) }
+    }
+}
+
+/// All resources that the node has not enough of.
+fn exhausted(spec: &PodSpec, others: &[&PodSpec], allocatable: &ResourceList) -> Vec<Insufficient> {
+    let mut short = Vec::new();
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if let Some(max) = allocatable.get("pods").map(Quantity::value).filter(|max| count >= *max) {
+        short.push(Insufficient { resource: "pods".to_owned(), requested: 1, used: count, capacity: max });
+    }
+    let mut used = ResourceList::new();
+    for other in others {
+        resources::add(&mut used, &resources::requests(other));
+    }
+    for (name, request) in resources::requests(spec).iter().filter(|(_, request)| !request.is_zero()) {
+        let have = allocatable.get(name).copied();
+        // Resources of the whole cluster are none of the node's business.
+        if have.is_none() && is_extended(name) {
+            continue;
+        }
+        let have = have.unwrap_or(Quantity::ZERO);
+        let taken = used.get(name).copied().unwrap_or(Quantity::ZERO);
+        if taken.plus(request) > have {
+            let number = |quantity: &Quantity| if name == "cpu" { quantity.milli_value() } else { quantity.value() };
+            let (requested, used, capacity) = (number(request), number(&taken), number(&have));
+            short.push(Insufficient { resource: name.clone(), requested, used, capacity });
+        }
+    }
+    short
+}
+
+/// Neither Kubernetes' own nor counted by quotas (`IsExtendedResourceName`).
+fn is_extended(name: &str) -> bool {
+    let is_native = !name.contains('/') || name.contains("kubernetes.io/");
+    !is_native && !name.starts_with("requests.")
+}
+
+type HostPort = (String, i32, String);
+
+fn host_ports(spec: &PodSpec) -> BTreeSet<HostPort> {
+    let ports = api::pod::ports(spec).filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        Some((protocol, number, port.host_ip.clone().unwrap_or_default()))
+    });
+    ports.collect()
+}
+
+/// An address that is not set is every address.
+fn ports_clash(spec: &PodSpec, others: &[&PodSpec]) -> bool {
+    let any = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+    let clash = |a: &HostPort, b: &HostPort| (&a.0, a.1) == (&b.0, b.1) && (a.2 == b.2 || any(&a.2) || any(&b.2));
+    let own = host_ports(spec);
+    !own.is_empty()
+        && others.iter().any(|other| host_ports(other).iter().any(|theirs| own.iter().any(|ours| clash(ours, theirs))))
+}
+
+#[cfg(test)]
+mod tests;
