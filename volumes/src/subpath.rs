@@ -36,6 +36,20 @@ pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, Err
     Ok(target.to_path_buf())
 }
 
+/// Reads a file of a volume. Links stay within the volume, wherever they say that they lead.
+///
+/// # Errors
+/// A file that is not there, or not text.
+pub fn read(volume: &Path, path: &str) -> Result<String, Error> {
+    let named = volume.join(path);
+    let root = File::open(volume).map_err(Error::io("open", volume))?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = openat2(root.as_fd(), path, how).map_err(Error::errno("open", &named))?;
+    std::io::read_to_string(File::from(file)).map_err(Error::io("read", &named))
+}
+
 fn how(flags: OFlag) -> OpenHow {
     OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
@@ -111,4 +125,27 @@ fn make_target(target: &Path, directory: bool) -> Result<(), Error> {
         .open(target)
         .map(drop)
         .map_err(Error::io("create", target))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn files_are_read_from_the_volume_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path().join("v");
+        fs::create_dir_all(volume.join("etc")).unwrap();
+        fs::write(folder.path().join("outside"), "secret").unwrap();
+        fs::write(volume.join("etc/file"), "own").unwrap();
+        symlink("/etc/file", volume.join("absolute")).unwrap();
+        symlink("../../outside", volume.join("etc/away")).unwrap();
+        for path in ["etc/file", "absolute", "../../../etc/file"] {
+            assert_eq!(read(&volume, path).unwrap(), "own", "{path}");
+        }
+        assert!(read(&volume, "etc/away").is_err());
+        assert!(read(&volume, "none").is_err());
+    }
 }

@@ -14,7 +14,7 @@
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
 //! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
 //! * [`admission`], [`sysctls`]: whether the node takes a pod; [`orders`]: that it ends one.
-//! * [`source`], [`gc`], [`logs`], [`runtime`], [`node`]: what runs beside the workers.
+//! * [`source`], [`gc`], [`qos`], [`logs`], [`runtime`], [`node`]: what runs beside the workers.
 //!
 //! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
 
@@ -31,6 +31,7 @@ pub mod observe;
 pub mod orders;
 pub mod probing;
 pub mod publication;
+pub mod qos;
 pub mod registry;
 pub mod runtime;
 pub mod services;
@@ -226,6 +227,7 @@ pub struct Context {
     pub services: services::Services,
     pub registry: Arc<Registry>,
     pub orders: Orders,
+    pub shares: qos::Shares,
     /// Held while a pod is admitted.
     pub admitting: Mutex<()>,
 }
@@ -289,6 +291,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         services,
         registry: Arc::clone(&registry),
         orders: Orders::default(),
+        shares: qos::Shares::default(),
         admitting: Mutex::default(),
         config,
     });

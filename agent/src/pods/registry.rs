@@ -61,6 +61,14 @@ impl From<&pod::Sandbox> for Running {
     }
 }
 
+impl Entry {
+    /// Whether its phase is `Succeeded` or `Failed`. Before a worker has computed a status, that of the object counts.
+    fn has_ended(&self) -> bool {
+        let status = self.status.as_deref().or(self.pod.status.as_ref());
+        api::pod::is_terminal_phase(status.and_then(|status| status.phase.as_deref()))
+    }
+}
+
 /// All pods, written by their workers.
 #[derive(Debug, Default)]
 pub struct Registry(RwLock<BTreeMap<PodUid, Entry>>);
@@ -95,6 +103,14 @@ impl Registry {
         let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let owner = pods.iter().find(|(_, entry)| entry.parts.iter().any(|part| part == id));
         owner.map(|(uid, _)| uid.clone())
+    }
+
+    /// Pods that the node has admitted and that have not ended.
+    #[must_use]
+    pub fn active(&self) -> Vec<(PodUid, Arc<Pod>)> {
+        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let active = pods.iter().filter(|(_, entry)| entry.admitted && !entry.has_ended());
+        active.map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.pod))).collect()
     }
 
     /// Everything there is, at this moment.

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, Service};
 use crate::fields::{self, FieldError, FieldFacts};
 
 mod expand;
+pub mod file;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,8 @@ pub enum Source<'a> {
         volume: &'a str,
         /// The path in it.
         path: &'a str,
+        /// The only variable that is asked for.
+        key: &'a str,
     },
 }
 
@@ -166,7 +169,8 @@ fn from_source(inputs: &Inputs<'_>, from: &EnvVarSource, namespace: &str) -> Res
         (Source::Secret(&secret.name), &secret.key, secret.optional, missing("Secret", &secret.name, &secret.key))
     } else if let Some(file) = &from.file_key_ref {
         let error = EnvError::FileKey { key: file.key.clone(), path: file.path.clone() };
-        (Source::File { volume: &file.volume_name, path: &file.path }, &file.key, file.optional, error)
+        let source = Source::File { volume: &file.volume_name, path: &file.path, key: &file.key };
+        (source, &file.key, file.optional, error)
     } else {
         return Ok(Some(String::new()));
     };

@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::{Admission, Eviction};
 
 use super::node::OwnNode;
-use super::registry::{Entry, Registry};
 use super::{Context, PodsConfig, sysctls};
 use preemption::Shortage;
 
@@ -47,23 +46,11 @@ pub fn admit(uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
     let abilities =
         Abilities { app_armor: context.config.app_armor, strict_groups: context.runtime_facts.borrow().strict_groups };
     let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
-    let others = others(uid, &context.registry);
+    let others: Vec<_> = context.registry.active().into_iter().filter(|(other, _)| other != uid).collect();
     let answer = decide(pod, &others, &node, &abilities, &context.config);
     let admitted = answer == Answer::Decided(Admission::Admitted);
     context.registry.update(uid, pod, |entry| entry.admitted = admitted);
     answer
-}
-
-/// Pods that have been admitted and have not ended.
-fn others(uid: &PodUid, registry: &Registry) -> Vec<(PodUid, Arc<Pod>)> {
-    let lives = |entry: &Entry| {
-        // Before a worker has computed a status, that of the object counts.
-        let status = entry.status.as_deref().or(entry.pod.status.as_ref());
-        let phase = status.and_then(|status| status.phase.as_deref());
-        entry.admitted && !api::pod::is_terminal_phase(phase)
-    };
-    let others = registry.entries().into_iter().filter(|(other, entry)| other != uid && lives(entry));
-    others.map(|(other, entry)| (other, entry.pod)).collect()
 }
 
 /// The answer, and of several refusals upstream's first.

@@ -118,10 +118,18 @@ async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTre
         let object = reader.secret(namespace, &name).await;
         secrets.insert(name, keys(object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect())));
     }
+    let files = variable_files(job, container).await?;
     let lookup = |source: Source<'_>| match source {
         Source::ConfigMap(name) => config_maps.get(name).cloned().unwrap_or(Ok(None)),
         Source::Secret(name) => secrets.get(name).cloned().unwrap_or(Ok(None)),
-        Source::File { path, .. } => Err(format!("environment variables from files are not supported: {path}")),
+        Source::File { volume, path, key } => match files.get(&(volume, path)) {
+            Some(Ok(text)) => variable(text, key),
+            Some(Err(error)) => {
+                tracing::info!(pod = %job.uid, volume, path, %error, "file of variables cannot be read");
+                Err("couldn't parse env file".to_owned())
+            }
+            None => Err(format!("cannot find the volume {volume:?} referenced by FileKeyRef")),
+        },
     };
     // A manifest of the node's own may be what the API server itself is made of.
     if !api::pod::is_static(pod) && !job.context.services.ready().await {
@@ -132,6 +140,34 @@ async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTre
     let facts = field_facts(&job.context, &job.facts.ips);
     let inputs = Inputs { pod, container, facts: &facts, services: &services, lookup: &lookup };
     pod::env::environment(&inputs).map_err(|error| StageError::new(CONFIG_ERROR, error.to_string()))
+}
+
+type VariableFiles<'a> = BTreeMap<(&'a str, &'a str), Result<String, String>>;
+
+/// The files of variables that an environment names, by volume and path.
+async fn variable_files<'a>(job: &Job, container: &'a Container) -> Result<VariableFiles<'a>, StageError> {
+    let mut files = VariableFiles::new();
+    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    for file in sources.filter_map(|source| source.file_key_ref.as_ref()) {
+        let key = (file.volume_name.as_str(), file.path.as_str());
+        let Some(volume) = job.facts.volumes.get(&file.volume_name).filter(|_| !files.contains_key(&key)) else {
+            continue;
+        };
+        let (volume, path) = (volume.clone(), file.path.clone());
+        let read = move || Ok(subpath::read(&volume, &path).map_err(|error| describe(&error)));
+        files.insert(key, blocking(CONFIG_ERROR, read).await?);
+    }
+    Ok(files)
+}
+
+fn variable(text: &str, key: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, String> {
+    match pod::env::file::variable(text, key) {
+        Ok(value) => Ok(Some(value.map(|value| (key.to_owned(), value.into_bytes())).into_iter().collect())),
+        Err(error) => {
+            tracing::info!(%error, "file of variables is not understood");
+            Err("couldn't parse env file".to_owned())
+        }
+    }
 }
 
 fn keys(object: Result<BTreeMap<String, Vec<u8>>, ObjectError>) -> Keys {

@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 /// `oom_score_adj` of Guaranteed and node-critical pods: the kernel takes them last.
 const GUARANTEED_OOM: i64 = -997;
 const BEST_EFFORT_OOM: i64 = 1000;
-/// Priority from which a pod is node-critical (`SystemCriticalPriority`).
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+/// The class of pods that the node cannot do without (`SystemNodeCritical`).
+const NODE_CRITICAL: &str = "system-node-critical";
 
 /// What of the node decides on values.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +67,30 @@ fn limit(container: &Container, name: &str) -> Option<Quantity> {
     resources::read(container.resources.as_ref()?.limits.as_ref()).get(name).copied()
 }
 
-/// The sum of a pod's resources, as the sandbox is told.
+/// The sum of the resources of a pod's containers, as the sandbox is told.
 #[must_use]
 pub fn sandbox(spec: &PodSpec, machine: &Machine) -> LinuxContainerResources {
-    let requests = resources::requests(spec);
-    let limits = resources::limits(spec);
-    linux(&requests, &limits, machine)
+    let without = |spec: &PodSpec| linux(&resources::requests(spec), &resources::limits(spec), machine);
+    match spec.overhead {
+        None => without(spec),
+        Some(_) => without(&PodSpec { overhead: None, ..spec.clone() }),
+    }
+}
+
+/// What the sandbox itself costs (`spec.overhead`), as it is told.
+#[must_use]
+pub fn overhead(spec: &PodSpec, machine: &Machine) -> LinuxContainerResources {
+    if spec.overhead.is_none() {
+        return LinuxContainerResources::default();
+    }
+    let overhead = resources::read(spec.overhead.as_ref());
+    linux(&overhead, &overhead, machine)
+}
+
+/// Millicores that all Burstable pods ask for: the shares of their class.
+pub fn burstable_requests<'a>(specs: impl Iterator<Item = &'a PodSpec>) -> u64 {
+    let burstable = specs.filter(|spec| api::qos::class(spec) == QosClass::Burstable);
+    burstable.map(|spec| milli(resources::requests(spec).get("cpu"))).sum()
 }
 
 /// A container's resources.
@@ -118,7 +136,7 @@ fn hugepages(limits: &ResourceList) -> Vec<HugepageLimit> {
 
 /// The bigger its share of the node's memory, the later a Burstable container is killed (`GetContainerOOMScoreAdjust`).
 fn oom_score(spec: &PodSpec, requests: &ResourceList, capacity: u64) -> i64 {
-    if spec.priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY) {
+    if spec.priority_class_name.as_deref() == Some(NODE_CRITICAL) {
         return GUARANTEED_OOM;
     }
     match api::qos::class(spec) {
@@ -179,6 +197,16 @@ mod tests {
         assert_eq!(first(&spec(&[burst])), "102 0/0 0 oom 500");
         let small = serde_json::json!({"requests": {"memory": "1Mi"}});
         assert_eq!(first(&spec(&[small])), "2 0/0 0 oom 999");
+    }
+
+    #[test]
+    fn overhead_is_told_apart() {
+        let mut spec = spec(&[serde_json::json!({"requests": {"cpu": "100m"}, "limits": {"memory": "1Mi"}})]);
+        spec.overhead = serde_json::from_value(serde_json::json!({"cpu": "250m", "memory": "2Mi"})).unwrap();
+        let told = |r: LinuxContainerResources| (r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes);
+        assert_eq!(told(sandbox(&spec, &machine())), (102, 0, 1 << 20));
+        assert_eq!(told(overhead(&spec, &machine())), (256, 25_000, 2 << 20));
+        assert_eq!(burstable_requests([&spec, &PodSpec::default()].into_iter()), 350);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use volumes::{Downward, Prepared, SetUp, SetUpError};
 
 use super::{Job, Outcome, StageError, blocking, limits};
 use crate::client::watch::describe;
-use crate::pods::Context;
+use crate::pods::{Context, qos};
 
 /// Fields of a pod for the files of its volumes.
 struct VolumeFields<'a> {
@@ -76,7 +76,9 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
         let name = context.tree.pod(limits::level(api::qos::class(&spec)), uid.as_str());
         let values = limits::pod(&spec, &context.config.machine);
         let made = context.cgroups.ensure(&name, &values);
-        made.map_err(|error| format!("unable to ensure pod container exists: {}", describe(&error)))
+        made.map_err(|error| format!("unable to ensure pod container exists: {}", describe(&error)))?;
+        qos::update(&context, None);
+        Ok(())
     })
     .await?;
     Ok(Outcome::Done)

@@ -55,7 +55,7 @@ pub fn sandbox(pod: &Pod, parts: &SandboxParts, machine: &Machine) -> PodSandbox
             cgroup_parent: parts.cgroup_parent.clone(),
             security_context: Some(security::sandbox(spec)),
             sysctls: pod::resolve::sysctls(pod).into_iter().collect(),
-            overhead: None,
+            overhead: Some(limits::overhead(spec, machine)),
             resources: Some(limits::sandbox(spec, machine)),
         }),
         windows: None,

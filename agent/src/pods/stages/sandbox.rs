@@ -3,10 +3,14 @@
 use api::SandboxId;
 use cri::v1::{PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
 use pod::resolve;
 
 use super::request::{self, SandboxParts};
 use super::{Job, Outcome, StageError, limits};
+use crate::client::is_not_found;
+use crate::client::watch::describe;
 use crate::pods::Context;
 
 /// Runs a pod's sandbox.
@@ -20,10 +24,27 @@ pub async fn run(job: &Job, attempt: u32) -> Result<Outcome, StageError> {
     let logs = config.log_directory.clone();
     let made = tokio::fs::create_dir_all(&logs).await;
     made.map_err(|error| StageError::new("CreatePodSandboxError", format!("cannot create {logs}: {error}")))?;
-    let handler = String::new();
+    let handler = handler(job, pod).await?;
     let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
     let answer = job.context.runtime.run_pod_sandbox(request).await;
     answer.map(|_| Outcome::Done).map_err(|error| StageError::cri("CreatePodSandboxError", &error))
+}
+
+/// The runtime handler of a pod's RuntimeClass; empty for the default one.
+async fn handler(job: &Job, pod: &Pod) -> Result<String, StageError> {
+    let name = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    let api: Api<RuntimeClass> = Api::all(job.context.client.clone());
+    api.get(name).await.map(|class| class.handler).map_err(|error| {
+        let text = if is_not_found(&error) {
+            format!("runtimeclass.node.k8s.io {name:?} not found")
+        } else {
+            format!("failed to lookup RuntimeClass {name:?}: {}", describe(&error))
+        };
+        StageError::new("CreatePodSandboxError", text)
+    })
 }
 
 /// The configuration of a pod's sandbox: the same whenever it is asked for, so that containers can be created in a

@@ -10,6 +10,7 @@ use super::request::log_directory;
 use super::{Job, Outcome, StageError, blocking};
 use crate::client::watch::describe;
 use crate::client::{api_code, is_not_found};
+use crate::pods::qos;
 
 /// Unmounts and removes the pod's volumes and folder.
 ///
@@ -35,6 +36,7 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
             let name = context.tree.pod(level, uid.as_str());
             context.cgroups.destroy(&name).map_err(|error| describe(&error))?;
         }
+        qos::update(&context, Some(&uid));
         Ok(())
     })
     .await?;
