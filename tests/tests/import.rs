@@ -4,7 +4,7 @@
 
 use keelson_tests::harness::containerd;
 use keelson_tests::harness::host::{Lan, make_bridge, make_host};
-use keelson_tests::harness::{Layout, cluster, images};
+use keelson_tests::harness::{Layout, images, sweep};
 
 use cri::v1;
 
@@ -16,7 +16,7 @@ fn imported_images_run_and_importing_again_changes_nothing() {
     let host = layout.host("n1");
     make_bridge(&layout, lan).unwrap();
     make_host(&layout, &host, lan, lan.worker(1)).unwrap();
-    let process = containerd::start(&layout, &host).unwrap();
+    let process = containerd::start(&layout, &host, None).unwrap();
     let result = std::panic::catch_unwind(|| {
         let all = images::all().unwrap();
         let mut imported = 0;
@@ -30,7 +30,7 @@ fn imported_images_run_and_importing_again_changes_nothing() {
         .unwrap();
     });
     process.stop(std::time::Duration::from_secs(10)).unwrap();
-    cluster::sweep(&layout).unwrap();
+    sweep::sweep(&layout).unwrap();
     result.unwrap();
 }
 

@@ -40,6 +40,13 @@ impl Progress for Show {
             bar.inc(1);
         }
     }
+
+    fn note(&mut self, line: &str) {
+        match &self.current {
+            Some((_, _, Some(bar))) => bar.suspend(|| println!("        {line}")),
+            _ => println!("        {line}"),
+        }
+    }
 }
 
 impl Drop for Show {

@@ -1,11 +1,10 @@
 //! A whole cluster: up, down, and what lies between.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MntFlags, umount2};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::audit::Snapshot;
@@ -14,6 +13,8 @@ use super::kubectl::Kubectl;
 use super::layout::{HostPaths, Layout};
 use super::process::{Process, spawn};
 use super::shell::{output, wait_for};
+use super::sweep::{remove_pods, sweep};
+use super::upstream::Upstream;
 use super::{containerd, images};
 
 /// What nodes on this machine are told beside what the cluster tells them: all of them share its disk, and a disk that is
@@ -21,10 +22,26 @@ use super::{containerd, images};
 const KUBELET_CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
     evictionHard: {memory.available: 100Mi, nodefs.available: 1Gi, imagefs.available: 1Gi, nodefs.inodesFree: 1%}\n";
 
+/// Whose a part of a cluster is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// `master` or `agent`.
+    Ours,
+    /// The components of Kubernetes.
+    Stock,
+}
+
 /// What kind of cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Options {
     pub nodes: u8,
+    pub control_plane: Part,
+    pub workers: Part,
+    /// Where the stock components are. With them every worker machine gets the stand-ins for upstream's test images, and the cluster
+    /// gets CoreDNS.
+    pub upstream: Option<Upstream>,
+    /// The folder of containerd and its shim; the one in PATH otherwise.
+    pub containerd: Option<PathBuf>,
     /// More arguments of `master init`, e.g. a shorter `--node-monitor-grace-period`.
     pub master_args: Vec<String>,
     /// More arguments of `agent join`.
@@ -34,7 +51,15 @@ pub struct Options {
 impl Options {
     #[must_use]
     pub fn nodes(nodes: u8) -> Self {
-        Self { nodes, master_args: Vec::new(), agent_args: Vec::new() }
+        Self {
+            nodes,
+            control_plane: Part::Ours,
+            workers: Part::Ours,
+            upstream: None,
+            containerd: std::env::var_os("KEELSON_CONTAINERD").map(PathBuf::from),
+            master_args: Vec::new(),
+            agent_args: Vec::new(),
+        }
     }
 }
 
@@ -42,7 +67,7 @@ impl Options {
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     lan: u8,
-    nodes: u8,
+    options: Options,
     /// All steps were done.
     complete: bool,
     processes: Vec<Process>,
@@ -54,7 +79,6 @@ pub struct Cluster {
     pub layout: Layout,
     pub lan: Lan,
     state: State,
-    options: Options,
 }
 
 /// What is done, for whoever shows progress.
@@ -62,6 +86,8 @@ pub trait Progress {
     /// A step begins; `total` is how many [`Progress::tick`]s it has, 0 where it is one thing.
     fn step(&mut self, what: &str, total: u64);
     fn tick(&mut self);
+    /// A line that stays.
+    fn note(&mut self, line: &str);
 }
 
 /// Shows nothing.
@@ -70,6 +96,7 @@ pub struct Silent;
 impl Progress for Silent {
     fn step(&mut self, _: &str, _: u64) {}
     fn tick(&mut self) {}
+    fn note(&mut self, _: &str) {}
 }
 
 impl Cluster {
@@ -82,28 +109,36 @@ impl Cluster {
         fs::create_dir_all(&layout.base)?;
         fs::write(layout.before(), serde_json::to_vec(&Snapshot::take(&layout)?)?)?;
         let lan = Lan::free()?;
-        let state = State { lan: lan.0, nodes: options.nodes, complete: false, processes: Vec::new() };
-        let mut cluster = Self { layout, lan, state, options };
+        let state = State { lan: lan.0, options, complete: false, processes: Vec::new() };
+        let mut cluster = Self { layout, lan, state };
         cluster.save()?;
 
         progress.step("network: a bridge and a namespace for each host", 0);
         host::make_bridge(&cluster.layout, lan)?;
         host::make_host(&cluster.layout, &cluster.layout.host("m"), lan, lan.master())?;
-        progress.step("master: certificates, store, API server, scheduler, controllers", 0);
-        cluster.start_master()?;
+        cluster.start_control_plane(progress)?;
 
-        let images = images::all()?;
-        progress.step("worker machines: containerd and images", u64::from(cluster.state.nodes) * images.len() as u64);
-        for number in 1..=cluster.state.nodes {
+        let images = cluster.images()?;
+        let nodes = cluster.nodes();
+        progress.step("worker machines: containerd and images", u64::from(nodes) * images.len() as u64);
+        for number in 1..=nodes {
             cluster.make_worker(number, &images, progress)?;
         }
-        progress.step("agents join", u64::from(cluster.state.nodes));
-        for number in 1..=cluster.state.nodes {
-            cluster.join(number)?;
+        progress.step("nodes join", u64::from(nodes));
+        for number in 1..=nodes {
+            match cluster.state.options.workers {
+                Part::Ours => cluster.join(number)?,
+                Part::Stock => cluster.join_stock_node(number)?,
+            }
         }
-        for number in 1..=cluster.state.nodes {
+        for number in 1..=nodes {
             cluster.wait_ready(&format!("n{number}"))?;
             progress.tick();
+        }
+        cluster.route_pods()?;
+        if cluster.state.options.upstream.is_some() {
+            progress.step("CoreDNS", 0);
+            cluster.start_dns()?;
         }
         cluster.state.complete = true;
         cluster.save()?;
@@ -122,8 +157,7 @@ impl Cluster {
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         let state: State = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
-        let options = Options::nodes(state.nodes);
-        Ok(Some(Self { lan: Lan(state.lan), layout, state, options }))
+        Ok(Some(Self { lan: Lan(state.lan), layout, state }))
     }
 
     /// All was made and all processes live.
@@ -134,7 +168,7 @@ impl Cluster {
 
     #[must_use]
     pub fn nodes(&self) -> u8 {
-        self.state.nodes
+        self.state.options.nodes
     }
 
     #[must_use]
@@ -150,11 +184,51 @@ impl Cluster {
         self.state.processes.iter().rfind(|p| p.name == name).with_context(|| format!("{name} was not started"))
     }
 
+    /// Whose control plane it is.
+    #[must_use]
+    pub fn control_plane(&self) -> Part {
+        self.state.options.control_plane
+    }
+
+    /// Whose worker machines they are.
+    #[must_use]
+    pub fn workers(&self) -> Part {
+        self.state.options.workers
+    }
+
+    /// Where the stock components are.
+    ///
+    /// # Errors
+    /// When the cluster was made without them.
+    pub fn upstream(&self) -> Result<&Upstream> {
+        self.state.options.upstream.as_ref().context("this cluster was made without the stock components")
+    }
+
+    fn start_control_plane(&mut self, progress: &mut dyn Progress) -> Result<()> {
+        match self.state.options.control_plane {
+            Part::Ours => {
+                progress.step("master: certificates, store, API server, scheduler, controllers", 0);
+                self.start_master()
+            }
+            Part::Stock => {
+                progress.step("kubeadm's certificates, etcd, kube-apiserver, -controller-manager, -scheduler", 0);
+                self.start_stock_control_plane()
+            }
+        }
+    }
+
+    fn images(&self) -> Result<Vec<cri::import::Image>> {
+        match &self.state.options.upstream {
+            Some(upstream) => images::archives(upstream),
+            None => images::all(),
+        }
+    }
+
     fn start_master(&mut self) -> Result<()> {
         let host = self.layout.host("m");
         let mut init = inside(&host, &images::bin_dir().join("master"));
         init.args(["init", "--no-service", "--data-dir"]).arg(self.layout.master_dir());
-        init.args(["--advertise-address", &self.lan.master().to_string()]).args(&self.options.master_args);
+        init.args(["--advertise-address", &self.lan.master().to_string()]).args(&self.state.options.master_args);
         output(&mut init).context("master init")?;
         self.run_master()?;
         fs::copy(self.layout.master_dir().join("admin.conf"), self.layout.admin_conf()).context("admin.conf")?;
@@ -184,7 +258,8 @@ impl Cluster {
     /// # Errors
     /// When it does not start.
     pub fn run_containerd(&mut self, node: &str) -> Result<()> {
-        let process = containerd::start(&self.layout, &self.layout.host(node))?;
+        let tools = self.state.options.containerd.as_deref();
+        let process = containerd::start(&self.layout, &self.layout.host(node), tools)?;
         self.remember(process)
     }
 
@@ -202,7 +277,7 @@ impl Cluster {
         let config = host.dir().join("kubelet-config.yaml");
         fs::write(&config, KUBELET_CONFIG).with_context(|| format!("write {}", config.display()))?;
         join.arg("--kubelet-config").arg(&config);
-        join.args(&self.options.agent_args);
+        join.args(&self.state.options.agent_args);
         self.start(&format!("agent-{}", host.name), &mut join)
     }
 
@@ -227,6 +302,9 @@ impl Cluster {
     /// # Errors
     /// When the master makes none.
     pub fn join_command(&self) -> Result<String> {
+        if self.control_plane() == Part::Stock {
+            return self.stock_join_command();
+        }
         let mut create = inside(&self.layout.host("m"), &images::bin_dir().join("master"));
         create.args(["token", "create", "--print-join-command", "--data-dir"]).arg(self.layout.master_dir());
         let said = output(&mut create)?;
@@ -241,13 +319,47 @@ impl Cluster {
         let kubectl = self.kubectl();
         let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
         wait_for(&format!("node {node} to be Ready"), Duration::from_secs(90), || {
-            self.process(&format!("agent-{node}")).and_then(|p| {
-                if p.alive() { Ok(()) } else { bail!("its agent ended; see {}", self.layout.log(&p.name).display()) }
+            let program = if self.workers() == Part::Ours { "agent" } else { "kubelet" };
+            self.process(&format!("{program}-{node}")).and_then(|p| {
+                ensure!(p.alive(), "its {program} ended; see {}", self.layout.log(&p.name).display());
+                Ok(())
             })?;
             let said = kubectl.run(&["get", "node", node, "-o", path])?;
             ensure!(said == "True", "Ready is {said:?}");
             Ok(())
         })
+    }
+
+    /// Routes to the pods of each worker machine: from the master, which asks webhooks and aggregated API servers there, and between stock
+    /// nodes, where this is the work of a pod network. Our agents make their own.
+    fn route_pods(&self) -> Result<()> {
+        let ranges: Vec<_> =
+            (1..=self.nodes()).map(|n| Ok((n, self.pod_range(&format!("n{n}"))?))).collect::<Result<_>>()?;
+        for (number, range) in &ranges {
+            let via = self.lan.worker(*number).to_string();
+            let others = (1..=self.nodes()).filter(|n| n != number && self.workers() == Part::Stock);
+            for host in others.map(|n| format!("n{n}")).chain(["m".to_owned()]) {
+                output(self.inside(&host, "ip").args(["route", "replace", range, "via", &via]))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_dns(&self) -> Result<()> {
+        let kubectl = self.kubectl();
+        let manifest = images::checkout().join("tests/upstream/coredns.yaml");
+        kubectl.run(&["apply", "-f", &manifest.to_string_lossy()])?;
+        kubectl.say("rollout status deployment/coredns -n kube-system --timeout=120s").map(drop)
+    }
+
+    /// The logs of its processes.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn logs(&self) -> Result<Vec<PathBuf>> {
+        let dir = self.layout.base.join("log");
+        let read = fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))?;
+        Ok(read.flatten().map(|e| e.path()).collect())
     }
 
     /// A command in a host's network: `m`, `n1`, ….
@@ -256,7 +368,7 @@ impl Cluster {
         inside(&self.layout.host(host), Path::new(program))
     }
 
-    fn start(&mut self, name: &str, command: &mut std::process::Command) -> Result<()> {
+    pub(super) fn start(&mut self, name: &str, command: &mut std::process::Command) -> Result<()> {
         let process = spawn(name, command, &self.layout.log(name))?;
         self.remember(process)
     }
@@ -281,11 +393,11 @@ impl Cluster {
     pub fn down(self, progress: &mut dyn Progress) -> Result<Vec<String>> {
         let before: Option<Snapshot> =
             fs::read(self.layout.before()).ok().and_then(|b| serde_json::from_slice(&b).ok());
-        progress.step("agents and pods end", u64::from(self.state.nodes));
-        for process in self.state.processes.iter().filter(|p| p.name.starts_with("agent-")) {
+        progress.step("agents and pods end", u64::from(self.nodes()));
+        for process in self.state.processes.iter().filter(|p| p.is_node()) {
             process.stop(Duration::from_secs(20))?;
         }
-        for number in 1..=self.state.nodes {
+        for number in 1..=self.nodes() {
             // A containerd that does not answer has no pods that it could end; its processes are ended below.
             if let Err(error) = remove_pods(&self.layout.host(&format!("n{number}"))) {
                 eprintln!("n{number}: {error:#}");
@@ -301,85 +413,6 @@ impl Cluster {
         let after = Snapshot::take(&self.layout)?;
         Ok(before.map(|b| after.new_since(&b)).unwrap_or_default())
     }
-}
-
-fn remove_pods(host: &HostPaths) -> Result<()> {
-    containerd::call(host, async |client| {
-        for pod in client.list_pod_sandbox(cri::v1::ListPodSandboxRequest::default()).await?.items {
-            let id = || pod.id.clone();
-            client.stop_pod_sandbox(cri::v1::StopPodSandboxRequest { pod_sandbox_id: id() }).await?;
-            client.remove_pod_sandbox(cri::v1::RemovePodSandboxRequest { pod_sandbox_id: id() }).await?;
-        }
-        Ok(())
-    })
-}
-
-/// Removes what processes leave when they are killed rather than stopped: shims, mounts, cgroups, namespaces, sockets.
-///
-/// # Errors
-/// When something refuses to go.
-pub fn sweep(layout: &Layout) -> Result<()> {
-    let run = layout.run();
-    kill_shims(layout)?;
-    for mount in mounts_below(&[&run, &layout.base])? {
-        umount2(mount.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("unmount {mount}"))?;
-    }
-    host::remove(layout)?;
-    remove_cgroups(&layout.prefix())?;
-    if run.exists() {
-        fs::remove_dir_all(&run).with_context(|| format!("remove {}", run.display()))?;
-    }
-    Ok(())
-}
-
-fn kill_shims(layout: &Layout) -> Result<()> {
-    let mark = format!("{}/", layout.run().display());
-    let cgroup = format!("/{}-", layout.prefix());
-    let ours = |pid: &i32| {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        (line.contains("containerd-shim") && line.contains(&mark)) || groups.contains(&cgroup)
-    };
-    wait_for("the pods' processes to end", Duration::from_secs(20), || {
-        let pids = fs::read_dir("/proc")?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-        let left: Vec<i32> =
-            pids.filter(|pid| *pid != i32::try_from(std::process::id()).unwrap_or(0)).filter(ours).collect();
-        for pid in &left {
-            // It may have ended since it was listed.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
-        }
-        ensure!(left.is_empty(), "processes {left:?} live");
-        Ok(())
-    })
-}
-
-fn mounts_below(dirs: &[&Path]) -> Result<Vec<String>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
-    let points = text.lines().filter_map(|l| l.split(' ').nth(4));
-    let mut found: Vec<String> =
-        points.filter(|p| dirs.iter().any(|d| Path::new(p).starts_with(d))).map(str::to_owned).collect();
-    // The deepest first: a mount below another goes before it.
-    found.reverse();
-    Ok(found)
-}
-
-fn remove_cgroups(prefix: &str) -> Result<()> {
-    let tops = fs::read_dir("/sys/fs/cgroup")?.flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink());
-    for top in tops.chain([Path::new("/sys/fs/cgroup").to_owned()]) {
-        let ours = fs::read_dir(&top).into_iter().flatten().flatten();
-        for folder in ours.filter(|e| e.file_name().to_string_lossy().starts_with(&format!("{prefix}-"))) {
-            remove_tree(&folder.path()).with_context(|| format!("remove cgroup {}", folder.path().display()))?;
-        }
-    }
-    Ok(())
-}
-
-/// Cgroups are removed from the leaves up; the files in them are the kernel's.
-fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(dir)?.flatten().filter(|e| e.path().is_dir()) {
-        remove_tree(&entry.path())?;
-    }
-    fs::remove_dir(dir)
 }
 
 /// Ends the cluster when a test ends, however it ends, and fails the test if anything is left.

@@ -1,7 +1,7 @@
 //! A containerd for one host: root, state, socket and configuration of its own; the machine's containerd is not touched.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,43 +11,38 @@ use super::layout::{HostPaths, Layout};
 use super::process::{Process, spawn};
 use super::shell::{run, wait_for};
 
-/// The containerd to use: `KEELSON_CONTAINERD` (a folder with containerd and its shims) or the one in PATH.
-#[must_use]
-pub fn program() -> PathBuf {
-    std::env::var_os("KEELSON_CONTAINERD")
-        .map_or_else(|| "containerd".into(), |dir| PathBuf::from(dir).join("containerd"))
+/// containerd in its folder, or the one in PATH.
+fn program(tools: Option<&Path>) -> PathBuf {
+    tools.map_or_else(|| "containerd".into(), |dir| dir.join("containerd"))
 }
 
 /// `1.6.20`, `2.1.9`, ….
-///
-/// # Errors
-/// When containerd is missing or says something else.
-pub fn version() -> Result<String> {
-    let said =
-        run(&program().to_string_lossy(), ["--version"]).context("containerd is needed: apt-get install containerd")?;
+fn version(tools: Option<&Path>) -> Result<String> {
+    let said = run(&program(tools).to_string_lossy(), ["--version"])
+        .context("containerd is needed: apt-get install containerd")?;
     let version = said.split_whitespace().nth(2).context("containerd --version says no version")?;
     Ok(version.trim_start_matches('v').split(['~', '+', '-']).next().unwrap_or(version).to_owned())
 }
 
-/// Starts the host's containerd and waits until it answers.
+/// Starts the host's containerd, from the folder `tools` where one is given, and waits until it answers.
 ///
 /// # Errors
 /// When it does not come up; its log says why.
-pub fn start(layout: &Layout, host: &HostPaths) -> Result<Process> {
+pub fn start(layout: &Layout, host: &HostPaths, tools: Option<&Path>) -> Result<Process> {
     let dir = host.dir();
     fs::create_dir_all(&dir)?;
     fs::create_dir_all(host.run())?;
     fs::create_dir_all(host.cni_conf())?;
     fs::create_dir_all(host.cni_bin())?;
     let config = dir.join("containerd.toml");
-    fs::write(&config, config_text(host, &version()?)).with_context(|| format!("write {}", config.display()))?;
+    fs::write(&config, config_text(host, &version(tools)?)).with_context(|| format!("write {}", config.display()))?;
     let name = format!("containerd-{}", host.name);
     let log = layout.log(&name);
-    let mut command = inside(host, &program());
+    let mut command = inside(host, &program(tools));
     command.arg("--config").arg(&config);
-    if let Some(tools) = std::env::var_os("KEELSON_CONTAINERD") {
+    if let Some(tools) = tools {
         // The shim is looked up in PATH.
-        let mut path = tools;
+        let mut path = tools.as_os_str().to_owned();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
         command.env("PATH", path);

@@ -72,11 +72,17 @@ pub fn make_host(layout: &Layout, host: &HostPaths, lan: Lan, address: Ipv4Addr)
     Ok(())
 }
 
-/// A command that runs in the host's network. Unlike `ip netns exec` this leaves /sys, and with it cgroups, as they are.
+/// A command that runs in the host's network.
 #[must_use]
 pub fn inside(host: &HostPaths, program: &Path) -> Command {
+    enter(&host.netns_path(), program)
+}
+
+/// A command that runs in a network namespace. Unlike `ip netns exec` this leaves /sys, and with it cgroups, as they are.
+#[must_use]
+pub fn enter(netns: &Path, program: &Path) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", host.netns_path().display())).arg(program);
+    command.arg(format!("--net={}", netns.display())).arg(program);
     command
 }
 

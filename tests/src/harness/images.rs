@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use cri::import::{Image, ImageConfig};
 
 use super::layout::HostPaths;
+use super::upstream::Upstream;
 
 pub const HELLO: &str = "docker.io/keelson/hello:1";
 /// The same image under another name, for updates.
@@ -40,6 +41,18 @@ pub fn all() -> Result<Vec<Image>> {
     let hello = fs::read(&hello).with_context(|| format!("read {}: build it with `make build`", hello.display()))?;
     let mut images = vec![image(HELLO, &hello, "1")?, image(HELLO_2, &hello, "2")?];
     images.push(busybox()?);
+    Ok(images)
+}
+
+/// The stand-ins for upstream's test images.
+///
+/// # Errors
+/// When an archive cannot be read.
+pub fn archives(upstream: &Upstream) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    for path in upstream.archives()? {
+        images.extend(cri::import::read_archive(&path)?);
+    }
     Ok(images)
 }
 

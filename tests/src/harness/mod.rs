@@ -10,6 +10,8 @@
 //! | `containerd` | one containerd a worker machine |
 //! | `images` | builds and imports the images |
 //! | `cluster` | up, join, down |
+//! | `upstream`, `stock` | builds the stock components, and runs them as parts of a cluster |
+//! | `sweep` | removes what is left when processes have ended |
 //! | `audit` | what is on the machine, before and after |
 
 pub mod audit;
@@ -21,6 +23,9 @@ pub mod kubectl;
 pub mod layout;
 pub mod process;
 pub mod shell;
+mod stock;
+pub mod sweep;
+pub mod upstream;
 
-pub use cluster::{Cluster, Options};
+pub use cluster::{Cluster, Options, Part};
 pub use layout::Layout;

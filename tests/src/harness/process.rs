@@ -54,6 +54,12 @@ impl Process {
         start_time(self.pid) == Some(self.started)
     }
 
+    /// It acts for a node: it must end before the node's pods do.
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        ["agent-", "kubelet-", "kube-proxy-"].iter().any(|p| self.name.starts_with(p))
+    }
+
     /// Sends a signal, unless the process is gone.
     ///
     /// # Errors
