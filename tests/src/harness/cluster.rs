@@ -37,8 +37,9 @@ pub struct Options {
     pub nodes: u8,
     pub control_plane: Part,
     pub workers: Part,
-    /// Where the stock components are. With them every worker machine gets the stand-ins for upstream's test images, and the cluster
-    /// gets CoreDNS.
+    /// For upstream's suites: worker machines get the stand-ins for upstream's test images instead of ours, and the cluster gets CoreDNS.
+    pub suite: bool,
+    /// Where the stock components are.
     pub upstream: Option<Upstream>,
     /// The folder of containerd and its shim; the one in PATH otherwise.
     pub containerd: Option<PathBuf>,
@@ -55,6 +56,7 @@ impl Options {
             nodes,
             control_plane: Part::Ours,
             workers: Part::Ours,
+            suite: false,
             upstream: None,
             containerd: std::env::var_os("KEELSON_CONTAINERD").map(PathBuf::from),
             master_args: Vec::new(),
@@ -136,7 +138,7 @@ impl Cluster {
             progress.tick();
         }
         cluster.route_pods()?;
-        if cluster.state.options.upstream.is_some() {
+        if cluster.state.options.suite {
             progress.step("CoreDNS", 0);
             cluster.start_dns()?;
         }
@@ -218,10 +220,16 @@ impl Cluster {
     }
 
     fn images(&self) -> Result<Vec<cri::import::Image>> {
-        match &self.state.options.upstream {
-            Some(upstream) => images::archives(upstream),
-            None => images::all(),
+        let options = &self.state.options;
+        if options.suite {
+            return images::archives(&self.upstream()?.archives()?);
         }
+        let mut images = images::all()?;
+        if options.workers == Part::Stock {
+            // Our agent brings its own.
+            images.extend(images::archives(&[self.upstream()?.images.join("pause.tar")])?);
+        }
+        Ok(images)
     }
 
     fn start_master(&mut self) -> Result<()> {

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use cri::import::{Image, ImageConfig};
 
 use super::layout::HostPaths;
-use super::upstream::Upstream;
 
 pub const HELLO: &str = "docker.io/keelson/hello:1";
 /// The same image under another name, for updates.
@@ -44,14 +43,14 @@ pub fn all() -> Result<Vec<Image>> {
     Ok(images)
 }
 
-/// The stand-ins for upstream's test images.
+/// The images of docker archives.
 ///
 /// # Errors
 /// When an archive cannot be read.
-pub fn archives(upstream: &Upstream) -> Result<Vec<Image>> {
+pub fn archives(paths: &[PathBuf]) -> Result<Vec<Image>> {
     let mut images = Vec::new();
-    for path in upstream.archives()? {
-        images.extend(cri::import::read_archive(&path)?);
+    for path in paths {
+        images.extend(cri::import::read_archive(path)?);
     }
     Ok(images)
 }

@@ -136,9 +136,18 @@ impl Cluster {
         });
         let path = host.dir().join("kube-proxy.json");
         fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
-        let mut proxy = inside(host, &self.upstream()?.program("kube-proxy"));
-        proxy.arg("--config").arg(path);
-        self.start(&format!("kube-proxy-{}", host.name), &mut proxy)
+        self.run_kube_proxy(&host.name)
+    }
+
+    /// Starts kube-proxy, at first and after a test ended it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn run_kube_proxy(&mut self, node: &str) -> Result<()> {
+        let host = self.layout.host(node);
+        let mut proxy = inside(&host, &self.upstream()?.program("kube-proxy"));
+        proxy.arg("--config").arg(host.dir().join("kube-proxy.json"));
+        self.start(&format!("kube-proxy-{node}"), &mut proxy)
     }
 }
 
