@@ -3,12 +3,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 NODES ?= 1
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+BENCH = $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SMALL),--small) $(if $(FRESH),--fresh)
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help up down build test crash check bench prepare prepare-up
+.PHONY: help up down build test crash check bench bench-beside prepare prepare-up prepare-upstream
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
 
 up: prepare-up build ## start a cluster on this machine (NODES=n) and show a service answering
 	@$(TARGET)/release/xtask up --nodes $(NODES)
@@ -29,11 +30,17 @@ crash: prepare-up build ## the long rounds: 200 random kills of the master under
 check: prepare ## formatting, lints, layers, sizes, licences
 	@scripts/check
 
-bench: prepare-up build ## measure this checkout on this machine
-	@$(TARGET)/release/xtask bench
+bench: prepare-up build ## measure this checkout on this machine: ONLY=node|control|proxy|cni ROUNDS=n
+	@$(TARGET)/release/xtask bench $(BENCH)
+
+bench-beside: prepare-upstream build ## the same beside stock Kubernetes, into docs/benchmarks.md
+	@$(TARGET)/release/xtask bench-beside $(BENCH)
 
 prepare:
 	@scripts/prepare build
 
 prepare-up:
 	@scripts/prepare up
+
+prepare-upstream: prepare-up
+	@scripts/prepare upstream

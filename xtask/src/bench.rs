@@ -1,118 +1,191 @@
-//! `make bench`: one table of this run on this machine.
+//! `make bench` measures this checkout, `make bench-beside` the stock components beside it. Finished runs are kept, so that what was
+//! interrupted goes on where it was.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
-use keelson_tests::bench::floor::{self, Floor};
-use keelson_tests::bench::pods::{self, Shape};
-use keelson_tests::bench::{Times, api, cost};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use keelson_tests::bench::compare::compare;
+use keelson_tests::bench::goals::judge;
+use keelson_tests::bench::page::{self, Block};
+use keelson_tests::bench::run::Tools;
+use keelson_tests::bench::store::{self, Finished, Run, Store};
+use keelson_tests::bench::{self, Section, Side, Sizes, machine, plot, table};
 use keelson_tests::harness::cluster::Progress;
-use keelson_tests::harness::{Cluster, Layout, Options, containerd};
-use nix::sys::signal::Signal;
+use keelson_tests::harness::images::checkout;
 
 use crate::show::Show;
 
-const BURST: u32 = 110;
-
-/// How much is measured.
-#[derive(Debug, Clone, Copy)]
-pub struct Size {
-    pub rounds: u32,
-    pub watch: Duration,
+/// What is measured, and how much.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// One section: node, control, proxy or cni, or flat, which is measured on request only
+    #[arg(long)]
+    only: Option<Section>,
+    /// In each round either side is measured once; 3 for bench-beside and 1 for bench
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: Option<u32>,
+    /// Few of everything, for work on the benches: shows that they run, and nothing about speed
+    #[arg(long)]
+    small: bool,
+    /// Measure again what is finished
+    #[arg(long)]
+    fresh: bool,
 }
 
-struct Pods {
-    plain: (Times, Times),
-    probed: (Times, Times),
-    burst_up: Duration,
-    burst_down: Duration,
+/// How many rounds the page wants at least.
+const ROUNDS: u32 = 3;
+/// A machine that is busier than this before a run has something else to do.
+const QUIET_PERCENT: f64 = 10.0;
+
+/// Measures ours.
+pub fn alone(options: &Options) -> Result<()> {
+    Session::begin(options, &[Side::Ours], options.rounds.unwrap_or(1))?.all()
 }
 
-/// Runs all benches in a cluster of one node of their own and prints the table.
-pub fn bench(size: Size) -> Result<()> {
-    let base = std::env::temp_dir().join(format!("keelson-bench-{}", std::process::id()));
+/// Measures ours beside stock, and writes what came of it into the docs.
+pub fn beside(options: &Options) -> Result<()> {
+    Session::begin(options, &[Side::Stock, Side::Ours], options.rounds.unwrap_or(ROUNDS))?.all()
+}
+
+/// Removes what an interrupted measurement left.
+pub fn clear() -> Result<()> {
     let mut show = Show::default();
-    let cluster = Cluster::up(Layout::new("bench", base), Options::nodes(1), &mut show)?;
-    let result = measure(&cluster, size, &mut show);
-    let left = cluster.down(&mut show)?;
+    bench::run::clear(&mut show)?;
     show.done();
-    for line in &left {
-        println!("left behind: {line}");
-    }
-    result
-}
-
-fn measure(cluster: &Cluster, size: Size, show: &mut Show) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let host = cluster.layout.host("n1");
-    let (agent, master) = (cluster.process("agent-n1")?.clone(), cluster.process("master")?.clone());
-    let pids = [agent.pid, cluster.process("containerd-n1")?.pid, master.pid];
-
-    show.step("floor: bare CRI pods", 0);
-    // An agent removes sandboxes that it does not know: it waits meanwhile.
-    agent.signal(Signal::SIGSTOP)?;
-    let floor =
-        containerd::call(&host, async |client| Box::pin(floor::measure(&client, &host, size.rounds, BURST)).await);
-    agent.signal(Signal::SIGCONT)?;
-    let floor = floor?;
-
-    show.step("idle cost without pods", 0);
-    let idle = cost::over(&pids, size.watch)?;
-    show.step("pods through the API", 0);
-    let client = runtime.block_on(api::client(&cluster.layout.admin_conf()))?;
-    let (plain, probed, burst_up) = runtime.block_on(async {
-        let plain = pods::one_by_one(&client, "n1", Shape::Plain, size.rounds).await?;
-        let probed = pods::one_by_one(&client, "n1", Shape::Probed, size.rounds).await?;
-        anyhow::Ok((plain, probed, pods::burst(&client, "n1", BURST).await?))
-    })?;
-    show.step("idle cost of 110 pods", 0);
-    std::thread::sleep(Duration::from_secs(5));
-    let full = cost::over(&pids, size.watch)?;
-    let burst_down = runtime.block_on(pods::remove_all(&client))?;
-    show.step("API writes", 0);
-    let conf = cluster.layout.admin_conf();
-    let one = runtime.block_on(api::creates_per_second(&conf, 1, Duration::from_secs(8)))?;
-    let many = runtime.block_on(api::creates_per_second(&conf, 64, Duration::from_secs(8)))?;
-    show.done();
-    println!();
-    print_pods(&floor, &Pods { plain, probed, burst_up, burst_down });
-    for (name, at) in [("agent", 0), ("containerd", 1), ("master", 2)] {
-        let (Some(idle), Some(full)) = (idle.get(at), full.get(at)) else { continue };
-        println!(
-            "{name:<12} PSS {:6.1} MiB and {:5.2} % CPU without pods; {:6.1} MiB and {:5.2} % with {BURST} idle pods",
-            idle.pss_mib, idle.cpu_percent, full.pss_mib, full.cpu_percent
-        );
-    }
-    println!(
-        "API          {one:.0} creates/s by 1 client, {many:.0} by 64 (JSON, 1 KiB, the clients on the same cores)"
-    );
     Ok(())
 }
 
-fn print_pods(floor: &Floor, pods: &Pods) {
-    let row = |what: &str, times: &Times, against: &Times| {
-        println!(
-            "{what:<30} p50 {:7.0} ms  p99 {:7.0} ms   {:.2} x the floor",
-            times.p50(),
-            times.p99(),
-            times.p50() / against.p50()
+/// One call of the command.
+struct Session<'a> {
+    options: &'a Options,
+    sides: &'a [Side],
+    rounds: u32,
+    tools: Tools,
+    store: Store,
+    show: Show,
+}
+
+impl<'a> Session<'a> {
+    fn begin(options: &'a Options, sides: &'a [Side], rounds: u32) -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "benches need root: they make network namespaces, cgroups and mounts"
         );
-    };
-    row("floor: up", &floor.up, &floor.up);
-    row("create -> Ready", &pods.plain.0, &floor.up);
-    row("create -> Ready, http probe", &pods.probed.0, &floor.up);
-    row("floor: down", &floor.down, &floor.down);
-    row("delete -> gone", &pods.plain.1, &floor.down);
-    row("delete -> gone, http probe", &pods.probed.1, &floor.down);
-    let burst = |what: &str, time: Duration, against: Duration| {
-        println!(
-            "{what:<30} {:11.1} s {:22.2} x the floor",
-            time.as_secs_f64(),
-            time.as_secs_f64() / against.as_secs_f64()
-        );
-    };
-    burst("floor: 110 up, 8 callers", floor.burst_up, floor.burst_up);
-    burst("110 pods at once, all Ready", pods.burst_up, floor.burst_up);
-    burst("floor: 110 down", floor.burst_down, floor.burst_down);
-    burst("110 pods deleted, all gone", pods.burst_down, floor.burst_down);
+        let sizes = if options.small { Sizes::small() } else { Sizes::full() };
+        let mut show = Show::default();
+        show.step("build what is measured, and what measures", 0);
+        let tools = Tools::prepare(sizes, sides.contains(&Side::Stock))?;
+        show.done();
+        let store = Store::new(&checkout().join(".cache/bench/runs"), &(tools.programs()?, machine::describe()?));
+        if options.fresh {
+            store.forget()?;
+        }
+        Ok(Self { options, sides, rounds, tools, store, show })
+    }
+
+    fn all(mut self) -> Result<()> {
+        let sections = self.options.only.map_or_else(|| Section::USUAL.to_vec(), |only| vec![only]);
+        let mut missed = 0;
+        for section in sections {
+            for round in 1..=self.rounds {
+                self.round(section, round)?;
+            }
+            missed += self.report(section)?;
+        }
+        match missed {
+            0 => println!("Every goal that was measured is met."),
+            missed => println!("{missed} goal(s) are missed: see the tables above."),
+        }
+        Ok(())
+    }
+
+    /// Which side comes first alternates, so that what changes on the machine meanwhile does not always meet the same one.
+    fn round(&mut self, section: Section, round: u32) -> Result<()> {
+        let mut sides = self.sides.to_vec();
+        if round.is_multiple_of(2) {
+            sides.reverse();
+        }
+        for side in sides {
+            let run = Run { section, round, side };
+            let title = format!("{section}, round {round} of {}, {side}", self.rounds);
+            if let Some(finished) = self.store.load(run)? {
+                println!("{title}: measured on {}, kept", finished.day);
+                continue;
+            }
+            println!("{title}");
+            let finished = self.measure(section, side)?;
+            self.store.save(run, &finished)?;
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, section: Section, side: Side) -> Result<Finished> {
+        let busy_percent = machine::busy_percent(Duration::from_secs(2))?;
+        if busy_percent > QUIET_PERCENT {
+            println!(
+                "  {busy_percent:.0} % of this machine is used by others: the figures of this run will say little"
+            );
+        }
+        let figures = self.tools.run(section, side, &mut self.show)?;
+        self.show.done();
+        Ok(Finished { day: jiff::Zoned::now().date().to_string(), busy_percent, figures })
+    }
+
+    /// Prints a section and writes it to the page; answers how many goals are missed.
+    fn report(&self, section: Section) -> Result<usize> {
+        let rounds = self.store.rounds(section, self.rounds)?;
+        let compared = compare(section.rows(), &store::figures(&rounds));
+        let verdicts = judge(section.goals(), &compared);
+        let (rows, goals) = (table::rows(&compared, &self.tools.sizes), table::goals(&verdicts, &self.tools.sizes));
+        println!("\n{}\n\n{rows}\n{goals}", section.title());
+        if self.sides.len() > 1 {
+            let finished: Vec<&Finished> = rounds.iter().flat_map(|(stock, ours)| stock.iter().chain(ours)).collect();
+            let plot = format!("benchmarks/{section}.svg");
+            let measured = self.measured(&finished)?;
+            let drawing = plot::draw(section.title(), &measured, &compared, &self.tools.sizes);
+            self.write(&Block { section, measured: measured.join(" "), rows, goals, plot }, &drawing)?;
+        }
+        Ok(verdicts.iter().filter(|(verdict, _)| !verdict.met).count())
+    }
+
+    /// Where, when and of what the finished runs are, in two sentences or so.
+    fn measured(&self, finished: &[&Finished]) -> Result<[String; 2]> {
+        let days: BTreeSet<&str> = finished.iter().map(|f| f.day.as_str()).collect();
+        let days = days.into_iter().collect::<Vec<_>>().join(" and ");
+        let busy = finished.iter().map(|f| f.busy_percent).fold(0.0, f64::max);
+        Ok([
+            format!(
+                "Measured on {days} on {}; others used at most {busy:.0} % of it just before.",
+                machine::describe()?
+            ),
+            format!(
+                "{}. {} alternating round(s): the middle, then the lowest and the highest.",
+                self.tools.versions()?.join(", "),
+                self.rounds
+            ),
+        ])
+    }
+
+    /// Into the docs where it was measured in full; what was measured in passing stays in the cache.
+    fn write(&self, block: &Block, drawing: &str) -> Result<()> {
+        let full = !self.options.small && self.rounds >= ROUNDS;
+        let path = checkout().join(if full { "docs" } else { ".cache/bench" }).join("benchmarks.md");
+        let plot = path.with_file_name(&block.plot);
+        write(&plot, drawing)?;
+        let page = fs::read_to_string(&path).unwrap_or_else(|_| "# Benchmarks\n".to_owned());
+        write(&path, &page::with(&page, block))?;
+        println!("written to {} and {}\n", path.display(), plot.display());
+        Ok(())
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

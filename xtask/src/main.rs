@@ -1,4 +1,4 @@
-//! What developers type, behind `make`: `cargo xtask up | down | bench | check`.
+//! What developers type, behind `make`: `cargo xtask up | down | bench | bench-beside | check`.
 
 mod bench;
 mod check;
@@ -6,7 +6,6 @@ mod show;
 mod up;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -28,14 +27,9 @@ enum Command {
     /// End the cluster and look for leftovers
     Down,
     /// Measure this checkout on this machine
-    Bench {
-        /// Pods of each kind, one by one
-        #[arg(long, default_value_t = 30)]
-        rounds: u32,
-        /// Seconds for which idle processes are watched
-        #[arg(long, default_value_t = 60)]
-        watch: u64,
-    },
+    Bench(bench::Options),
+    /// The same beside the stock components of Kubernetes
+    BenchBeside(bench::Options),
     /// Check the house rules: layers, sizes
     Check,
 }
@@ -43,8 +37,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up { nodes } => up::up(nodes),
-        Command::Down => up::down(),
-        Command::Bench { rounds, watch } => bench::bench(bench::Size { rounds, watch: Duration::from_secs(watch) }),
+        Command::Down => bench::clear().and_then(|()| up::down()),
+        Command::Bench(options) => bench::alone(&options),
+        Command::BenchBeside(options) => bench::beside(&options),
         Command::Check => check::check(),
     };
     match result {

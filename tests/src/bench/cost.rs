@@ -1,46 +1,67 @@
 //! What processes take: proportional set size, and CPU over a while.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
-/// Of one process.
-#[derive(Debug, Clone, Copy)]
+use crate::harness::process::Process;
+
+/// Of some processes together.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
     pub pss_mib: f64,
     /// Per cent of one core.
     pub cpu_percent: f64,
 }
 
-/// Watches processes for a while; the costs are in their order.
+/// Watches groups of processes for a while; a cost for each group. Children of theirs do not count.
 ///
 /// # Errors
-/// When one ends.
-#[allow(clippy::cast_precision_loss)] // ticks and kilobytes of a short run
-pub fn over(pids: &[i32], time: Duration) -> Result<Vec<Cost>> {
-    let before = pids.iter().map(|p| ticks(*p)).collect::<Result<Vec<_>>>()?;
+/// When one of them ends.
+pub fn over(groups: &[&[Process]], time: Duration) -> Result<Vec<Cost>> {
+    let start = Instant::now();
+    let before = groups.iter().map(|group| used(group)).collect::<Result<Vec<_>>>()?;
     std::thread::sleep(time);
-    let per_second = 100.0;
-    pids.iter()
+    let watched = start.elapsed();
+    groups
+        .iter()
         .zip(before)
-        .map(|(pid, before)| {
-            let used = ticks(*pid)?.saturating_sub(before) as f64 / per_second;
-            Ok(Cost { pss_mib: pss_kib(*pid)? as f64 / 1024.0, cpu_percent: used / time.as_secs_f64() * 100.0 })
+        .map(|(group, before)| {
+            let cpu = used(group)?.saturating_sub(before);
+            Ok(Cost { pss_mib: pss(group)?, cpu_percent: cpu.as_secs_f64() / watched.as_secs_f64() * 100.0 })
         })
         .collect()
 }
 
-/// utime + stime, in hundredths of a second.
-fn ticks(pid: i32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} has ended"))?;
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |s| s.1).split_whitespace().collect();
-    let field = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-    Ok(field(11) + field(12))
+/// CPU time since they were started. The kernel's clock of a process counts nanoseconds, where /proc has hundredths of a second: too
+/// coarse for a process that is idle.
+fn used(group: &[Process]) -> Result<Duration> {
+    group
+        .iter()
+        .map(|process| {
+            let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.pid));
+            let now = clock.and_then(ClockId::now).with_context(|| format!("{} has ended", process.name))?;
+            Ok(Duration::from(now))
+        })
+        .sum()
 }
 
-fn pss_kib(pid: i32) -> Result<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("memory of {pid}"))?;
+/// Their memory in MiB, each page shared out among all processes that have it.
+///
+/// # Errors
+/// When one of them has ended.
+#[allow(clippy::cast_precision_loss)] // kilobytes of a few processes
+pub fn pss(group: &[Process]) -> Result<f64> {
+    let kib: u64 = group.iter().map(pss_kib).sum::<Result<u64>>()?;
+    Ok(kib as f64 / 1024.0)
+}
+
+fn pss_kib(process: &Process) -> Result<u64> {
+    let path = format!("/proc/{}/smaps_rollup", process.pid);
+    let rollup = fs::read_to_string(path).with_context(|| format!("memory of {}", process.name))?;
     let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).context("smaps_rollup has no Pss")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }

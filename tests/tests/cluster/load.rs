@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
-use keelson_tests::bench::api;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
 use serde_json::json;
 
 const WRITERS: usize = 16;
@@ -46,7 +46,7 @@ impl Load {
 async fn write_all(kubeconfig: &Path, namespace: &str, stop: &AtomicBool) -> Result<u64> {
     let mut writers = Vec::new();
     for number in 0..WRITERS {
-        let api = Api::namespaced(api::client(kubeconfig).await?, namespace);
+        let api = Api::namespaced(client(kubeconfig).await?, namespace);
         writers.push(write(api, number, stop));
     }
     let mut total = 0;
@@ -54,6 +54,14 @@ async fn write_all(kubeconfig: &Path, namespace: &str, stop: &AtomicBool) -> Res
         total += acknowledged?;
     }
     Ok(total)
+}
+
+/// With a connection of its own.
+async fn client(kubeconfig: &Path) -> Result<Client> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    config.proxy_url = None;
+    Ok(Client::try_from(config)?)
 }
 
 /// What a writer knows of one object: the value it has, `None` where it does not exist.
