@@ -8,12 +8,15 @@
 #![allow(clippy::indexing_slicing)]
 
 mod certificates;
+mod default_storage_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pods;
 mod priority;
 mod rbac_escalation;
+mod runtime_class;
 mod service_account;
 mod taint_nodes_by_condition;
 
@@ -64,6 +67,9 @@ pub struct Request<'a> {
 /// Read access to what is committed; implemented by the API server over its cache.
 pub trait Lookup: Send + Sync {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value>;
+
+    /// All objects of a resource in a namespace, or of the whole cluster where that is empty, in the order of names.
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value>;
 }
 
 /// What plugins may ask.
@@ -99,14 +105,17 @@ impl Chain {
     pub fn new(context: Context) -> Self {
         let plugins: Vec<Box<dyn Plugin>> = vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle),
+            Box::new(limit_ranger::LimitRanger),
             Box::new(service_account::ServiceAccount),
             Box::new(node_restriction::NodeRestriction),
             Box::new(taint_nodes_by_condition::TaintNodesByCondition),
             Box::new(priority::Priority),
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(runtime_class::RuntimeClass),
             Box::new(certificates::CertificateApproval),
             Box::new(certificates::CertificateSigning),
             Box::new(certificates::CertificateSubjectRestriction),
+            Box::new(default_storage_class::DefaultStorageClass),
             Box::new(rbac_escalation::RbacEscalation),
         ];
         Chain { context, plugins }
@@ -158,7 +167,7 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 }
 
 /// The items at a JSON pointer, none where there is no list.
-fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use auth::{Attributes, Authorizer, Decision, Rbac, UserInfo, names};
 use serde_json::{Value, json};
 
-use crate::{Chain, Context, Lookup, Operation, PriorityClasses, Request};
+use crate::{Chain, Context, Lookup, Operation, PriorityClasses, Refusal, Request};
 
 #[derive(Default, Clone)]
 pub struct Objects(BTreeMap<(String, String, String), Value>);
@@ -14,6 +14,11 @@ pub struct Objects(BTreeMap<(String, String, String), Value>);
 impl Lookup for Objects {
     fn get(&self, _: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         self.0.get(&(resource.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn list(&self, _: &str, resource: &str, namespace: &str) -> Vec<Value> {
+        let here = |key: &(String, String, String)| key.0 == resource && key.1 == namespace;
+        self.0.iter().filter(|(key, _)| here(key)).map(|(_, object)| object.clone()).collect()
     }
 }
 
@@ -41,7 +46,16 @@ impl Cluster {
         Self::allowing(&[])
     }
 
+    /// With one object more.
+    pub fn with(resource: &str, namespace: &str, name: &str, object: Value) -> Self {
+        Self::made(&[], Some((resource, namespace, name, object)))
+    }
+
     pub fn allowing(rights: &[&str]) -> Self {
+        Self::made(rights, None)
+    }
+
+    fn made(rights: &[&str], more: Option<(&str, &str, &str, Value)>) -> Self {
         let mut objects = Objects::default();
         let mut add = |resource: &str, namespace: &str, name: &str, mut object: Value| {
             object["metadata"]["name"] = json!(name);
@@ -60,6 +74,9 @@ impl Cluster {
             json!([{ "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }]);
         add("pods", "default", "mine", json!({ "spec": { "nodeName": "n1", "volumes": token } }));
         add("pods", "default", "other", json!({ "spec": { "nodeName": "n2" } }));
+        if let Some((resource, namespace, name, object)) = more {
+            add(resource, namespace, name, object);
+        }
         let context = Context {
             lookup: Arc::new(objects),
             authorizer: Arc::new(Listed(rights.iter().map(ToString::to_string).collect())),
@@ -75,6 +92,15 @@ impl Cluster {
 
     pub fn chain(&self) -> Chain {
         Chain::new(self.context.clone())
+    }
+
+    /// What an administrator's new object in namespace `default` becomes.
+    pub fn created(&self, resource: &str, mut object: Value) -> Result<Value, Refusal> {
+        let (user, name) = (admin(), object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+        let request = on(&user, Operation::Create, resource, "default", &name);
+        self.chain().admit(&request, &mut object)?;
+        self.chain().validate(&request, Some(&object))?;
+        Ok(object)
     }
 }
 

@@ -7,7 +7,7 @@ use admission::Lookup;
 use auth::Observer;
 use schema::{Kind, Registry};
 use serde_json::Value;
-use store::{Facets, Hooks, Key, Store};
+use store::{Facets, Hooks, Key, ListRequest, Store};
 
 use crate::problem::qualified;
 
@@ -84,6 +84,14 @@ impl Lookup for CacheLookup {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let entry = self.0.get(&Key::new(&qualified(group, resource), namespace, name))?;
         serde_json::from_slice(entry.json()).ok()
+    }
+
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value> {
+        let resource = qualified(group, resource);
+        let request = ListRequest { resource: &resource, namespace, after: None, limit: 0, at: None, filter: None };
+        // Of the present there is nothing that could be too old.
+        let page = self.0.list(&request).map(|page| page.entries).unwrap_or_default();
+        page.iter().filter_map(|entry| serde_json::from_slice(entry.json()).ok()).collect()
     }
 }
 
