@@ -315,3 +315,55 @@ fn configurations_are_applied_by_client_and_by_server() {
         "deployment.apps/web serverside-applied (server dry run)"
     );
 }
+
+/// Nothing runs the pods here: the test says how they end.
+#[test]
+fn jobs_count_their_pods_and_go_away() {
+    let master = started();
+    let job = |name: &str, more: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec:\n  {more}\n  template: {{spec: {{restartPolicy: Never, \
+             automountServiceAccountToken: false, containers: [{{name: c, image: i}}]}}}}\n"
+        )
+    };
+    let ends = |selector: &str, phase: &str| {
+        let path = "jsonpath={.items[?(@.status.phase!=\"Succeeded\")].metadata.name}";
+        let names = master.say(&["get", "pods", "-l", selector, "-o", path]);
+        let patch = format!("{{\"status\":{{\"phase\":\"{phase}\"}}}}");
+        for name in names.split_whitespace() {
+            master.say(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", &patch]);
+        }
+    };
+    let of = |name: &str, field: &str, wanted: &str| {
+        master.wait(&["get", "job", name, "-o", &format!("jsonpath={{{field}}}")], wanted);
+    };
+    said(&master.create(&job("two", "completions: 2\n  parallelism: 2"), &[]));
+    of("two", ".status.active", "2");
+    ends("job-name=two", "Succeeded");
+    of("two", ".status.conditions[?(@.type==\"Complete\")].status", "True");
+    of("two", ".status.succeeded", "2");
+    let held = "jsonpath={.items[*].metadata.finalizers}";
+    assert_eq!(master.say(&["get", "pods", "-l", "job-name=two", "-o", held]), "");
+
+    said(&master.create(&job("bad", "backoffLimit: 0\n  ttlSecondsAfterFinished: 1"), &[]));
+    of("bad", ".status.active", "1");
+    ends("job-name=bad", "Failed");
+    master.wait(&["get", "job,pods", "-l", "job-name=bad", "-o", "name"], "");
+    master.wait(
+        &[
+            "get",
+            "events",
+            "--field-selector=involvedObject.name=bad,reason=BackoffLimitExceeded",
+            "-o",
+            "jsonpath={.items[*].message}",
+        ],
+        "Job has reached the specified backoff limit",
+    );
+
+    let controller = "apiVersion: v1\nkind: ReplicationController\nmetadata: {name: rc}\nspec:\n  replicas: 2\n  template:\n    \
+                      metadata: {labels: {app: rc}}\n    spec: {automountServiceAccountToken: false, containers: [{name: c, image: i}]}\n";
+    said(&master.create(controller, &[]));
+    master.wait(&["get", "rc", "rc", "-o", "jsonpath={.status.replicas}"], "2");
+    master.say(&["scale", "rc", "rc", "--replicas=1"]);
+    master.wait(&["get", "rc", "rc", "-o", "jsonpath={.status.replicas} {.status.observedGeneration}"], "1 2");
+}

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
@@ -58,8 +61,10 @@ pub struct Caches {
     pub leases: Arc<Informer<Lease>>,
     pub namespaces: Arc<Informer<Namespace>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub replication_controllers: Arc<Informer<ReplicationController>>,
     pub deployments: Arc<Informer<Deployment>>,
     pub daemon_sets: Arc<Informer<DaemonSet>>,
+    pub jobs: Arc<Informer<Job>>,
     pub revisions: Arc<Informer<ControllerRevision>>,
     pub services: Arc<Informer<Service>>,
     pub endpoints: Arc<Informer<Endpoints>>,
@@ -81,8 +86,10 @@ impl Default for Caches {
             leases: Informer::plain(|lease| trim_metadata(&mut lease.metadata)),
             namespaces: Informer::plain(|namespace| trim_metadata(&mut namespace.metadata)),
             replica_sets: Informer::new(|set| trim_metadata(&mut set.metadata), trim::owner_groups),
+            replication_controllers: Informer::new(|set| trim_metadata(&mut set.metadata), trim::owner_groups),
             deployments: Informer::plain(|deployment| trim_metadata(&mut deployment.metadata)),
             daemon_sets: Informer::plain(|set| trim_metadata(&mut set.metadata)),
+            jobs: Informer::plain(|job| trim_metadata(&mut job.metadata)),
             revisions: Informer::new(|revision| trim_metadata(&mut revision.metadata), trim::owner_groups),
             services: Informer::plain(|service| trim_metadata(&mut service.metadata)),
             endpoints: Informer::plain(|endpoints| trim_metadata(&mut endpoints.metadata)),
@@ -105,8 +112,10 @@ impl Caches {
             self.leases.synced(),
             self.namespaces.synced(),
             self.replica_sets.synced(),
+            self.replication_controllers.synced(),
             self.deployments.synced(),
             self.daemon_sets.synced(),
+            self.jobs.synced(),
             self.revisions.synced(),
             self.services.synced(),
             self.endpoints.synced(),
@@ -128,8 +137,10 @@ impl Caches {
         tasks.spawn(self.leases.clone().run(leases, all()));
         start(tasks, client, &self.namespaces, all());
         start(tasks, client, &self.replica_sets, all());
+        start(tasks, client, &self.replication_controllers, all());
         start(tasks, client, &self.deployments, all());
         start(tasks, client, &self.daemon_sets, all());
+        start(tasks, client, &self.jobs, all());
         start(tasks, client, &self.revisions, all());
         start(tasks, client, &self.services, all());
         start(tasks, client, &self.endpoints, all());

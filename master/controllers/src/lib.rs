@@ -5,7 +5,7 @@
 //! write through a client of their own identity. All controllers share one trimmed cache for each kind ([`Caches`]).
 //!
 //! To add a controller: a module with `start(&mut Context)` that registers handlers and spawns its workers, and a line in
-//! [`run`]. StatefulSet, Job, CronJob, HorizontalPodAutoscaler and PodDisruptionBudget are not here yet.
+//! [`run`]. StatefulSet, CronJob, HorizontalPodAutoscaler and PodDisruptionBudget are not here yet.
 
 mod certificates;
 mod cluster_role_aggregation;
@@ -17,6 +17,8 @@ mod endpoint_slice;
 mod expectations;
 mod garbage;
 pub mod hash;
+mod job;
+mod merge;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -56,6 +58,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     replica_set::start(&mut context);
     deployment::start(&mut context);
     daemon_set::start(&mut context);
+    job::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoint_slice::start_endpoints(&mut context);
     endpoint_slice::start_mirroring(&mut context);

@@ -6,12 +6,13 @@ use kube::Resource;
 use machinery::trim_metadata;
 
 use crate::owner::controller_of;
+use crate::replica_set::rank::DELETION_COST;
 
-/// Of pods only the annotation for ranking, ports, placement and a summary of the status are kept.
+/// Of pods only the annotations that controllers set and rank by, ports, placement and a summary of the status are kept.
 pub(crate) fn pod(pod: &mut Pod) {
     trim_metadata(&mut pod.metadata);
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| key == crate::replica_set::rank::DELETION_COST);
+        annotations.retain(|key, _| crate::job::ANNOTATIONS.contains(&key.as_str()) || key == DELETION_COST);
     }
     if let Some(spec) = &mut pod.spec {
         *spec = PodSpec {
@@ -31,13 +32,17 @@ pub(crate) fn pod(pod: &mut Pod) {
         };
     }
     if let Some(status) = &mut pod.status {
-        status.init_container_statuses = None;
         status.ephemeral_container_statuses = None;
-        for one in status.container_statuses.iter_mut().flatten() {
+        // How a container of a failed pod ended decides about its Job.
+        let failed = status.phase.as_deref() == Some("Failed");
+        status.init_container_statuses = status.init_container_statuses.take().filter(|_| failed);
+        let all = status.container_statuses.iter_mut().chain(&mut status.init_container_statuses);
+        for one in all.flatten() {
             *one = ContainerStatus {
                 name: std::mem::take(&mut one.name),
                 ready: one.ready,
                 restart_count: one.restart_count,
+                state: one.state.take().filter(|_| failed),
                 ..ContainerStatus::default()
             };
         }

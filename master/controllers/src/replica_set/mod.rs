@@ -1,15 +1,17 @@
-//! ReplicaSet: keeps as many pods of a template as asked for.
+//! ReplicaSet and ReplicationController: keep as many pods of a template as asked for.
 
 mod plan;
 pub(crate) mod rank;
+mod replicated;
 #[cfg(test)]
 mod tests;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use machinery::{Change, Outcome, Retry, WorkQueue, key_of, reference, run_workers};
@@ -21,35 +23,42 @@ use crate::owner::{claim, controller_of, controller_reference, selects};
 use crate::pod_control::{Failure, PodControl, answer, candidates};
 use crate::pods;
 
-const NAME: &str = "replicaset-controller";
+use replicated::Replicated;
+
 const WORKERS: usize = 5;
 
-struct Controller {
+struct Controller<K: 'static> {
     client: Client,
     caches: Caches,
     pods: PodControl,
+    kind: PhantomData<fn() -> K>,
 }
 
 pub(crate) fn start(context: &mut Context) {
+    start_kind::<ReplicaSet>(context);
+    start_kind::<ReplicationController>(context);
+}
+
+fn start_kind<K: Replicated>(context: &mut Context) {
     let queue = WorkQueue::new();
     let expectations = Arc::new(Expectations::default());
     let caches = context.caches.clone();
-    observe_sets(&caches, &queue, &expectations);
-    observe_pods(&caches, &queue, &expectations);
-    let recorder = context.recorder(NAME, NAME);
-    let client = context.client(NAME);
+    observe_sets::<K>(&caches, &queue, &expectations);
+    observe_pods::<K>(&caches, &queue, &expectations);
+    let recorder = context.recorder(K::CONTROLLER, K::CONTROLLER);
+    let client = context.client(K::CONTROLLER);
     let pods = PodControl { client: client.clone(), recorder, expectations };
-    let controller = Arc::new(Controller { client, caches, pods });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
+    let controller = Arc::new(Controller::<K> { client, caches, pods, kind: PhantomData });
+    context.spawn_synced(run_workers(K::CONTROLLER, queue, WORKERS, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
     }));
 }
 
-fn observe_sets(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
+fn observe_sets<K: Replicated>(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
     let (queue, expectations) = (queue.clone(), expectations.clone());
-    caches.replica_sets.on_change(move |change| {
-        let key = key_of(&change.object().metadata);
+    K::cache(caches).on_change(move |change| {
+        let key = key_of(change.object().meta());
         if matches!(change, Change::Deleted(_)) {
             expectations.forget(&key);
         }
@@ -57,12 +66,12 @@ fn observe_sets(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expe
     });
 }
 
-fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
-    let (queue, expectations, sets) = (queue.clone(), expectations.clone(), caches.replica_sets.clone());
+fn observe_pods<K: Replicated>(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
+    let (queue, expectations, sets) = (queue.clone(), expectations.clone(), K::cache(caches).clone());
     caches.pods.on_change(move |change| {
         let pod = change.object();
-        let owner = owner_key(pod);
-        if let Some(old) = change.old().and_then(|old| owner_key(old))
+        let owner = owner_key::<K>(pod);
+        if let Some(old) = change.old().and_then(|old| owner_key::<K>(old))
             && Some(&old) != owner.as_ref()
         {
             queue.add(old);
@@ -70,8 +79,8 @@ fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expe
         let Some(key) = owner else {
             if pod.metadata.owner_references.is_none() && !matches!(change, Change::Deleted(_)) {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                for set in sets.in_namespace(namespace).iter().filter(|set| wants(set, pod)) {
-                    queue.add(key_of(&set.metadata));
+                for set in sets.in_namespace(namespace).iter().filter(|set| wants(&set.as_set(), pod)) {
+                    queue.add(key_of(set.meta()));
                 }
             }
             return;
@@ -86,8 +95,8 @@ fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expe
     });
 }
 
-fn owner_key(pod: &Pod) -> Option<String> {
-    let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
+fn owner_key<K: Replicated>(pod: &Pod) -> Option<String> {
+    let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == K::kind(&()))?;
     Some(format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), owner.name))
 }
 
@@ -95,21 +104,23 @@ fn wants(set: &ReplicaSet, pod: &Pod) -> bool {
     set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.metadata.labels.as_ref()))
 }
 
-impl Controller {
+impl<K: Replicated> Controller<K> {
     async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
-        let Some(set) = self.caches.replica_sets.get(key) else { return Ok(Outcome::Done) };
+        let Some(owner) = K::cache(&self.caches).get(key) else { return Ok(Outcome::Done) };
+        let set = owner.as_set();
         let Some(spec) = &set.spec else { return Ok(Outcome::Done) };
         let may_count = self.pods.expectations.are_met(key);
         let mut known = candidates(&self.caches.pods, &set.metadata);
         known.retain(|pod| pod.metadata.deletion_timestamp.is_some() || pods::is_active(pod));
-        let owned = self.pods.claim(&*set, claim(&set.metadata, &spec.selector, known)).await?;
+        let owned = self.pods.claim(&*owner, claim(&set.metadata, &spec.selector, known)).await?;
         let (active, terminating): (Vec<_>, Vec<_>) = owned.into_iter().partition(|pod| pods::is_active(pod));
         let now = jiff::Timestamp::now();
         let mut failure = Failure::default();
         if may_count && set.metadata.deletion_timestamp.is_none() {
-            failure = self.manage(key, &set, &active, now).await;
+            failure = self.manage(key, (&owner, &set), &active, now).await;
         }
-        let status = plan::status(&set, &active, terminating.len(), now, &plan::Failures::from(&failure));
+        let mut status = plan::status(&set, &active, terminating.len(), now, &plan::Failures::from(&failure));
+        status.terminating_replicas = status.terminating_replicas.filter(|_| K::TELLS_TERMINATING);
         self.write_status(&set, &status).await?;
         if let Some(error) = failure.create.or(failure.delete) {
             return Err(Retry::Failed(error));
@@ -118,16 +129,22 @@ impl Controller {
         Ok(next.map_or(Outcome::Done, |seconds| Outcome::After(Duration::from_secs(seconds))))
     }
 
-    async fn manage(&self, key: &str, set: &ReplicaSet, active: &[Arc<Pod>], now: jiff::Timestamp) -> Failure {
+    async fn manage(
+        &self,
+        key: &str,
+        (owner, set): (&K, &ReplicaSet),
+        active: &[Arc<Pod>],
+        now: jiff::Timestamp,
+    ) -> Failure {
         let Some(spec) = &set.spec else { return Failure::default() };
-        let about = reference(set);
+        let about = reference(owner);
         let mut failure = Failure::default();
         match plan::difference(set, active.len()) {
             plan::Difference::Create(count) => {
                 let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
                 let name = set.metadata.name.as_deref().unwrap_or_default();
                 let template = spec.template.clone().unwrap_or_default();
-                let pod = pods::from_template(&template, namespace, name, controller_reference(set));
+                let pod = pods::from_template(&template, namespace, name, controller_reference(owner));
                 self.pods.expectations.expect(key, count, []);
                 failure.create = self.pods.create(key, &about, vec![pod; count]).await.err();
             }
@@ -163,7 +180,7 @@ impl Controller {
         let meta = &set.metadata;
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        let api = Api::<ReplicaSet>::namespaced(self.client.clone(), namespace);
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
         let mut whole = json!(status);
         if let Some(fields) = whole.as_object_mut() {
             // A merge patch only removes what it names.
