@@ -258,6 +258,7 @@ pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 pub const KIND: &str = "KubeletConfiguration";
 
 impl Default for KubeletConfiguration {
+    #[allow(clippy::too_many_lines)] // a field a line
     fn default() -> Self {
         Self {
             api_version: API_VERSION.into(),

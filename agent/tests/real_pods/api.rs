@@ -189,20 +189,7 @@ impl Api {
                 self.state.lock().unwrap().events.push(line);
                 text(201, &event)
             }
-            (&Method::POST, path) if path.ends_with("/pods") => {
-                let mut pod: Value = serde_json::from_slice(&body).unwrap();
-                let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
-                if self.pod(&name).is_some() {
-                    return Ok(text(
-                        409,
-                        &json!({"kind": "Status", "code": 409, "status": "Failure", "message": "exists"}),
-                    ));
-                }
-                let version = self.state.lock().unwrap().version;
-                pod["metadata"]["uid"] = json!(format!("{name}-{version}"));
-                pod["status"] = json!({"phase": "Pending"});
-                text(201, &self.store("ADDED", pod))
-            }
+            (&Method::POST, path) if path.ends_with("/pods") => self.create(&body),
             (&Method::PATCH | &Method::DELETE, path) if path.contains("/pods/") => {
                 let fault = self.fault();
                 let write = || match self.pod(name) {
@@ -222,6 +209,18 @@ impl Api {
             }
             _ => text(200, &json!({"metadata": {"name": "x"}})),
         })
+    }
+
+    fn create(&self, body: &[u8]) -> Answer {
+        let mut pod: Value = serde_json::from_slice(body).unwrap();
+        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+        if self.pod(&name).is_some() {
+            return text(409, &json!({"kind": "Status", "code": 409, "status": "Failure", "message": "exists"}));
+        }
+        let version = self.state.lock().unwrap().version;
+        pod["metadata"]["uid"] = json!(format!("{name}-{version}"));
+        pod["status"] = json!({"phase": "Pending"});
+        text(201, &self.store("ADDED", pod))
     }
 
     fn list(&self) -> Answer {

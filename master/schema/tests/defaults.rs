@@ -13,6 +13,7 @@ fn defaulted(api_version: &str, kind: &str, object: Value) -> Value {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // one object, whole
 fn a_pod() {
     let pod = defaulted(
         "v1",
