@@ -189,7 +189,7 @@ impl Api {
                 self.state.lock().unwrap().events.push(line);
                 text(201, &event)
             }
-            (&Method::POST, path) if path.ends_with("/pods") => self.create(&body),
+            (&Method::POST, path) if path.ends_with("/pods") => self.post_pod(&body),
             (&Method::PATCH | &Method::DELETE, path) if path.contains("/pods/") => {
                 let fault = self.fault();
                 let write = || match self.pod(name) {
@@ -211,7 +211,7 @@ impl Api {
         })
     }
 
-    fn create(&self, body: &[u8]) -> Answer {
+    fn post_pod(&self, body: &[u8]) -> Answer {
         let mut pod: Value = serde_json::from_slice(body).unwrap();
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
         if self.pod(&name).is_some() {
