@@ -11,6 +11,7 @@ pub(crate) mod core;
 mod discovery;
 mod events;
 mod meta;
+mod networking;
 mod node;
 mod policy;
 mod rbac;
@@ -60,6 +61,9 @@ pub(crate) static ALL: &[&Kind] = &[
     &authorization::self_subject_access_review::KIND,
     &authorization::self_subject_rules_review::KIND,
     &scheduling::priority_class::KIND,
+    &networking::ingress::KIND,
+    &networking::ingress_class::KIND,
+    &networking::network_policy::KIND,
     &node::runtime_class::KIND,
     &storage::storage_class::KIND,
     &storage::csi_driver::KIND,
