@@ -53,8 +53,6 @@ pub struct MountPlan {
     pub container_path: String,
     pub sub_path: SubPath,
     pub read_only: bool,
-    /// `recursiveReadOnly` is not `Disabled`.
-    pub recursive_read_only: RecursiveReadOnly,
     pub propagation: Propagation,
 }
 
@@ -76,15 +74,6 @@ pub enum Propagation {
     None,
     HostToContainer,
     Bidirectional,
-}
-
-/// `recursiveReadOnly`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RecursiveReadOnly {
-    #[default]
-    Disabled,
-    IfPossible,
-    Enabled,
 }
 
 impl Plan {
@@ -166,11 +155,6 @@ fn container_mount(index: usize, mount: &VolumeMount) -> MountPlan {
         container_path: absolute(&mount.mount_path),
         sub_path,
         read_only: mount.read_only.unwrap_or(false),
-        recursive_read_only: match mount.recursive_read_only.as_deref() {
-            Some("Enabled") => RecursiveReadOnly::Enabled,
-            Some("IfPossible") => RecursiveReadOnly::IfPossible,
-            _ => RecursiveReadOnly::Disabled,
-        },
         propagation: match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,
@@ -252,7 +236,6 @@ mod tests {
                 container_path: "/b".into(),
                 sub_path: SubPath::Expression("$(X)".into()),
                 read_only: true,
-                recursive_read_only: RecursiveReadOnly::IfPossible,
                 propagation: Propagation::Bidirectional,
             }
         );

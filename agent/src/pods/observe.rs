@@ -103,6 +103,7 @@ fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {
         created_at: status.created_at,
         ips: ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).collect(),
         host_network: options.is_some_and(|options| options.network() == v1::NamespaceMode::Node),
+        handler: status.runtime_handler,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the runtime can do, and whether its pod network is up. The network is asked for until it is up; what breaks
 //! later is seen by the sandboxes that fail.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cri::v1::StatusResponse;
@@ -18,15 +18,9 @@ pub struct RuntimeFacts {
     pub network_ready: bool,
     /// It keeps `supplementalGroupsPolicy: Strict`.
     pub strict_groups: bool,
-    /// By name; the default one has the empty name. Runtimes before containerd 2.0 do not list theirs.
-    pub handlers: BTreeMap<String, Handler>,
-}
-
-/// What a runtime handler can do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Handler {
-    pub recursive_read_only: bool,
-    pub user_namespaces: bool,
+    /// Handlers that can mount recursively read-only; the default one has the empty name. Runtimes before containerd 2.0
+    /// do not list theirs.
+    pub recursive_read_only: BTreeSet<String>,
 }
 
 /// Follows what the runtime says.
@@ -54,17 +48,13 @@ pub fn follow(runtime: cri::Client) -> (watch::Receiver<RuntimeFacts>, JoinHandl
 
 fn facts_of(answer: StatusResponse) -> RuntimeFacts {
     let conditions = answer.status.unwrap_or_default().conditions;
-    let handlers = answer.runtime_handlers.into_iter().map(|handler| {
-        let features = handler.features.unwrap_or_default();
-        let able = Handler {
-            recursive_read_only: features.recursive_read_only_mounts,
-            user_namespaces: features.user_namespaces,
-        };
-        (handler.name, able)
-    });
+    let able = answer
+        .runtime_handlers
+        .into_iter()
+        .filter(|handler| handler.features.as_ref().is_some_and(|features| features.recursive_read_only_mounts));
     RuntimeFacts {
         network_ready: conditions.iter().any(|condition| condition.r#type == "NetworkReady" && condition.status),
         strict_groups: answer.features.is_some_and(|features| features.supplemental_groups_policy),
-        handlers: handlers.collect(),
+        recursive_read_only: able.map(|handler| handler.name).collect(),
     }
 }

@@ -1,12 +1,14 @@
 //! Values of a pod that stages need, with all defaults filled in.
 
 mod dns;
+mod mounts;
 mod name;
 mod security;
 #[cfg(test)]
 mod tests;
 
 pub use dns::{DnsConfig, DnsFacts, dns};
+pub use mounts::{RecursiveReadOnlyError, recursive_read_only};
 pub use name::{Hostname, HostnameError, hostname, hosts_file, node_hosts_file};
 pub use security::{NonRootError, Security, security, verify_non_root};
 

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::image_backoff_shown;
 use crate::plan::Role;
+use crate::resolve::recursive_read_only;
 use crate::status::seconds;
 use crate::view::{Ending, Member, View, timestamp};
 use crate::world::{Container, ContainerState, Verdict};
@@ -86,7 +87,7 @@ fn observed(view: &View<'_>, member: &Member<'_>, container: &Container) -> Cont
                 supplemental_groups: Some(user.supplemental_groups.clone()),
             }),
         }),
-        volume_mounts: volume_mounts(spec),
+        volume_mounts: volume_mounts(view, spec),
         ..ContainerStatus::default()
     }
 }
@@ -160,18 +161,18 @@ fn unobserved(view: &View<'_>, member: &Member<'_>) -> ContainerStatus {
         restart_count: before.map_or(0, |before| before.restart_count),
         state: Some(state_now),
         last_state: Some(last_state),
-        ..known.unwrap_or_else(|| fresh(spec))
+        ..known.unwrap_or_else(|| fresh(view, spec))
     }
 }
 
 /// The status of a container of which nothing is known but its spec.
-fn fresh(spec: &Spec) -> ContainerStatus {
+fn fresh(view: &View<'_>, spec: &Spec) -> ContainerStatus {
     ContainerStatus {
         name: spec.name.clone(),
         image: spec.image.clone().unwrap_or_default(),
         allocated_resources: spec.resources.as_ref().and_then(|resources| resources.requests.clone()),
         resources: Some(ResourceRequirements { claims: None, ..spec.resources.clone().unwrap_or_default() }),
-        volume_mounts: volume_mounts(spec),
+        volume_mounts: volume_mounts(view, spec),
         ..ContainerStatus::default()
     }
 }
@@ -291,19 +292,19 @@ fn waiting(reason: &str, message: Option<String>) -> ApiState {
     ApiState { waiting: Some(waiting), ..ApiState::default() }
 }
 
-/// The mounts with their read-only state (KEP-3857).
-fn volume_mounts(spec: &Spec) -> Option<Vec<VolumeMountStatus>> {
+/// The mounts with their read-only state (KEP-3857). Those that cannot be as they should are `Disabled`.
+fn volume_mounts(view: &View<'_>, spec: &Spec) -> Option<Vec<VolumeMountStatus>> {
+    let handler = view.sandbox.map_or("", |sandbox| sandbox.handler.as_str());
+    let supported = view.world.node.recursive_read_only.contains(handler);
     let mounts = spec.volume_mounts.iter().flatten().map(|mount| {
         let read_only = mount.read_only.unwrap_or(false);
-        let recursive = match mount.recursive_read_only.as_deref() {
-            Some("Enabled" | "IfPossible") => "Enabled",
-            _ => "Disabled",
-        };
+        let recursive = recursive_read_only(mount, supported).unwrap_or(false);
+        let mode = if recursive { "Enabled" } else { "Disabled" };
         VolumeMountStatus {
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
             read_only: read_only.then_some(true),
-            recursive_read_only: read_only.then(|| recursive.to_owned()),
+            recursive_read_only: read_only.then(|| mode.to_owned()),
             ..VolumeMountStatus::default()
         }
     });

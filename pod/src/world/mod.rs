@@ -147,6 +147,8 @@ pub struct Sandbox {
     pub ips: Vec<IpAddr>,
     /// Whether it shares the node's network.
     pub host_network: bool,
+    /// The runtime handler that it runs with; empty for the default one.
+    pub handler: String,
 }
 
 /// A container of the runtime.
@@ -306,6 +308,8 @@ pub struct NodeFacts {
     pub backoff_initial: Duration,
     /// Longest delay (5 min; `crashLoopBackOff.maxContainerRestartPeriod`).
     pub backoff_max: Duration,
+    /// Runtime handlers that can mount recursively read-only.
+    pub recursive_read_only: BTreeSet<String>,
     /// Whether the runtime is reachable and its network is ready. Without it no pod with a network of its own starts.
     pub network_ready: bool,
 }
@@ -318,6 +322,7 @@ impl Default for NodeFacts {
             runtime: "containerd".to_owned(),
             backoff_initial: Duration::from_secs(10),
             backoff_max: Duration::from_secs(300),
+            recursive_read_only: BTreeSet::new(),
             network_ready: true,
         }
     }

@@ -203,6 +203,7 @@ impl Machine {
             created_at: self.nanoseconds(),
             ips: vec!["10.0.0.1".parse().unwrap()],
             host_network: false,
+            handler: String::new(),
         });
     }
 

@@ -73,6 +73,7 @@ pub fn sandbox(attempt: u32) -> Sandbox {
         created_at: nanoseconds(i64::from(attempt)),
         ips: vec!["10.0.0.7".parse().unwrap()],
         host_network: false,
+        handler: String::new(),
     }
 }
 

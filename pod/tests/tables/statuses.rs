@@ -290,6 +290,7 @@ fn fields_of_a_running_container() {
         {"name": "w", "mountPath": "/w"}]);
     let mut world = with(spec, vec![running("c", 2)]);
     world.observed.containers[0].user = Some(UserFacts { uid: 1, gid: 2, supplemental_groups: vec![2, 3] });
+    world.node.recursive_read_only = [String::new()].into();
     let status = status(&world);
     let found = serde_json::to_value(container(&status, "c")).unwrap();
     let expected = json!({
@@ -360,4 +361,23 @@ fn host_networking_gives_the_addresses_of_the_node() {
     let status = status(&world);
     assert_eq!(status.pod_ip.as_deref(), Some("192.0.2.1"));
     assert_eq!(told(&status, "PodReadyToStartContainers"), "True");
+}
+
+#[test]
+fn mounts_are_told_as_the_runtime_makes_them() {
+    let mounts = json!([
+        {"name": "a", "mountPath": "/a", "readOnly": true, "recursiveReadOnly": "IfPossible"},
+        {"name": "b", "mountPath": "/b", "readOnly": true},
+        {"name": "c", "mountPath": "/c"}
+    ]);
+    let spec = json!({"containers": [{"name": "c", "image": "x", "volumeMounts": mounts}]});
+    let told = |handlers: &[&str]| {
+        let mut world = with(spec.clone(), vec![running("c", 0)]);
+        world.node.recursive_read_only = handlers.iter().map(ToString::to_string).collect();
+        let status = status(&world);
+        let mounts = container(&status, "c").volume_mounts.clone().unwrap();
+        mounts.iter().map(|mount| mount.recursive_read_only.clone().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&[""]), ["Enabled", "Disabled", ""]);
+    assert_eq!(told(&["other"]), ["Disabled", "Disabled", ""]);
 }

@@ -44,6 +44,8 @@ pub struct PodFacts {
     pub ips: Vec<IpAddr>,
     /// The container of each name that runs in the current sandbox.
     pub running: BTreeMap<String, ContainerId>,
+    /// The sandbox's runtime handler can mount recursively read-only.
+    pub recursive_read_only: bool,
 }
 
 /// What a step brought about, where the runtime cannot be asked for it.

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::StartContainer;
 use pod::env::expand;
 use pod::resolve::{DnsConfig as Dns, NonRootError};
-use volumes::plan::{MountPlan, Propagation, RecursiveReadOnly};
+use volumes::plan::{MountPlan, Propagation};
 
 use super::limits::{self, Machine};
 use super::security::{self, Given};
@@ -224,9 +224,9 @@ pub fn log_directory(root: &Path, pod: &Pod) -> PathBuf {
     root.join(format!("{}_{}_{}", text(&meta.namespace), text(&meta.name), text(&meta.uid)))
 }
 
-/// One mount of a volume that lies at `host_path`.
+/// One mount of a volume that lies at `host_path`. `recursive`: what is mounted below is read-only too.
 #[must_use]
-pub fn mount(plan: &MountPlan, host_path: &Path) -> Mount {
+pub fn mount(plan: &MountPlan, host_path: &Path, recursive: bool) -> Mount {
     let propagation = match plan.propagation {
         Propagation::None => MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => MountPropagation::PropagationHostToContainer,
@@ -237,8 +237,7 @@ pub fn mount(plan: &MountPlan, host_path: &Path) -> Mount {
         host_path: host_path.to_string_lossy().into_owned(),
         readonly: plan.read_only,
         propagation: propagation.into(),
-        // `IfPossible` waits until the runtime says that it can.
-        recursive_read_only: plan.recursive_read_only == RecursiveReadOnly::Enabled,
+        recursive_read_only: recursive,
         ..Mount::default()
     }
 }

@@ -191,7 +191,7 @@ impl Worker {
         let mut observed = self.memory.observed(&self.seen);
         observed.probes = self.probing.results();
         let told = self.told(&desired);
-        let network_ready = self.runtime_facts.borrow_and_update().network_ready;
+        let runtime = self.runtime_facts.borrow_and_update().clone();
         let eviction = self.orders.borrow_and_update().get(&self.uid).cloned();
         let node_uid = self.node.borrow_and_update().as_ref().and_then(|node| node.uid.clone());
         World {
@@ -207,7 +207,8 @@ impl Worker {
                 uid: node_uid,
                 ips: self.context.addresses.borrow().clone(),
                 backoff_max: self.context.config.backoff_max,
-                network_ready,
+                network_ready: runtime.network_ready,
+                recursive_read_only: runtime.recursive_read_only,
                 ..NodeFacts::default()
             },
             previous: self.status.as_deref().cloned().or(told),
@@ -283,7 +284,13 @@ impl Worker {
         if let (Some(pod), Some(event)) = (pod, pod.and_then(|pod| events::begun(pod, step))) {
             Say::new(&self.context.recorder, Some(pod)).event(event);
         }
-        let facts = PodFacts { volumes: self.memory.volumes.clone(), ips: self.ips(), running: running(&self.seen) };
+        let handler = current_sandbox(&self.seen).map_or("", |sandbox| &sandbox.handler);
+        let facts = PodFacts {
+            volumes: self.memory.volumes.clone(),
+            ips: self.ips(),
+            running: running(&self.seen),
+            recursive_read_only: self.runtime_facts.borrow().recursive_read_only.contains(handler),
+        };
         let job = Job {
             context: Arc::clone(&self.context),
             uid: self.uid.clone(),
