@@ -6,6 +6,7 @@
 pub mod client;
 pub mod config;
 pub mod events;
+pub mod eviction;
 pub mod exposition;
 pub mod identity;
 pub mod images;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::client::{self, Credentials, Renewal, Server, tls};
 use crate::config::Config;
 use crate::events::Recorder;
+use crate::eviction::Pressures;
 use crate::identity::csr::Purpose;
 use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
@@ -96,16 +97,18 @@ impl Node {
         );
         let mut tasks = credentials.keep_valid(&config);
         tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
+        let (pressures, pressures_seen) = watch::channel(Pressures::new());
         let inputs = NodeInputs {
             config: Arc::clone(&config),
             client: client.clone(),
             runtime: runtime.clone(),
             recorder: recorder.clone(),
+            pressures: pressures_seen,
         };
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
-        let pods = pods(&config, &client, &runtime, &recorder, &node)?;
+        let pods = pods(&config, (&client, &runtime, &recorder), &node, pressures)?;
         let server = serve(&config, &client, &runtime, &pods, serving).await?;
         tasks.extend(healthz(&config).await);
         let network = network::start(NetworkInputs {
@@ -159,10 +162,9 @@ async fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
 /// Starts the pods of this node.
 fn pods(
     config: &Config,
-    client: &kube::Client,
-    runtime: &cri::Client,
-    recorder: &Recorder,
+    (client, runtime, recorder): (&kube::Client, &cri::Client, &Recorder),
     node: &NodeHandle,
+    pressures: watch::Sender<Pressures>,
 ) -> anyhow::Result<PodsHandle> {
     let facts = node::facts::read(Path::new("/"));
     let disk = node::facts::filesystem(&config.layout.data_dir);
@@ -174,6 +176,7 @@ fn pods(
         recorder: recorder.clone(),
         addresses: node.addresses.clone(),
         facts,
+        pressures,
     };
     Ok(pods::start(deps)?)
 }

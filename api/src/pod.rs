@@ -41,6 +41,16 @@ pub fn is_mirror(pod: &Pod) -> bool {
     annotation(pod, MIRROR_ANNOTATION).is_some()
 }
 
+/// Priority from which a pod is critical (`SystemCriticalPriority`).
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// Whether a node must keep a pod running before all others (`IsCriticalPod`).
+#[must_use]
+pub fn is_critical(pod: &Pod) -> bool {
+    let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
+    is_static(pod) || is_mirror(pod) || priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
+}
+
 /// The value of an annotation.
 #[must_use]
 pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {

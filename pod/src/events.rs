@@ -1,5 +1,7 @@
 //! Events with upstream's reasons and sentences (`pkg/kubelet/events`): of a situation, and of steps.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::plan::{Event, EventKind, Role, Step};
@@ -10,13 +12,26 @@ impl Event {
     /// A normal event about the pod.
     #[must_use]
     pub fn normal(reason: &str, message: &str) -> Self {
-        Self { kind: EventKind::Normal, reason: reason.to_owned(), message: message.to_owned(), field_path: None }
+        Self {
+            kind: EventKind::Normal,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            field_path: None,
+            annotations: BTreeMap::new(),
+        }
     }
 
     /// A warning about the pod.
     #[must_use]
     pub fn warning(reason: &str, message: &str) -> Self {
         Self { kind: EventKind::Warning, ..Self::normal(reason, message) }
+    }
+
+    /// The same event with facts for machines.
+    #[must_use]
+    pub fn annotated(mut self, annotations: &BTreeMap<String, String>) -> Self {
+        self.annotations.clone_from(annotations);
+        self
     }
 
     /// The same event about one of the pod's containers.

@@ -122,6 +122,20 @@ pub struct KubeletConfiguration {
     pub image_gc_low_threshold_percent: i32,
     /// Signals below (or above) which pods are evicted.
     pub eviction_hard: BTreeMap<String, String>,
+    /// The same, where it must last for a while first.
+    pub eviction_soft: BTreeMap<String, String>,
+    /// That while.
+    pub eviction_soft_grace_period: BTreeMap<String, String>,
+    /// How long the node is said to be under pressure after it was last.
+    pub eviction_pressure_transition_period: GoDuration,
+    /// Seconds that pods get at most when a soft threshold evicts them.
+    pub eviction_max_pod_grace_period: i32,
+    /// How much more than the threshold is reclaimed.
+    pub eviction_minimum_reclaim: BTreeMap<String, String>,
+    /// Whether `evictionHard` is merged with the default.
+    pub merge_default_eviction_settings: bool,
+    /// Whether limits of local ephemeral storage are kept.
+    pub local_storage_capacity_isolation: bool,
     /// Whether swap stops the start.
     pub fail_swap_on: bool,
     /// How pods use swap.
@@ -311,6 +325,13 @@ impl Default for KubeletConfiguration {
             image_gc_high_threshold_percent: 85,
             image_gc_low_threshold_percent: 80,
             eviction_hard: default_eviction_hard(),
+            eviction_soft: BTreeMap::new(),
+            eviction_soft_grace_period: BTreeMap::new(),
+            eviction_pressure_transition_period: GoDuration::secs(300),
+            eviction_max_pod_grace_period: 0,
+            eviction_minimum_reclaim: BTreeMap::new(),
+            merge_default_eviction_settings: false,
+            local_storage_capacity_isolation: true,
             fail_swap_on: true,
             memory_swap: MemorySwap::default(),
             container_log_max_size: "10Mi".into(),
@@ -336,6 +357,11 @@ impl KubeletConfiguration {
     pub fn completed(mut self) -> Self {
         let parallel = self.max_parallel_image_pulls.is_some_and(|max| max > 1);
         self.serialize_image_pulls.get_or_insert(!parallel);
+        if self.merge_default_eviction_settings {
+            for (signal, threshold) in default_eviction_hard() {
+                self.eviction_hard.entry(signal).or_insert(threshold);
+            }
+        }
         self
     }
 }

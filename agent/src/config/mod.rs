@@ -177,11 +177,12 @@ fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
             }
         }
     }
-    for (signal, text) in &config.eviction_hard {
-        let percent = text.strip_suffix('%').map(|p| p.parse::<f64>().is_ok_and(|p| (0.0..=100.0).contains(&p)));
-        if !percent.unwrap_or_else(|| text.parse::<Quantity>().is_ok_and(|q| !q.is_negative())) {
-            return invalid("evictionHard", format!("{signal}: {text:?} is neither a percentage nor a quantity"));
-        }
+    if let Err(wrong) = crate::eviction::threshold::parse(config) {
+        return invalid(wrong.field, wrong.message);
+    }
+    if config.eviction_max_pod_grace_period < 0 {
+        let message = format!("{} must be a non-negative integer", config.eviction_max_pod_grace_period);
+        return invalid("evictionMaxPodGracePeriod", message);
     }
     images(config)?;
     for pattern in &config.allowed_unsafe_sysctls {

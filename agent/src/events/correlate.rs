@@ -1,7 +1,7 @@
 //! client-go's `EventCorrelator`, pure: a spam filter for each object, aggregation of similar events, and counting of
 //! equal ones (tools/record/events_cache.go; the numbers below are its defaults).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -28,6 +28,8 @@ pub struct Observation {
     pub reason: String,
     /// For people.
     pub message: String,
+    /// `metadata.annotations` of the Event, for machines.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What is to be sent of it.

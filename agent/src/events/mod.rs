@@ -5,6 +5,7 @@
 
 mod correlate;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -71,11 +72,20 @@ impl Recorder {
 
     /// Records an event about `object`.
     pub fn event(&self, object: &ObjectReference, kind: Kind, reason: &str, message: &str) {
-        let observation =
-            Observation { object: object.clone(), kind, reason: reason.to_owned(), message: message.to_owned() };
+        self.record(Observation {
+            object: object.clone(),
+            kind,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            annotations: BTreeMap::new(),
+        });
+    }
+
+    /// Records an event that was put together elsewhere.
+    pub fn record(&self, observation: Observation) {
         if self.queue.try_send(observation).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::debug!(dropped, reason, "event queue is full");
+            tracing::debug!(dropped, "event queue is full");
         }
     }
 }
@@ -148,6 +158,7 @@ impl Sender {
             metadata: ObjectMeta {
                 name: Some(outcome.name.clone()),
                 namespace: Some(outcome.namespace().to_owned()),
+                annotations: Some(observation.annotations.clone()).filter(|annotations| !annotations.is_empty()),
                 ..ObjectMeta::default()
             },
             involved_object: observation.object.clone(),

@@ -12,7 +12,13 @@ fn pod(name: &str) -> ObjectReference {
 }
 
 fn observation(name: &str, reason: &str, message: &str) -> Observation {
-    Observation { object: pod(name), kind: Kind::Normal, reason: reason.into(), message: message.into() }
+    Observation {
+        object: pod(name),
+        kind: Kind::Normal,
+        reason: reason.into(),
+        message: message.into(),
+        annotations: Default::default(),
+    }
 }
 
 fn at(seconds: i64) -> jiff::Timestamp {

@@ -4,23 +4,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::facts::Filesystem;
-use super::resources::threshold;
-use crate::config::KubeletConfiguration;
+use crate::eviction::Pressures;
+use crate::eviction::threshold::Pressure;
 
 /// What the conditions are computed from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Why the node is not ready, if it is not, in kubelet's words.
     pub not_ready: Vec<String>,
-    /// Memory that is available, and all of it, in bytes.
-    pub memory: (u64, u64),
-    /// The filesystem of the data folder.
-    pub nodefs: Option<Filesystem>,
-    /// The filesystem of images.
-    pub imagefs: Option<Filesystem>,
-    /// Threads there are and may be.
-    pub pids: Option<(u64, u64)>,
+    /// What the node is short of, as eviction has it.
+    pub pressures: Pressures,
 }
 
 /// A condition that changed, for an event.
@@ -30,9 +23,8 @@ pub struct Changed {
     pub reason: &'static str,
 }
 
-struct Pressure {
-    type_: &'static str,
-    under: bool,
+struct Words {
+    pressure: Pressure,
     reasons: (&'static str, &'static str),
     messages: (&'static str, &'static str),
     events: (&'static str, &'static str),
@@ -42,19 +34,18 @@ struct Pressure {
 #[must_use]
 pub fn conditions(
     observed: &Observed,
-    config: &KubeletConfiguration,
     previous: &[NodeCondition],
     now: Timestamp,
 ) -> (Vec<NodeCondition>, Vec<Changed>) {
     let mut all = Vec::with_capacity(4);
     let mut changes = Vec::new();
-    for pressure in pressures(observed, config) {
-        let (status, reason, message, event) = if pressure.under {
-            ("True", pressure.reasons.0, pressure.messages.0, pressure.events.0)
+    for words in WORDS {
+        let (status, reason, message, event) = if observed.pressures.contains(&words.pressure) {
+            ("True", words.reasons.0, words.messages.0, words.events.0)
         } else {
-            ("False", pressure.reasons.1, pressure.messages.1, pressure.events.1)
+            ("False", words.reasons.1, words.messages.1, words.events.1)
         };
-        let (condition, changed) = condition(pressure.type_, status, (reason, message), previous, now);
+        let (condition, changed) = condition(words.pressure.condition(), status, (reason, message), previous, now);
         all.push(condition);
         if changed {
             changes.push(Changed { reason: event });
@@ -77,41 +68,27 @@ fn ready(observed: &Observed, previous: &[NodeCondition], now: Timestamp) -> (No
     }
 }
 
-fn pressures(observed: &Observed, config: &KubeletConfiguration) -> [Pressure; 3] {
-    let (available, memory) = observed.memory;
-    let short = |fs: Option<Filesystem>, bytes: &str, inodes: &str| {
-        fs.is_some_and(|fs| {
-            fs.available < threshold(config, bytes, fs.capacity)
-                || (fs.inodes > 0 && fs.inodes_free < threshold(config, inodes, fs.inodes))
-        })
-    };
-    let pids =
-        observed.pids.is_some_and(|(used, max)| max.saturating_sub(used) < threshold(config, "pid.available", max));
-    [
-        Pressure {
-            type_: "MemoryPressure",
-            under: memory > 0 && available < threshold(config, "memory.available", memory),
-            reasons: ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
-            messages: ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
-            events: ("NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
-        },
-        Pressure {
-            type_: "DiskPressure",
-            under: short(observed.nodefs, "nodefs.available", "nodefs.inodesFree")
-                || short(observed.imagefs, "imagefs.available", "imagefs.inodesFree"),
-            reasons: ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
-            messages: ("kubelet has disk pressure", "kubelet has no disk pressure"),
-            events: ("NodeHasDiskPressure", "NodeHasNoDiskPressure"),
-        },
-        Pressure {
-            type_: "PIDPressure",
-            under: pids,
-            reasons: ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
-            messages: ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
-            events: ("NodeHasInsufficientPID", "NodeHasSufficientPID"),
-        },
-    ]
-}
+/// With a pressure, and without.
+const WORDS: [Words; 3] = [
+    Words {
+        pressure: Pressure::Memory,
+        reasons: ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+        messages: ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+        events: ("NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+    },
+    Words {
+        pressure: Pressure::Disk,
+        reasons: ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+        messages: ("kubelet has disk pressure", "kubelet has no disk pressure"),
+        events: ("NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+    },
+    Words {
+        pressure: Pressure::Pid,
+        reasons: ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+        messages: ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+        events: ("NodeHasInsufficientPID", "NodeHasSufficientPID"),
+    },
+];
 
 fn condition(
     type_: &str,
@@ -144,20 +121,9 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn healthy() -> Observed {
-        let fs = Filesystem { capacity: 1000, available: 500, used: 500, inodes: 100, inodes_free: 50 };
-        Observed {
-            not_ready: vec![],
-            memory: (8 << 30, 16 << 30),
-            nodefs: Some(fs),
-            imagefs: Some(fs),
-            pids: Some((100, 32768)),
-        }
-    }
-
     #[test]
     fn a_healthy_node_says_what_kubelet_says() {
-        let (conditions, changes) = conditions(&healthy(), &KubeletConfiguration::default(), &[], at(10));
+        let (conditions, changes) = conditions(&Observed::default(), &[], at(10));
         let said: Vec<_> = conditions
             .iter()
             .map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_deref().unwrap(), c.message.as_deref().unwrap()))
@@ -176,33 +142,33 @@ mod tests {
 
     #[test]
     fn transition_times_stay_until_the_status_changes() {
-        let config = KubeletConfiguration::default();
-        let (first, _) = conditions(&healthy(), &config, &[], at(10));
-        let (second, changes) = conditions(&healthy(), &config, &first, at(20));
+        let (first, _) = conditions(&Observed::default(), &[], at(10));
+        let (second, changes) = conditions(&Observed::default(), &first, at(20));
         assert!(changes.is_empty());
         assert_eq!(second[3].last_transition_time, Some(Time(at(10))));
         assert_eq!(second[3].last_heartbeat_time, Some(Time(at(20))));
-        let broken = Observed { not_ready: vec!["container runtime is down".into()], ..healthy() };
-        let (third, changes) = conditions(&broken, &config, &second, at(30));
+        let broken = Observed { not_ready: vec!["container runtime is down".into()], ..Observed::default() };
+        let (third, changes) = conditions(&broken, &second, at(30));
         assert_eq!(changes, [Changed { reason: "NodeNotReady" }]);
         assert_eq!(third[3].last_transition_time, Some(Time(at(30))));
         assert_eq!(third[3].message.as_deref(), Some("container runtime is down"));
     }
 
     #[test]
-    fn pressure_begins_at_the_hard_thresholds() {
-        let config = KubeletConfiguration::default();
-        let full = Filesystem { capacity: 1000, available: 99, used: 901, inodes: 100, inodes_free: 50 };
-        let observed = Observed { memory: (99 << 20, 16 << 30), nodefs: Some(full), ..healthy() };
-        let (conditions, _) = conditions(&observed, &config, &[], at(0));
-        assert_eq!((conditions[0].status.as_str(), conditions[1].status.as_str()), ("True", "True"));
-        assert_eq!(conditions[2].status, "False");
+    fn a_node_under_pressure_says_so() {
+        let observed = Observed { pressures: [Pressure::Memory, Pressure::Disk].into(), ..Observed::default() };
+        let (before, _) = conditions(&Observed::default(), &[], at(0));
+        let (conditions, changes) = conditions(&observed, &before, at(1));
+        let statuses: Vec<_> = conditions.iter().map(|condition| condition.status.as_str()).collect();
+        assert_eq!(statuses, ["True", "True", "False", "True"]);
+        let reasons: Vec<_> = changes.iter().map(|change| change.reason).collect();
+        assert_eq!(reasons, ["NodeHasInsufficientMemory", "NodeHasDiskPressure"]);
     }
 
     #[test]
     fn several_causes_are_aggregated_as_apimachinery_does() {
-        let observed = Observed { not_ready: vec!["a".into(), "b".into()], ..healthy() };
-        let (conditions, _) = conditions(&observed, &KubeletConfiguration::default(), &[], at(0));
+        let observed = Observed { not_ready: vec!["a".into(), "b".into()], ..Observed::default() };
+        let (conditions, _) = conditions(&observed, &[], at(0));
         assert_eq!(conditions[3].message.as_deref(), Some("[a, b]"));
     }
 }

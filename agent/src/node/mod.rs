@@ -29,6 +29,7 @@ use crate::client::watch::describe;
 use crate::client::{api_code, is_not_found};
 use crate::config::Config;
 use crate::events::{Kind, Recorder, node_reference};
+use crate::eviction::Pressures;
 use conditions::Observed;
 use facts::Facts;
 use lease::LeaseKeeper;
@@ -48,6 +49,8 @@ pub struct NodeInputs {
     pub runtime: cri::Client,
     /// For `Starting`, `NodeReady` and their like.
     pub recorder: Recorder,
+    /// What the node is short of.
+    pub pressures: watch::Receiver<Pressures>,
 }
 
 /// A handle on the running tasks, which end when it is dropped.
@@ -156,6 +159,7 @@ impl NodeTask {
             // Cancel-safe: a notification that comes while nobody waits is kept as a permit.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                Ok(()) = self.inputs.pressures.changed() => {}
                 () = look.notified() => {
                     looks_left = UNREADY_LOOKS;
                     self.images_at = None;
@@ -209,16 +213,9 @@ impl NodeTask {
             changed
         });
         let nodefs = facts::filesystem(&config.layout.data_dir);
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let observed = Observed {
-            not_ready: state.problems.clone(),
-            memory: (facts::meminfo_bytes(&meminfo, "MemAvailable"), self.facts.memory),
-            nodefs,
-            imagefs: nodefs,
-            pids: facts::pids(Path::new("/")),
-        };
-        let (conditions, changes) =
-            conditions::conditions(&observed, &config.kubelet, &self.previous, jiff::Timestamp::now());
+        let pressures = self.inputs.pressures.borrow_and_update().clone();
+        let observed = Observed { not_ready: state.problems.clone(), pressures };
+        let (conditions, changes) = conditions::conditions(&observed, &self.previous, jiff::Timestamp::now());
         let parts = status::Parts {
             facts: &self.facts,
             disk: nodefs,

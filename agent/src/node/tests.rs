@@ -103,6 +103,7 @@ fn begin(api: &Api) -> NodeHandle {
         client: api.client(),
         runtime: cri::Client::new("unix:///nonexistent.sock").unwrap(),
         recorder,
+        pressures: watch::channel(Pressures::default()).1,
     })
 }
 

@@ -59,6 +59,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::events::{Recorder, node_reference};
+use crate::eviction;
 use crate::images;
 use crate::node::facts::Facts;
 use crate::stats::{self, disk::DiskUsage};
@@ -78,6 +79,8 @@ pub struct Deps {
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     /// What this machine is.
     pub facts: Facts,
+    /// Is told what the node is short of.
+    pub pressures: watch::Sender<eviction::Pressures>,
 }
 
 /// What pods need to know of the node's configuration.
@@ -113,6 +116,8 @@ pub struct PodsConfig {
     pub log_limit: (u64, usize),
     /// `volumeStatsAggPeriod`.
     pub volume_stats_period: Duration,
+    /// When pods are evicted.
+    pub eviction: eviction::Settings,
 }
 
 /// Why pods cannot be run here.
@@ -177,6 +182,7 @@ impl PodsConfig {
                 usize::try_from(kubelet.container_log_max_files).unwrap_or(5),
             ),
             volume_stats_period: kubelet.volume_stats_agg_period.0,
+            eviction: eviction::Settings::new(kubelet),
         }
     }
 }
@@ -228,6 +234,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     pub orders: Orders,
     pub shares: qos::Shares,
+    /// What the node is short of.
+    pub pressures: watch::Receiver<eviction::Pressures>,
     /// Held while a pod is admitted.
     pub admitting: Mutex<()>,
 }
@@ -292,6 +300,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         registry: Arc::clone(&registry),
         orders: Orders::default(),
         shares: qos::Shares::default(),
+        pressures: deps.pressures.subscribe(),
         admitting: Mutex::default(),
         config,
     });
@@ -299,11 +308,13 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let images = Arc::new(collector(&context));
     let collection = tokio::spawn(Arc::clone(&images).run());
     let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
+    let manager = eviction::Manager::new(Arc::clone(&context), Arc::clone(&stats), images, deps.pressures);
+    let eviction = tokio::spawn(manager.run());
     let set = tokio::spawn(set::run(context));
     Ok(PodsHandle {
         registry,
         stats,
-        tasks: vec![set, rotation, collection, runtime_followed, following, node_followed],
+        tasks: vec![set, eviction, rotation, collection, runtime_followed, following, node_followed],
     })
 }
 

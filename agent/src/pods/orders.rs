@@ -39,6 +39,12 @@ impl Orders {
         });
     }
 
+    /// Whether a pod is ordered to end.
+    #[must_use]
+    pub fn ends(&self, uid: &PodUid) -> bool {
+        self.0.borrow().contains_key(uid)
+    }
+
     /// For a worker.
     #[must_use]
     pub fn listen(&self) -> Receiver {

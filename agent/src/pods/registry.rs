@@ -113,6 +113,12 @@ impl Registry {
         active.map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.pod))).collect()
     }
 
+    /// What is known of one pod.
+    #[must_use]
+    pub fn entry(&self, uid: &PodUid) -> Option<Entry> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(uid).cloned()
+    }
+
     /// Everything there is, at this moment.
     #[must_use]
     pub fn entries(&self) -> Vec<(PodUid, Entry)> {

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 /// How long somebody waits for folders that were never counted.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For how many periods a count is kept that nobody asks for.
+const KEEP: u32 = 10;
 
 /// What a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +53,7 @@ impl DiskUsage {
     }
 
     /// What the folders hold, counted anew where that is due. A folder that takes long to count is given as it was, or
-    /// is missing from the answer, and will be there later. All others are forgotten.
+    /// is missing from the answer, and will be there later. What nobody asked for in a while is forgotten.
     pub async fn of(&self, folders: Vec<PathBuf>) -> HashMap<PathBuf, Held> {
         let Some(period) = self.period else { return HashMap::new() };
         let due = self.due(&folders, period);
@@ -73,8 +75,7 @@ impl DiskUsage {
 
     fn due(&self, folders: &[PathBuf], period: Duration) -> Vec<PathBuf> {
         let mut known = lock(&self.known);
-        let wanted: HashSet<&PathBuf> = folders.iter().collect();
-        known.retain(|path, _| wanted.contains(path));
+        known.retain(|_, counted| counted.at.elapsed() < period * KEEP);
         let fresh = |path: &PathBuf| known.get(path).is_some_and(|counted| counted.at.elapsed() < period);
         folders.iter().filter(|path| !fresh(path)).cloned().collect()
     }

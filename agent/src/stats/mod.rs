@@ -13,13 +13,14 @@ mod processes;
 mod rates;
 pub mod resource;
 pub mod sample;
-mod storage;
+pub mod storage;
 pub mod summary;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cgroups::{Driver, Tree};
+use cgroups::{Depth, Driver, Tree};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -27,7 +28,7 @@ use crate::node::facts::Facts;
 use crate::pods::registry::Registry;
 use rates::Rates;
 pub use sample::{Detail, Sample};
-pub use storage::Storage;
+pub use storage::{Storage, is_ephemeral};
 
 /// How old an answer may be. cAdvisor's are up to some 15 s old.
 const FRESH: Duration = Duration::from_secs(1);
@@ -64,6 +65,16 @@ impl Host {
     pub fn new(node_name: &str, facts: Facts) -> Self {
         Self { node_name: node_name.to_owned(), facts, booted: machine::boot_time() }
     }
+}
+
+/// Memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    pub memory: u64,
+    /// What is not in anybody's working set.
+    pub memory_available: u64,
+    /// What the cgroup of all pods has left, and with what is used; `None` where it has no limit.
+    pub pods_memory: Option<(u64, u64)>,
 }
 
 /// Why there are no figures.
@@ -134,6 +145,29 @@ impl Provider {
         let sample = self.sample(Detail::Everything).await.inspect_err(failed).ok();
         let look = self.storage.look().await;
         cadvisor::text(&self.host, sample.as_deref(), &look)
+    }
+
+    /// Memory of the machine and of all pods together.
+    ///
+    /// # Errors
+    /// The node's own cgroup cannot be read.
+    pub async fn machine(&self) -> Result<Machine, Error> {
+        let (cgroups, pods) = (Arc::clone(&self.cgroups), self.cgroups.naming().relative(&self.tree.pods()));
+        let memory = self.host.facts.memory;
+        let reading = tokio::task::spawn_blocking(move || {
+            let machine = cgroups.stats(Path::new(""), Depth::Brief)?.memory;
+            let pods = cgroups.stats(&pods, Depth::Brief).ok().map(|stats| stats.memory);
+            let pods_memory = pods.and_then(|pods| {
+                let available = pods.available()?;
+                Some((available, available.saturating_add(pods.working_set)))
+            });
+            Ok::<_, cgroups::Error>(Machine {
+                memory,
+                memory_available: memory.saturating_sub(machine.working_set),
+                pods_memory,
+            })
+        });
+        Ok(reading.await.map_err(|_| Error::Ending)??)
     }
 
     /// What containers and volumes take on disks.

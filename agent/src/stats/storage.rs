@@ -1,6 +1,6 @@
 //! What pods take on the node's filesystems: writable layers, logs, volumes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,10 +77,25 @@ struct Found {
 }
 
 impl Storage {
-    /// Looks at everything.
+    /// Looks at all pods.
     pub async fn look(&self) -> Look {
-        let (layers, runtime) = tokio::join!(self.layers(), self.runtime_filesystems());
         let entries = self.registry.entries();
+        let layers = self.layers(None).await;
+        self.look_at(entries, layers).await
+    }
+
+    /// Looks at some pods only.
+    pub async fn of(&self, uids: &HashSet<PodUid>) -> Look {
+        let entries: Vec<_> = self.registry.entries().into_iter().filter(|(uid, _)| uids.contains(uid)).collect();
+        let mut layers = HashMap::new();
+        for sandbox in entries.iter().filter_map(|(_, entry)| entry.sandbox.as_ref()) {
+            layers.extend(self.layers(Some(sandbox.id.as_str())).await);
+        }
+        self.look_at(entries, layers).await
+    }
+
+    async fn look_at(&self, entries: Vec<(PodUid, Entry)>, layers: HashMap<String, Held>) -> Look {
+        let runtime = self.runtime_filesystems().await;
         let (layout, logs) = (self.layout.clone(), self.logs_dir.clone());
         let looking = tokio::task::spawn_blocking(move || {
             let pods = entries.iter().map(|(uid, entry)| (uid.clone(), files(uid, entry, &layout, &logs))).collect();
@@ -96,9 +111,13 @@ impl Storage {
         Look { root: Some(self.layout.root().to_owned()), nodefs, imagefs, containerfs, layers, pods }
     }
 
-    /// The writable layers of all containers.
-    async fn layers(&self) -> HashMap<String, Held> {
-        match self.runtime.list_container_stats(v1::ListContainerStatsRequest { filter: None }).await {
+    /// The writable layers of the containers of one sandbox, or of all.
+    async fn layers(&self, sandbox: Option<&str>) -> HashMap<String, Held> {
+        let filter = sandbox.map(|sandbox| v1::ContainerStatsFilter {
+            pod_sandbox_id: sandbox.to_owned(),
+            ..v1::ContainerStatsFilter::default()
+        });
+        match self.runtime.list_container_stats(v1::ListContainerStatsRequest { filter }).await {
             Ok(answer) => answer.stats.into_iter().filter_map(layer).collect(),
             Err(error) => {
                 tracing::debug!(%error, "writable layers are not known");
@@ -161,7 +180,8 @@ fn is_persistent(volume: &Volume) -> bool {
 }
 
 /// Upstream's `IsLocalEphemeralVolume`.
-fn is_ephemeral(volume: &Volume) -> bool {
+#[must_use]
+pub fn is_ephemeral(volume: &Volume) -> bool {
     let on_disk = |medium: Option<&str>| medium.unwrap_or_default() != "Memory";
     volume.git_repo.is_some()
         || volume.config_map.is_some()

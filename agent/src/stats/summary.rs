@@ -267,7 +267,8 @@ pub fn full(host: &Host, sample: &Sample, look: &Look) -> Summary {
         stats.io = Some(io(&pod.used.stats, time));
         stats.network = Some(network(&pod.interfaces, time));
         stats.volumes = storage.volumes.iter().map(|volume| volume_stats(volume, &pod.namespace)).collect();
-        stats.ephemeral_storage = nodefs(Some(ephemeral(pod, storage, &look.layers)));
+        let ids = pod.containers.iter().map(|container| container.id.as_str());
+        stats.ephemeral_storage = nodefs(Some(ephemeral(ids, storage, &look.layers)));
         stats.process_stats = Some(ProcessStats { process_count: processes(pod) });
         for (stats, container) in stats.containers.iter_mut().zip(&pod.containers) {
             stats.io = Some(io(&container.used.stats, time));
@@ -429,8 +430,12 @@ fn volume_stats(volume: &VolumeUse, namespace: &str) -> VolumeStats {
 
 /// What counts for `ephemeral-storage` of a pod: writable layers, logs, its own files, volumes on the node's disk.
 #[must_use]
-pub fn ephemeral(pod: &PodSample, storage: &PodStorage, layers: &HashMap<String, Held>) -> Held {
-    let layers = pod.containers.iter().filter_map(|container| layers.get(&container.id));
+pub fn ephemeral<'a>(
+    containers: impl Iterator<Item = &'a str>,
+    storage: &PodStorage,
+    layers: &HashMap<String, Held>,
+) -> Held {
+    let layers = containers.filter_map(|id| layers.get(id));
     let volumes = storage.volumes.iter().filter(|volume| volume.ephemeral).map(|volume| &volume.held);
     let all = layers.chain(storage.logs.values()).chain(volumes).chain([&storage.own]);
     all.fold(Held::default(), |sum, held| Held {
@@ -441,7 +446,8 @@ pub fn ephemeral(pod: &PodSample, storage: &PodStorage, layers: &HashMap<String,
 }
 
 /// Processes of the sandbox and the containers.
-fn processes(pod: &PodSample) -> u64 {
+#[must_use]
+pub fn processes(pod: &PodSample) -> u64 {
     pod.sandbox.iter().chain(&pod.containers).map(|container| container.processes.count).sum()
 }
 

@@ -84,6 +84,12 @@ impl Node {
             },
             log_limit: (1 << 20, 3),
             volume_stats_period: Duration::from_secs(60),
+            eviction: agent::eviction::Settings {
+                thresholds: Vec::new(),
+                transition: Duration::ZERO,
+                max_grace: 0,
+                isolation: false,
+            },
         };
         let client = api.client();
         let recorder = Recorder::start(client.clone(), "node", 0, 0);
@@ -94,6 +100,7 @@ impl Node {
             recorder,
             addresses,
             facts: Facts::default(),
+            pressures: watch::Sender::default(),
         })
         .unwrap()
     }

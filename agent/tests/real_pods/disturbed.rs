@@ -51,8 +51,13 @@ impl Node {
     }
 
     pub fn agent(&self) -> PodsHandle {
+        self.agent_with(|_| ())
+    }
+
+    /// An agent that is configured otherwise.
+    pub fn agent_with(&self, change: impl FnOnce(&mut PodsConfig)) -> PodsHandle {
         let (_, addresses) = watch::channel(vec!["127.0.0.1".parse().unwrap()]);
-        let config = PodsConfig {
+        let mut config = PodsConfig {
             node_name: "node".into(),
             node_labels: BTreeMap::new(),
             data_dir: self.data(),
@@ -70,7 +75,14 @@ impl Node {
             manifests: Manifests { path: Some((self.manifests(), Duration::from_secs(20))), ..Manifests::default() },
             log_limit: (1 << 20, 3),
             volume_stats_period: Duration::from_secs(60),
+            eviction: agent::eviction::Settings {
+                thresholds: Vec::new(),
+                transition: Duration::ZERO,
+                max_grace: 0,
+                isolation: false,
+            },
         };
+        change(&mut config);
         let client = self.api.client();
         let recorder = Recorder::start(client.clone(), "node", 0, 0);
         agent::pods::start(Deps {
@@ -80,6 +92,7 @@ impl Node {
             recorder,
             addresses,
             facts: Facts::default(),
+            pressures: watch::Sender::default(),
         })
         .unwrap()
     }

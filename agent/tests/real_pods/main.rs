@@ -5,4 +5,5 @@ mod api;
 mod containerd;
 mod disturbed;
 mod objects;
+mod pressure;
 mod statics;

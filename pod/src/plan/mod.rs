@@ -1,5 +1,7 @@
 //! What to do next, as data.
 
+use std::collections::BTreeMap;
+
 use api::{ContainerId, SandboxId};
 use jiff::Timestamp;
 
@@ -190,6 +192,8 @@ pub struct Event {
     pub message: String,
     /// `involvedObject.fieldPath`, such as `spec.containers{web}`.
     pub field_path: Option<String>,
+    /// `metadata.annotations`
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// `type` of an event.

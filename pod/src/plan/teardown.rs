@@ -40,7 +40,10 @@ fn announce(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
             plan.events.push(Event::warning(reason, message));
             plan.steps.push(Step::Reject { reason: reason.clone(), message: message.clone() });
         }
-        (Cause::Evicted, _, Some(eviction)) => plan.events.push(Event::warning(&eviction.reason, &eviction.message)),
+        (Cause::Evicted, _, Some(eviction)) => {
+            let event = Event::warning(&eviction.reason, &eviction.message);
+            plan.events.push(event.annotated(&eviction.annotations));
+        }
         (Cause::DeadlineExceeded, _, _) => {
             plan.events.push(Event::normal("DeadlineExceeded", crate::status::DEADLINE_MESSAGE));
         }

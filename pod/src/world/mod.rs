@@ -96,6 +96,8 @@ pub struct Eviction {
     pub disruption: Option<String>,
     /// Seconds that the containers get; `None` is the pod's own grace period.
     pub grace: Option<i64>,
+    /// Facts for machines, for the event.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What is found on the machine.

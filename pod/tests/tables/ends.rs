@@ -180,10 +180,12 @@ fn an_evicted_pod() {
         message: message.clone(),
         disruption: Some(message.clone()),
         grace: Some(0),
+        annotations: [("starved_resource".to_owned(), "memory".to_owned())].into(),
     });
     let found = plan(&world);
     assert_eq!(kills(&found), [("c-0", 1, "Stopping container c")]);
     assert_eq!((found.events[0].reason.as_str(), &found.events[0].message), ("Evicted", &message));
+    assert_eq!(found.events[0].annotations["starved_resource"], "memory");
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Running"), None));
     let disrupted = format!("True TerminationByKubelet: {message}");

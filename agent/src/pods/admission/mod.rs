@@ -3,7 +3,7 @@
 
 mod preemption;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use api::PodUid;
@@ -14,6 +14,7 @@ use pod::{Admission, Eviction};
 
 use super::node::OwnNode;
 use super::{Context, PodsConfig, sysctls};
+use crate::eviction;
 use preemption::Shortage;
 
 /// What came of asking.
@@ -45,6 +46,9 @@ pub fn admit(uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
     let Some(node) = known.or_else(|| api::pod::is_static(pod).then(at_first)) else { return Answer::Unknown };
     let abilities =
         Abilities { app_armor: context.config.app_armor, strict_groups: context.runtime_facts.borrow().strict_groups };
+    if let Some(message) = eviction::refuses(&context.pressures.borrow(), pod) {
+        return Answer::Decided(Admission::Rejected { reason: eviction::REASON.to_owned(), message });
+    }
     let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
     let others: Vec<_> = context.registry.active().into_iter().filter(|(other, _)| other != uid).collect();
     let answer = decide(pod, &others, &node, &abilities, &context.config);
@@ -75,7 +79,7 @@ fn decide(
     let refusal = match (short.as_slice(), elsewhere) {
         ([], elsewhere) => elsewhere,
         // Others make room for a critical pod, unless that is not all it lacks.
-        (_, elsewhere) if preemption::is_critical(pod) => match elsewhere {
+        (_, elsewhere) if api::pod::is_critical(pod) => match elsewhere {
             Some(refusal) => Some(refusal),
             None => return make_room(pod, &others, &short),
         },
@@ -107,6 +111,7 @@ pub fn preemption() -> Eviction {
         message: "Preempted in order to admit critical pod".to_owned(),
         disruption: Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
         grace: None,
+        annotations: BTreeMap::new(),
     }
 }
 

@@ -2,26 +2,17 @@
 //! these the smallest. Pure.
 
 use api::PodUid;
+use api::pod::is_critical;
 use api::qos::QosClass;
 use api::quantity::Quantity;
 use api::resources::{self, ResourceList};
 use k8s_openapi::api::core::v1::Pod;
-
-/// Priority from which a pod is critical (`SystemCriticalPriority`).
-const CRITICAL: i32 = 2_000_000_000;
 
 /// A resource that is short, and by how much.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shortage {
     pub resource: String,
     pub amount: i64,
-}
-
-/// Whether a pod may take the place of others (`IsCriticalPod`).
-#[must_use]
-pub fn is_critical(pod: &Pod) -> bool {
-    let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
-    api::pod::is_static(pod) || api::pod::is_mirror(pod) || priority.is_some_and(|priority| priority >= CRITICAL)
 }
 
 /// A pod that could go.
@@ -130,6 +121,8 @@ fn too_few(shortages: &[Shortage]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CRITICAL: i32 = 2_000_000_000;
 
     fn pod(priority: i32, requests: serde_json::Value, limits: serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({"spec": {"priority": priority, "containers": [

@@ -337,19 +337,27 @@ async fn pre_stop(job: &Job, pod: &Arc<Pod>, kill: &KillContainer) {
 /// # Errors
 /// What the runtime said.
 pub async fn remove(job: &Job, id: &ContainerId, name: &str) -> Result<Outcome, StageError> {
-    let log = match job.context.runtime.container(id.as_str()).await {
+    let removed = remove_container(&job.context.runtime, id.as_str(), name).await;
+    removed.map(|()| Outcome::Done).map_err(|error| StageError::cri("RemoveContainerError", &error))
+}
+
+/// Removes a dead container of this name and its logs; one that is gone is removed.
+///
+/// # Errors
+/// What the runtime said.
+pub async fn remove_container(runtime: &cri::Client, id: &str, name: &str) -> Result<(), cri::CallError> {
+    let log = match runtime.container(id).await {
         Ok(answer) => answer.status.map(|status| PathBuf::from(status.log_path)),
         Err(_) => None,
     };
-    let request = RemoveContainerRequest { container_id: id.as_str().to_owned() };
-    match job.context.runtime.remove_container(request).await {
-        Err(error) if !error.is_not_found() => return Err(StageError::cri("RemoveContainerError", &error)),
+    match runtime.remove_container(RemoveContainerRequest { container_id: id.to_owned() }).await {
+        Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
     }
     if let Some(log) = log.filter(|log| log.parent().is_some_and(|folder| folder.ends_with(name))) {
         remove_logs(&log).await;
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 /// A container's log with its rotated files: `3.log`, `3.log.20261121-071818`, `3.log.20261121-071818.gz`.

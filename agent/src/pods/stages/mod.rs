@@ -22,7 +22,7 @@ use pod::{Event, EventKind, Step};
 use volumes::Prepared;
 
 use super::Context;
-use crate::events::{Kind, Recorder};
+use crate::events::{Kind, Observation, Recorder};
 
 /// A step with everything that it needs.
 pub struct Job {
@@ -103,7 +103,13 @@ impl<'a> Say<'a> {
         };
         let mut object = reference(pod);
         object.field_path = event.field_path;
-        self.recorder.event(&object, kind, &event.reason, &event.message);
+        self.recorder.record(Observation {
+            object,
+            kind,
+            reason: event.reason,
+            message: event.message,
+            annotations: event.annotations,
+        });
     }
 }
 
