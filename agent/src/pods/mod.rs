@@ -14,6 +14,7 @@
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
 //! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
 //! * [`admission`], [`sysctls`]: whether the node takes a pod; [`orders`]: that it ends one.
+//! * [`sandbox_seccomp`]: what pause containers may ask of the kernel.
 //! * [`source`], [`gc`], [`qos`], [`logs`], [`runtime`], [`node`]: what runs beside the workers.
 //!
 //! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
@@ -34,6 +35,7 @@ pub mod publication;
 pub mod qos;
 pub mod registry;
 pub mod runtime;
+pub mod sandbox_seccomp;
 pub mod services;
 pub mod set;
 pub mod source;
@@ -125,6 +127,8 @@ pub struct PodsConfig {
 pub enum StartError {
     #[error("cgroups")]
     Cgroups(#[from] cgroups::Error),
+    #[error("write the sandboxes' seccomp profile below {0}")]
+    Seccomp(PathBuf, #[source] std::io::Error),
 }
 
 impl PodsConfig {
@@ -228,6 +232,8 @@ pub struct Context {
     pub cgroups: Arc<dyn Driver>,
     pub tree: Tree,
     pub layout: volumes::Layout,
+    /// The file with the pause containers' seccomp profile.
+    pub sandbox_seccomp: String,
     pub objects: Arc<ApiObjects>,
     pub images: images::Puller,
     pub services: services::Services,
@@ -280,6 +286,8 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let cgroups: Arc<dyn Driver> = Arc::from(cgroups::open(hierarchy)?);
     let tree = Tree::new(&config.cgroup_root);
     prepare_tree(cgroups.as_ref(), &tree, &config.enforced)?;
+    let seccomp = sandbox_seccomp::write(&config.data_dir);
+    let seccomp = seccomp.map_err(|error| StartError::Seccomp(config.data_dir.clone(), error))?;
     let registry = Arc::new(Registry::default());
     let (runtime_facts, runtime_followed) = runtime::follow(deps.runtime.clone());
     let (services, following) = services::follow(deps.client.clone());
@@ -288,6 +296,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         objects: Arc::new(ApiObjects::new(deps.client.clone())),
         images: images::Puller::new(deps.runtime.clone(), &config.images),
         layout: volumes::Layout::new(&config.data_dir),
+        sandbox_seccomp: seccomp.to_string_lossy().into_owned(),
         client: deps.client,
         runtime: deps.runtime,
         recorder: deps.recorder,

@@ -29,6 +29,8 @@ pub struct SandboxParts {
     pub log_directory: PathBuf,
     pub dns: Dns,
     pub cgroup_parent: String,
+    /// The file with the pause container's seccomp profile.
+    pub seccomp: String,
 }
 
 /// The configuration of a pod's sandbox.
@@ -53,7 +55,7 @@ pub fn sandbox(pod: &Pod, parts: &SandboxParts, machine: &Machine) -> PodSandbox
         annotations: sandbox_annotations(pod),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: parts.cgroup_parent.clone(),
-            security_context: Some(security::sandbox(spec)),
+            security_context: Some(security::sandbox(spec, &parts.seccomp)),
             sysctls: pod::resolve::sysctls(pod).into_iter().collect(),
             overhead: Some(limits::overhead(spec, machine)),
             resources: Some(limits::sandbox(spec, machine)),

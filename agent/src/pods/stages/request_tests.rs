@@ -48,6 +48,7 @@ fn sandbox_golden() {
         log_directory: log_directory(Path::new("/var/log/pods"), &web()),
         dns: Dns { servers: vec!["10.96.0.10".into()], ..Dns::default() },
         cgroup_parent: "/kubepods/burstable/pod1c6b".into(),
+        seccomp: "/data/pause.json".into(),
     };
     let config = sandbox(&web(), &parts, &machine());
     assert_eq!(config.log_directory, "/var/log/pods/shop_web-1_1c6b");
@@ -129,6 +130,7 @@ fn host_network_pods_have_no_name_and_no_mappings() {
         log_directory: PathBuf::new(),
         dns: Dns::default(),
         cgroup_parent: String::new(),
+        seccomp: String::new(),
     };
     let config = sandbox(&pod, &parts, &machine());
     assert!(config.hostname.is_empty() && config.port_mappings.is_empty());

@@ -65,6 +65,7 @@ pub fn config(context: &Context, pod: &Pod, attempt: u32) -> Result<PodSandboxCo
         log_directory: request::log_directory(&context.config.logs_dir, pod),
         dns: resolve::dns(pod, dns),
         cgroup_parent: context.cgroups.naming().spell(&cgroup),
+        seccomp: context.sandbox_seccomp.clone(),
     };
     Ok(request::sandbox(pod, &parts, &context.config.machine))
 }

@@ -49,9 +49,9 @@ pub struct Given<'a> {
     pub target: Option<&'a str>,
 }
 
-/// A sandbox's context.
+/// A sandbox's context. `seccomp` is the file with the pause container's seccomp profile.
 #[must_use]
-pub fn sandbox(spec: &PodSpec) -> LinuxSandboxSecurityContext {
+pub fn sandbox(spec: &PodSpec, seccomp: &str) -> LinuxSandboxSecurityContext {
     let privileged = containers(spec).any(|c| c.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false));
     let pod = spec.security_context.as_ref();
     LinuxSandboxSecurityContext {
@@ -63,10 +63,7 @@ pub fn sandbox(spec: &PodSpec) -> LinuxSandboxSecurityContext {
         supplemental_groups_policy: groups_policy(pod.and_then(|p| p.supplemental_groups_policy.as_deref())).into(),
         privileged,
         // The pause container is always confined, whatever the pod's own containers are.
-        seccomp: Some(SecurityProfile {
-            profile_type: ProfileType::RuntimeDefault.into(),
-            localhost_ref: String::new(),
-        }),
+        seccomp: Some(profile(ProfileType::Localhost, seccomp)),
         ..LinuxSandboxSecurityContext::default()
     }
 }
@@ -232,7 +229,8 @@ mod tests {
         assert_eq!(context.seccomp.unwrap(), profile(ProfileType::Localhost, "/data/seccomp/x.json"));
         assert!(context.no_new_privs && context.readonly_rootfs);
         assert_eq!(context.capabilities.unwrap().drop_capabilities, ["ALL"]);
-        let sandbox = sandbox(&spec);
+        let sandbox = sandbox(&spec, "/data/pause.json");
+        assert_eq!(sandbox.seccomp, Some(profile(ProfileType::Localhost, "/data/pause.json")));
         assert_eq!(sandbox.run_as_user.unwrap().value, 1);
         assert_eq!(sandbox.namespace_options.as_ref().unwrap().network(), NamespaceMode::Node);
         assert_eq!(sandbox.namespace_options.as_ref().unwrap().pid(), NamespaceMode::Pod);
@@ -248,7 +246,7 @@ mod tests {
     #[test]
     fn privileged_containers_make_a_privileged_sandbox() {
         let spec = spec(serde_json::json!({"containers": [{"name": "c", "securityContext": {"privileged": true}}]}));
-        assert!(sandbox(&spec).privileged);
+        assert!(sandbox(&spec, "").privileged);
         let context = of(&spec, &ImageUser::default()).unwrap();
         assert!(context.privileged && context.masked_paths.is_empty());
     }
