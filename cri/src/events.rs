@@ -11,19 +11,24 @@ use tonic::Code;
 use crate::Client;
 use crate::containerd::events::events_client::EventsClient;
 use crate::containerd::events::{SubscribeRequest, TaskEvent};
-use crate::v1;
+use crate::v1::{self, ContainerEventType};
 
 /// A hint that something changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The stream was (re)opened: whatever happened before is unknown, so look at everything.
     Resync,
-    /// A container or sandbox changed. `pod_uid` is known only where the runtime says it.
-    Container { id: String, pod_uid: Option<String> },
+    /// A container or sandbox ended or was deleted. `pod_uid` is known only where the runtime says it.
+    Ended { id: String, pod_uid: Option<String> },
+    /// Something began, which whoever began it knows already, or is about to end: worth a look at everything later on.
+    Unsettled,
 }
 
-/// containerd's CRI plugin learns of an exit from the same stream as we do; a second look this much later sees its result.
-const SETTLE: Duration = Duration::from_millis(30);
+/// When to look after containerd has deleted a task. Its CRI plugin, which asked for that, then writes down what came of
+/// it: mostly the first look sees that, else the second one does.
+const LOOKS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(30)];
+const START: &str = "/tasks/start";
+const DELETE: &str = "/tasks/delete";
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Bounded: when the reader is this far behind, the stream waits and the runtime's own buffer decides.
@@ -74,34 +79,42 @@ async fn from_cri(
     }
     loop {
         let Some(message) = stream.message().await? else { return Ok(()) };
-        let pod_uid = message.pod_sandbox_status.and_then(|s| s.metadata).map(|m| m.uid);
-        if tx.send(Event::Container { id: message.container_id, pod_uid }).await.is_err() {
+        let event = match message.container_event_type() {
+            ContainerEventType::ContainerCreatedEvent | ContainerEventType::ContainerStartedEvent => Event::Unsettled,
+            ContainerEventType::ContainerStoppedEvent | ContainerEventType::ContainerDeletedEvent => {
+                let pod_uid = message.pod_sandbox_status.and_then(|s| s.metadata).map(|m| m.uid);
+                Event::Ended { id: message.container_id, pod_uid }
+            }
+        };
+        if tx.send(event).await.is_err() {
             return Ok(());
         }
     }
 }
 
 async fn from_containerd(client: &Client, tx: &mpsc::Sender<Event>) -> Result<(), tonic::Status> {
-    let filters = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/tasks/delete"]
-        .map(|topic| format!("namespace==\"k8s.io\",topic==\"{topic}\""))
-        .to_vec();
+    // Exits are not asked for: those of commands (exec probes) are among them, and a container's is followed by a delete.
+    let filters = [START, DELETE].map(|topic| format!("namespace==\"k8s.io\",topic==\"{topic}\"")).to_vec();
     let mut events = EventsClient::new(client.channel());
     let mut stream = events.subscribe(SubscribeRequest { filters }).await?.into_inner();
     if tx.send(Event::Resync).await.is_err() {
         return Ok(());
     }
     while let Some(envelope) = stream.message().await? {
-        let Some(any) = envelope.event else { continue };
-        let Ok(TaskEvent { container_id }) = prost::Message::decode(any.value.as_slice()) else { continue };
-        let event = Event::Container { id: container_id, pod_uid: None };
-        if tx.send(event.clone()).await.is_err() {
+        // Told at once, so that a lost look below is repaired by the look at everything.
+        if tx.send(Event::Unsettled).await.is_err() {
             return Ok(());
         }
+        let Some(any) = envelope.event.filter(|_| envelope.topic == DELETE) else { continue };
+        let Ok(TaskEvent { container_id }) = prost::Message::decode(any.value.as_slice()) else { continue };
+        let deleted = tokio::time::Instant::now();
         let later = tx.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(SETTLE).await;
-            // The reader is gone: nothing is left to tell.
-            let _ = later.send(event).await;
+            for look in LOOKS {
+                tokio::time::sleep_until(deleted + look).await;
+                // The reader is gone: nothing is left to tell.
+                let _ = later.send(Event::Ended { id: container_id.clone(), pod_uid: None }).await;
+            }
         });
     }
     Ok(())

@@ -27,11 +27,85 @@ pub struct Seen {
     states: HashMap<String, i32>,
 }
 
+impl Seen {
+    /// What [`all`] says of this pod while nothing of it changes; `None` when there is nothing of it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        self.states.iter().map(|(id, state)| fingerprint(id, *state)).reduce(|a, b| a ^ b)
+    }
+
+    fn put_sandbox(&mut self, status: v1::PodSandboxStatus) {
+        self.states.insert(status.id.clone(), status.state);
+        let new = sandbox(status);
+        match self.sandboxes.iter_mut().find(|known| known.id == new.id) {
+            Some(known) => *known = new,
+            None => self.sandboxes.push(new),
+        }
+    }
+
+    fn put_container(&mut self, status: v1::ContainerStatus, sandbox: &SandboxId) {
+        self.states.insert(status.id.clone(), status.state);
+        let new = container(status, sandbox.as_str());
+        match self.containers.iter_mut().find(|known| known.id == new.id) {
+            Some(known) => *known = new,
+            None => self.containers.push(new),
+        }
+    }
+}
+
+/// What a worker has to look at before it plans.
+#[derive(Debug, Clone, Default)]
+pub struct Stale {
+    /// All of the pod's sandboxes and containers.
+    pub all: bool,
+    /// Sandboxes that this worker has just made.
+    pub sandboxes: Vec<SandboxId>,
+    /// Containers that this worker has just started, with their sandboxes.
+    pub containers: Vec<(ContainerId, SandboxId)>,
+}
+
+impl Stale {
+    /// Whether nothing has to be looked at.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.sandboxes.is_empty() && self.containers.is_empty()
+    }
+}
+
+/// Reads what is stale. One question is enough for what the worker itself has made.
+///
+/// # Errors
+/// What the runtime said; it must be asked again.
+pub async fn look(runtime: &cri::Client, uid: &PodUid, stale: &Stale, seen: &mut Seen) -> Result<(), cri::CallError> {
+    if stale.all {
+        return pod(runtime, uid, seen).await;
+    }
+    for id in &stale.sandboxes {
+        if let Some(status) = present(runtime.sandbox(id.as_str()).await)?.and_then(|answer| answer.status) {
+            seen.put_sandbox(status);
+        }
+    }
+    for (id, sandbox) in &stale.containers {
+        if let Some(status) = present(runtime.container(id.as_str()).await)?.and_then(|answer| answer.status) {
+            seen.put_container(status, sandbox);
+        }
+    }
+    Ok(())
+}
+
+/// `None` for what went away meanwhile.
+fn present<T>(answer: Result<T, cri::CallError>) -> Result<Option<T>, cri::CallError> {
+    match answer {
+        Err(error) if error.is_not_found() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Reads all sandboxes and containers of a pod.
 ///
 /// # Errors
 /// What the runtime said; what was seen before stays.
-pub async fn pod(runtime: &cri::Client, uid: &PodUid, seen: &mut Seen) -> Result<(), cri::CallError> {
+async fn pod(runtime: &cri::Client, uid: &PodUid, seen: &mut Seen) -> Result<(), cri::CallError> {
     let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.as_str().to_owned())]);
     let sandboxes = v1::PodSandboxFilter { label_selector: selector.clone(), ..v1::PodSandboxFilter::default() };
     let containers = v1::ContainerFilter { label_selector: selector, ..v1::ContainerFilter::default() };
@@ -66,11 +140,7 @@ async fn detail_sandbox(
     if let Some(known) = known.filter(|_| seen.states.get(&item.id) == Some(&item.state)) {
         return Ok(Some(known.clone()));
     }
-    match runtime.sandbox(&item.id).await {
-        Ok(answer) => Ok(answer.status.map(sandbox)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(present(runtime.sandbox(&item.id).await)?.and_then(|answer| answer.status).map(sandbox))
 }
 
 async fn detail_container(
@@ -82,11 +152,8 @@ async fn detail_container(
     if let Some(known) = known.filter(|_| seen.states.get(&item.id) == Some(&item.state)) {
         return Ok(Some(known.clone()));
     }
-    match runtime.container(&item.id).await {
-        Ok(answer) => Ok(answer.status.map(|status| container(status, &item.pod_sandbox_id))),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    let status = present(runtime.container(&item.id).await)?.and_then(|answer| answer.status);
+    Ok(status.map(|status| container(status, &item.pod_sandbox_id)))
 }
 
 fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {

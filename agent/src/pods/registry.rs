@@ -1,6 +1,6 @@
 //! The pods of this node as the rest of the agent sees them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
@@ -22,6 +22,8 @@ pub struct Entry {
     pub sandbox: Option<Running>,
     /// Ids of all its containers and sandboxes.
     pub parts: Vec<String>,
+    /// What the worker saw of them last, as [`super::observe::Everything`] has it; `None` when there was nothing.
+    pub seen: Option<u64>,
 }
 
 /// What runs of a pod: a container, or the sandbox, which has no name in the spec, image or log.
@@ -84,6 +86,7 @@ impl Registry {
             running: Vec::new(),
             sandbox: None,
             parts: Vec::new(),
+            seen: None,
         };
         let entry = pods.entry(uid.clone()).or_insert_with(new);
         if !Arc::ptr_eq(&entry.pod, pod) {
@@ -117,6 +120,13 @@ impl Registry {
     #[must_use]
     pub fn entry(&self, uid: &PodUid) -> Option<Entry> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(uid).cloned()
+    }
+
+    /// What the workers saw of their pods in the runtime; pods of which there was nothing are left out.
+    #[must_use]
+    pub fn seen(&self) -> HashMap<PodUid, u64> {
+        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        pods.iter().filter_map(|(uid, entry)| Some((uid.clone(), entry.seen?))).collect()
     }
 
     /// Everything there is, at this moment.

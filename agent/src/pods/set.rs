@@ -75,13 +75,14 @@ pub async fn run(context: Arc<Context>) {
         tokio::select! {
             Some(change) = pods.recv() => set.apply(change),
             Some(found) = manifests.recv() => set.apply_manifests(found),
-            Some(event) = events.recv() => match event {
-                Event::Resync => drop(set.relist().await),
-                Event::Container { id, pod_uid } => {
-                    set.wake(&id, pod_uid.as_deref());
-                    settle = Some(Instant::now() + SETTLE);
+            Some(event) = events.recv() => {
+                match event {
+                    Event::Resync => drop(set.relist().await),
+                    Event::Ended { id, pod_uid } => set.wake(&id, pod_uid.as_deref()),
+                    Event::Unsettled => {}
                 }
-            },
+                settle = Some(Instant::now() + SETTLE);
+            }
             Some(ended) = set.workers.supervise() => set.worker_ended(&ended),
             Some(deleted) = set.deletions.join_next() => drop(deleted.map(|uid| set.deleting.remove(&uid))),
             _ = relist.tick() => drop(set.relist().await),
@@ -110,7 +111,7 @@ impl Set {
         }
     }
 
-    /// Looks at the whole runtime: wakes the workers of pods that changed, and ends what belongs to none.
+    /// Looks at the whole runtime: wakes the workers that saw their pods otherwise, and ends what belongs to none.
     async fn relist(&mut self) -> bool {
         let now = match observe::all(&self.context.runtime).await {
             Ok(now) => now,
@@ -119,7 +120,8 @@ impl Set {
                 return false;
             }
         };
-        for uid in self.workers.uids().filter(|uid| self.known.pods.get(*uid) != now.pods.get(*uid)) {
+        let seen = self.context.registry.seen();
+        for uid in self.workers.uids().filter(|uid| seen.get(*uid) != now.pods.get(*uid)) {
             self.workers.wake(uid);
         }
         self.known = now;

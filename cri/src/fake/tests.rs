@@ -73,7 +73,7 @@ async fn events_say_which_pod() {
     let mut events = follow(client.clone());
     assert_eq!(events.recv().await.unwrap(), Event::Resync);
     let pod = client.run_pod_sandbox(sandbox()).await.unwrap().pod_sandbox_id;
-    assert_eq!(events.recv().await.unwrap(), Event::Container { id: pod.clone(), pod_uid: Some("u-1".into()) });
-    let id = container(&client, &pod, "c").await;
-    assert_eq!(events.recv().await.unwrap(), Event::Container { id, pod_uid: Some("u-1".into()) });
+    assert_eq!(events.recv().await.unwrap(), Event::Unsettled);
+    client.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
+    assert_eq!(events.recv().await.unwrap(), Event::Ended { id: pod, pod_uid: Some("u-1".into()) });
 }

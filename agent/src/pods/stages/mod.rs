@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::{ContainerId, PodUid};
+use api::{ContainerId, PodUid, SandboxId};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use pod::{Event, EventKind, Step};
 use volumes::Prepared;
@@ -55,6 +55,8 @@ pub enum Outcome {
     Done,
     /// Volumes are ready.
     Volumes(Prepared),
+    /// There is a sandbox.
+    Sandbox(SandboxId),
     /// A container runs.
     Started(ContainerId),
     /// What the API server has in place of a static pod's mirror.

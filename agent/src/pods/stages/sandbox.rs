@@ -27,7 +27,8 @@ pub async fn run(job: &Job, attempt: u32) -> Result<Outcome, StageError> {
     let handler = handler(job, pod).await?;
     let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
     let answer = job.context.runtime.run_pod_sandbox(request).await;
-    answer.map(|_| Outcome::Done).map_err(|error| StageError::cri("CreatePodSandboxError", &error))
+    let made = answer.map_err(|error| StageError::cri("CreatePodSandboxError", &error))?;
+    Ok(Outcome::Sandbox(SandboxId::new(made.pod_sandbox_id)))
 }
 
 /// The runtime handler of a pod's RuntimeClass; empty for the default one.

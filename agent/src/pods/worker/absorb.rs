@@ -33,11 +33,13 @@ impl Worker {
 
     fn absorb_step(&mut self, step: &Step, begun: Timestamp, result: Result<Outcome, StageError>) {
         self.jobs.ended(step, None);
-        self.stale |= is_seen_in_runtime(step);
+        self.note_stale(step, result.as_ref().ok());
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => return self.absorb_failure(step, begun, &error),
         };
+        let took = Timestamp::now().duration_since(begun);
+        tracing::debug!(pod = %self.uid, ?step, took_us = took.as_micros(), "step done");
         self.memory.succeeded(step, begun);
         match (step, outcome) {
             (_, Outcome::Volumes(prepared)) => {
@@ -56,6 +58,17 @@ impl Worker {
     fn volumes_are(&mut self, prepared: Prepared) {
         self.memory.volumes = prepared.paths;
         self.refresh.done(prepared.renew_at);
+    }
+
+    /// What a step changed in the runtime, or may have changed before it failed.
+    fn note_stale(&mut self, step: &Step, outcome: Option<&Outcome>) {
+        match (step, outcome) {
+            (_, Some(Outcome::Sandbox(id))) => self.stale.sandboxes.push(id.clone()),
+            (Step::StartContainer(start), Some(Outcome::Started(id))) => {
+                self.stale.containers.push((id.clone(), start.sandbox.clone()));
+            }
+            _ => self.stale.all |= is_seen_in_runtime(step),
+        }
     }
 
     fn absorb_failure(&mut self, step: &Step, begun: Timestamp, error: &StageError) {

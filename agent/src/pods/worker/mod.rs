@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::admission::Answer;
 use super::memory::{Memory, current_sandbox, running};
-use super::observe::{self, Seen};
+use super::observe::{self, Seen, Stale};
 use super::probing::ProbeSet;
 use super::publication::Publication;
 use super::registry::Running;
@@ -65,8 +65,8 @@ struct Worker {
     inputs: Inputs,
     memory: Memory,
     seen: Seen,
-    /// The runtime must be looked at before anything is planned.
-    stale: bool,
+    /// What of the runtime must be looked at before anything is planned.
+    stale: Stale,
     /// Nobody wants this worker any more: the agent ends.
     closed: bool,
     runtime_facts: watch::Receiver<RuntimeFacts>,
@@ -95,7 +95,7 @@ impl Worker {
             uid,
             memory: Memory::default(),
             seen: Seen::default(),
-            stale: inputs.found,
+            stale: Stale { all: inputs.found, ..Stale::default() },
             closed: false,
             inputs,
             retry: Backoff::new(RETRY.0, RETRY.1),
@@ -146,15 +146,15 @@ impl Worker {
 
     /// Reads the runtime where it may have changed. Whether what is known is current.
     async fn look(&mut self) -> bool {
-        if !self.stale {
+        if self.stale.is_empty() {
             return true;
         }
-        if let Err(error) = observe::pod(&self.context.runtime, &self.uid, &mut self.seen).await {
+        if let Err(error) = observe::look(&self.context.runtime, &self.uid, &self.stale, &mut self.seen).await {
             tracing::debug!(pod = %self.uid, %error, "runtime cannot be read, will retry");
             return false;
         }
         self.retry.reset();
-        self.stale = false;
+        self.stale = Stale::default();
         self.memory.prune(&self.seen);
         true
     }
@@ -241,7 +241,9 @@ impl Worker {
         let known = !self.seen.sandboxes.is_empty();
         let sandboxes = self.seen.sandboxes.iter().map(|sandbox| sandbox.id.to_string());
         let parts = sandboxes.chain(self.seen.containers.iter().map(|container| container.id.to_string())).collect();
+        let seen = self.seen.fingerprint();
         self.context.registry.update(&self.uid, pod, |entry| {
+            entry.seen = seen;
             entry.status = status;
             entry.running = running;
             entry.sandbox = sandbox;
@@ -334,7 +336,7 @@ impl Worker {
             changed = self.inputs.desired.changed() => self.closed = changed.is_err(),
             changed = self.inputs.runtime.changed() => {
                 self.closed = changed.is_err();
-                self.stale = true;
+                self.stale.all = true;
             }
             () = self.probing.changed() => {}
             Some(done) = self.jobs.next() => self.absorb(done),
