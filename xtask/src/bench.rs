@@ -152,21 +152,19 @@ impl<'a> Session<'a> {
         Ok(verdicts.iter().filter(|(verdict, _)| !verdict.met).count())
     }
 
-    /// Where, when and of what the finished runs are, in two sentences or so.
-    fn measured(&self, finished: &[&Finished]) -> Result<[String; 2]> {
+    /// Where, when and of what the finished runs are.
+    fn measured(&self, finished: &[&Finished]) -> Result<[String; 3]> {
         let days: BTreeSet<&str> = finished.iter().map(|f| f.day.as_str()).collect();
         let days = days.into_iter().collect::<Vec<_>>().join(" and ");
         let busy = finished.iter().map(|f| f.busy_percent).fold(0.0, f64::max);
+        let rounds = match self.rounds {
+            1 => "One round".to_owned(),
+            rounds => format!("{rounds} alternating rounds: the middle, in brackets the lowest and the highest"),
+        };
         Ok([
-            format!(
-                "Measured on {days} on {}; others used at most {busy:.0} % of it just before.",
-                machine::describe()?
-            ),
-            format!(
-                "{}. {} alternating round(s): the middle, then the lowest and the highest.",
-                self.tools.versions()?.join(", "),
-                self.rounds
-            ),
+            format!("Measured on {days} on {}.", machine::describe()?),
+            format!("{}.", self.tools.versions()?.join(", ")),
+            format!("{rounds}. Just before the runs others used at most {busy:.0} % of the machine."),
         ])
     }
 

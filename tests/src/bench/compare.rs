@@ -2,7 +2,7 @@
 
 use super::Figures;
 use super::figures::Spread;
-use super::rows::{Better, Row, Take};
+use super::rows::{Better, Row, Take, Unit};
 
 /// What both sides measured in one round; a side that was not measured has nothing.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,9 @@ pub struct Compared {
     pub factor: Option<Spread>,
 }
 
+/// Less CPU than this is as good as none, and no ratio is made of how much less.
+const LEAST_PERCENT: f64 = 0.01;
+
 /// Compares all rows.
 #[must_use]
 pub fn compare(rows: Vec<Row>, rounds: &[Round]) -> Vec<Compared> {
@@ -32,7 +35,9 @@ fn compared(row: Row, rounds: &[Round]) -> Compared {
     let value = |figures: &Option<Figures>| value(&row.take, figures.as_ref()?);
     let (stock, ours): (Vec<_>, Vec<_>) = rounds.iter().map(|round| (value(&round.stock), value(&round.ours))).unzip();
     let pairs = stock.iter().zip(&ours);
-    let factors: Vec<f64> = pairs.filter_map(|(stock, ours)| factor(row.better, (*stock)?, (*ours)?)).collect();
+    let told = |value: f64| if row.unit == Unit::Percent { value.max(LEAST_PERCENT) } else { value };
+    let factors: Vec<f64> =
+        pairs.filter_map(|(stock, ours)| factor(row.better, told((*stock)?), told((*ours)?))).collect();
     let spread = |values: Vec<Option<f64>>| Spread::of(&values.into_iter().flatten().collect::<Vec<_>>());
     Compared { stock: spread(stock), ours: spread(ours), factor: Spread::of(&factors), row }
 }
@@ -45,7 +50,7 @@ fn value(take: &Take, figures: &Figures) -> Option<f64> {
     }
 }
 
-/// `None` where a ratio says nothing: of nothing, e.g. of a process that used no CPU at all.
+/// `None` where a ratio says nothing: of nothing, or of what has shrunk below it.
 fn factor(better: Better, stock: f64, ours: f64) -> Option<f64> {
     let (upper, lower) = match better {
         Better::Less => (stock, ours),
@@ -56,7 +61,6 @@ fn factor(better: Better, stock: f64, ours: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::Unit;
     use super::*;
 
     fn row(take: Take, better: Better) -> Row {
@@ -92,6 +96,13 @@ mod tests {
     fn times_are_of_the_same_side() {
         let compared = compared(row(Take::Times("a".into(), "floor".into()), Better::Less), &[round(10.0, 5.0)]);
         assert_eq!((compared.stock.map(|s| s.median), compared.ours.map(|s| s.median)), (Some(5.0), Some(2.5)));
+    }
+
+    #[test]
+    fn hardly_any_cpu_is_not_told_from_none() {
+        let mut cpu = row(Take::Median("a".into()), Better::Less);
+        cpu.unit = Unit::Percent;
+        assert_eq!(compared(cpu, &[round(0.5, 0.0001)]).factor.map(|f| f.median), Some(50.0));
     }
 
     #[test]

@@ -13,7 +13,9 @@ const WIDTH: f64 = 1120.0;
 /// Where the axis begins and ends; words are left and right of it.
 const LEFT: f64 = 400.0;
 const RIGHT: f64 = 860.0;
-const TOP: f64 = 110.0;
+const TOP: f64 = 126.0;
+/// For the numbers beside the bars.
+const PADDING: f64 = 48.0;
 const LINE: f64 = 24.0;
 const BETTER: &str = "#2a7f62";
 const WORSE: &str = "#c2571a";
@@ -25,9 +27,9 @@ struct Axis {
     high: f64,
 }
 
-/// Draws the rows that both sides have; the two lines of `measured` say where, when and of what they are.
+/// Draws the rows that both sides have; the lines of `measured` say where, when and of what they are.
 #[must_use]
-pub fn draw(title: &str, measured: &[String; 2], compared: &[Compared], sizes: &Sizes) -> String {
+pub fn draw(title: &str, measured: &[String; 3], compared: &[Compared], sizes: &Sizes) -> String {
     let rows: Vec<_> = compared.iter().filter_map(|c| Some((c, c.factor?, c.stock?, c.ours?))).collect();
     let axis = Axis::over(rows.iter().map(|(_, factor, ..)| factor));
     let bottom = TOP + LINE * rows.iter().fold(0.0, |count, _| count + 1.0);
@@ -37,7 +39,7 @@ pub fn draw(title: &str, measured: &[String; 2], compared: &[Compared], sizes: &
          font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     text(&mut svg, (20.0, 30.0), "font-size=\"18\" font-weight=\"bold\"", title);
-    for (y, line) in [52.0, 70.0].into_iter().zip(measured) {
+    for (y, line) in [52.0, 69.0, 86.0].into_iter().zip(measured) {
         text(&mut svg, (20.0, y), "fill=\"#666\"", line);
     }
     text(&mut svg, (RIGHT + 20.0, TOP - 14.0), "font-weight=\"bold\"", "stock → ours");
@@ -75,25 +77,25 @@ fn bar(svg: &mut String, axis: Axis, y: f64, factor: Spread) {
         );
     }
     let number = value(factor.median, Unit::Times);
-    // Where the bar ends, on the side away from "equal", unless there is no room.
+    // Where the bar ends, on the side away from "equal".
     let (x, anchor) = if factor.median >= 1.0 { (high.max(end) + 6.0, "start") } else { (low.min(end) - 6.0, "end") };
     text(svg, (x, y + 4.0), &format!("font-size=\"11\" text-anchor=\"{anchor}\""), &number);
 }
 
 impl Axis {
-    /// Room for all factors, for "equal", and for the numbers beside the bars.
+    /// Room for all factors and for "equal".
     fn over<'a>(factors: impl Iterator<Item = &'a Spread>) -> Self {
         let (mut low, mut high) = (1.0_f64, 1.0_f64);
         for factor in factors {
             low = low.min(factor.low);
             high = high.max(factor.high);
         }
-        let low = if low < 1.0 { low / 1.6 } else { 0.9 };
-        Self { low, high: high.max(2.0) * 1.6 }
+        Self { low, high: high.max(2.0) }
     }
 
     fn x(self, factor: f64) -> f64 {
-        LEFT + (RIGHT - LEFT) * (factor / self.low).ln() / (self.high / self.low).ln()
+        let (from, to) = (LEFT + PADDING, RIGHT - PADDING);
+        from + (to - from) * (factor / self.low).ln() / (self.high / self.low).ln()
     }
 
     /// 1, 2, 5, 10, … as far as the axis goes; powers of ten alone where it goes far.
@@ -151,7 +153,12 @@ mod tests {
 
     #[test]
     fn words_and_values_are_drawn_and_escaped() {
-        let svg = draw("T", &["A".into(), "B".into()], &[compared(&[5.0, 6.0, 7.0]), compared(&[])], &Sizes::full());
+        let svg = draw(
+            "T",
+            &["A", "B", "C"].map(str::to_owned),
+            &[compared(&[5.0, 6.0, 7.0]), compared(&[])],
+            &Sizes::full(),
+        );
         assert!(
             svg.contains(">a &lt; b</text>")
                 && svg.contains(">90.0 MiB → 15.0 MiB</text>")
@@ -162,7 +169,7 @@ mod tests {
 
     #[test]
     fn worse_has_a_colour_of_its_own() {
-        assert!(draw("T", &["A".into(), "B".into()], &[compared(&[0.5])], &Sizes::full()).contains(WORSE));
-        assert!(!draw("T", &["A".into(), "B".into()], &[compared(&[2.0])], &Sizes::full()).contains(WORSE));
+        assert!(draw("T", &["A", "B", "C"].map(str::to_owned), &[compared(&[0.5])], &Sizes::full()).contains(WORSE));
+        assert!(!draw("T", &["A", "B", "C"].map(str::to_owned), &[compared(&[2.0])], &Sizes::full()).contains(WORSE));
     }
 }

@@ -75,7 +75,7 @@ pub fn node() -> Vec<Row> {
         ms("floor.down", "floor: stop, remove", "floor.down_ms"),
         ms("ready", "create → Ready", "plain.ready_ms"),
         row("ready.p99", "create → Ready, p99", Unit::Milliseconds, Take::P99("plain.ready_ms".into())),
-        times("ready.floor", "create → Ready, of the floor", "plain.ready_ms", "floor.up_ms"),
+        times("ready.floor", "create → Ready ÷ floor", "plain.ready_ms", "floor.up_ms"),
         ms("probed", "create → Ready, http readiness probe", "probed.ready_ms"),
         ms(
             "probed.after",
@@ -83,19 +83,19 @@ pub fn node() -> Vec<Row> {
             "late.ready_after_answer_ms",
         ),
         ms("three", "create → Ready, 3 containers", "three.ready_ms"),
-        times("three.floor", "create → Ready, 3 containers, of their floor", "three.ready_ms", "floor3.up_ms"),
+        times("three.floor", "create → Ready, 3 containers ÷ their floor", "three.ready_ms", "floor3.up_ms"),
         ms("configmap", "create → Ready, configMap volume", "configmap.ready_ms"),
         ms("gone", "delete → gone", "plain.gone_ms"),
         row("gone.p99", "delete → gone, p99", Unit::Milliseconds, Take::P99("plain.gone_ms".into())),
-        times("gone.floor", "delete → gone, of the floor", "plain.gone_ms", "floor.down_ms"),
+        times("gone.floor", "delete → gone ÷ floor", "plain.gone_ms", "floor.down_ms"),
         ms("gone.probed", "delete → gone, http readiness probe", "probed.gone_ms"),
         ms("gone.three", "delete → gone, 3 containers", "three.gone_ms"),
         ms("floor.burst.up", "floor: {burst} pods, 8 callers", "floor_burst.all_up_ms"),
         ms("burst", "{burst} pods at once until all are Ready", "burst.all_ready_ms"),
-        times("burst.floor", "{burst} pods at once, of the floor", "burst.all_ready_ms", "floor_burst.all_up_ms"),
+        times("burst.floor", "{burst} pods at once ÷ floor", "burst.all_ready_ms", "floor_burst.all_up_ms"),
         ms("floor.burst.down", "floor: {burst} pods removed, 8 callers", "floor_burst.all_down_ms"),
         ms("burst.gone", "{burst} pods deleted until all are gone", "burst.all_gone_ms"),
-        times("burst.gone.floor", "{burst} pods deleted, of the floor", "burst.all_gone_ms", "floor_burst.all_down_ms"),
+        times("burst.gone.floor", "{burst} pods deleted ÷ floor", "burst.all_gone_ms", "floor_burst.all_down_ms"),
     ];
     for (part, when) in
         [("empty", "without pods"), ("full", "{burst} idle pods"), ("probing", "{burst} pods with 1 s probes")]

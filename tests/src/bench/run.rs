@@ -62,8 +62,8 @@ impl Tools {
         }
         let containerd = self.containerd().map_or_else(|| "containerd".into(), |dir| dir.join("containerd"));
         let containerd = first_line(&containerd)?;
-        versions.push(format!("containerd {}", containerd.split_whitespace().nth(2).unwrap_or("?")));
-        versions.push(first_line(Path::new("runc"))?.replace(" version", ""));
+        versions.push(format!("containerd {}", containerd.split_whitespace().nth(2).map_or("?", bare)));
+        versions.push(bare(&first_line(Path::new("runc"))?).replace(" version", ""));
         Ok(versions)
     }
 
@@ -125,6 +125,11 @@ fn end(cluster: Cluster, side: Side, progress: &mut dyn Progress) -> Result<()> 
     let ours: Vec<_> = left.iter().filter(|line| marks.iter().any(|mark| line.contains(mark))).collect();
     ensure!(ours.is_empty(), "left behind by {side}: {ours:?}");
     Ok(())
+}
+
+/// A version without the distribution's own.
+fn bare(version: &str) -> &str {
+    version.split(['~', '+']).next().unwrap_or(version)
 }
 
 /// What a program answers to `--version`, without its details.
