@@ -124,6 +124,8 @@ impl<'a> Session<'a> {
     }
 
     fn measure(&mut self, section: Section, side: Side) -> Result<Finished> {
+        // The last run may still be on its way out.
+        std::thread::sleep(Duration::from_secs(1));
         let busy_percent = machine::busy_percent(Duration::from_secs(2))?;
         if busy_percent > QUIET_PERCENT {
             println!(

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use nix::mount::{MntFlags, umount2};
 
 use super::layout::{HostPaths, Layout};
@@ -14,19 +15,25 @@ use super::{containerd, host};
 /// Where kubelets link every container's log; a path that cannot be configured.
 const CONTAINER_LOGS: &str = "/var/log/containers";
 
+/// How many pods of a host end at the same time.
+const AT_ONCE: usize = 8;
+
 /// Ends a host's pods in its runtime.
 ///
 /// # Errors
 /// When the runtime does not answer or a pod does not end.
 pub fn remove_pods(host: &HostPaths) -> Result<()> {
     containerd::call(host, async |client| {
-        for pod in client.list_pod_sandbox(cri::v1::ListPodSandboxRequest::default()).await?.items {
-            let id = || pod.id.clone();
-            client.stop_pod_sandbox(cri::v1::StopPodSandboxRequest { pod_sandbox_id: id() }).await?;
-            client.remove_pod_sandbox(cri::v1::RemovePodSandboxRequest { pod_sandbox_id: id() }).await?;
-        }
-        Ok(())
+        let pods = client.list_pod_sandbox(cri::v1::ListPodSandboxRequest::default()).await?.items;
+        let ended = stream::iter(pods).map(|pod| remove_pod(&client, pod.id)).buffer_unordered(AT_ONCE);
+        ended.try_collect().await
     })
+}
+
+async fn remove_pod(client: &cri::Client, id: String) -> Result<()> {
+    client.stop_pod_sandbox(cri::v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
+    client.remove_pod_sandbox(cri::v1::RemovePodSandboxRequest { pod_sandbox_id: id }).await?;
+    Ok(())
 }
 
 /// Removes all of a cluster whose processes were stopped.
