@@ -1,7 +1,8 @@
-//! What developers type, behind `make`: `cargo xtask up | down | bench | bench-beside | check`.
+//! What developers type, behind `make`: `cargo xtask up | down | bench | bench-beside | conformance | check`.
 
 mod bench;
 mod check;
+mod conformance;
 mod show;
 mod up;
 
@@ -30,6 +31,8 @@ enum Command {
     Bench(bench::Options),
     /// The same beside the stock components of Kubernetes
     BenchBeside(bench::Options),
+    /// Run upstream's conformance tests and print one table
+    Conformance(conformance::Options),
     /// Check the house rules: layers, sizes
     Check,
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Down => bench::clear().and_then(|()| up::down()),
         Command::Bench(options) => bench::alone(&options),
         Command::BenchBeside(options) => bench::beside(&options),
+        Command::Conformance(options) => conformance::conformance(options),
         Command::Check => check::check(),
     };
     match result {

@@ -20,7 +20,8 @@ use super::{containerd, images};
 /// What nodes on this machine are told beside what the cluster tells them: all of them share its disk, and a disk that is
 /// full in percent, as a developer's often is, still has room for them.
 const KUBELET_CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
-    evictionHard: {memory.available: 100Mi, nodefs.available: 1Gi, imagefs.available: 1Gi, nodefs.inodesFree: 1%}\n";
+    evictionHard: {memory.available: 100Mi, nodefs.available: 1Gi, imagefs.available: 1Gi, nodefs.inodesFree: 1%}\n\
+    imageGCHighThresholdPercent: 100\n";
 
 /// Whose a part of a cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

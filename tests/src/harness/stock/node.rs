@@ -109,6 +109,7 @@ impl Cluster {
             "podLogsDir": host.dir().join("pod-logs"),
             "failCgroupV1": false, "failSwapOn": false,
             "serializeImagePulls": false,
+            "imageGCHighThresholdPercent": 100,
             // This machine's disk is shared by everything: a node that evicts because of others' files tests nothing.
             "evictionHard": {
                 "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%",

@@ -1,0 +1,202 @@
+//! Runs a suite through the ginkgo command, and says how far it is.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::report::{self, Outcome};
+use crate::harness::cluster::Progress;
+use crate::harness::host::enter;
+use crate::harness::upstream::Upstream;
+
+/// How often progress is said where nobody watches a bar.
+const SAID: Duration = Duration::from_secs(30);
+
+/// One call of ginkgo.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What is said of it.
+    pub what: String,
+    /// `e2e.test` or `e2e_node.test`.
+    pub program: &'static str,
+    /// The suite's own flags.
+    pub flags: Vec<String>,
+    /// ginkgo's label expression.
+    pub labels: String,
+    /// Only tests whose name matches one of these; all where there are none.
+    pub focus: Vec<String>,
+    /// Names of tests that are left out.
+    pub skip: Vec<String>,
+    pub processes: u8,
+    /// The network namespace that it runs in; this machine's where there is none.
+    pub netns: Option<PathBuf>,
+    /// Where log and report are written.
+    pub dir: PathBuf,
+}
+
+impl Run {
+    /// Runs it to its end, red or not.
+    ///
+    /// # Errors
+    /// When the suite does not start or leaves no report.
+    pub fn run(&self, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Vec<Outcome>> {
+        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
+        let report = self.dir.join("report.json");
+        if report.exists() {
+            fs::remove_file(&report)?;
+        }
+        let log = self.dir.join("log");
+        let mut child = self.command(upstream).spawn().context("start ginkgo")?;
+        // Ending ginkgo alone would leave the processes that run its tests.
+        let group = Group(child.id());
+        let watched = self.watch(&mut child, &log, progress);
+        child.wait()?;
+        drop(group);
+        watched?;
+        report::read(&report).with_context(|| format!("the suite ended early; see {}", log.display()))
+    }
+
+    fn command(&self, upstream: &Upstream) -> Command {
+        let program = upstream.program("ginkgo");
+        let mut ginkgo = self.netns.as_deref().map_or_else(|| Command::new(&program), |netns| enter(netns, &program));
+        ginkgo.args(["-v", "-no-color", "-timeout=12h", "-json-report=report.json"]);
+        ginkgo.arg(format!("-procs={}", self.processes)).arg(format!("-output-dir={}", self.dir.display()));
+        ginkgo.arg(format!("-label-filter={}", self.labels));
+        for focus in &self.focus {
+            ginkgo.arg(format!("-focus={focus}"));
+        }
+        for name in &self.skip {
+            ginkgo.arg(format!("-skip={}", exactly(name)));
+        }
+        ginkgo.arg(upstream.program(self.program)).arg("--").args(&self.flags);
+        ginkgo.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
+        ginkgo
+    }
+
+    fn watch(&self, child: &mut Child, log: &Path, progress: &mut dyn Progress) -> Result<()> {
+        let out = child.stdout.take().context("ginkgo's output")?;
+        let mut log = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let mut seen = Seen::default();
+        let (begun, mut said) = (Instant::now(), Instant::now());
+        progress.step(&format!("{}: compiling the list of tests", self.what), 0);
+        for line in BufReader::new(out).split(b'\n') {
+            let line = line?;
+            log.write_all(&line)?;
+            log.write_all(b"\n")?;
+            match seen.line(&String::from_utf8_lossy(&line)) {
+                Event::Begins(total) => progress.step(&self.what, total),
+                Event::Ended => progress.tick(),
+                Event::Failed(name) => {
+                    progress.tick();
+                    progress.note(&format!("red   {name}"));
+                }
+                Event::Nothing => {}
+            }
+            if said.elapsed() > SAID && seen.total > 0 {
+                said = Instant::now();
+                let seconds = begun.elapsed().as_secs();
+                progress.note(&format!("{} of {} after {seconds} s, {} red", seen.ended, seen.total, seen.red));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A process group that ends with us.
+struct Group(u32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Ok(id) = i32::try_from(self.0) {
+            // It is gone already when all went well.
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
+    }
+}
+
+/// What a line of ginkgo's output says.
+#[derive(Debug, PartialEq)]
+enum Event {
+    Begins(u64),
+    Ended,
+    Failed(String),
+    Nothing,
+}
+
+#[derive(Default)]
+struct Seen {
+    total: u64,
+    ended: u64,
+    red: u64,
+    /// A test has failed whose name is on the next line.
+    failed: bool,
+}
+
+impl Seen {
+    fn line(&mut self, line: &str) -> Event {
+        if std::mem::take(&mut self.failed) {
+            // The labels follow the name.
+            let name = line.rsplit_once(" [").map_or(line, |(name, _)| name);
+            return Event::Failed(name.replace(" [It] ", " "));
+        }
+        if let Some(total) = line.strip_prefix("Will run ").and_then(|l| l.split(' ').next()?.parse().ok()) {
+            // Each process says it.
+            let first = self.total == 0;
+            self.total = total;
+            return if first { Event::Begins(total) } else { Event::Nothing };
+        }
+        let Some(rest) = line.strip_prefix("• [") else { return Event::Nothing };
+        self.ended += 1;
+        if rest.ends_with(" seconds]") && rest.starts_with(|c: char| c.is_ascii_digit()) {
+            return Event::Ended;
+        }
+        self.red += 1;
+        self.failed = true;
+        Event::Nothing
+    }
+}
+
+/// A regular expression that matches this text.
+#[must_use]
+pub fn exactly(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if "\\.+*?()|[]{}^$".contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_from_the_output() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.line("Will run 236 of 7000 specs"), Event::Begins(236));
+        assert_eq!(seen.line("Will run 236 of 7000 specs"), Event::Nothing);
+        assert_eq!(seen.line("• [1.250 seconds]"), Event::Ended);
+        assert_eq!(seen.line("S [SKIPPED] [0.001 seconds]"), Event::Nothing);
+        assert_eq!(seen.line("• [FAILED] [300.110 seconds]"), Event::Nothing);
+        assert_eq!(
+            seen.line("[sig-node] Pods [It] should run [sig-node, Slow]"),
+            Event::Failed("[sig-node] Pods should run".into())
+        );
+        assert_eq!((seen.ended, seen.red), (2, 1));
+    }
+
+    #[test]
+    fn names_become_expressions_of_themselves() {
+        assert_eq!(exactly("[sig-node] a (b) c.d"), r"\[sig-node\] a \(b\) c\.d");
+    }
+}

@@ -1,0 +1,269 @@
+//! `make conformance`: upstream's own tests against a cluster whose halves are ours or stock, one table, and the ratchet.
+//!
+//! | file | does |
+//! |---|---|
+//! | `suite` | which tests, which cluster |
+//! | `ginkgo` | runs the suite and follows it |
+//! | `report` | reads what came out |
+//! | `lists` | what passes, what cannot pass on this machine |
+//! | `table` | results beside stock's, totals |
+//! | `evidence` | gathers the logs of a red test |
+
+pub mod evidence;
+pub mod ginkgo;
+pub mod lists;
+pub mod report;
+pub mod suite;
+pub mod table;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::cluster::Progress;
+use crate::harness::images::checkout;
+use crate::harness::upstream::Upstream;
+use crate::harness::{Cluster, Layout, Options};
+use ginkgo::Run;
+use lists::{Change, NotHere, Passing};
+use report::{Outcome, Verdict};
+use suite::{Against, Stage, Suite};
+use table::Rows;
+
+/// Many tests expect two.
+const NODES: u8 = 2;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub suite: Suite,
+    pub against: Against,
+    /// Only tests whose name has this text, with all evidence.
+    pub focus: Option<String>,
+    /// Also what has to run alone.
+    pub serial: bool,
+    /// How many tests at a time. They wait more than they work.
+    pub processes: u8,
+    /// Add what passes to the list.
+    pub update: bool,
+    /// Leave the cluster, and use one that was left.
+    pub keep: bool,
+    /// containerd 2 rather than the machine's own.
+    pub containerd2: bool,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Conclusion {
+    pub rows: Rows,
+    pub stock: Option<Rows>,
+    pub change: Change,
+    /// The table, the logs, and a folder for each red test are here.
+    pub dir: PathBuf,
+    /// Why the first red tests are red: name, message.
+    pub failures: Vec<(String, String)>,
+    /// What the cluster left behind although it should not.
+    pub left: Vec<String>,
+}
+
+/// Where a cluster of this checkout is.
+#[must_use]
+pub fn layout(against: Against) -> Layout {
+    let mut hasher = DefaultHasher::new();
+    (checkout(), against.to_string()).hash(&mut hasher);
+    Layout::new(
+        format!("c{:04x}", hasher.finish() & 0xffff),
+        checkout().join(".cache/conformance").join(against.to_string()),
+    )
+}
+
+/// Builds what is missing, starts the cluster, runs the suite, compares, and ends the cluster.
+///
+/// # Errors
+/// When something does not start; red tests are no error.
+pub fn run(request: &Request, progress: &mut dyn Progress) -> Result<Conclusion> {
+    let upstream = Upstream::build()?;
+    let cluster = cluster(request, &upstream, progress)?;
+    let outcome = judge(request, &upstream, &cluster, progress);
+    let left = if request.keep {
+        progress.note(&format!("the cluster stays: export KUBECONFIG={}", cluster.layout.admin_conf().display()));
+        Vec::new()
+    } else {
+        cluster.down(progress)?
+    };
+    let mut conclusion = outcome?;
+    conclusion.left = left;
+    Ok(conclusion)
+}
+
+/// Ends a cluster that was kept, or that an interrupted run left; answers what is left of it, `None` where there was none.
+///
+/// # Errors
+/// When something refuses to go.
+pub fn down(against: Against, progress: &mut dyn Progress) -> Result<Option<Vec<String>>> {
+    Cluster::adopt(layout(against))?.map(|cluster| cluster.down(progress)).transpose()
+}
+
+fn cluster(request: &Request, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Cluster> {
+    let layout = layout(request.against);
+    let nodes = if request.suite == Suite::E2eNode { 1 } else { NODES };
+    match Cluster::adopt(layout.clone())? {
+        Some(cluster) if request.keep && cluster.healthy() && cluster.nodes() == nodes => return Ok(cluster),
+        Some(stale) => drop(stale.down(progress)?),
+        None => {}
+    }
+    let (control_plane, workers) = request.against.parts();
+    let mut options = Options::nodes(nodes);
+    options.control_plane = control_plane;
+    options.workers = workers;
+    options.suite = true;
+    options.upstream = Some(upstream.clone());
+    if request.containerd2 {
+        options.containerd = Some(upstream.debian.join("containerd"));
+    }
+    let logs = layout.base.join("log");
+    Cluster::up(layout, options, progress)
+        .with_context(|| format!("the cluster did not start; its logs are in {}", logs.display()))
+}
+
+fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &mut dyn Progress) -> Result<Conclusion> {
+    let (suite, against) = (request.suite, request.against);
+    let not_here = NotHere::read()?;
+    let list = lists::path(suite, against);
+    let mut passing = Passing::read(&list)?;
+    let dir = results(request);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    let mut outcomes = all_stages(request, upstream, cluster, &dir, progress)?;
+    ensure!(!outcomes.is_empty(), "no test ran: is there one with this name? The log is below {}", dir.display());
+    let evidence: Vec<_> = outcomes.iter().filter(|o| o.verdict == Verdict::Fail).cloned().collect();
+    for red in &evidence {
+        evidence::gather(cluster, red, &dir.join("red"))?;
+    }
+    // What the list has and is red has a second chance: these machines are shared.
+    let again = passing.compare(&outcomes).red;
+    if !again.is_empty() && request.focus.is_none() {
+        let mut second = part(request, cluster, Stage::Parallel, &dir.join("again"))?;
+        second.what = format!("{} red tests of the list once more", again.len());
+        second.labels = String::new();
+        second.focus = again.iter().map(|name| ginkgo::exactly(name)).collect();
+        outcomes.extend(second.run(upstream, progress)?);
+    }
+    let rows = table::rows(&outcomes, &not_here);
+    let last: Vec<Outcome> = latest(outcomes);
+    let change = passing.compare(&last);
+    if request.update {
+        passing.add(&last);
+        passing.write(&list)?;
+    }
+    let stock = table::load(&stock_table(suite)?)?;
+    table::save(&dir.join("table.tsv"), &rows, stock.as_ref())?;
+    if against == Against::Stock && request.focus.is_none() {
+        table::save(&stock_table(suite)?, &rows, None)?;
+    }
+    let failures = last.iter().filter(|o| o.verdict == Verdict::Fail).map(|o| (o.name.clone(), o.message.clone()));
+    Ok(Conclusion { rows, stock, change, failures: failures.collect(), dir, left: Vec::new() })
+}
+
+/// Of tests that ran twice, the second run.
+fn latest(outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    let mut by_name = std::collections::BTreeMap::new();
+    for outcome in outcomes {
+        by_name.insert(outcome.name.clone(), outcome);
+    }
+    by_name.into_values().collect()
+}
+
+fn all_stages(
+    request: &Request,
+    upstream: &Upstream,
+    cluster: &Cluster,
+    dir: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Outcome>> {
+    if let Some(focus) = &request.focus {
+        let mut only = part(request, cluster, Stage::Parallel, &dir.join("focus"))?;
+        only.what = format!("tests with {focus:?} in their name");
+        only.labels = String::new();
+        only.focus = vec![ginkgo::exactly(focus)];
+        // The namespace of a red test stays, so that its state can be gathered.
+        only.flags.push("-delete-namespace-on-failure=false".into());
+        return only.run(upstream, progress);
+    }
+    let mut outcomes = part(request, cluster, Stage::Parallel, &dir.join("parallel"))?.run(upstream, progress)?;
+    if request.serial {
+        outcomes.extend(part(request, cluster, Stage::Serial, &dir.join("serial"))?.run(upstream, progress)?);
+    }
+    Ok(outcomes)
+}
+
+fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Result<Run> {
+    let (suite, against) = (request.suite, request.against);
+    let (what, processes) = match stage {
+        Stage::Parallel => ("in parallel", request.processes),
+        Stage::Serial => ("one by one", 1),
+    };
+    let (program, flags, netns) = match suite {
+        Suite::Node | Suite::Conformance => ("e2e.test", cluster_flags(cluster), None),
+        // It asks the node's own ports at localhost.
+        Suite::E2eNode => ("e2e_node.test", node_flags(cluster)?, Some(cluster.layout.host("n1").netns_path())),
+    };
+    Ok(Run {
+        what: format!("SUITE={suite} AGAINST={against}, {what}"),
+        program,
+        flags,
+        labels: suite.labels(stage),
+        focus: Vec::new(),
+        skip: Vec::new(),
+        processes,
+        netns,
+        dir: dir.to_owned(),
+    })
+}
+
+fn cluster_flags(cluster: &Cluster) -> Vec<String> {
+    vec![
+        format!("-kubeconfig={}", cluster.layout.admin_conf().display()),
+        "-provider=local".into(),
+        "-dns-domain=cluster.local".into(),
+        format!("-num-nodes={}", cluster.nodes()),
+        "-disable-log-dump".into(),
+    ]
+}
+
+/// test/e2e_node against a node that runs already: it starts neither an API server nor a kubelet. It knows tokens only, and needs every right.
+fn node_flags(cluster: &Cluster) -> Result<Vec<String>> {
+    let kubectl = cluster.kubectl();
+    let (namespace, name) = ("kube-system", "e2e-node");
+    if kubectl.say(&format!("get serviceaccount {name} -n {namespace}")).is_err() {
+        kubectl.say(&format!("create serviceaccount {name} -n {namespace}"))?;
+        let binding =
+            format!("create clusterrolebinding {name} --clusterrole=cluster-admin --serviceaccount={namespace}:{name}");
+        kubectl.say(&binding)?;
+    }
+    let token = kubectl.say(&format!("create token {name} -n {namespace} --duration=12h"))?;
+    let host = cluster.layout.host("n1");
+    Ok(vec![
+        format!("-host=https://{}:6443", cluster.lan.master()),
+        format!("-bearer-token={}", token.trim()),
+        format!("-node-name={}", host.name),
+        format!("-container-runtime-endpoint={}", host.endpoint()),
+        "-start-services=false".into(),
+        "-prepull-images=false".into(),
+        "-dns-domain=cluster.local".into(),
+    ])
+}
+
+/// Where results of a request are, in this checkout.
+fn results(request: &Request) -> PathBuf {
+    let name = format!("{}-{}", request.suite, request.against);
+    let folder = if request.focus.is_some() { format!("{name}-focus") } else { name };
+    checkout().join(".cache/conformance/results").join(folder)
+}
+
+/// What stock made of a suite on this machine, for all checkouts.
+fn stock_table(suite: Suite) -> Result<PathBuf> {
+    Ok(Upstream::cache()?.join("results").join(format!("{suite}-{}.tsv", Against::Stock)))
+}

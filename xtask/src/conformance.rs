@@ -1,0 +1,99 @@
+//! `make conformance`: runs upstream's tests and prints the table.
+
+use anyhow::{Result, bail};
+use clap::builder::FalseyValueParser;
+use keelson_tests::conformance::suite::{Against, Suite};
+use keelson_tests::conformance::{self, Conclusion, Request, table};
+
+use crate::show::Show;
+
+/// How many newly green tests are named.
+const SHOWN: usize = 20;
+/// How much of a failure's message is printed.
+const LINE: usize = 180;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// node, conformance or e2e-node
+    #[arg(long, env = "SUITE", default_value = "node")]
+    suite: Suite,
+    /// ours, stock, stock+agent or master+kubelet
+    #[arg(long, env = "AGAINST", default_value = "ours")]
+    against: Against,
+    /// Only tests whose name has this text; their namespaces stay until the cluster goes
+    #[arg(long, env = "FOCUS")]
+    focus: Option<String>,
+    /// Leave out what has to run alone
+    #[arg(long, env = "PARALLEL_ONLY", value_parser = FalseyValueParser::new())]
+    parallel_only: bool,
+    /// Tests at a time
+    #[arg(long, env = "PROCESSES", default_value_t = 10)]
+    processes: u8,
+    /// Add what passes to tests/upstream/passing
+    #[arg(long, env = "UPDATE", value_parser = FalseyValueParser::new())]
+    update: bool,
+    /// Leave the cluster for the next run, and use the one that is there
+    #[arg(long, env = "KEEP", value_parser = FalseyValueParser::new())]
+    keep: bool,
+    /// containerd 2 instead of the machine's own
+    #[arg(long, env = "CONTAINERD2", value_parser = FalseyValueParser::new())]
+    containerd2: bool,
+    /// End a cluster that was kept, and nothing else
+    #[arg(long)]
+    down: bool,
+}
+
+pub fn conformance(options: Options) -> Result<()> {
+    let mut show = Show::default();
+    if options.down {
+        let left = conformance::down(options.against, &mut show)?.unwrap_or_default();
+        show.done();
+        return clean(&left);
+    }
+    let request = Request {
+        suite: options.suite,
+        against: options.against,
+        focus: options.focus.filter(|f| !f.is_empty()),
+        serial: !options.parallel_only,
+        processes: options.processes,
+        update: options.update,
+        keep: options.keep,
+        containerd2: options.containerd2,
+    };
+    let conclusion = conformance::run(&request, &mut show)?;
+    show.done();
+    print(&request, &conclusion);
+    clean(&conclusion.left)?;
+    match conclusion.change.red.len() {
+        0 => Ok(()),
+        red => bail!("{red} test(s) of the list of what passes are red"),
+    }
+}
+
+fn print(request: &Request, conclusion: &Conclusion) {
+    println!("\n{}", table::render(&conclusion.rows, conclusion.stock.as_ref()));
+    for (name, message) in &conclusion.failures {
+        let line: String = message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LINE).collect();
+        println!("red   {name}\n      {line}");
+    }
+    for name in &conclusion.change.red {
+        println!("newly red    {name}");
+    }
+    for name in conclusion.change.green.iter().take(SHOWN) {
+        println!("newly green  {name}");
+    }
+    if let Some(more @ 1..) = conclusion.change.green.len().checked_sub(SHOWN) {
+        println!("newly green  and {more} more");
+    }
+    if !conclusion.change.green.is_empty() && !request.update {
+        println!("Newly green tests become part of the list with UPDATE=1.");
+    }
+    println!("Table, logs and a folder for each red test: {}", conclusion.dir.display());
+}
+
+fn clean(left: &[String]) -> Result<()> {
+    for line in left {
+        println!("left behind: {line}");
+    }
+    if left.is_empty() { Ok(()) } else { bail!("{} thing(s) that were not there before are still there", left.len()) }
+}
