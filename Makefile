@@ -24,8 +24,8 @@ test: prepare-up build ## every test of the project but the long suites
 	@scripts/test
 
 crash: prepare-up build ## the long rounds: 200 random kills of the master under load, 50 of agent and containerd
-	@KEELSON_ROUNDS=200 cargo test --locked -p keelson-tests --test cluster -- disruption::killing_the_master
-	@KEELSON_ROUNDS=50 cargo test --locked -p keelson-tests --test cluster -- disruption::killing_agent
+	@KEELSON_ROUNDS=200 cargo test --locked --workspace --test cluster -- disruption::killing_the_master
+	@KEELSON_ROUNDS=50 cargo test --locked --workspace --test cluster -- disruption::killing_agent
 
 check: prepare ## formatting, lints, layers, sizes, licences
 	@scripts/check
