@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BENCH = $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SMALL),--small) $(if $(FRESH),--fresh)
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help up down build test crash check bench bench-beside conformance conformance-down prepare prepare-up prepare-upstream
+.PHONY: help up down build test crash check bench bench-beside conformance conformance-slice conformance-down prepare prepare-up prepare-upstream
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ bench-beside: prepare-upstream build ## the same beside stock Kubernetes, into d
 # Its variables reach the program through the environment, as make exports what is set on its command line.
 conformance: prepare-upstream build ## upstream's tests: SUITE=node|conformance|e2e-node AGAINST=ours|stock|stock+agent|master+kubelet FOCUS='part of a name'
 	@$(TARGET)/release/xtask conformance
+
+conformance-slice: prepare-upstream build ## a part of upstream's tests that pass, for CI: SLICE=minutes
+	@$(TARGET)/release/xtask conformance --slice $(or $(SLICE),6)
 
 conformance-down: ## end a cluster that was left by KEEP=1
 	@$(TARGET)/release/xtask conformance --down

@@ -1,9 +1,11 @@
 //! `make conformance`: runs upstream's tests and prints the table.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use clap::builder::FalseyValueParser;
 use keelson_tests::conformance::suite::{Against, Suite};
-use keelson_tests::conformance::{self, Conclusion, Request, table};
+use keelson_tests::conformance::{self, Conclusion, Request, Selection, table};
 
 use crate::show::Show;
 
@@ -29,6 +31,9 @@ pub struct Options {
     /// Tests at a time
     #[arg(long, env = "PROCESSES", default_value_t = 10)]
     processes: u8,
+    /// Only a part of what passes, of about this many minutes
+    #[arg(long, env = "SLICE", conflicts_with = "focus")]
+    slice: Option<u64>,
     /// Add what passes to tests/upstream/passing
     #[arg(long, env = "UPDATE", value_parser = FalseyValueParser::new())]
     update: bool,
@@ -50,11 +55,15 @@ pub fn conformance(options: Options) -> Result<()> {
         show.done();
         return clean(&left);
     }
+    let selection = match (options.focus.filter(|f| !f.is_empty()), options.slice) {
+        (Some(text), _) => Selection::Focus(text),
+        (None, Some(minutes)) => Selection::Slice(Duration::from_secs(minutes * 60)),
+        (None, None) => Selection::All { serial: !options.parallel_only },
+    };
     let request = Request {
         suite: options.suite,
         against: options.against,
-        focus: options.focus.filter(|f| !f.is_empty()),
-        serial: !options.parallel_only,
+        selection,
         processes: options.processes,
         update: options.update,
         keep: options.keep,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::output::{Event, Seen};
 use super::report::{self, Outcome};
 use crate::harness::cluster::Progress;
 use crate::harness::host::enter;
@@ -59,8 +60,14 @@ impl Run {
         let watched = self.watch(&mut child, &log, progress);
         child.wait()?;
         drop(group);
-        watched?;
-        report::read(&report).with_context(|| format!("the suite ended early; see {}", log.display()))
+        let seen = watched?;
+        let outcomes = if report.exists() { report::read(&report)? } else { Vec::new() };
+        if !outcomes.is_empty() || seen.is_empty() {
+            return Ok(outcomes);
+        }
+        // Where a process of the suite dies under a test, ginkgo runs the others and then reports nothing at all.
+        progress.note(&format!("a process of the suite died: results are read from {}", log.display()));
+        Ok(seen)
     }
 
     fn command(&self, upstream: &Upstream) -> Command {
@@ -80,7 +87,8 @@ impl Run {
         ginkgo
     }
 
-    fn watch(&self, child: &mut Child, log: &Path, progress: &mut dyn Progress) -> Result<()> {
+    /// Follows the output and answers the tests that it says of how they ended.
+    fn watch(&self, child: &mut Child, log: &Path, progress: &mut dyn Progress) -> Result<Vec<Outcome>> {
         let out = child.stdout.take().context("ginkgo's output")?;
         let mut log = File::create(log).with_context(|| format!("create {}", log.display()))?;
         let mut seen = Seen::default();
@@ -105,7 +113,7 @@ impl Run {
                 progress.note(&format!("{} of {} after {seconds} s, {} red", seen.ended, seen.total, seen.red));
             }
         }
-        Ok(())
+        Ok(seen.outcomes)
     }
 }
 
@@ -118,48 +126,6 @@ impl Drop for Group {
             // It is gone already when all went well.
             let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
         }
-    }
-}
-
-/// What a line of ginkgo's output says.
-#[derive(Debug, PartialEq)]
-enum Event {
-    Begins(u64),
-    Ended,
-    Failed(String),
-    Nothing,
-}
-
-#[derive(Default)]
-struct Seen {
-    total: u64,
-    ended: u64,
-    red: u64,
-    /// A test has failed whose name is on the next line.
-    failed: bool,
-}
-
-impl Seen {
-    fn line(&mut self, line: &str) -> Event {
-        if std::mem::take(&mut self.failed) {
-            // The labels follow the name.
-            let name = line.rsplit_once(" [").map_or(line, |(name, _)| name);
-            return Event::Failed(name.replace(" [It] ", " "));
-        }
-        if let Some(total) = line.strip_prefix("Will run ").and_then(|l| l.split(' ').next()?.parse().ok()) {
-            // Each process says it.
-            let first = self.total == 0;
-            self.total = total;
-            return if first { Event::Begins(total) } else { Event::Nothing };
-        }
-        let Some(rest) = line.strip_prefix("• [") else { return Event::Nothing };
-        self.ended += 1;
-        if rest.ends_with(" seconds]") && rest.starts_with(|c: char| c.is_ascii_digit()) {
-            return Event::Ended;
-        }
-        self.red += 1;
-        self.failed = true;
-        Event::Nothing
     }
 }
 
@@ -179,21 +145,6 @@ pub fn exactly(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn progress_is_read_from_the_output() {
-        let mut seen = Seen::default();
-        assert_eq!(seen.line("Will run 236 of 7000 specs"), Event::Begins(236));
-        assert_eq!(seen.line("Will run 236 of 7000 specs"), Event::Nothing);
-        assert_eq!(seen.line("• [1.250 seconds]"), Event::Ended);
-        assert_eq!(seen.line("S [SKIPPED] [0.001 seconds]"), Event::Nothing);
-        assert_eq!(seen.line("• [FAILED] [300.110 seconds]"), Event::Nothing);
-        assert_eq!(
-            seen.line("[sig-node] Pods [It] should run [sig-node, Slow]"),
-            Event::Failed("[sig-node] Pods should run".into())
-        );
-        assert_eq!((seen.ended, seen.red), (2, 1));
-    }
 
     #[test]
     fn names_become_expressions_of_themselves() {

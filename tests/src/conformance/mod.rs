@@ -4,25 +4,31 @@
 //! |---|---|
 //! | `suite` | which tests, which cluster |
 //! | `ginkgo` | runs the suite and follows it |
-//! | `report` | reads what came out |
+//! | `output`, `report` | read what comes out, meanwhile and in the end |
 //! | `lists` | what passes, what cannot pass on this machine |
+//! | `slice` | chooses a part for CI |
 //! | `table` | results beside stock's, totals |
 //! | `evidence` | gathers the logs of a red test |
 
 pub mod evidence;
 pub mod ginkgo;
 pub mod lists;
+pub mod output;
 pub mod report;
+pub mod slice;
 pub mod suite;
 pub mod table;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::harness::cluster::Progress;
 use crate::harness::images::checkout;
+use crate::harness::shell::output;
 use crate::harness::upstream::Upstream;
 use crate::harness::{Cluster, Layout, Options};
 use ginkgo::Run;
@@ -39,10 +45,7 @@ const NODES: u8 = 2;
 pub struct Request {
     pub suite: Suite,
     pub against: Against,
-    /// Only tests whose name has this text, with all evidence.
-    pub focus: Option<String>,
-    /// Also what has to run alone.
-    pub serial: bool,
+    pub selection: Selection,
     /// How many tests at a time. They wait more than they work.
     pub processes: u8,
     /// Add what passes to the list.
@@ -51,6 +54,19 @@ pub struct Request {
     pub keep: bool,
     /// containerd 2 rather than the machine's own.
     pub containerd2: bool,
+}
+
+/// Which tests of the suite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    All {
+        /// Also what has to run alone.
+        serial: bool,
+    },
+    /// Those whose name has this text; their namespaces stay.
+    Focus(String),
+    /// A part of what passes of both suites of test/e2e that takes about this long.
+    Slice(Duration),
 }
 
 /// What came out.
@@ -128,43 +144,52 @@ fn cluster(request: &Request, upstream: &Upstream, progress: &mut dyn Progress) 
 }
 
 fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &mut dyn Progress) -> Result<Conclusion> {
-    let (suite, against) = (request.suite, request.against);
     let not_here = NotHere::read()?;
-    let list = lists::path(suite, against);
-    let mut passing = Passing::read(&list)?;
+    let mut passing = expected(request)?;
     let dir = results(request);
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     }
-    let mut outcomes = all_stages(request, upstream, cluster, &dir, progress)?;
+    let mut outcomes = Vec::new();
+    for run in runs(request, &passing, cluster, &dir)? {
+        outcomes.extend(run.run(upstream, progress)?);
+    }
     ensure!(!outcomes.is_empty(), "no test ran: is there one with this name? The log is below {}", dir.display());
-    let evidence: Vec<_> = outcomes.iter().filter(|o| o.verdict == Verdict::Fail).cloned().collect();
-    for red in &evidence {
+    for red in outcomes.iter().filter(|o| o.verdict == Verdict::Fail) {
         evidence::gather(cluster, red, &dir.join("red"))?;
     }
     // What the list has and is red has a second chance: these machines are shared.
     let again = passing.compare(&outcomes).red;
-    if !again.is_empty() && request.focus.is_none() {
-        let mut second = part(request, cluster, Stage::Parallel, &dir.join("again"))?;
-        second.what = format!("{} red tests of the list once more", again.len());
-        second.labels = String::new();
-        second.focus = again.iter().map(|name| ginkgo::exactly(name)).collect();
+    if !again.is_empty() {
+        let what = format!("{} red test(s) of the list once more", again.len());
+        let second = named(request, cluster, &what, &again, &dir.join("again"))?;
         outcomes.extend(second.run(upstream, progress)?);
     }
     let rows = table::rows(&outcomes, &not_here);
-    let last: Vec<Outcome> = latest(outcomes);
+    let last = latest(outcomes);
     let change = passing.compare(&last);
     if request.update {
         passing.add(&last);
-        passing.write(&list)?;
+        passing.write(&lists::path(request.suite, request.against))?;
     }
-    let stock = table::load(&stock_table(suite)?)?;
+    let stock = table::load(&stock_table(request.suite)?)?;
     table::save(&dir.join("table.tsv"), &rows, stock.as_ref())?;
-    if against == Against::Stock && request.focus.is_none() {
-        table::save(&stock_table(suite)?, &rows, None)?;
+    if request.against == Against::Stock && matches!(request.selection, Selection::All { .. }) {
+        table::save(&stock_table(request.suite)?, &rows, None)?;
     }
     let failures = last.iter().filter(|o| o.verdict == Verdict::Fail).map(|o| (o.name.clone(), o.message.clone()));
     Ok(Conclusion { rows, stock, change, failures: failures.collect(), dir, left: Vec::new() })
+}
+
+/// What is on the list.
+fn expected(request: &Request) -> Result<Passing> {
+    let read = |suite| Passing::read(&lists::path(suite, request.against));
+    if let Selection::Slice(_) = request.selection {
+        let mut both = read(Suite::Conformance)?;
+        both.0.extend(read(Suite::Node)?.0);
+        return Ok(both);
+    }
+    read(request.suite)
 }
 
 /// Of tests that ran twice, the second run.
@@ -176,27 +201,45 @@ fn latest(outcomes: Vec<Outcome>) -> Vec<Outcome> {
     by_name.into_values().collect()
 }
 
-fn all_stages(
-    request: &Request,
-    upstream: &Upstream,
-    cluster: &Cluster,
-    dir: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Vec<Outcome>> {
-    if let Some(focus) = &request.focus {
-        let mut only = part(request, cluster, Stage::Parallel, &dir.join("focus"))?;
-        only.what = format!("tests with {focus:?} in their name");
-        only.labels = String::new();
-        only.focus = vec![ginkgo::exactly(focus)];
-        // The namespace of a red test stays, so that its state can be gathered.
-        only.flags.push("-delete-namespace-on-failure=false".into());
-        return only.run(upstream, progress);
-    }
-    let mut outcomes = part(request, cluster, Stage::Parallel, &dir.join("parallel"))?.run(upstream, progress)?;
-    if request.serial {
-        outcomes.extend(part(request, cluster, Stage::Serial, &dir.join("serial"))?.run(upstream, progress)?);
-    }
-    Ok(outcomes)
+/// The calls of ginkgo that a request is made of.
+fn runs(request: &Request, passing: &Passing, cluster: &Cluster, dir: &Path) -> Result<Vec<Run>> {
+    Ok(match &request.selection {
+        Selection::All { serial } => {
+            let mut runs = vec![part(request, cluster, Stage::Parallel, &dir.join("parallel"))?];
+            if *serial {
+                runs.push(part(request, cluster, Stage::Serial, &dir.join("serial"))?);
+            }
+            runs
+        }
+        Selection::Focus(text) => {
+            let what = format!("tests with {text:?} in their name");
+            let mut run = named(request, cluster, &what, std::slice::from_ref(text), &dir.join("focus"))?;
+            // The namespace of a red test stays, so that its state can be gathered.
+            run.flags.push("-delete-namespace-on-failure=false".into());
+            vec![run]
+        }
+        Selection::Slice(budget) => {
+            let names = slice::choose(passing, *budget, request.processes, turn()?);
+            ensure!(!names.is_empty(), "nothing is on the lists of what passes against {}", request.against);
+            let what = format!("a slice of {} of {} tests that pass", names.len(), passing.0.len());
+            vec![named(request, cluster, &what, &names, &dir.join("slice"))?]
+        }
+    })
+}
+
+/// A run of the tests that have one of these texts in their names.
+fn named(request: &Request, cluster: &Cluster, what: &str, texts: &[String], dir: &Path) -> Result<Run> {
+    let mut run = part(request, cluster, Stage::Parallel, dir)?;
+    run.what = what.to_owned();
+    run.labels = String::new();
+    run.focus = texts.iter().map(|text| ginkgo::exactly(text)).collect();
+    Ok(run)
+}
+
+/// Which slice it is the turn of: each commit brings the next.
+fn turn() -> Result<u64> {
+    let said = output(Command::new("git").current_dir(checkout()).args(["rev-list", "--count", "HEAD"]))?;
+    said.trim().parse().with_context(|| format!("git rev-list --count says {said:?}"))
 }
 
 fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Result<Run> {
@@ -206,7 +249,7 @@ fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Resul
         Stage::Serial => ("one by one", 1),
     };
     let (program, flags, netns) = match suite {
-        Suite::Node | Suite::Conformance => ("e2e.test", cluster_flags(cluster), None),
+        Suite::Node | Suite::Conformance => ("e2e.test", cluster_flags(cluster)?, None),
         // It asks the node's own ports at localhost.
         Suite::E2eNode => ("e2e_node.test", node_flags(cluster)?, Some(cluster.layout.host("n1").netns_path())),
     };
@@ -223,14 +266,16 @@ fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Resul
     })
 }
 
-fn cluster_flags(cluster: &Cluster) -> Vec<String> {
-    vec![
+fn cluster_flags(cluster: &Cluster) -> Result<Vec<String>> {
+    Ok(vec![
         format!("-kubeconfig={}", cluster.layout.admin_conf().display()),
         "-provider=local".into(),
         "-dns-domain=cluster.local".into(),
         format!("-num-nodes={}", cluster.nodes()),
+        // Not the kubectl that is in PATH.
+        format!("-kubectl-path={}", cluster.upstream()?.program("kubectl").display()),
         "-disable-log-dump".into(),
-    ]
+    ])
 }
 
 /// test/e2e_node against a node that runs already: it starts neither an API server nor a kubelet. It knows tokens only, and needs every right.
@@ -259,7 +304,11 @@ fn node_flags(cluster: &Cluster) -> Result<Vec<String>> {
 /// Where results of a request are, in this checkout.
 fn results(request: &Request) -> PathBuf {
     let name = format!("{}-{}", request.suite, request.against);
-    let folder = if request.focus.is_some() { format!("{name}-focus") } else { name };
+    let folder = match request.selection {
+        Selection::All { .. } => name,
+        Selection::Focus(_) => format!("{name}-focus"),
+        Selection::Slice(_) => format!("slice-{}", request.against),
+    };
     checkout().join(".cache/conformance/results").join(folder)
 }
 
