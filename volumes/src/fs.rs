@@ -17,6 +17,12 @@ pub fn chmod(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io("chmod", path))
 }
 
+/// Sets the permission bits of user, group and others. What else a mode says stays, as the sticky bit of a tmpfs.
+pub fn allow(path: &Path, permissions: u32) -> Result<(), Error> {
+    let mode = fs::metadata(path).map_err(Error::io("stat", path))?.mode();
+    if mode & 0o777 == permissions { Ok(()) } else { chmod(path, mode & 0o7000 | permissions) }
+}
+
 /// Removes a file or symlink; one that is not there is removed.
 pub fn remove_file(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {

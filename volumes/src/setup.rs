@@ -160,7 +160,7 @@ fn write_files(work: &Work, payload: &Payload, medium: &Medium, now: Timestamp) 
         // Secrets never touch the disk.
         mounts::tmpfs(&work.folder, None)?;
     }
-    fs::chmod(&work.folder, 0o777)?;
+    fs::allow(&work.folder, 0o777)?;
     let give = |generation: &Path| ownership::apply(generation, &work.ownership, true);
     let changed = atomic::write(&work.folder, payload, now, give)?;
     if changed { ownership::apply(&work.folder, &work.ownership, true) } else { Ok(()) }

@@ -126,6 +126,7 @@ async fn every_kind_is_made_refreshed_and_removed() {
     assert_eq!((token.gid(), token.mode() & 0o777), (4711, 0o640));
     let disk = fs::metadata(at("disk")).unwrap();
     assert_eq!((disk.gid(), disk.mode() & 0o7777), (4711, 0o2777));
+    assert_eq!(fs::metadata(at("mem")).unwrap().mode() & 0o7777, 0o3777, "a tmpfs is sticky");
     assert!(root.path().join("made").is_dir());
     // mem, sec, down, all.
     assert_eq!(mounts_below(root.path()), 4);

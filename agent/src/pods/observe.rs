@@ -216,8 +216,18 @@ fn state(status: &v1::ContainerStatus) -> ContainerState {
     }
 }
 
-/// Why a container ended: its own words, those of its log where it asked for that, or the runtime's.
+/// Why a container ended: what the runtime says, and the container itself.
 fn message(status: &v1::ContainerStatus) -> String {
+    let own = last_words(status);
+    match (status.message.as_str(), own.as_str()) {
+        (_, "") => status.message.clone(),
+        ("", _) => own,
+        (runtime, own) => format!("{runtime}: {own}"),
+    }
+}
+
+/// A container's own words, or those of its log where it asked for that.
+fn last_words(status: &v1::ContainerStatus) -> String {
     let at = status.annotations.get(labels::MESSAGE_PATH).map_or(super::stages::request::MESSAGE_PATH, String::as_str);
     let file = status.mounts.iter().find(|mount| mount.container_path == at);
     let own = file.and_then(|mount| tail(Path::new(&mount.host_path), MESSAGE_MAX)).unwrap_or_default();
@@ -227,12 +237,9 @@ fn message(status: &v1::ContainerStatus) -> String {
     let from_log =
         status.annotations.get(labels::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
     if from_log && status.exit_code != 0 {
-        let log = tail(Path::new(&status.log_path), LOG_MAX * 2).map(|text| last_lines(&text)).unwrap_or_default();
-        if !log.is_empty() {
-            return log;
-        }
+        return tail(Path::new(&status.log_path), LOG_MAX * 2).map(|text| last_lines(&text)).unwrap_or_default();
     }
-    status.message.clone()
+    String::new()
 }
 
 /// The last bytes of a file.
@@ -246,11 +253,16 @@ fn tail(path: &Path, max: usize) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Lines of a CRI log without their time and stream.
+/// Lines of a CRI log without their time and stream. A part of a line (`P`) has no end.
 fn last_lines(log: &str) -> String {
-    let lines: Vec<_> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let parts = |line| {
+        let mut fields = str::splitn(line, 4, ' ').skip(2);
+        let end = if fields.next()?.split(':').any(|tag| tag == "P") { "" } else { "\n" };
+        Some([fields.next()?, end])
+    };
+    let lines: Vec<_> = log.lines().filter_map(parts).collect();
     let skip = lines.len().saturating_sub(LOG_LINES);
-    let text: String = lines.into_iter().skip(skip).flat_map(|line| [line, "\n"]).collect();
+    let text: String = lines.into_iter().skip(skip).flatten().collect();
     let start = text.len().saturating_sub(LOG_MAX);
     // A character may lie across the cut.
     let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
@@ -303,6 +315,7 @@ mod tests {
     fn logs_stand_in_for_a_message() {
         let log = "2026-11-21T07:00:00Z stdout F one\n2026-11-21T07:00:01Z stderr F two words\n";
         assert_eq!(last_lines(log), "one\ntwo words\n");
+        assert_eq!(last_lines("t stdout F one\nt stdout P half\nt stdout P DONE\n"), "one\nhalfDONE");
         let long: String = (0..200).map(|n| format!("t stdout F line {n}\n")).collect();
         let kept = last_lines(&long);
         assert!(kept.starts_with("line 120\n") && kept.ends_with("line 199\n"));

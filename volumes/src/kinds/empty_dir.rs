@@ -27,5 +27,5 @@ pub(crate) fn set_up(folder: &Path, medium: &Medium, limit: Option<u64>, max: Op
         Medium::Memory => mounts::tmpfs(folder, limit.into_iter().chain(max).min())?,
         Medium::Unknown(name) => return Err(Error::Medium(name.clone())),
     }
-    fs::chmod(folder, MODE)
+    fs::allow(folder, MODE)
 }
