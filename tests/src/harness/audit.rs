@@ -1,4 +1,5 @@
-//! What is on the machine that a cluster could leave behind. Taken before `up` and after `down`: whatever is new is a leftover.
+//! What is on the machine that a cluster could leave behind. Taken before `up` and after `down`: whatever is new is a leftover,
+//! unless it bears the name of another cluster of Keelson's, which may come and go meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -63,6 +64,9 @@ impl Snapshot {
         kinds.insert("file or folder".into(), files.filter(|f| !OTHERS.contains(&f.as_str())).collect());
         let setting = |path: &&str| fs::read_to_string(path).ok().map(|value| format!("{path} = {}", value.trim()));
         kinds.insert("setting".into(), SETTINGS.iter().filter_map(setting).collect());
+        kinds
+            .values_mut()
+            .for_each(|names: &mut BTreeSet<String>| names.retain(|name| !is_of_another(name, &layout.id)));
         Ok(Self(kinds))
     }
 
@@ -78,6 +82,18 @@ impl Snapshot {
             })
             .collect()
     }
+}
+
+/// Whether a name is that of another cluster than `id`: of its links, namespaces and cgroups (`kl-ID…`), or of what is in its run folder.
+fn is_of_another(name: &str, id: &str) -> bool {
+    let marked = |mark: &str| name.match_indices(mark).map(|(at, _)| at).collect::<Vec<_>>();
+    let begins_word = |at: &usize| !name.get(..*at).is_some_and(|before| before.ends_with(char::is_alphanumeric));
+    let other = |at: usize| {
+        let rest = name.get(at..).unwrap_or_default();
+        rest.split(|c: char| !c.is_alphanumeric()).next() != Some(id)
+    };
+    let links = marked("kl-").into_iter().filter(begins_word).any(|at| other(at + "kl-".len()));
+    links || marked("/run/keelson-").into_iter().any(|at| other(at + "/run/keelson-".len()))
 }
 
 fn entries(dir: &str) -> BTreeSet<String> {
@@ -153,6 +169,29 @@ mod tests {
         let (before, after) = (snapshot(&["lo", "eth0"]), snapshot(&["lo", "kl-x"]));
         assert_eq!(after.new_since(&before), ["link: kl-x"]);
         assert!(before.new_since(&before).is_empty());
+    }
+
+    #[test]
+    fn other_clusters_come_and_go() {
+        for name in [
+            "kl-e1-n1",
+            "route 10.0.0.0/8 dev kl-e1 proto kernel",
+            "/run/keelson-e1/n1/sock",
+            "/sys/fs/cgroup/cpu/kl-up2-n1",
+        ] {
+            assert!(is_of_another(name, "up"), "{name}");
+        }
+        for name in [
+            "kl-up-n1",
+            "kl-up",
+            "/run/keelson-up/n1/sock",
+            "keelson0",
+            "/var/lib/keelson-master",
+            "/run/netns/x",
+            "nkl-e1",
+        ] {
+            assert!(!is_of_another(name, "up"), "{name}");
+        }
     }
 
     #[test]
