@@ -7,10 +7,13 @@
 //!
 //! The session is over when the node has ended all that it sends; the client then gets a normal close.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -133,7 +136,10 @@ impl Input {
     }
 }
 
-async fn finish(mut websocket: WebSocket) -> Result<(), BridgeError> {
+async fn finish<S>(mut websocket: WebSocketStream<S>) -> Result<(), BridgeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     match websocket.close(Some(close)).await {
         // The client may be quicker: its close is as good as ours.
@@ -189,9 +195,79 @@ where
     }
 }
 
+/// How output is put into messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Binary,
+    /// Text messages of base64.
+    Base64,
+}
+
+/// Sends output that only flows one way, each piece a message, after an empty one; what the client sends is ignored.
+///
+/// # Errors
+/// When either side breaks off.
+pub async fn output<S, B>(
+    mut websocket: WebSocketStream<S>,
+    mut output: B,
+    encoding: Encoding,
+) -> Result<(), BridgeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Stream<Item = std::io::Result<Bytes>> + Unpin,
+{
+    let message = |bytes: Bytes| match encoding {
+        Encoding::Binary => Message::Binary(bytes),
+        Encoding::Base64 => Message::text(STANDARD.encode(bytes)),
+    };
+    websocket.send(message(Bytes::new())).await.map_err(Box::new)?;
+    loop {
+        tokio::select! {
+            // Cancel-safe: a stream's next item is not lost when waiting for it is dropped.
+            piece = output.next() => match piece {
+                Some(bytes) => websocket.send(message(bytes?)).await.map_err(Box::new)?,
+                None => return finish(websocket).await,
+            },
+            // Cancel-safe: a frame that is half read stays in the WebSocket's buffer.
+            heard = websocket.next() => match heard {
+                Some(Ok(Message::Close(_))) | None => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Box::new(error).into()),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Wanted;
+    use futures::StreamExt as _;
+    use futures::stream;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::{Encoding, Wanted, output};
+
+    #[tokio::test]
+    async fn output_comes_in_messages_after_an_empty_one() {
+        let binary = |bytes: &'static [u8]| Message::Binary(bytes.into());
+        for (encoding, wanted) in [
+            (Encoding::Binary, [binary(b""), binary(b"one\n"), binary(b"two")]),
+            (Encoding::Base64, [Message::text(""), Message::text("b25lCg=="), Message::text("dHdv")]),
+        ] {
+            let (near, far) = tokio::io::duplex(1024);
+            let server = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
+            let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+            let pieces = stream::iter(["one\n", "two"].map(|piece| Ok(piece.into())));
+            let sending = tokio::spawn(output(server, pieces, encoding));
+            for message in wanted {
+                assert_eq!(client.next().await.unwrap().unwrap(), message);
+            }
+            assert!(matches!(client.next().await, Some(Ok(Message::Close(_)))));
+            assert!(client.next().await.is_none());
+            sending.await.unwrap().unwrap();
+        }
+    }
 
     #[test]
     fn a_terminal_has_no_stderr() {

@@ -12,6 +12,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 pub const CHANNEL_V5: &str = "v5.channel.k8s.io";
 /// The same without that signal.
 pub const CHANNEL_V4: &str = "v4.channel.k8s.io";
+/// Output alone, as binary messages and as base64.
+pub const BINARY: &str = "binary.k8s.io";
+pub const BASE64: &str = "base64.binary.k8s.io";
 /// SPDY inside a WebSocket (KEP-4006).
 pub const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
@@ -39,7 +42,7 @@ pub fn choose<'a>(headers: &HeaderMap, ours: &[&'a str]) -> Option<&'a str> {
     tokens(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|asked| ours.iter().find(|o| **o == asked).copied())
 }
 
-/// The answer that makes the connection a WebSocket with this subprotocol.
+/// The answer that makes the connection a WebSocket with this subprotocol, or with none where that is empty.
 ///
 /// # Errors
 /// When the request is not a proper handshake.
@@ -52,7 +55,9 @@ pub fn accept<B>(request: &Request<B>, protocol: &str) -> Result<Response<()>, A
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, value(&derive_accept_key(key.as_bytes()), "Sec-WebSocket-Key")?);
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, value(protocol, "Sec-WebSocket-Protocol")?);
+    if !protocol.is_empty() {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, value(protocol, "Sec-WebSocket-Protocol")?);
+    }
     Ok(response)
 }
 

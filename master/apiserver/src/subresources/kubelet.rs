@@ -90,7 +90,8 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         }
     });
     let client = upgrade::asked(&mut call.head);
-    let request = forwarded(call, &destination, body, client.is_some())?;
+    let in_messages = websocket::wants_log(call);
+    let request = forwarded(call, &destination, body, client.is_some() && !in_messages)?;
     let response = sender
         .send_request(request)
         .await
@@ -99,6 +100,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         return Err(refused(response).await);
     }
     Ok(match client {
+        Some(client) if in_messages => websocket::log(call, client, response.into_body())?,
         Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => upgrade::join(client, response),
         _ => passed_back(response),
     })

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response};
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use streams::bridge::{self, BridgeError, Wanted};
+use streams::bridge::{self, BridgeError, Encoding, Wanted};
 use streams::upgrade::UpgradeError;
-use streams::websocket::{self, CHANNEL_V4, CHANNEL_V5, TUNNEL};
+use streams::websocket::{self, BASE64, BINARY, CHANNEL_V4, CHANNEL_V5, TUNNEL};
 
 use super::target::Destination;
 use crate::body::{self, Body};
@@ -85,6 +87,30 @@ pub(super) async fn answer(
         };
         if let Err(error) = end {
             tracing::debug!(error = &error as &dyn std::error::Error, "streaming session broke off");
+        }
+    });
+    Ok(accepted.map(|()| body::full("")))
+}
+
+/// Whether a client wants a log in messages of a WebSocket.
+pub(super) fn wants_log(call: &Call) -> bool {
+    call.path.subresource == "log" && websocket::is_websocket(&call.head.headers)
+}
+
+/// Answers with a log in messages (`wsstream.Reader`).
+pub(super) fn log(call: &Call, client: OnUpgrade, log: Incoming) -> Result<Response<Body>> {
+    let protocol = websocket::choose(&call.head.headers, &[BINARY, BASE64]).unwrap_or_default();
+    let encoding = if protocol == BASE64 { Encoding::Base64 } else { Encoding::Binary };
+    let accepted = websocket::accept(&http::Request::from_parts(call.head.clone(), ()), protocol);
+    let accepted = accepted.map_err(|error| Problem::bad_request(error.to_string()))?;
+    tokio::spawn(async move {
+        let websocket = match client.await {
+            Ok(connection) => websocket::serve(connection).await,
+            Err(error) => return tracing::debug!(%error, "upgrade failed"),
+        };
+        let pieces = log.into_data_stream().map(|piece| piece.map_err(std::io::Error::other));
+        if let Err(error) = bridge::output(websocket, pieces, encoding).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "log broke off");
         }
     });
     Ok(accepted.map(|()| body::full("")))
