@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -64,7 +66,11 @@ pub struct Caches {
     pub replication_controllers: Arc<Informer<ReplicationController>>,
     pub deployments: Arc<Informer<Deployment>>,
     pub daemon_sets: Arc<Informer<DaemonSet>>,
+    pub stateful_sets: Arc<Informer<StatefulSet>>,
+    pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub jobs: Arc<Informer<Job>>,
+    pub cron_jobs: Arc<Informer<CronJob>>,
+    pub disruption_budgets: Arc<Informer<PodDisruptionBudget>>,
     pub revisions: Arc<Informer<ControllerRevision>>,
     pub services: Arc<Informer<Service>>,
     pub endpoints: Arc<Informer<Endpoints>>,
@@ -89,7 +95,11 @@ impl Default for Caches {
             replication_controllers: Informer::new(|set| trim_metadata(&mut set.metadata), trim::owner_groups),
             deployments: Informer::plain(|deployment| trim_metadata(&mut deployment.metadata)),
             daemon_sets: Informer::plain(|set| trim_metadata(&mut set.metadata)),
-            jobs: Informer::plain(|job| trim_metadata(&mut job.metadata)),
+            stateful_sets: Informer::plain(|set| trim_metadata(&mut set.metadata)),
+            claims: Informer::plain(|claim| trim_metadata(&mut claim.metadata)),
+            jobs: Informer::new(|job| trim_metadata(&mut job.metadata), trim::owner_groups),
+            cron_jobs: Informer::plain(|cron| trim_metadata(&mut cron.metadata)),
+            disruption_budgets: Informer::plain(|budget| trim_metadata(&mut budget.metadata)),
             revisions: Informer::new(|revision| trim_metadata(&mut revision.metadata), trim::owner_groups),
             services: Informer::plain(|service| trim_metadata(&mut service.metadata)),
             endpoints: Informer::plain(|endpoints| trim_metadata(&mut endpoints.metadata)),
@@ -115,7 +125,11 @@ impl Caches {
             self.replication_controllers.synced(),
             self.deployments.synced(),
             self.daemon_sets.synced(),
+            self.stateful_sets.synced(),
+            self.claims.synced(),
             self.jobs.synced(),
+            self.cron_jobs.synced(),
+            self.disruption_budgets.synced(),
             self.revisions.synced(),
             self.services.synced(),
             self.endpoints.synced(),
@@ -140,7 +154,11 @@ impl Caches {
         start(tasks, client, &self.replication_controllers, all());
         start(tasks, client, &self.deployments, all());
         start(tasks, client, &self.daemon_sets, all());
+        start(tasks, client, &self.stateful_sets, all());
+        start(tasks, client, &self.claims, all());
         start(tasks, client, &self.jobs, all());
+        start(tasks, client, &self.cron_jobs, all());
+        start(tasks, client, &self.disruption_budgets, all());
         start(tasks, client, &self.revisions, all());
         start(tasks, client, &self.services, all());
         start(tasks, client, &self.endpoints, all());

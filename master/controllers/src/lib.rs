@@ -5,14 +5,16 @@
 //! write through a client of their own identity. All controllers share one trimmed cache for each kind ([`Caches`]).
 //!
 //! To add a controller: a module with `start(&mut Context)` that registers handlers and spawns its workers, and a line in
-//! [`run`]. StatefulSet, CronJob, HorizontalPodAutoscaler and PodDisruptionBudget are not here yet.
+//! [`run`]. HorizontalPodAutoscaler is not here yet.
 
 mod certificates;
 mod cluster_role_aggregation;
 mod context;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoint_slice;
 mod expectations;
 mod garbage;
@@ -29,6 +31,7 @@ pub mod pods;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod stateful_set;
 mod taint_eviction;
 mod token_cleaner;
 mod trim;
@@ -58,7 +61,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     replica_set::start(&mut context);
     deployment::start(&mut context);
     daemon_set::start(&mut context);
+    stateful_set::start(&mut context);
     job::start(&mut context);
+    cron_job::start(&mut context);
+    disruption::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoint_slice::start_endpoints(&mut context);
     endpoint_slice::start_mirroring(&mut context);

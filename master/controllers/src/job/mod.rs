@@ -79,6 +79,12 @@ fn owner_key(pod: &Pod) -> Option<String> {
     Some(format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), owner.name))
 }
 
+/// The condition by which a job has ended: `Complete` or `Failed`.
+pub(crate) fn ended(job: &Job) -> Option<&'static str> {
+    let status = job.status.as_ref()?;
+    ["Complete", "Failed"].into_iter().find(|kind| outcome::is_true(status, kind))
+}
+
 /// How long a finished job stays; none when it stays for good.
 fn time_to_live(job: &Job, now: Timestamp) -> Option<Duration> {
     let seconds = job.spec.as_ref()?.ttl_seconds_after_finished?;
