@@ -225,3 +225,49 @@ async fn acknowledged_writes_are_there_after_a_restart() {
     let server = common::Server { api, folder };
     assert_eq!(server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200), made);
 }
+
+#[tokio::test]
+async fn evictions_spend_what_the_budget_allows() {
+    let server = server().await;
+    with_service_account(&server).await;
+    for name in ["a", "b"] {
+        let mut pod = pod(name);
+        pod["metadata"]["labels"] = json!({ "app": "x" });
+        server.call("POST", PODS, &pod).await.expect(201);
+        let ready = json!({ "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] } });
+        server
+            .typed("PATCH", &format!("{PODS}/{name}/status"), "application/merge-patch+json", &ready.to_string())
+            .await
+            .expect(200);
+    }
+    const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({
+        "kind": "PodDisruptionBudget", "apiVersion": "policy/v1", "metadata": { "name": "x" },
+        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "x" } } },
+    });
+    server.call("POST", BUDGETS, &budget).await.expect(201);
+    let evict = async |name: &str| {
+        let eviction = json!({ "kind": "Eviction", "apiVersion": "policy/v1", "metadata": { "name": name } });
+        server.call("POST", &format!("{PODS}/{name}/eviction"), &eviction).await
+    };
+    let early = evict("a").await.expect(429);
+    assert_eq!(
+        early["details"]["causes"][0]["message"],
+        "The disruption budget x is still being processed by the server."
+    );
+    let status = json!({ "status": {
+        "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2,
+    } });
+    server
+        .typed("PATCH", &format!("{BUDGETS}/x/status"), "application/merge-patch+json", &status.to_string())
+        .await
+        .expect(200);
+    evict("a").await.expect(201);
+    let left = server.get(&format!("{BUDGETS}/x")).await.json();
+    assert_eq!(left["status"]["disruptionsAllowed"], 0);
+    assert!(left["status"]["disruptedPods"]["a"].is_string());
+    let refused = evict("b").await.expect(429);
+    assert_eq!(refused["message"], "Cannot evict pod as it would violate the pod's disruption budget.");
+    let why = "The disruption budget x needs 1 healthy pods and has 2 currently";
+    assert_eq!(refused["details"]["causes"][0], json!({ "reason": "DisruptionBudget", "message": why }));
+}

@@ -43,6 +43,7 @@ pub use kind::{
     Storage, Subresource,
 };
 pub use managed_fields::{ApplyError, Conflict, Manager};
+pub use meta::selects_if_any as selects;
 pub use pod::update::bind as bind_pod;
 pub use registry::{Group, Registry};
 pub use table::human_duration;

@@ -210,6 +210,11 @@ pub(crate) fn is_empty_selector(selector: &Value) -> bool {
     selector.list("matchExpressions").is_empty() && selector.entries("matchLabels").next().is_none()
 }
 
+/// Whether a `LabelSelector` that may be absent matches labels: none matches nothing, the empty one everything.
+pub fn selects_if_any(selector: &Value, labels: &Value) -> bool {
+    !selector.is_null() && selects(selector, labels)
+}
+
 /// Whether a valid `LabelSelector` matches labels.
 pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
     let plain = selector.entries("matchLabels").all(|(key, value)| labels.at(key) == value);

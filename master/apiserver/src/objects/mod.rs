@@ -30,7 +30,7 @@ pub(crate) use manager::manager;
 pub(crate) use delete::{DeleteOptions, Deletion, delete_one};
 pub(crate) use patch::{Applier, Patch};
 pub(crate) use render::render;
-pub(crate) use update::{Change, modify};
+pub(crate) use update::{Change, modify, replace};
 
 /// Answers a request for objects themselves, not for a subresource.
 pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {

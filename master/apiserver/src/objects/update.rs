@@ -159,6 +159,19 @@ async fn attempt(
     }
 }
 
+/// Commits a new version that the server itself made of a stored object; false when somebody else was quicker.
+pub(crate) async fn replace(core: &Core, kind: &'static Kind, entry: &Entry, object: Value) -> Result<bool> {
+    let object = kind.to_storage(object);
+    let facets = hooks::stored_facets(kind, &object);
+    let value = Some(codec::encode(&object));
+    let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value };
+    match core.store.commit(Proposal { write, facets }).await {
+        Ok(_) => Ok(true),
+        Err(CommitError::Mismatch { .. }) => Ok(false),
+        Err(error) => Err(store_failed(&error)),
+    }
+}
+
 fn request<'a>(call: &'a Call, old: &'a Value) -> Request<'a> {
     Request {
         user: &call.user,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use admission::{Operation, Request};
 use http::Response;
 
-use super::{body_of, created};
+use super::{body_of, budget, created};
 use crate::body::Body;
 use crate::objects::{self, DeleteOptions, Deletion};
 use crate::problem::{Problem, Result};
@@ -32,6 +32,8 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     core.admission.admit(&request, &mut eviction)?;
     core.admission.validate(&request, Some(&eviction))?;
     let options = DeleteOptions::from_value(&eviction["deleteOptions"])?.with_dry_run(dry_run);
+    let pod = objects::stored(call.kind, objects::find(core, call)?.json())?;
+    budget::spend(core, &call.path.namespace, &pod, dry_run).await?;
     let place = (call.path.namespace.as_str(), call.path.name.as_str());
     match objects::delete_one(core, &call.user, call.kind, place, &options).await? {
         Deletion::Gone(_) | Deletion::Marked(_) => created(call),

@@ -1,6 +1,7 @@
 //! Subresources: parts of an object that are written apart, actions on it, and what is passed on to nodes.
 
 mod binding;
+mod budget;
 mod eviction;
 mod kubelet;
 mod scale;
