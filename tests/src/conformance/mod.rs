@@ -19,6 +19,7 @@ pub mod slice;
 pub mod suite;
 pub mod table;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -158,8 +159,9 @@ fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &m
     for red in outcomes.iter().filter(|o| o.verdict == Verdict::Fail) {
         evidence::gather(cluster, red, &dir.join("red"))?;
     }
-    // What the list has and is red has a second chance: these machines are shared.
-    let again = passing.compare(&outcomes).red;
+    // What the list has and is red, or did not end, has a second chance: these machines are shared.
+    let mut again = passing.compare(&outcomes).red;
+    again.extend(unended(request, &passing, &outcomes)?);
     if !again.is_empty() {
         let what = format!("{} red test(s) of the list once more", again.len());
         let second = named(request, cluster, &what, &again, &dir.join("again"))?;
@@ -167,7 +169,8 @@ fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &m
     }
     let rows = table::rows(&outcomes, &not_here);
     let last = latest(outcomes);
-    let change = passing.compare(&last);
+    let mut change = passing.compare(&last);
+    change.red.extend(unended(request, &passing, &last)?);
     if request.update {
         passing.add(&last);
         passing.write(&lists::path(request.suite, request.against))?;
@@ -192,9 +195,20 @@ fn expected(request: &Request) -> Result<Passing> {
     read(request.suite)
 }
 
+/// Tests of the list that were to run and have no result: a process of the suite died under them.
+fn unended(request: &Request, passing: &Passing, outcomes: &[Outcome]) -> Result<Vec<String>> {
+    let ended: BTreeSet<&str> = outcomes.iter().map(|o| o.name.as_str()).collect();
+    let due: Vec<String> = match &request.selection {
+        Selection::All { serial } => passing.0.keys().filter(|n| *serial || !slice::alone(n)).cloned().collect(),
+        Selection::Focus(text) => passing.0.keys().filter(|n| n.contains(text.as_str())).cloned().collect(),
+        Selection::Slice(budget) => slice::choose(passing, *budget, request.processes, turn()?),
+    };
+    Ok(due.into_iter().filter(|name| !ended.contains(name.as_str())).collect())
+}
+
 /// Of tests that ran twice, the second run.
 fn latest(outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let mut by_name = std::collections::BTreeMap::new();
+    let mut by_name = BTreeMap::new();
     for outcome in outcomes {
         by_name.insert(outcome.name.clone(), outcome);
     }

@@ -10,15 +10,17 @@ const SLOWER: u64 = 2;
 /// What has to run alone, or takes many minutes, by the tags in its name.
 const ALONE: [&str; 3] = ["[Serial]", "[Disruptive]", "[Slow]"];
 
+/// Whether a test has to run alone or takes many minutes.
+#[must_use]
+pub fn alone(name: &str) -> bool {
+    ALONE.iter().any(|tag| name.contains(tag))
+}
+
 /// The names of the slice whose turn it is. `processes` tests run at a time; together they take about `budget`.
 #[must_use]
 pub fn choose(passing: &Passing, budget: Duration, processes: u8, turn: u64) -> Vec<String> {
-    let mut names: Vec<(&String, u64)> = passing
-        .0
-        .iter()
-        .filter(|(name, _)| !ALONE.iter().any(|tag| name.contains(tag)))
-        .map(|(n, s)| (n, *s))
-        .collect();
+    let mut names: Vec<(&String, u64)> =
+        passing.0.iter().filter(|(name, _)| !alone(name)).map(|(n, s)| (n, *s)).collect();
     // Mixed, so that each slice has something of every SIG, and in the same order every time.
     names.sort_by_key(|(name, _)| {
         let mut hasher = DefaultHasher::new();
