@@ -3,7 +3,7 @@
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use machinery::{Outcome, Retry, WorkQueue, run_workers};
+use machinery::{Outcome, Retry, WorkQueue};
 use serde_json::json;
 
 use crate::context::Context;
@@ -22,23 +22,21 @@ pub(crate) fn start(context: &mut Context) {
         }
     });
     let client = context.client(NAME);
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |name| {
-        let (caches, client) = (caches.clone(), client.clone());
-        async move {
-            let Some(role) = caches.cluster_roles.get(&name) else { return Ok(Outcome::Done) };
-            let all = caches.cluster_roles.all();
-            let Some(rules) = aggregated(&role, all.iter().map(|role| &**role)) else { return Ok(Outcome::Done) };
-            if role.rules.as_deref().unwrap_or_default() == rules {
-                return Ok(Outcome::Done);
-            }
-            let patch = json!({"metadata": {"resourceVersion": role.metadata.resource_version}, "rules": rules});
-            let api = Api::<ClusterRole>::all(client);
-            match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-                Err(error) if !machinery::is_not_found(&error) => Err(Retry::from(error)),
-                _ => Ok(Outcome::Done),
-            }
+    context.spawn_workers(NAME, queue, WORKERS, (caches, client), |it, name| async move {
+        let (caches, client) = &*it;
+        let Some(role) = caches.cluster_roles.get(&name) else { return Ok(Outcome::Done) };
+        let all = caches.cluster_roles.all();
+        let Some(rules) = aggregated(&role, all.iter().map(|role| &**role)) else { return Ok(Outcome::Done) };
+        if role.rules.as_deref().unwrap_or_default() == rules {
+            return Ok(Outcome::Done);
         }
-    }));
+        let patch = json!({"metadata": {"resourceVersion": role.metadata.resource_version}, "rules": rules});
+        let api = Api::<ClusterRole>::all(client.clone());
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(error) if !machinery::is_not_found(&error) => Err(Retry::from(error)),
+            _ => Ok(Outcome::Done),
+        }
+    });
 }
 
 /// The rules of all selected roles in the order of their names, each rule once. None without an aggregationRule.

@@ -17,7 +17,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use machinery::{Informer, Kind, Recorder, trim_metadata};
+use machinery::{Informer, Kind, Outcome, Recorder, Retry, WorkQueue, run_workers, trim_metadata};
 use tokio::task::JoinSet;
 
 use crate::trim;
@@ -197,7 +197,24 @@ impl Context {
         recorder
     }
 
-    /// Runs a controller's workers once the caches are filled.
+    /// Runs loops that reconcile the keys of a queue, once the caches are filled.
+    pub(crate) fn spawn_workers<C, F, R>(
+        &mut self,
+        name: &'static str,
+        queue: Arc<WorkQueue>,
+        workers: usize,
+        controller: C,
+        reconcile: F,
+    ) where
+        C: Send + Sync + 'static,
+        F: Fn(Arc<C>, String) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Outcome, Retry<kube::Error>>> + Send + 'static,
+    {
+        let controller = Arc::new(controller);
+        self.spawn_synced(run_workers(name, queue, workers, move |key| reconcile(controller.clone(), key)));
+    }
+
+    /// Runs a controller once the caches are filled.
     pub(crate) fn spawn_synced(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         let caches = self.caches.clone();
         self.tasks.spawn(async move {

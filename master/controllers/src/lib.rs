@@ -29,6 +29,7 @@ mod pod_control;
 mod pod_gc;
 pub mod pods;
 mod replica_set;
+mod revisions;
 mod root_ca;
 mod service_account;
 mod stateful_set;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, reference, run_workers};
+use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, reference};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
@@ -24,7 +24,7 @@ struct Controller {
     cluster: IpNet,
     services: Option<IpNet>,
     /// Ranges given to nodes whose cached copy may not show it yet.
-    given: Mutex<HashMap<String, IpNet>>,
+    given: Arc<Mutex<HashMap<String, IpNet>>>,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -32,27 +32,25 @@ pub(crate) fn start(context: &mut Context) {
     let queue = WorkQueue::new();
     let caches = context.caches.clone();
     let recorder = context.recorder(NAME, "cidrAllocator");
-    let controller = Arc::new(Controller {
+    let given = Arc::<Mutex<HashMap<String, IpNet>>>::default();
+    let controller = Controller {
         client: context.client(NAME),
         caches: caches.clone(),
         recorder,
         cluster,
         services: context.config.service_cidr,
-        given: Mutex::default(),
-    });
-    let (to, owner) = (queue.clone(), controller.clone());
+        given: given.clone(),
+    };
+    let to = queue.clone();
     caches.nodes.on_change(move |change| {
         let name = change.object().metadata.name.as_deref().unwrap_or_default();
         if matches!(change, Change::Deleted(_)) {
-            owner.given.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            given.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         } else if cidr_of(change.object()).is_none() {
             to.add(name);
         }
     });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn cidr_of(node: &Node) -> Option<IpNet> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::DeleteParams;
-use machinery::{Change, Outcome, Retry, WorkQueue, key_of, run_workers};
+use machinery::{Change, Outcome, Retry, WorkQueue, key_of};
 use tokio::time::Instant;
 
 use crate::context::{Caches, Context};
@@ -55,11 +55,8 @@ pub(crate) fn start(context: &mut Context) {
             }
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME), caches, started: Instant::now() });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches, started: Instant::now() };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {

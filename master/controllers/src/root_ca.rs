@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use machinery::{Outcome, Retry, WorkQueue, run_workers};
+use machinery::{Outcome, Retry, WorkQueue};
 use serde_json::json;
 
 use crate::context::Context;
@@ -31,24 +31,22 @@ pub(crate) fn start(context: &mut Context) {
     });
     let client = context.client(NAME);
     let pem = context.config.root_ca_pem.clone();
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |namespace| {
-        let (caches, client, pem) = (caches.clone(), client.clone(), pem.clone());
-        async move {
-            if !caches.namespaces.get(&namespace).is_some_and(|namespace| is_active(&namespace)) {
-                return Ok(Outcome::Done);
-            }
-            let api = Api::<ConfigMap>::namespaced(client, &namespace);
-            match caches.root_ca_maps.get(&format!("{namespace}/{CONFIG_MAP}")) {
-                None => create_once(api.create(&PostParams::default(), &config_map(&namespace, pem)).await),
-                Some(map) if is_right(&map, &pem) => Ok(Outcome::Done),
-                Some(_) => {
-                    let patch = json!({"metadata": {"annotations": {DESCRIPTION: TEXT}}, "data": {KEY: pem}});
-                    let done = api.patch(CONFIG_MAP, &PatchParams::default(), &Patch::Merge(patch)).await;
-                    done.map(|_| Outcome::Done).map_err(Retry::from)
-                }
+    context.spawn_workers(NAME, queue, WORKERS, (caches, client, pem), |it, namespace| async move {
+        let (caches, client, pem) = &*it;
+        if !caches.namespaces.get(&namespace).is_some_and(|namespace| is_active(&namespace)) {
+            return Ok(Outcome::Done);
+        }
+        let api = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+        match caches.root_ca_maps.get(&format!("{namespace}/{CONFIG_MAP}")) {
+            None => create_once(api.create(&PostParams::default(), &config_map(&namespace, pem.clone())).await),
+            Some(map) if is_right(&map, pem) => Ok(Outcome::Done),
+            Some(_) => {
+                let patch = json!({"metadata": {"annotations": {DESCRIPTION: TEXT}}, "data": {KEY: pem}});
+                let done = api.patch(CONFIG_MAP, &PatchParams::default(), &Patch::Merge(patch)).await;
+                done.map(|_| Outcome::Done).map_err(Retry::from)
             }
         }
-    }));
+    });
 }
 
 fn is_right(map: &ConfigMap, pem: &str) -> bool {

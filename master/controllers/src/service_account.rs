@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::PostParams;
-use machinery::{Change, Outcome, Retry, WorkQueue, run_workers};
+use machinery::{Change, Outcome, Retry, WorkQueue};
 
 use crate::context::Context;
 
@@ -28,26 +28,25 @@ pub(crate) fn start(context: &mut Context) {
         }
     });
     let client = context.client(NAME);
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |namespace| {
-        let (caches, client) = (caches.clone(), client.clone());
-        async move {
-            let wanted = caches.namespaces.get(&namespace).is_some_and(|namespace| is_active(&namespace));
-            if !wanted || caches.service_accounts.get(&format!("{namespace}/{DEFAULT}")).is_some() {
-                return Ok(Outcome::Done);
-            }
-            let account = ServiceAccount {
-                metadata: ObjectMeta {
-                    name: Some(DEFAULT.into()),
-                    namespace: Some(namespace.clone()),
-                    ..ObjectMeta::default()
-                },
-                ..ServiceAccount::default()
-            };
-            let result =
-                Api::<ServiceAccount>::namespaced(client, &namespace).create(&PostParams::default(), &account).await;
-            create_once(result)
+    context.spawn_workers(NAME, queue, WORKERS, (caches, client), |it, namespace| async move {
+        let (caches, client) = &*it;
+        let wanted = caches.namespaces.get(&namespace).is_some_and(|namespace| is_active(&namespace));
+        if !wanted || caches.service_accounts.get(&format!("{namespace}/{DEFAULT}")).is_some() {
+            return Ok(Outcome::Done);
         }
-    }));
+        let account = ServiceAccount {
+            metadata: ObjectMeta {
+                name: Some(DEFAULT.into()),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            ..ServiceAccount::default()
+        };
+        let result = Api::<ServiceAccount>::namespaced(client.clone(), &namespace)
+            .create(&PostParams::default(), &account)
+            .await;
+        create_once(result)
+    });
 }
 
 /// Whether new content may be made in the namespace.

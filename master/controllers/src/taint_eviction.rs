@@ -1,6 +1,5 @@
 //! Taint eviction: pods leave nodes with NoExecute taints that they do not tolerate, or no longer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
-use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference, run_workers};
+use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
@@ -48,11 +47,8 @@ pub(crate) fn start(context: &mut Context) {
         }
     });
     let recorder = context.recorder(IDENTITY, NAME);
-    let controller = Arc::new(Controller { client: context.client(IDENTITY), caches, recorder });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(IDENTITY), caches, recorder };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn no_execute(node: &k8s_openapi::api::core::v1::Node) -> Vec<Taint> {

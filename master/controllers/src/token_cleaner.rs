@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
-use machinery::{Outcome, Retry, WorkQueue, key_of, run_workers, split_key};
+use machinery::{Outcome, Retry, WorkQueue, key_of, split_key};
 
 use crate::context::Context;
 
@@ -21,23 +21,21 @@ pub(crate) fn start(context: &mut Context) {
     let to = queue.clone();
     caches.bootstrap_tokens.on_change(move |change| to.add(key_of(&change.object().metadata)));
     let client = context.client(NAME);
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let (caches, client) = (caches.clone(), client.clone());
-        async move {
-            let Some(secret) = caches.bootstrap_tokens.get(&key) else { return Ok(Outcome::Done) };
-            let Some(left) = left(&secret, Timestamp::now()) else { return Ok(Outcome::Done) };
-            if !left.is_zero() {
-                return Ok(Outcome::After(left));
-            }
-            let (namespace, name) = split_key(&key);
-            let only_this = Preconditions { uid: secret.metadata.uid.clone(), resource_version: None };
-            let api = Api::<Secret>::namespaced(client, namespace);
-            match api.delete(name, &DeleteParams::default().preconditions(only_this)).await {
-                Err(error) if !machinery::is_not_found(&error) => Err(Retry::from(error)),
-                _ => Ok(Outcome::Done),
-            }
+    context.spawn_workers(NAME, queue, WORKERS, (caches, client), |it, key| async move {
+        let (caches, client) = &*it;
+        let Some(secret) = caches.bootstrap_tokens.get(&key) else { return Ok(Outcome::Done) };
+        let Some(left) = left(&secret, Timestamp::now()) else { return Ok(Outcome::Done) };
+        if !left.is_zero() {
+            return Ok(Outcome::After(left));
         }
-    }));
+        let (namespace, name) = split_key(&key);
+        let only_this = Preconditions { uid: secret.metadata.uid.clone(), resource_version: None };
+        let api = Api::<Secret>::namespaced(client.clone(), namespace);
+        match api.delete(name, &DeleteParams::default().preconditions(only_this)).await {
+            Err(error) if !machinery::is_not_found(&error) => Err(Retry::from(error)),
+            _ => Ok(Outcome::Done),
+        }
+    });
 }
 
 /// How long the token is still good; none when it does not expire. One whose expiration cannot be read has expired.

@@ -6,7 +6,6 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,7 +15,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use machinery::{Outcome, Retry, WorkQueue, run_workers};
+use machinery::{Outcome, Retry, WorkQueue};
 use serde_json::{Value, json};
 
 use crate::context::{Caches, Context};
@@ -57,11 +56,8 @@ pub(crate) fn start(context: &mut Context) -> Result<(), sign::Error> {
             to.add(request.metadata.name.as_deref().unwrap_or_default());
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME), caches, signer });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches, signer };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
     Ok(())
 }
 

@@ -4,14 +4,13 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
-use machinery::{EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference, run_workers};
+use machinery::{EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
@@ -42,11 +41,8 @@ pub(crate) fn start(context: &mut Context) {
         }
     });
     let recorder = context.recorder(NAME, NAME);
-    let controller = Arc::new(Controller { client: context.client(NAME), caches, recorder });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches, recorder };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {

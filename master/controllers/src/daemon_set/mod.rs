@@ -1,7 +1,7 @@
 //! DaemonSet: one pod on every node that it is for.
 
 mod plan;
-mod revision;
+mod pod;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -13,9 +13,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
-use machinery::{Change, EventType, Outcome, Retry, WorkQueue, key_of, reference, run_workers};
+use machinery::{Change, EventType, Outcome, Retry, WorkQueue, key_of, reference};
 use serde_json::{Value, json};
 
 use crate::context::{Caches, Context};
@@ -23,6 +23,7 @@ use crate::expectations::Expectations;
 use crate::owner::{claim, controller_of, controller_reference, selects};
 use crate::pod_control::{PodControl, candidates};
 use crate::pods;
+use crate::revisions;
 use plan::Facts;
 
 const NAME: &str = "daemon-set-controller";
@@ -45,11 +46,8 @@ pub(crate) fn start(context: &mut Context) {
     let recorder = context.recorder(NAME, COMPONENT);
     let client = context.client(NAME);
     let pods = PodControl { client: client.clone(), recorder, expectations };
-    let controller = Arc::new(Controller { client, caches, pods });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client, caches, pods };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn observe_sets_and_nodes(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
@@ -121,7 +119,7 @@ impl Controller {
             .await?;
         let revisions =
             self.caches.revisions.indexed(&format!("owner/{}", set.metadata.uid.as_deref().unwrap_or_default()));
-        let hash = self.current_revision(&set, &revisions).await?;
+        let Some(hash) = self.current_revision(&set, &revisions).await? else { return Ok(Outcome::Done) };
         let nodes = self.caches.nodes.all();
         let now = Timestamp::now();
         let facts = Facts { set: &set, nodes: &nodes, pods: &owned, hash: &hash, now };
@@ -150,42 +148,26 @@ impl Controller {
         }
         let uids = plan.delete.iter().filter_map(|pod| pod.metadata.uid.clone());
         self.pods.expectations.expect(key, plan.create.len(), uids);
-        let new: Vec<Pod> = plan.create.iter().map(|node| revision::pod_for(set, node, hash)).collect();
+        let new: Vec<Pod> = plan.create.iter().map(|node| pod::pod_for(set, node, hash)).collect();
         let created = self.pods.create(key, &about, new).await;
         self.pods.delete(key, &about, &plan.delete).await?;
         created
     }
 
-    /// The hash of the current template; its ControllerRevision is made when there is none.
+    /// The hash of the current template; its ControllerRevision is made when there is none. No hash: its name was taken,
+    /// which the next pass settles.
     async fn current_revision(
         &self,
         set: &DaemonSet,
         known: &[Arc<ControllerRevision>],
-    ) -> Result<String, kube::Error> {
-        let wanted = revision::of(set, known);
-        let api = self.revisions(set);
-        if let Some(existing) = known.iter().find(|one| revision::same_data(one, &wanted)) {
-            if existing.revision < wanted.revision {
-                let patch = json!({"revision": wanted.revision});
-                let name = existing.metadata.name.as_deref().unwrap_or_default();
-                api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-            }
-            return Ok(revision::hash_of(existing));
+    ) -> Result<Option<String>, kube::Error> {
+        let wanted = revisions::of(set, known);
+        let revision = revisions::ensure(&self.revisions(set), known, wanted).await?;
+        if revision.is_none() {
+            let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0) + 1;
+            self.patch_status(set, json!({"status": {"collisionCount": collisions}})).await?;
         }
-        match api.create(&PostParams::default(), &wanted).await {
-            Ok(_) => Ok(revision::hash_of(&wanted)),
-            Err(error) if machinery::is_already_exists(&error) => {
-                let existing = api.get(wanted.metadata.name.as_deref().unwrap_or_default()).await?;
-                if revision::same_data(&existing, &wanted) {
-                    return Ok(revision::hash_of(&wanted));
-                }
-                let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0) + 1;
-                let patch = json!({"status": {"collisionCount": collisions}});
-                self.patch_status(set, patch).await?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
+        Ok(revision.map(|one| pod::hash_of(&one)))
     }
 
     /// Drops old revisions beyond revisionHistoryLimit that no pod has.
@@ -196,7 +178,11 @@ impl Controller {
         current: &str,
         owned: &[Arc<Pod>],
     ) -> Result<(), kube::Error> {
-        for old in revision::surplus(set, known, current, owned) {
+        let is_live = |one: &ControllerRevision| {
+            let hash = pod::hash_of(one);
+            hash == current || owned.iter().any(|pod| pod::hash_of_pod(pod) == hash)
+        };
+        for old in revisions::surplus(set, known, is_live) {
             match self.revisions(set).delete(&old, &DeleteParams::default()).await {
                 Err(error) if !machinery::is_not_found(&error) => return Err(error),
                 _ => (),
@@ -238,7 +224,7 @@ impl Controller {
 fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<&Arc<Pod>>> {
     let mut by_node: BTreeMap<&str, Vec<&Arc<Pod>>> = BTreeMap::new();
     for pod in pods {
-        if let Some(node) = pods::node_name(pod).or_else(|| revision::target(pod)) {
+        if let Some(node) = pods::node_name(pod).or_else(|| pod::target(pod)) {
             by_node.entry(node).or_default().push(pod);
         }
     }

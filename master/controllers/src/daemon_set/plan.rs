@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
-use super::{by_node, revision};
+use super::{by_node, pod};
 use crate::deployment::scaled;
 use crate::pods;
 
@@ -69,7 +69,7 @@ pub(super) fn eligible(set: &DaemonSet, tolerations: &[Toleration], node: &Node)
 /// Decides.
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut plan = Plan::default();
-    let tolerations = revision::tolerations(facts.set);
+    let tolerations = pod::tolerations(facts.set);
     let by_node = by_node(facts.pods);
     let names: HashSet<&str> = facts.nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
     let none = Vec::new();
@@ -125,7 +125,7 @@ fn keep_one(facts: &Facts<'_>, node: &str, present: &[&Arc<Pod>], may_start: boo
         return;
     }
     let (mut new, mut old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
-        live.into_iter().partition(|pod| revision::hash_of_pod(pod) == facts.hash);
+        live.into_iter().partition(|pod| pod::hash_of_pod(pod) == facts.hash);
     new.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
     old.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
     // While surging an old pod stays until the new one is available.
@@ -181,8 +181,8 @@ fn roll(facts: &Facts<'_>, tolerations: &[Toleration], by_node: &BTreeMap<&str, 
             .copied()
             .filter(|pod| pods::is_active(pod) && !chosen.contains(pod.metadata.uid.as_deref().unwrap_or_default()))
             .collect();
-        let old = live.iter().find(|pod| revision::hash_of_pod(pod) != facts.hash);
-        let has_new = live.iter().any(|pod| revision::hash_of_pod(pod) == facts.hash);
+        let old = live.iter().find(|pod| pod::hash_of_pod(pod) != facts.hash);
+        let has_new = live.iter().any(|pod| pod::hash_of_pod(pod) == facts.hash);
         unavailable += i32::from(!live.iter().any(|pod| is_up(pod)));
         surging += i32::from(old.is_some() && has_new);
         match old {

@@ -6,12 +6,12 @@ use k8s_openapi::api::apps::v1::DaemonSetStatus;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::plan::{Facts, eligible};
-use super::{by_node, revision};
+use super::{by_node, pod};
 use crate::pods;
 
 /// Counts by node: of several pods on one node the oldest stands for it.
 pub(super) fn status(facts: &Facts<'_>) -> DaemonSetStatus {
-    let tolerations = revision::tolerations(facts.set);
+    let tolerations = pod::tolerations(facts.set);
     let by_node = by_node(facts.pods);
     let mut counts = Counts::default();
     for node in facts.nodes {
@@ -28,7 +28,7 @@ pub(super) fn status(facts: &Facts<'_>) -> DaemonSetStatus {
         counts.scheduled += 1;
         counts.ready += i32::from(pods::is_ready(oldest));
         counts.available += i32::from(pods::available(oldest, facts.min_ready(), facts.now).is_ok());
-        counts.updated += i32::from(present.iter().any(|pod| revision::hash_of_pod(pod) == facts.hash));
+        counts.updated += i32::from(present.iter().any(|pod| pod::hash_of_pod(pod) == facts.hash));
     }
     let before = facts.set.status.as_ref();
     let some = |count: i32| Some(count).filter(|count| *count != 0);

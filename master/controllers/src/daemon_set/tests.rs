@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::plan::{Facts, Plan, eligible, plan};
-use super::revision::{of, pod_for, target, tolerations};
+use super::pod::{pod_for, target, tolerations};
 use super::status::status;
 use crate::pods;
+use crate::revisions::of;
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -155,6 +156,6 @@ proptest! {
             }
         }
         prop_assert_eq!(pods.len(), count);
-        prop_assert!(pods.iter().all(|pod| super::revision::hash_of_pod(pod) == "new"));
+        prop_assert!(pods.iter().all(|pod| super::pod::hash_of_pod(pod) == "new"));
     }
 }

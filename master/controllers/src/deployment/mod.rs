@@ -19,7 +19,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference, run_workers};
+use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 use serde_json::{Value, json};
 
 use crate::context::{Caches, Context};
@@ -47,11 +47,8 @@ pub(crate) fn start(context: &mut Context) {
     observe_sets(&caches, &queue);
     observe_pods(&caches, &queue);
     let recorder = context.recorder(NAME, NAME);
-    let controller = Arc::new(Controller { client: context.client(NAME), caches, recorder });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches, recorder };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn observe_sets(caches: &Caches, queue: &Arc<WorkQueue>) {

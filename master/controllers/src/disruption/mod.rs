@@ -14,7 +14,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use machinery::{Outcome, Retry, WorkQueue, key_of, run_workers};
+use machinery::{Outcome, Retry, WorkQueue, key_of};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
@@ -44,11 +44,8 @@ pub(crate) fn start(context: &mut Context) {
             }
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME), caches });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use machinery::{Outcome, Retry, WorkQueue, key_of, run_workers, split_key};
+use machinery::{Outcome, Retry, WorkQueue, key_of, split_key};
 use serde_json::json;
 
 use super::{families, observe, pods_of, select};
@@ -38,11 +38,8 @@ pub(crate) fn start(context: &mut Context) {
             to.add(key);
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME), caches });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {

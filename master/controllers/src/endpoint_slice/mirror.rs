@@ -1,11 +1,9 @@
 //! Mirrors hand-written Endpoints of Services without selector into EndpointSlices.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use kube::Client;
-use machinery::{Outcome, Retry, WorkQueue, key_of, run_workers, split_key};
+use machinery::{Outcome, Retry, WorkQueue, key_of, split_key};
 
 use super::plan::{Changes, Identity};
 use super::select::{Group, has_selector};
@@ -40,11 +38,8 @@ pub(crate) fn start(context: &mut Context) {
             to.add(key);
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME), caches });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {

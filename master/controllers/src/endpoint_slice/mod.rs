@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use machinery::{Change, Outcome, Retry, WorkQueue, key_of, run_workers, split_key};
+use machinery::{Change, Outcome, Retry, WorkQueue, key_of, split_key};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
@@ -48,11 +48,8 @@ pub(crate) fn start(context: &mut Context) {
             to.add(key);
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME), caches });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 /// Wakes a Service when it changes, or when one of its pods changes in what a slice says, or a node its zone.

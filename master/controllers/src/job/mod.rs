@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
-use machinery::{Change, WorkQueue, key_of, run_workers};
+use machinery::{Change, WorkQueue, key_of};
 
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
@@ -41,11 +41,8 @@ pub(crate) fn start(context: &mut Context) {
     let recorder = context.recorder(NAME, NAME);
     let client = context.client(NAME);
     let pods = PodControl { client: client.clone(), recorder, expectations };
-    let controller = Arc::new(Controller { client, caches, pods });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client, caches, pods };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn observe_jobs(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {

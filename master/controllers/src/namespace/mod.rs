@@ -4,14 +4,13 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
-use machinery::{Change, Outcome, Retry, WorkQueue, run_workers};
+use machinery::{Change, Outcome, Retry, WorkQueue};
 use serde_json::{Value, json};
 
 use crate::context::{Caches, Context};
@@ -49,11 +48,8 @@ pub(crate) fn start(context: &mut Context) {
             to.add(namespace);
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME), caches });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {

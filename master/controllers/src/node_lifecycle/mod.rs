@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, reference, run_workers};
+use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, reference};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -65,11 +65,8 @@ pub(crate) fn start(context: &mut Context) {
     observe_nodes(&caches, &queue, &heard);
     let recorder = context.recorder(NAME, NAME);
     let grace = context.config.node_monitor_grace;
-    let controller = Arc::new(Controller { client: context.client(NAME), caches, recorder, heard, grace });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client: context.client(NAME), caches, recorder, heard, grace };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn observe_leases(caches: &Caches, queue: &Arc<WorkQueue>, heard: &Arc<Heard>) {

@@ -14,7 +14,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use machinery::{Change, Outcome, Retry, WorkQueue, key_of, reference, run_workers};
+use machinery::{Change, Outcome, Retry, WorkQueue, key_of, reference};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
@@ -48,11 +48,8 @@ fn start_kind<K: Replicated>(context: &mut Context) {
     let recorder = context.recorder(K::CONTROLLER, K::CONTROLLER);
     let client = context.client(K::CONTROLLER);
     let pods = PodControl { client: client.clone(), recorder, expectations };
-    let controller = Arc::new(Controller::<K> { client, caches, pods, kind: PhantomData });
-    context.spawn_synced(run_workers(K::CONTROLLER, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller::<K> { client, caches, pods, kind: PhantomData };
+    context.spawn_workers(K::CONTROLLER, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn observe_sets<K: Replicated>(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {

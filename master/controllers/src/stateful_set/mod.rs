@@ -2,7 +2,7 @@
 
 mod claims;
 mod plan;
-mod revision;
+mod pod;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +15,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference, run_workers};
+use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -24,6 +24,7 @@ use crate::expectations::Expectations;
 use crate::merge;
 use crate::owner::{claim, controller_of, selects};
 use crate::pod_control::{PodControl, answer, candidates};
+use crate::revisions;
 use plan::{Facts, Plan, Step};
 
 const NAME: &str = "statefulset-controller";
@@ -55,11 +56,8 @@ pub(crate) fn start(context: &mut Context) {
     // Members have names of their own: nothing is ever made twice, so nothing need be waited for.
     let expectations = Arc::new(Expectations::default());
     let pods = PodControl { client: client.clone(), recorder: recorder.clone(), expectations };
-    let controller = Arc::new(Controller { client, caches, recorder, pods });
-    context.spawn_synced(run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    let controller = Controller { client, caches, recorder, pods };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>) {
@@ -102,7 +100,11 @@ impl Controller {
         self.write_status(&set, &status).await?;
         done?;
         self.settle_claims(&set, &pods).await?;
-        for old in revision::surplus(&set, &known, [&current, &update], &pods) {
+        let is_live = |one: &ControllerRevision| {
+            let name = one.name_any();
+            [&current, &update].contains(&&name) || pods.iter().any(|pod| pod::revision_of(pod) == name)
+        };
+        for old in revisions::surplus(&*set, &known, is_live) {
             let gone = self.api::<ControllerRevision>(&set).delete(&old, &DeleteParams::default()).await;
             unless_gone(gone.map(drop))?;
         }
@@ -130,30 +132,14 @@ impl Controller {
         set: &StatefulSet,
         known: &[Arc<ControllerRevision>],
     ) -> Pass<Option<Arc<ControllerRevision>>> {
-        let wanted = revision::of(set, known);
-        let name = wanted.name_any();
-        let api = self.api::<ControllerRevision>(set);
-        if let Some(same) = known.iter().find(|one| one.data == wanted.data) {
-            if same.revision < wanted.revision {
-                let patch = Patch::Merge(json!({ "revision": wanted.revision }));
-                api.patch(&same.name_any(), &PatchParams::default(), &patch).await?;
-            }
-            return Ok(Some(same.clone()));
+        let wanted = revisions::of(set, known);
+        let revision = revisions::ensure(&self.api(set), known, wanted).await?;
+        if revision.is_none() {
+            let mut status = set.status.clone().unwrap_or_default();
+            status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+            self.write_status(set, &status).await?;
         }
-        match api.create(&PostParams::default(), &wanted).await {
-            Ok(made) => Ok(Some(Arc::new(made))),
-            Err(error) if machinery::is_already_exists(&error) => {
-                let existing = api.get(&name).await?;
-                if existing.data == wanted.data {
-                    return Ok(Some(Arc::new(existing)));
-                }
-                let mut status = set.status.clone().unwrap_or_default();
-                status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-                self.write_status(set, &status).await?;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(revision)
     }
 
     async fn carry_out(&self, set: &StatefulSet, revisions: &Revisions, steps: Vec<Step>) -> Pass<()> {
@@ -166,7 +152,7 @@ impl Controller {
                 Step::Claims(ordinal) => self.create_claims(set, ordinal).await?,
                 Step::Label(pod) => {
                     let name = pod.name_any();
-                    let patch = json!({ "metadata": { "labels": { (revision::POD_NAME_LABEL): name } } });
+                    let patch = json!({ "metadata": { "labels": { (pod::POD_NAME_LABEL): name } } });
                     let patched =
                         self.api::<Pod>(set).patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
                     self.tell(set, "Update", &name, patched.map(drop))?;
@@ -178,7 +164,7 @@ impl Controller {
     }
 
     async fn create(&self, set: &StatefulSet, revision: &ControllerRevision, ordinal: i32) -> Pass<()> {
-        let pod = revision::pod(set, revision, ordinal);
+        let pod = pod::of(set, revision, ordinal);
         let name = pod.name_any();
         let going = |(_, claim): &(String, String)| {
             let known = self.caches.claims.get(&format!("{}/{claim}", set.namespace().unwrap_or_default()));

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::revision::{POD_NAME_LABEL, revision_of};
+use super::pod::{POD_NAME_LABEL, revision_of};
 use crate::deployment::scaled;
 use crate::pods;
 
