@@ -1,13 +1,12 @@
 //! Keelson's CNI plugins in one binary: `bridge`, `host-local`, `loopback`, `portmap`.
 //!
-//! Which one is called is said by the binary's name (they are hard links, see [`install`]) or by the first argument. The
+//! Which one is called is said by the binary's name (they are hard links, which the agent makes) or by the first argument. The
 //! protocol is that of the CNI specification 1.1: environment and standard input in, JSON on standard output out.
 
 mod bridge;
 mod delegate;
 mod error;
 mod host_local;
-mod install;
 mod loopback;
 mod portmap;
 mod request;
@@ -34,7 +33,6 @@ fn main() -> ExitCode {
     let called = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let name = if PLUGINS.contains(&called.as_str()) { Some(called) } else { arguments.next() };
     match name.as_deref() {
-        Some("install") => run_install(arguments.next().as_deref()),
         Some(unlink::COMMAND) => run_unlink(arguments.next().as_deref()),
         Some(name) => run_plugin(name),
         None => usage(),
@@ -42,19 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: cni-plugins install FOLDER\n       cni-plugins ({})", PLUGINS.join("|"));
+    eprintln!("usage: cni-plugins ({}), with the request as the CNI specification has it", PLUGINS.join("|"));
     ExitCode::from(2)
-}
-
-fn run_install(folder: Option<&str>) -> ExitCode {
-    let Some(folder) = folder else { return usage() };
-    match install::install(Path::new(folder)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cni-plugins: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// Nobody reads what it says: the process that started it finds out why by itself.
