@@ -31,8 +31,13 @@ const REWRITE_BYTES: u64 = 16 << 20;
 /// A store in one file.
 pub struct Embedded {
     path: PathBuf,
-    database: Database,
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// None after a failure: redb wants its file opened anew, and what the failed transaction left is not known.
+    database: Option<Database>,
+    state: State,
 }
 
 /// What is known of the log without reading it.
@@ -55,39 +60,36 @@ impl Embedded {
     /// Opens the file or makes it. The folder must exist and be on a file system that honours fsync.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
         let path = path.as_ref().to_path_buf();
-        let mut database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path)
-            .map_err(|error| failed("opening")(format!("{}: {error}", path.display())))?;
+        let mut database = open(&path)?;
         let mut state = prepare(&database)?;
         read_log(&database, |record| state.note(&record.key, record.revision, record.value.is_none()))?;
         rewrite_if_sparse(&mut database, &path);
-        Ok(Embedded { path, database, state: Mutex::new(state) })
+        Ok(Embedded { path, inner: Mutex::new(Inner { database: Some(database), state }) })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self) -> Result<WriteTransaction, BackendError> {
-        begin(&self.database)
-    }
-
-    fn remove(&self, victims: &[u64], compacted: u64) -> Result<(), BackendError> {
-        let transaction = self.begin()?;
-        {
-            let mut log = transaction.open_table(LOG).map_err(failed("compaction"))?;
-            for victim in victims {
-                log.remove(victim).map_err(failed("compaction"))?;
-            }
-            let mut meta = transaction.open_table(META).map_err(failed("compaction"))?;
-            meta.insert(COMPACTED, compacted).map_err(failed("compaction"))?;
+    /// Runs one transaction. Where it failed (a full disk, say), the file is opened anew before the next one.
+    fn transact<T>(
+        &self,
+        inner: &mut Inner,
+        work: impl FnOnce(&Database, &State) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let database = match inner.database.take() {
+            Some(database) => database,
+            None => reopen(&self.path, inner.state.revision)?,
+        };
+        let done = work(&database, &inner.state);
+        if done.is_ok() {
+            inner.database = Some(database);
         }
-        transaction.commit().map_err(failed("compaction"))
+        done
     }
 }
 
@@ -114,42 +116,19 @@ impl State {
 
 impl Backend for Embedded {
     fn load(&self, visit: &mut dyn FnMut(Record)) -> Result<Position, BackendError> {
-        read_log(&self.database, visit)?;
-        let state = self.state();
-        Ok(Position { revision: state.revision, compacted: state.compacted })
+        let mut inner = self.inner();
+        self.transact(&mut inner, |database, state| {
+            read_log(database, visit)?;
+            Ok(Position { revision: state.revision, compacted: state.compacted })
+        })
     }
 
     fn commit(&self, writes: &[Write]) -> Result<Vec<Result<u64, Mismatch>>, BackendError> {
-        let mut state = self.state();
-        let mut pending: HashMap<&Key, Option<u64>> = HashMap::with_capacity(writes.len());
-        let mut results = Vec::with_capacity(writes.len());
-        let mut revision = state.revision;
-        let transaction = self.begin()?;
-        {
-            let mut log = transaction.open_table(LOG).map_err(failed("commit"))?;
-            for write in writes {
-                if let Err(mismatch) = state.check(write, &pending) {
-                    results.push(Err(mismatch));
-                    continue;
-                }
-                revision += 1;
-                pending.insert(&write.key, write.value.is_some().then_some(revision));
-                let bytes = record::encode(&write.key, write.value.as_ref());
-                log.insert(revision, bytes.as_slice()).map_err(failed("commit"))?;
-                results.push(Ok(revision));
-            }
-            if revision > state.revision {
-                let mut meta = transaction.open_table(META).map_err(failed("commit"))?;
-                meta.insert(REVISION, revision).map_err(failed("commit"))?;
-            }
-        }
-        if revision == state.revision {
-            return transaction.abort().map_err(failed("commit")).map(|()| results);
-        }
-        transaction.commit().map_err(failed("commit"))?;
+        let mut inner = self.inner();
+        let results = self.transact(&mut inner, |database, state| append(database, state, writes))?;
         for (write, result) in writes.iter().zip(&results) {
             if let Ok(revision) = result {
-                state.note(&write.key, *revision, write.value.is_none());
+                inner.state.note(&write.key, *revision, write.value.is_none());
             }
         }
         Ok(results)
@@ -157,7 +136,8 @@ impl Backend for Embedded {
 
     fn compact(&self, revision: u64) -> Result<(), BackendError> {
         loop {
-            let mut state = self.state();
+            let mut inner = self.inner();
+            let state = &inner.state;
             let target = revision.min(state.revision);
             if target <= state.compacted {
                 return Ok(());
@@ -169,14 +149,79 @@ impl Backend for Embedded {
                 Some(superseded) if !last => superseded.by,
                 _ => target,
             };
-            self.remove(&victims, reached)?;
-            state.superseded.drain(..due);
-            state.compacted = state.compacted.max(reached);
+            self.transact(&mut inner, |database, _| remove(database, &victims, reached))?;
+            inner.state.superseded.drain(..due);
+            inner.state.compacted = inner.state.compacted.max(reached);
             if last {
                 return Ok(());
             }
         }
     }
+}
+
+fn open(path: &Path) -> Result<Database, BackendError> {
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+    opened.map_err(|error| failed("opening")(format!("{}: {error}", path.display())))
+}
+
+/// Opens the file after a failure, and takes out what a transaction wrote that was not acknowledged: nobody saw it.
+fn reopen(path: &Path, revision: u64) -> Result<Database, BackendError> {
+    let database = open(path)?;
+    let transaction = begin(&database)?;
+    {
+        let mut log = transaction.open_table(LOG).map_err(failed("opening"))?;
+        log.retain_in(revision + 1.., |_, _| false).map_err(failed("opening"))?;
+        let mut meta = transaction.open_table(META).map_err(failed("opening"))?;
+        meta.insert(REVISION, revision).map_err(failed("opening"))?;
+    }
+    transaction.commit().map_err(failed("opening"))?;
+    tracing::info!(path = %path.display(), revision, "store file was opened again");
+    Ok(database)
+}
+
+/// Appends the writes whose expectations are met, in one transaction.
+fn append(database: &Database, state: &State, writes: &[Write]) -> Result<Vec<Result<u64, Mismatch>>, BackendError> {
+    let mut pending: HashMap<&Key, Option<u64>> = HashMap::with_capacity(writes.len());
+    let mut results = Vec::with_capacity(writes.len());
+    let mut revision = state.revision;
+    let transaction = begin(database)?;
+    {
+        let mut log = transaction.open_table(LOG).map_err(failed("commit"))?;
+        for write in writes {
+            if let Err(mismatch) = state.check(write, &pending) {
+                results.push(Err(mismatch));
+                continue;
+            }
+            revision += 1;
+            pending.insert(&write.key, write.value.is_some().then_some(revision));
+            let bytes = record::encode(&write.key, write.value.as_ref());
+            log.insert(revision, bytes.as_slice()).map_err(failed("commit"))?;
+            results.push(Ok(revision));
+        }
+        if revision > state.revision {
+            let mut meta = transaction.open_table(META).map_err(failed("commit"))?;
+            meta.insert(REVISION, revision).map_err(failed("commit"))?;
+        }
+    }
+    if revision == state.revision {
+        return transaction.abort().map_err(failed("commit")).map(|()| results);
+    }
+    transaction.commit().map_err(failed("commit"))?;
+    Ok(results)
+}
+
+/// Removes records that were superseded, and notes how far history is forgotten.
+fn remove(database: &Database, victims: &[u64], compacted: u64) -> Result<(), BackendError> {
+    let transaction = begin(database)?;
+    {
+        let mut log = transaction.open_table(LOG).map_err(failed("compaction"))?;
+        for victim in victims {
+            log.remove(victim).map_err(failed("compaction"))?;
+        }
+        let mut meta = transaction.open_table(META).map_err(failed("compaction"))?;
+        meta.insert(COMPACTED, compacted).map_err(failed("compaction"))?;
+    }
+    transaction.commit().map_err(failed("compaction"))
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction, BackendError> {
