@@ -134,6 +134,9 @@ impl Cluster {
                 Part::Stock => cluster.join_stock_node(number)?,
             }
         }
+        if (cluster.control_plane(), cluster.workers()) == (Part::Stock, Part::Ours) {
+            cluster.admit_our_nodes()?;
+        }
         for number in 1..=nodes {
             cluster.wait_ready(&format!("n{number}"))?;
             progress.tick();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::harness::cluster::Cluster;
 use crate::harness::host::inside;
@@ -42,6 +42,26 @@ impl Cluster {
         let admin = admin.to_string_lossy();
         self.kubeadm(&["init", "phase", "upload-config", "kubelet", "--kubeconfig", &admin])?;
         self.kubeadm(&["init", "phase", "bootstrap-token", "--kubeconfig", &admin]).map(drop)
+    }
+
+    /// What an administrator of a stock cluster does for our nodes: they are their own kube-proxy, with the identity of the node, and
+    /// kube-controller-manager approves no serving certificates.
+    pub(in crate::harness) fn admit_our_nodes(&self) -> Result<()> {
+        let kubectl = self.kubectl();
+        kubectl
+            .say("create clusterrolebinding keelson:nodes --clusterrole=system:node-proxier --group=system:nodes")?;
+        let wanted = usize::from(self.nodes());
+        let requests = wait_for("the nodes' requests for serving certificates", Duration::from_secs(60), || {
+            let said = kubectl.say(
+                "get csr --field-selector=spec.signerName=kubernetes.io/kubelet-serving -o jsonpath={.items[*].metadata.name}",
+            )?;
+            let names: Vec<String> = said.split_whitespace().map(str::to_owned).collect();
+            ensure!(names.len() >= wanted, "{} of {wanted} are there", names.len());
+            Ok(names)
+        })?;
+        let mut approve = vec!["certificate", "approve"];
+        approve.extend(requests.iter().map(String::as_str));
+        kubectl.run(&approve).map(drop)
     }
 
     /// `IP:PORT`, token and CA hash as `kubeadm token create --print-join-command` has them.
