@@ -89,10 +89,10 @@ pub struct Conclusion {
 pub fn layout(against: Against) -> Layout {
     let mut hasher = DefaultHasher::new();
     (checkout(), against.to_string()).hash(&mut hasher);
-    Layout::new(
-        format!("c{:04x}", hasher.finish() & 0xffff),
-        checkout().join(".cache/conformance").join(against.to_string()),
-    )
+    let id = format!("c{:04x}", hasher.finish() & 0xffff);
+    // Its name is in the path, by which an audit of another cluster knows whose mounts these are.
+    let base = checkout().join(".cache/conformance").join(format!("kl-{id}-{against}"));
+    Layout::new(id, base)
 }
 
 /// Builds what is missing, starts the cluster, runs the suite, compares, and ends the cluster.
