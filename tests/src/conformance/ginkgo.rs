@@ -36,6 +36,8 @@ pub struct Run {
     /// Names of tests that are left out.
     pub skip: Vec<String>,
     pub processes: u8,
+    /// What runs still after this long is ended, and red.
+    pub timeout: Duration,
     /// The network namespace that it runs in; this machine's where there is none.
     pub netns: Option<PathBuf>,
     /// Where log and report are written.
@@ -73,7 +75,8 @@ impl Run {
     fn command(&self, upstream: &Upstream) -> Command {
         let program = upstream.program("ginkgo");
         let mut ginkgo = self.netns.as_deref().map_or_else(|| Command::new(&program), |netns| enter(netns, &program));
-        ginkgo.args(["-v", "-no-color", "-timeout=12h", "-json-report=report.json"]);
+        ginkgo.args(["-v", "-no-color", "-json-report=report.json"]);
+        ginkgo.arg(format!("-timeout={}s", self.timeout.as_secs()));
         ginkgo.arg(format!("-procs={}", self.processes)).arg(format!("-output-dir={}", self.dir.display()));
         ginkgo.arg(format!("-label-filter={}", self.labels));
         for focus in &self.focus {
@@ -113,7 +116,7 @@ impl Run {
                 progress.note(&format!("{} of {} after {seconds} s, {} red", seen.ended, seen.total, seen.red));
             }
         }
-        Ok(seen.outcomes)
+        Ok(seen.outcomes())
     }
 }
 
@@ -129,11 +132,16 @@ impl Drop for Group {
     }
 }
 
-/// A regular expression that matches this text.
+/// A regular expression that matches what has this text in it.
 #[must_use]
-pub fn exactly(text: &str) -> String {
+pub fn part(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
+        if c == ' ' {
+            // Names in reports have one space where the suite's may have two.
+            escaped.push_str(r"\s+");
+            continue;
+        }
         if "\\.+*?()|[]{}^$".contains(c) {
             escaped.push('\\');
         }
@@ -142,12 +150,19 @@ pub fn exactly(text: &str) -> String {
     escaped
 }
 
+/// A regular expression that matches the test of this name, and none whose name only begins with it. The suite's own comes first.
+#[must_use]
+pub fn exactly(name: &str) -> String {
+    format!(r"\s{}\s*$", part(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_become_expressions_of_themselves() {
-        assert_eq!(exactly("[sig-node] a (b) c.d"), r"\[sig-node\] a \(b\) c\.d");
+        assert_eq!(part("[sig-node] a (b) c.d"), r"\[sig-node\]\s+a\s+\(b\)\s+c\.d");
+        assert_eq!(exactly("[x] a"), r"\s\[x\]\s+a\s*$");
     }
 }

@@ -22,24 +22,24 @@ pub mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::harness::cluster::Progress;
 use crate::harness::images::checkout;
-use crate::harness::shell::output;
 use crate::harness::upstream::Upstream;
 use crate::harness::{Cluster, Layout, Options};
 use ginkgo::Run;
-use lists::{Change, NotHere, Passing};
+use lists::{Change, Passing, Reasons};
 use report::{Outcome, Verdict};
 use suite::{Against, Stage, Suite};
 use table::Rows;
 
 /// Many tests expect two.
 const NODES: u8 = 2;
+/// Longer than any suite takes.
+const HOURS: Duration = Duration::from_secs(12 * 3600);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -145,14 +145,15 @@ fn cluster(request: &Request, upstream: &Upstream, progress: &mut dyn Progress) 
 }
 
 fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &mut dyn Progress) -> Result<Conclusion> {
-    let not_here = NotHere::read()?;
+    let not_here = Reasons::not_here()?;
     let mut passing = expected(request)?;
+    let due = due(request, &passing)?;
     let dir = results(request);
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     }
     let mut outcomes = Vec::new();
-    for run in runs(request, &passing, cluster, &dir)? {
+    for run in runs(request, &due, cluster, &dir)? {
         outcomes.extend(run.run(upstream, progress)?);
     }
     ensure!(!outcomes.is_empty(), "no test ran: is there one with this name? The log is below {}", dir.display());
@@ -161,16 +162,19 @@ fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &m
     }
     // What the list has and is red, or did not end, has a second chance: these machines are shared.
     let mut again = passing.compare(&outcomes).red;
-    again.extend(unended(request, &passing, &outcomes)?);
+    again.extend(unended(&due, &outcomes));
     if !again.is_empty() {
         let what = format!("{} red test(s) of the list once more", again.len());
-        let second = named(request, cluster, &what, &again, &dir.join("again"))?;
+        let mut second = named(request, cluster, &what, &again, &dir.join("again"))?;
+        if let Selection::Slice(budget) = request.selection {
+            second.timeout = budget * 4;
+        }
         outcomes.extend(second.run(upstream, progress)?);
     }
     let rows = table::rows(&outcomes, &not_here);
     let last = latest(outcomes);
     let mut change = passing.compare(&last);
-    change.red.extend(unended(request, &passing, &last)?);
+    change.red.extend(unended(&due, &last));
     if request.update {
         passing.add(&last);
         passing.write(&lists::path(request.suite, request.against))?;
@@ -195,15 +199,24 @@ fn expected(request: &Request) -> Result<Passing> {
     read(request.suite)
 }
 
-/// Tests of the list that were to run and have no result: a process of the suite died under them.
-fn unended(request: &Request, passing: &Passing, outcomes: &[Outcome]) -> Result<Vec<String>> {
-    let ended: BTreeSet<&str> = outcomes.iter().map(|o| o.name.as_str()).collect();
-    let due: Vec<String> = match &request.selection {
+/// What is on the list and is to run.
+fn due(request: &Request, passing: &Passing) -> Result<Vec<String>> {
+    Ok(match &request.selection {
         Selection::All { serial } => passing.0.keys().filter(|n| *serial || !slice::alone(n)).cloned().collect(),
         Selection::Focus(text) => passing.0.keys().filter(|n| n.contains(text.as_str())).cloned().collect(),
-        Selection::Slice(budget) => slice::choose(passing, *budget, request.processes, turn()?),
-    };
-    Ok(due.into_iter().filter(|name| !ended.contains(name.as_str())).collect())
+        Selection::Slice(budget) => {
+            let names =
+                slice::choose(passing, &Reasons::unsteady()?, &slice::Wish::of_checkout(*budget, request.processes)?);
+            ensure!(!names.is_empty(), "nothing is on the lists of what passes against {}", request.against);
+            names
+        }
+    })
+}
+
+/// Tests that were to run and have no result: a process of the suite died under them.
+fn unended(due: &[String], outcomes: &[Outcome]) -> Vec<String> {
+    let ended: BTreeSet<&str> = outcomes.iter().map(|o| o.name.as_str()).collect();
+    due.iter().filter(|name| !ended.contains(name.as_str())).cloned().collect()
 }
 
 /// Of tests that ran twice, the second run.
@@ -216,7 +229,7 @@ fn latest(outcomes: Vec<Outcome>) -> Vec<Outcome> {
 }
 
 /// The calls of ginkgo that a request is made of.
-fn runs(request: &Request, passing: &Passing, cluster: &Cluster, dir: &Path) -> Result<Vec<Run>> {
+fn runs(request: &Request, due: &[String], cluster: &Cluster, dir: &Path) -> Result<Vec<Run>> {
     Ok(match &request.selection {
         Selection::All { serial } => {
             let mut runs = vec![part(request, cluster, Stage::Parallel, &dir.join("parallel"))?];
@@ -227,33 +240,29 @@ fn runs(request: &Request, passing: &Passing, cluster: &Cluster, dir: &Path) -> 
         }
         Selection::Focus(text) => {
             let what = format!("tests with {text:?} in their name");
-            let mut run = named(request, cluster, &what, std::slice::from_ref(text), &dir.join("focus"))?;
+            let mut run = named(request, cluster, &what, &[], &dir.join("focus"))?;
+            run.focus = vec![ginkgo::part(text)];
             // The namespace of a red test stays, so that its state can be gathered.
             run.flags.push("-delete-namespace-on-failure=false".into());
             vec![run]
         }
         Selection::Slice(budget) => {
-            let names = slice::choose(passing, *budget, request.processes, turn()?);
-            ensure!(!names.is_empty(), "nothing is on the lists of what passes against {}", request.against);
-            let what = format!("a slice of {} of {} tests that pass", names.len(), passing.0.len());
-            vec![named(request, cluster, &what, &names, &dir.join("slice"))?]
+            let what = format!("a slice of {} tests that pass", due.len());
+            let mut run = named(request, cluster, &what, due, &dir.join("slice"))?;
+            // Red tests take long. What is not reached is red, too, and has its second chance.
+            run.timeout = *budget * 4;
+            vec![run]
         }
     })
 }
 
-/// A run of the tests that have one of these texts in their names.
-fn named(request: &Request, cluster: &Cluster, what: &str, texts: &[String], dir: &Path) -> Result<Run> {
+/// A run of the tests that have these names.
+fn named(request: &Request, cluster: &Cluster, what: &str, names: &[String], dir: &Path) -> Result<Run> {
     let mut run = part(request, cluster, Stage::Parallel, dir)?;
     run.what = what.to_owned();
     run.labels = String::new();
-    run.focus = texts.iter().map(|text| ginkgo::exactly(text)).collect();
+    run.focus = names.iter().map(|name| ginkgo::exactly(name)).collect();
     Ok(run)
-}
-
-/// Which slice it is the turn of: each commit brings the next.
-fn turn() -> Result<u64> {
-    let said = output(Command::new("git").current_dir(checkout()).args(["rev-list", "--count", "HEAD"]))?;
-    said.trim().parse().with_context(|| format!("git rev-list --count says {said:?}"))
 }
 
 fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Result<Run> {
@@ -275,6 +284,7 @@ fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Resul
         focus: Vec::new(),
         skip: Vec::new(),
         processes,
+        timeout: HOURS,
         netns,
         dir: dir.to_owned(),
     })

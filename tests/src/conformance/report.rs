@@ -32,7 +32,27 @@ pub struct Outcome {
     pub output: String,
 }
 
+/// What tests print before they give up without failing: upstream's code returns there, and ginkgo reports a pass of which nothing was
+/// tested.
+const GAVE_UP: [&str; 2] = [
+    // Each test that makes a CustomResourceDefinition with `crd.CreateTestCRD`: CustomResourceConversionWebhook, AdmissionWebhook, ….
+    "Unexpected error while creating CustomResourceDefinition",
+    // ServiceAccounts should run through the lifecycle of a ServiceAccount.
+    "failed to setup watch on newly created ServiceAccount",
+];
+
 impl Outcome {
+    /// A pass of which the output says that the test gave up is red.
+    #[must_use]
+    pub fn judged(mut self) -> Self {
+        let gave_up = GAVE_UP.iter().find_map(|sign| self.output.lines().find(|line| line.contains(sign)));
+        if let (Verdict::Pass, Some(line)) = (self.verdict, gave_up) {
+            self.message = format!("it passed without having tested anything: {}", line.trim());
+            self.verdict = Verdict::Fail;
+        }
+        self
+    }
+
     /// `sig-node` of `[sig-node] Pods should …`; the suite's name where a test has none.
     #[must_use]
     pub fn sig(&self) -> &str {
@@ -163,7 +183,7 @@ fn outcome(spec: Spec) -> Option<Outcome> {
     let seconds = spec.run_time as f64 / 1e9;
     let output = with_steps(&spec.captured_ginkgo_writer_output, spec.spec_events.as_deref().unwrap_or_default());
     let output = output + &spec.captured_std_out_err;
-    Some(Outcome { name, verdict, seconds, message, location, output })
+    Some(Outcome { name, verdict, seconds, message, location, output }.judged())
 }
 
 /// What a test printed, with the steps that it went through where they belong.
@@ -220,5 +240,19 @@ mod tests {
         assert_eq!((outcomes[1].message.as_str(), outcomes[1].location.as_str()), ("too late", "pods.go:7"));
         assert_eq!(outcomes[1].output, "before\nSTEP: Collecting events from namespace \"pods-12\".\nafter\n");
         assert_eq!(outcomes[1].namespaces(), ["pods-12"]);
+    }
+
+    #[test]
+    fn a_test_that_gave_up_did_not_pass() {
+        let error =
+            "crd_util.go:84] Unexpected error while creating CustomResourceDefinition: the server could not find it";
+        let spec = |printed: &str| {
+            let spec = serde_json::json!({"LeafNodeType": "It", "LeafNodeText": "x", "State": "passed", "CapturedGinkgoWriterOutput": printed});
+            outcome(serde_json::from_value(spec).unwrap()).unwrap()
+        };
+        let hollow = spec(&format!("before\n{error}\nafter\n"));
+        assert_eq!(hollow.verdict, Verdict::Fail);
+        assert_eq!(hollow.message, format!("it passed without having tested anything: {error}"));
+        assert_eq!(spec("before\nafter\n").verdict, Verdict::Pass);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::lists::NotHere;
+use super::lists::Reasons;
 use super::report::{Outcome, Verdict, sig};
 
 /// What a test made, as the table has it.
@@ -22,7 +22,7 @@ pub type Rows = BTreeMap<String, Row>;
 
 /// The rows of a run. A test that ran twice has the last result, and is `flaky` if it was red before it was green.
 #[must_use]
-pub fn rows(outcomes: &[Outcome], not_here: &NotHere) -> Rows {
+pub fn rows(outcomes: &[Outcome], not_here: &Reasons) -> Rows {
     let mut rows = Rows::new();
     for outcome in outcomes {
         let again = rows.get(&outcome.name).is_some_and(|row: &Row| row.result == "fail");
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_is_saved_is_loaded() {
-        let not_here = NotHere([("[sig-node] d".to_owned(), "no dummy links".to_owned())].into());
+        let not_here = Reasons([("[sig-node] d".to_owned(), "no dummy links".to_owned())].into());
         let run = [
             outcome("[sig-node] a", Verdict::Fail),
             outcome("[sig-node] a", Verdict::Pass),
