@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::twins;
 use anyhow::{Context, Result, bail};
 use keelson_tests::harness::{images::checkout, shell::output};
 
@@ -40,8 +41,9 @@ pub fn check() -> Result<()> {
     let root = checkout();
     let mut breaches = layers(&root)?;
     breaches.extend(sizes(&root)?);
+    breaches.extend(twins::find(&sources(&root)?));
     if breaches.is_empty() {
-        println!("layers and sizes are as they should be");
+        println!("layers and sizes are as they should be, and nothing stands twice");
         return Ok(());
     }
     for breach in &breaches {
@@ -82,15 +84,21 @@ fn depends(manifest: &str, krate: &str) -> bool {
 }
 
 fn sizes(root: &Path) -> Result<Vec<String>> {
-    let mut breaches = Vec::new();
-    for file in tracked(root, "*.rs")? {
-        let lines =
-            fs::read_to_string(root.join(&file)).with_context(|| format!("read {}", file.display()))?.lines().count();
-        if lines > LONGEST_FILE {
-            breaches.push(format!("{}: {lines} lines, where {LONGEST_FILE} are the most", file.display()));
-        }
-    }
-    Ok(breaches)
+    let lines = sources(root)?.into_iter().map(|(file, text)| (file, text.lines().count()));
+    let too_long = lines.filter(|(_, lines)| *lines > LONGEST_FILE);
+    let breach = |(file, lines): (PathBuf, usize)| {
+        format!("{}: {lines} lines, where {LONGEST_FILE} are the most", file.display())
+    };
+    Ok(too_long.map(breach).collect())
+}
+
+/// Every source file with its text.
+fn sources(root: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let read = |file: PathBuf| {
+        let text = fs::read_to_string(root.join(&file)).with_context(|| format!("read {}", file.display()))?;
+        Ok((file, text))
+    };
+    tracked(root, "*.rs")?.into_iter().map(read).collect()
 }
 
 fn tracked(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {

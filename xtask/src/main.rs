@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod conformance;
 mod show;
+mod twins;
 mod up;
 
 use std::process::ExitCode;

@@ -13,22 +13,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.apps.v1.Deployment",
     short_names: &["deploy"],
     categories: &["all"],
-    subresources: &[
-        Subresource {
-            name: "scale",
-            group: "autoscaling",
-            version: "v1",
-            kind: "Scale",
-            verbs: &["get", "patch", "update"],
-        },
-        Subresource {
-            name: "status",
-            group: "apps",
-            version: "v1",
-            kind: "Deployment",
-            verbs: &["get", "patch", "update"],
-        },
-    ],
+    subresources: &[Subresource::SCALE, Subresource::status("apps", "v1", "Deployment")],
     generation: true,
     columns: COLUMNS,
     hooks: Hooks { default, row, prepare_update, validate, validate_update, ..Hooks::PLAIN },

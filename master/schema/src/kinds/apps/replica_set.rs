@@ -6,29 +6,14 @@ use serde_json::Value;
 use super::shared;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
-use crate::table::{self, count};
+use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.apps.v1.ReplicaSet",
     short_names: &["rs"],
     categories: &["all"],
-    subresources: &[
-        Subresource {
-            name: "scale",
-            group: "autoscaling",
-            version: "v1",
-            kind: "Scale",
-            verbs: &["get", "patch", "update"],
-        },
-        Subresource {
-            name: "status",
-            group: "apps",
-            version: "v1",
-            kind: "ReplicaSet",
-            verbs: &["get", "patch", "update"],
-        },
-    ],
+    subresources: &[Subresource::SCALE, Subresource::status("apps", "v1", "ReplicaSet")],
     generation: true,
     fields: &[FieldLabel { label: "status.replicas", pointer: "/status/replicas", absent: "0" }],
     columns: COLUMNS,
@@ -57,18 +42,7 @@ fn default(object: &mut Value) {
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
-    let (spec, status) = (object.at("spec"), object.at("status"));
-    let [names, images] = table::containers(spec.at("template"));
-    vec![
-        table::name(object),
-        count(spec, "replicas"),
-        count(status, "replicas"),
-        count(status, "readyReplicas"),
-        table::age(object, now),
-        names,
-        images,
-        table::selector(spec.at("selector")),
-    ]
+    shared::replicas_row(object, now, table::selector(object.at("spec").at("selector")))
 }
 
 const COUNTS: [&str; 5] =

@@ -1,5 +1,6 @@
 //! What workloads have in common; upstream's `pkg/apis/apps/validation`.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
@@ -7,7 +8,24 @@ use crate::meta;
 use crate::names::percent;
 pub(crate) use crate::pod::handlers::not_negative;
 use crate::pod::validate;
+use crate::table::{self, count};
 use crate::value::Fields;
+
+/// The cells of what keeps a number of replicas.
+pub(crate) fn replicas_row(object: &Value, now: Timestamp, selector: Value) -> Vec<Value> {
+    let (spec, status) = (object.at("spec"), object.at("status"));
+    let [names, images] = table::containers(spec.at("template"));
+    vec![
+        table::name(object),
+        count(spec, "replicas"),
+        count(status, "replicas"),
+        count(status, "readyReplicas"),
+        table::age(object, now),
+        names,
+        images,
+        selector,
+    ]
+}
 
 /// The selector of a ReplicaSet or Deployment, which must match its template.
 pub(crate) fn selector_and_template(spec: &Value, kind: &str, path: &Path, errors: &mut Errors) {

@@ -12,7 +12,7 @@ pub static KIND: Kind = Kind {
     short_names: &["ns"],
     subresources: &[
         Subresource { name: "finalize", group: "", version: "v1", kind: "Namespace", verbs: &["update"] },
-        Subresource { name: "status", group: "", version: "v1", kind: "Namespace", verbs: &["get", "patch", "update"] },
+        Subresource::status("", "v1", "Namespace"),
     ],
     names: NameRule::Label,
     verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],

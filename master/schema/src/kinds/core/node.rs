@@ -22,7 +22,7 @@ pub static KIND: Kind = Kind {
             kind: "NodeProxyOptions",
             verbs: &["create", "delete", "get", "patch", "update"],
         },
-        Subresource { name: "status", group: "", version: "v1", kind: "Node", verbs: &["get", "patch", "update"] },
+        Subresource::status("", "v1", "Node"),
     ],
     status_on_create: StatusOnCreate::Keep,
     fields: &[FieldLabel { label: "spec.unschedulable", pointer: "/spec/unschedulable", absent: "false" }],

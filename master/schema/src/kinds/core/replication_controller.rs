@@ -7,7 +7,7 @@ use crate::errors::{Errors, Path};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
 use crate::kinds::apps::shared;
 use crate::pod::validate;
-use crate::table::{self, count};
+use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
 
 pub static KIND: Kind = Kind {
@@ -59,18 +59,7 @@ fn default(object: &mut Value) {
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
-    let (spec, status) = (object.at("spec"), object.at("status"));
-    let [names, images] = table::containers(spec.at("template"));
-    vec![
-        table::name(object),
-        count(spec, "replicas"),
-        count(status, "replicas"),
-        count(status, "readyReplicas"),
-        table::age(object, now),
-        names,
-        images,
-        table::labels(spec.at("selector")),
-    ]
+    shared::replicas_row(object, now, table::labels(object.at("spec").at("selector")))
 }
 
 fn validate(object: &Value, errors: &mut Errors) {

@@ -20,7 +20,7 @@ pub static KIND: Kind = Kind {
             kind: "ServiceProxyOptions",
             verbs: &["create", "delete", "get", "patch", "update"],
         },
-        Subresource { name: "status", group: "", version: "v1", kind: "Service", verbs: &["get", "patch", "update"] },
+        Subresource::status("", "v1", "Service"),
     ],
     names: NameRule::Label1035,
     fields: &[FieldLabel::text("spec.clusterIP", "/spec/clusterIP"), FieldLabel::text("spec.type", "/spec/type")],

@@ -13,13 +13,7 @@ use crate::value::Fields;
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.policy.v1.PodDisruptionBudget",
     short_names: &["pdb"],
-    subresources: &[Subresource {
-        name: "status",
-        group: "policy",
-        version: "v1",
-        kind: "PodDisruptionBudget",
-        verbs: &["get", "patch", "update"],
-    }],
+    subresources: &[Subresource::status("policy", "v1", "PodDisruptionBudget")],
     generation: true,
     unconditional_update: false,
     columns: COLUMNS,
