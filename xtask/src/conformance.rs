@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::builder::FalseyValueParser;
-use keelson_tests::conformance::suite::{Against, Suite};
+use keelson_tests::conformance::suite::{Against, Stage, Suite};
 use keelson_tests::conformance::{self, Conclusion, Request, Selection, table};
 
 use crate::show::Show;
@@ -25,15 +25,18 @@ pub struct Options {
     /// Only tests whose name has this text; their namespaces stay until the cluster goes
     #[arg(long, env = "FOCUS")]
     focus: Option<String>,
-    /// Leave out what has to run alone
-    #[arg(long, env = "PARALLEL_ONLY", value_parser = FalseyValueParser::new())]
-    parallel_only: bool,
+    /// Only what can run beside others (parallel), or only what has to run alone (serial)
+    #[arg(long, env = "STAGE")]
+    stage: Option<Stage>,
     /// Tests at a time
     #[arg(long, env = "PROCESSES", default_value_t = 10)]
     processes: u8,
     /// Only a part of what passes, of about this many minutes
     #[arg(long, env = "SLICE", conflicts_with = "focus")]
     slice: Option<u64>,
+    /// The slice of another turn than this commit's
+    #[arg(long, env = "TURN", requires = "slice")]
+    turn: Option<u64>,
     /// Add what passes to tests/upstream/passing
     #[arg(long, env = "UPDATE", value_parser = FalseyValueParser::new())]
     update: bool,
@@ -57,8 +60,10 @@ pub fn conformance(options: Options) -> Result<()> {
     }
     let selection = match (options.focus.filter(|f| !f.is_empty()), options.slice) {
         (Some(text), _) => Selection::Focus(text),
-        (None, Some(minutes)) => Selection::Slice(Duration::from_secs(minutes * 60)),
-        (None, None) => Selection::All { serial: !options.parallel_only },
+        (None, Some(minutes)) => Selection::Slice(Duration::from_secs(minutes * 60), options.turn),
+        (None, None) => {
+            Selection::All(options.stage.map_or_else(|| vec![Stage::Parallel, Stage::Serial], |one| vec![one]))
+        }
     };
     let request = Request {
         suite: options.suite,

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use crate::harness::cluster::Progress;
 use crate::harness::images::checkout;
@@ -60,14 +61,12 @@ pub struct Request {
 /// Which tests of the suite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    All {
-        /// Also what has to run alone.
-        serial: bool,
-    },
+    /// One stage after the other.
+    All(Vec<Stage>),
     /// Those whose name has this text; their namespaces stay.
     Focus(String),
-    /// A part of what passes of both suites of test/e2e that takes about this long.
-    Slice(Duration),
+    /// A part of what passes of both suites of test/e2e that takes about this long: the one whose turn it is, or this one.
+    Slice(Duration, Option<u64>),
 }
 
 /// What came out.
@@ -136,6 +135,12 @@ fn cluster(request: &Request, upstream: &Upstream, progress: &mut dyn Progress) 
     options.workers = workers;
     options.suite = true;
     options.upstream = Some(upstream.clone());
+    if request.suite == Suite::E2eNode {
+        // Its tests write static pods, and read metrics without credentials.
+        let manifests = layout.host("n1").dir().join("static-pods");
+        std::fs::create_dir_all(&manifests).with_context(|| format!("create {}", manifests.display()))?;
+        options.kubelet = [("staticPodPath".into(), json!(manifests)), ("readOnlyPort".into(), json!(10255))].into();
+    }
     if request.containerd2 {
         options.containerd = Some(upstream.debian.join("containerd"));
     }
@@ -166,7 +171,7 @@ fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &m
     if !again.is_empty() {
         let what = format!("{} red test(s) of the list once more", again.len());
         let mut second = named(request, cluster, &what, &again, &dir.join("again"))?;
-        if let Selection::Slice(budget) = request.selection {
+        if let Selection::Slice(budget, _) = request.selection {
             second.timeout = budget * 4;
         }
         outcomes.extend(second.run(upstream, progress)?);
@@ -181,17 +186,18 @@ fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &m
     }
     let stock = table::load(&stock_table(request.suite)?)?;
     table::save(&dir.join("table.tsv"), &rows, stock.as_ref())?;
-    if request.against == Against::Stock && matches!(request.selection, Selection::All { .. }) {
+    if request.against == Against::Stock && matches!(&request.selection, Selection::All(stages) if stages.len() == 2) {
         table::save(&stock_table(request.suite)?, &rows, None)?;
     }
-    let failures = last.iter().filter(|o| o.verdict == Verdict::Fail).map(|o| (o.name.clone(), o.message.clone()));
+    let red = |o: &&Outcome| o.verdict == Verdict::Fail && !not_here.0.contains_key(&o.name);
+    let failures = last.iter().filter(red).map(|o| (o.name.clone(), o.message.clone()));
     Ok(Conclusion { rows, stock, change, failures: failures.collect(), dir, left: Vec::new() })
 }
 
 /// What is on the list.
 fn expected(request: &Request) -> Result<Passing> {
     let read = |suite| Passing::read(&lists::path(suite, request.against));
-    if let Selection::Slice(_) = request.selection {
+    if let Selection::Slice(..) = request.selection {
         let mut both = read(Suite::Conformance)?;
         both.0.extend(read(Suite::Node)?.0);
         return Ok(both);
@@ -202,11 +208,12 @@ fn expected(request: &Request) -> Result<Passing> {
 /// What is on the list and is to run.
 fn due(request: &Request, passing: &Passing) -> Result<Vec<String>> {
     Ok(match &request.selection {
-        Selection::All { serial } => passing.0.keys().filter(|n| *serial || !slice::alone(n)).cloned().collect(),
+        Selection::All(stages) => passing.0.keys().filter(|n| stages.contains(&Stage::of(n))).cloned().collect(),
         Selection::Focus(text) => passing.0.keys().filter(|n| n.contains(text.as_str())).cloned().collect(),
-        Selection::Slice(budget) => {
-            let names =
-                slice::choose(passing, &Reasons::unsteady()?, &slice::Wish::of_checkout(*budget, request.processes)?);
+        Selection::Slice(budget, turn) => {
+            let mut wish = slice::Wish::of_checkout(*budget, request.processes)?;
+            wish.turn = turn.unwrap_or(wish.turn);
+            let names = slice::choose(passing, &Reasons::unsteady()?, &wish);
             ensure!(!names.is_empty(), "nothing is on the lists of what passes against {}", request.against);
             names
         }
@@ -231,12 +238,8 @@ fn latest(outcomes: Vec<Outcome>) -> Vec<Outcome> {
 /// The calls of ginkgo that a request is made of.
 fn runs(request: &Request, due: &[String], cluster: &Cluster, dir: &Path) -> Result<Vec<Run>> {
     Ok(match &request.selection {
-        Selection::All { serial } => {
-            let mut runs = vec![part(request, cluster, Stage::Parallel, &dir.join("parallel"))?];
-            if *serial {
-                runs.push(part(request, cluster, Stage::Serial, &dir.join("serial"))?);
-            }
-            runs
+        Selection::All(stages) => {
+            stages.iter().map(|s| part(request, cluster, *s, &dir.join(s.to_string()))).collect::<Result<_>>()?
         }
         Selection::Focus(text) => {
             let what = format!("tests with {text:?} in their name");
@@ -246,7 +249,7 @@ fn runs(request: &Request, due: &[String], cluster: &Cluster, dir: &Path) -> Res
             run.flags.push("-delete-namespace-on-failure=false".into());
             vec![run]
         }
-        Selection::Slice(budget) => {
+        Selection::Slice(budget, _) => {
             let what = format!("a slice of {} tests that pass", due.len());
             let mut run = named(request, cluster, &what, due, &dir.join("slice"))?;
             // Red tests take long. What is not reached is red, too, and has its second chance.
@@ -267,9 +270,9 @@ fn named(request: &Request, cluster: &Cluster, what: &str, names: &[String], dir
 
 fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Result<Run> {
     let (suite, against) = (request.suite, request.against);
-    let (what, processes) = match stage {
-        Stage::Parallel => ("in parallel", request.processes),
-        Stage::Serial => ("one by one", 1),
+    let what = match stage {
+        Stage::Parallel => "in parallel",
+        Stage::Serial => "what is slow, and what runs alone",
     };
     let (program, flags, netns) = match suite {
         Suite::Node | Suite::Conformance => ("e2e.test", cluster_flags(cluster)?, None),
@@ -283,7 +286,8 @@ fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Resul
         labels: suite.labels(stage),
         focus: Vec::new(),
         skip: Vec::new(),
-        processes,
+        // ginkgo itself runs alone what is labelled Serial.
+        processes: request.processes,
         timeout: HOURS,
         netns,
         dir: dir.to_owned(),
@@ -328,10 +332,13 @@ fn node_flags(cluster: &Cluster) -> Result<Vec<String>> {
 /// Where results of a request are, in this checkout.
 fn results(request: &Request) -> PathBuf {
     let name = format!("{}-{}", request.suite, request.against);
-    let folder = match request.selection {
-        Selection::All { .. } => name,
+    let folder = match &request.selection {
+        Selection::All(stages) => match stages.as_slice() {
+            [one] => format!("{name}-{one}"),
+            _ => name,
+        },
         Selection::Focus(_) => format!("{name}-focus"),
-        Selection::Slice(_) => format!("slice-{}", request.against),
+        Selection::Slice(..) => format!("slice-{}", request.against),
     };
     checkout().join(".cache/conformance/results").join(folder)
 }

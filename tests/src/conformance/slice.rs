@@ -10,14 +10,12 @@ use anyhow::{Context, Result};
 
 use super::lists::{Passing, Reasons};
 use super::report::sig;
+use super::suite::Stage;
 use crate::harness::images::checkout;
 use crate::harness::shell::output;
 
 /// How much longer a test takes than when it was listed, beside others and on a busy machine.
 const SLOWER: u64 = 2;
-/// What has to run alone, or takes many minutes, by the tags in its name.
-const ALONE: [&str; 3] = ["[Serial]", "[Disruptive]", "[Slow]"];
-
 /// Which SIGs' tests say something about a room. A change of anything else touches none.
 const ROOMS: [(&str, &[&str]); 19] = [
     ("agent/", &["sig-node"]),
@@ -40,12 +38,6 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("master/controllers/", &["sig-apps", "sig-network"]),
     ("master/scheduler/", &["sig-scheduling"]),
 ];
-
-/// Whether a test has to run alone or takes many minutes.
-#[must_use]
-pub fn alone(name: &str) -> bool {
-    ALONE.iter().any(|tag| name.contains(tag))
-}
 
 /// How much is chosen, and which part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +70,7 @@ pub fn choose(passing: &Passing, unsteady: &Reasons, wish: &Wish) -> Vec<String>
     let steady: BTreeMap<&str, u64> = passing
         .0
         .iter()
-        .filter(|(name, _)| !alone(name) && !unsteady.0.contains_key(*name))
+        .filter(|(name, _)| Stage::of(name) == Stage::Parallel && !unsteady.0.contains_key(*name))
         .map(|(name, seconds)| (name.as_str(), *seconds))
         .collect();
     let most = wish.budget.as_secs().saturating_mul(u64::from(wish.processes)) / SLOWER;

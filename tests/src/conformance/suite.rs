@@ -31,8 +31,19 @@ pub enum Against {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Parallel,
-    /// One after the other: these disturb each other, or the cluster.
+    /// What takes many minutes, and then one after the other what disturbs others or the cluster.
     Serial,
+}
+
+/// What has to run alone, or takes many minutes, by the tags in its name.
+const ALONE: [&str; 3] = ["[Serial]", "[Disruptive]", "[Slow]"];
+
+impl Stage {
+    /// The stage that a test runs in.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        if ALONE.iter().any(|tag| name.contains(tag)) { Self::Serial } else { Self::Parallel }
+    }
 }
 
 /// Features that are off unless an administrator turns them on: their tests are no part of conformance.
@@ -87,6 +98,26 @@ impl FromStr for Suite {
     }
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Parallel => "parallel",
+            Self::Serial => "serial",
+        })
+    }
+}
+
+impl FromStr for Stage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Parallel, Self::Serial]
+            .into_iter()
+            .find(|stage| stage.to_string() == text)
+            .ok_or_else(|| format!("no stage is called {text:?}: there are parallel and serial"))
+    }
+}
+
 impl fmt::Display for Against {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -123,6 +154,10 @@ mod tests {
         for against in [Against::Ours, Against::Stock, Against::StockAgent, Against::MasterKubelet] {
             assert_eq!(against.to_string().parse(), Ok(against));
         }
+        for stage in [Stage::Parallel, Stage::Serial] {
+            assert_eq!(stage.to_string().parse(), Ok(stage));
+        }
+        assert_eq!(Stage::of("[sig-node] Pods [Slow] last"), Stage::Serial);
         assert!("nodes".parse::<Suite>().unwrap_err().contains("e2e-node"));
         assert!("theirs".parse::<Against>().unwrap_err().contains("stock+agent"));
     }

@@ -1,11 +1,13 @@
 //! A whole cluster: up, down, and what lies between.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::audit::Snapshot;
 use super::host::{self, Lan, inside};
@@ -15,13 +17,23 @@ use super::process::{Process, spawn};
 use super::shell::{output, wait_for};
 use super::sweep::{remove_pods, sweep};
 use super::upstream::Upstream;
-use super::{containerd, images};
+use super::{containerd, images, registry};
 
 /// What nodes on this machine are told beside what the cluster tells them: all of them share its disk, and a disk that is
 /// full in percent, as a developer's often is, still has room for them.
-const KUBELET_CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
-    evictionHard: {memory.available: 100Mi, nodefs.available: 1Gi, imagefs.available: 1Gi, nodefs.inodesFree: 1%}\n\
-    imageGCHighThresholdPercent: 100\n";
+fn kubelet_config(more: &BTreeMap<String, Value>) -> Value {
+    let mut config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi", "nodefs.inodesFree": "1%",
+        },
+        "imageGCHighThresholdPercent": 100,
+    });
+    if let Some(fields) = config.as_object_mut() {
+        fields.extend(more.clone());
+    }
+    config
+}
 
 /// Whose a part of a cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +60,9 @@ pub struct Options {
     pub master_args: Vec<String>,
     /// More arguments of `agent join`.
     pub agent_args: Vec<String>,
+    /// More fields of the nodes' KubeletConfiguration.
+    #[serde(default)]
+    pub kubelet: BTreeMap<String, Value>,
 }
 
 impl Options {
@@ -62,6 +77,7 @@ impl Options {
             containerd: std::env::var_os("KEELSON_CONTAINERD").map(PathBuf::from),
             master_args: Vec::new(),
             agent_args: Vec::new(),
+            kubelet: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +137,13 @@ impl Cluster {
         host::make_host(&cluster.layout, &cluster.layout.host("m"), lan, lan.master())?;
         cluster.start_control_plane(progress)?;
 
+        if cluster.state.options.suite {
+            progress.step("registry", 0);
+            for process in registry::start(&cluster.layout, lan.master(), cluster.upstream()?)? {
+                cluster.remember(process)?;
+            }
+        }
+        progress.step("images: reading their archives", 0);
         let images = cluster.images()?;
         let nodes = cluster.nodes();
         progress.step("worker machines: containerd and images", u64::from(nodes) * images.len() as u64);
@@ -188,6 +211,11 @@ impl Cluster {
     /// When it was not started.
     pub fn process(&self, name: &str) -> Result<&Process> {
         self.state.processes.iter().rfind(|p| p.name == name).with_context(|| format!("{name} was not started"))
+    }
+
+    /// More fields of the nodes' KubeletConfiguration than the harness has.
+    pub(super) fn kubelet_fields(&self) -> &BTreeMap<String, Value> {
+        &self.state.options.kubelet
     }
 
     /// Whose control plane it is.
@@ -287,7 +315,9 @@ impl Cluster {
         join.arg("--pod-log-dir").arg(host.dir().join("pod-logs"));
         join.arg("--cni-conf-dir").arg(host.cni_conf()).arg("--cni-bin-dir").arg(host.cni_bin());
         let config = host.dir().join("kubelet-config.yaml");
-        fs::write(&config, KUBELET_CONFIG).with_context(|| format!("write {}", config.display()))?;
+        // Every JSON is a YAML.
+        let text = kubelet_config(&self.state.options.kubelet).to_string();
+        fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         join.arg("--kubelet-config").arg(&config);
         join.args(&self.state.options.agent_args);
         self.start(&format!("agent-{}", host.name), &mut join)

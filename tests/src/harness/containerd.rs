@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::host::inside;
 use super::layout::{HostPaths, Layout};
 use super::process::{Process, spawn};
+use super::registry;
 use super::shell::{run, wait_for};
 
 /// containerd in its folder, or the one in PATH.
@@ -35,7 +36,10 @@ pub fn start(layout: &Layout, host: &HostPaths, tools: Option<&Path>) -> Result<
     fs::create_dir_all(host.cni_conf())?;
     fs::create_dir_all(host.cni_bin())?;
     let config = dir.join("containerd.toml");
-    fs::write(&config, config_text(host, &version(tools)?)).with_context(|| format!("write {}", config.display()))?;
+    let hosts = registry::hosts(layout);
+    let hosts = hosts.exists().then_some(hosts.as_path());
+    fs::write(&config, config_text(host, &version(tools)?, hosts))
+        .with_context(|| format!("write {}", config.display()))?;
     let name = format!("containerd-{}", host.name);
     let log = layout.log(&name);
     let mut command = inside(host, &program(tools));
@@ -64,7 +68,8 @@ pub fn call<T>(host: &HostPaths, talk: impl AsyncFnOnce(cri::Client) -> Result<T
     runtime.block_on(async { talk(cri::Client::new(&host.endpoint())?).await })
 }
 
-fn config_text(host: &HostPaths, version: &str) -> String {
+/// `hosts` is the folder of mirrors.
+fn config_text(host: &HostPaths, version: &str, hosts: Option<&Path>) -> String {
     let (root, state) = (host.dir().join("containerd"), host.run().join("containerd"));
     let (socket, bin, conf) = (host.containerd_socket(), host.cni_bin(), host.cni_conf());
     let common = |format: u8| {
@@ -73,20 +78,25 @@ fn config_text(host: &HostPaths, version: &str) -> String {
              [grpc]\n  address = {socket:?}\n  max_recv_message_size = 16777216\n  max_send_message_size = 16777216\n"
         )
     };
+    let mirrors = |plugin: &str| {
+        hosts.map(|dir| format!("[plugins.\"{plugin}\".registry]\n  config_path = {dir:?}\n")).unwrap_or_default()
+    };
     // Machines without CAP_SYS_RESOURCE cannot lower oom_score_adj, and every sandbox would fail. Pods' network namespaces are
     // pinned below `state`, where they are found and removed, rather than among the machine's own in /run/netns.
     if version.starts_with("1.") {
         return format!(
             "{}[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n  netns_mounts_under_state_dir = true\n\
              [plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = {bin:?}\n  conf_dir = {conf:?}\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n",
-            common(2)
+             [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n{}",
+            common(2),
+            mirrors("io.containerd.grpc.v1.cri")
         );
     }
     format!(
         "{}[plugins.\"io.containerd.cri.v1.runtime\"]\n  restrict_oom_score_adj = true\n  netns_mounts_under_state_dir = true\n\
          [plugins.\"io.containerd.cri.v1.runtime\".cni]\n  bin_dir = {bin:?}\n  conf_dir = {conf:?}\n\
-         [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n",
-        common(3)
+         [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n{}",
+        common(3),
+        mirrors("io.containerd.cri.v1.images")
     )
 }

@@ -9,6 +9,7 @@
 //! | `process` | programs that outlive us, told apart from others by pid and start time |
 //! | `containerd` | one containerd a worker machine |
 //! | `images` | builds and imports the images |
+//! | `registry` | a registry for tests that must pull |
 //! | `cluster` | up, join, down |
 //! | `upstream`, `stock` | builds the stock components, and runs them as parts of a cluster |
 //! | `sweep` | removes what is left when processes have ended |
@@ -22,6 +23,7 @@ pub mod images;
 pub mod kubectl;
 pub mod layout;
 pub mod process;
+mod registry;
 pub mod shell;
 mod stock;
 pub mod sweep;

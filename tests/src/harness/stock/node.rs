@@ -57,7 +57,11 @@ impl Cluster {
         let bootstrap = host.dir().join("bootstrap-kubelet.conf");
         self.write_kubeconfig(&bootstrap, &self.bootstrap_token()?)?;
         let config = host.dir().join("kubelet.json");
-        let text = serde_json::to_vec_pretty(&self.kubelet_config(host))?;
+        let mut kubelet_config = self.kubelet_config(host);
+        if let Some(fields) = kubelet_config.as_object_mut() {
+            fields.extend(self.kubelet_fields().clone());
+        }
+        let text = serde_json::to_vec_pretty(&kubelet_config)?;
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let mut kubelet = inside(host, &self.upstream()?.program("kubelet"));
         kubelet.arg("--config").arg(config);
