@@ -61,7 +61,8 @@ impl Snapshot {
         kinds.insert("process".into(), processes(layout));
         kinds.insert("unix socket".into(), sockets(layout)?);
         let files = FOLDERS.iter().flat_map(|dir| entries(dir).into_iter().map(move |e| format!("{dir}/{e}")));
-        kinds.insert("file or folder".into(), files.filter(|f| !OTHERS.contains(&f.as_str())).collect());
+        let files = files.filter(|f| !OTHERS.contains(&f.as_str()));
+        kinds.insert("file or folder".into(), files.map(|f| named(&f)).collect());
         let setting = |path: &&str| fs::read_to_string(path).ok().map(|value| format!("{path} = {}", value.trim()));
         kinds.insert("setting".into(), SETTINGS.iter().filter_map(setting).collect());
         kinds
@@ -99,6 +100,11 @@ fn is_of_another(name: &str, id: &str) -> bool {
 fn entries(dir: &str) -> BTreeSet<String> {
     let read = fs::read_dir(dir).into_iter().flatten().flatten();
     read.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A file, and where it leads to if it is a link: another cluster's links to its containers' logs are known by that.
+fn named(path: &str) -> String {
+    fs::read_link(path).map_or_else(|_| path.to_owned(), |target| format!("{path} -> {}", target.display()))
 }
 
 fn lines(text: &str) -> BTreeSet<String> {
@@ -178,6 +184,7 @@ mod tests {
             "route 10.0.0.0/8 dev kl-e1 proto kernel",
             "/run/keelson-e1/n1/sock",
             "/sys/fs/cgroup/cpu/kl-up2-n1",
+            "/var/log/containers/a.log -> /work/.cache/conformance/kl-e1-stock/n1/pod-logs/a/0.log",
         ] {
             assert!(is_of_another(name, "up"), "{name}");
         }
