@@ -9,7 +9,14 @@ use crate::v1::{self, image_service_server::ImageService};
 type Answer<T> = Result<Response<T>, Status>;
 
 fn image(name: &str) -> v1::Image {
-    v1::Image { id: format!("sha256:{name}"), repo_tags: vec![name.to_owned()], size: 1000, ..v1::Image::default() }
+    let names = vec![name.to_owned()];
+    let (repo_digests, repo_tags) = if name.contains('@') { (names, Vec::new()) } else { (Vec::new(), names) };
+    v1::Image { id: format!("sha256:{name}"), repo_tags, repo_digests, size: 1000, ..v1::Image::default() }
+}
+
+/// The name that a reference is or has as its id.
+pub(super) fn name_of(reference: &str) -> &str {
+    reference.strip_prefix("sha256:").unwrap_or(reference)
 }
 
 /// What the registry says.
@@ -35,7 +42,7 @@ impl ImageService for Fake {
         let name = request.into_inner().image.map(|i| i.image).unwrap_or_default();
         let mut state = self.lock();
         state.log("ImageStatus", &name);
-        let image = state.images.contains(&name).then(|| image(&name));
+        let image = state.images.get(name_of(&name)).map(|n| image(n));
         Ok(Response::new(v1::ImageStatusResponse { image, ..v1::ImageStatusResponse::default() }))
     }
 
@@ -61,7 +68,7 @@ impl ImageService for Fake {
         let name = request.into_inner().image.map(|i| i.image).unwrap_or_default();
         let mut state = self.lock();
         state.log("RemoveImage", &name);
-        state.images.remove(&name);
+        state.images.remove(name_of(&name));
         Ok(Response::new(v1::RemoveImageResponse {}))
     }
 

@@ -10,13 +10,17 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::net::UnixListener;
 use tokio::sync::{Notify, broadcast};
+use tokio_stream::wrappers::UnixListenerStream;
 pub use tonic::Status;
+use tonic::transport::server::Router;
 use tonic::transport::{Endpoint, Server};
 
 use crate::Client;
@@ -86,15 +90,26 @@ impl Fake {
                 async move {
                     let (ours, theirs) = tokio::io::duplex(64 * 1024);
                     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
-                    let server = Server::builder()
-                        .add_service(RuntimeServiceServer::new(fake.clone()))
-                        .add_service(ImageServiceServer::new(fake))
-                        .serve_with_incoming(incoming);
-                    tokio::spawn(server);
+                    tokio::spawn(fake.services().serve_with_incoming(incoming));
                     Ok::<_, std::io::Error>(TokioIo::new(ours))
                 }
             }));
         Client::over(channel, PathBuf::from("/fake"))
+    }
+
+    /// Serves it at a socket, for programs that are no tests of ours, until it cannot.
+    ///
+    /// # Errors
+    /// When the socket cannot be made or fails.
+    pub async fn listen(&self, socket: &Path) -> io::Result<()> {
+        let listener = UnixListenerStream::new(UnixListener::bind(socket)?);
+        self.services().serve_with_incoming(listener).await.map_err(io::Error::other)
+    }
+
+    fn services(&self) -> Router {
+        Server::builder()
+            .add_service(RuntimeServiceServer::new(self.clone()))
+            .add_service(ImageServiceServer::new(self.clone()))
     }
 
     /// Makes an image known, as if it had been pulled.

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::images::name_of;
 use super::{Call, Failure, Program};
 use crate::v1::{self, ContainerState};
 
@@ -168,7 +169,7 @@ impl State {
         }
         let image = config.image.as_ref().map_or("", |i| &i.image);
         // By name or, as kubelets do, by id.
-        if !self.images.contains(image.strip_prefix("sha256:").unwrap_or(image)) {
+        if !self.images.contains(name_of(image)) {
             return Err(Status::not_found(format!("failed to resolve image {image:?}: not found")));
         }
         let id = self.fresh_id();

@@ -25,16 +25,14 @@ const SAID: Duration = Duration::from_secs(30);
 pub struct Run {
     /// What is said of it.
     pub what: String,
-    /// `e2e.test` or `e2e_node.test`.
-    pub program: &'static str,
+    /// `e2e.test`, `e2e_node.test` or `critest.test`.
+    pub program: PathBuf,
     /// The suite's own flags.
     pub flags: Vec<String>,
     /// ginkgo's label expression.
     pub labels: String,
     /// Only tests whose name matches one of these; all where there are none.
     pub focus: Vec<String>,
-    /// Names of tests that are left out.
-    pub skip: Vec<String>,
     pub processes: u8,
     /// What runs still after this long is ended, and red.
     pub timeout: Duration,
@@ -82,10 +80,7 @@ impl Run {
         for focus in &self.focus {
             ginkgo.arg(format!("-focus={focus}"));
         }
-        for name in &self.skip {
-            ginkgo.arg(format!("-skip={}", exactly(name)));
-        }
-        ginkgo.arg(upstream.program(self.program)).arg("--").args(&self.flags);
+        ginkgo.arg(&self.program).arg("--").args(&self.flags);
         ginkgo.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
         ginkgo
     }

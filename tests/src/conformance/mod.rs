@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `suite` | which tests, which cluster |
 //! | `ginkgo` | runs the suite and follows it |
+//! | `critest` | the suite that needs no cluster |
 //! | `output`, `report` | read what comes out, meanwhile and in the end |
 //! | `lists` | what passes, what cannot pass on this machine |
 //! | `slice` | chooses a part for CI |
 //! | `table` | results beside stock's, totals |
 //! | `evidence` | gathers the logs of a red test |
 
+mod critest;
 pub mod evidence;
 pub mod ginkgo;
 pub mod lists;
@@ -24,7 +26,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use crate::harness::cluster::Progress;
@@ -100,6 +102,13 @@ pub fn layout(against: Against) -> Layout {
 /// When something does not start; red tests are no error.
 pub fn run(request: &Request, progress: &mut dyn Progress) -> Result<Conclusion> {
     let upstream = Upstream::build()?;
+    if request.suite == Suite::Cri {
+        let dir = fresh_results(request)?;
+        let passing = expected(request)?;
+        let due = due(request, &passing)?;
+        let outcomes = critest::run(request, &upstream, &dir, progress)?;
+        return conclude(request, passing, &due, outcomes, dir);
+    }
     let cluster = cluster(request, &upstream, progress)?;
     let outcome = judge(request, &upstream, &cluster, progress);
     let left = if request.keep {
@@ -150,18 +159,13 @@ fn cluster(request: &Request, upstream: &Upstream, progress: &mut dyn Progress) 
 }
 
 fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &mut dyn Progress) -> Result<Conclusion> {
-    let not_here = Reasons::not_here()?;
-    let mut passing = expected(request)?;
+    let passing = expected(request)?;
     let due = due(request, &passing)?;
-    let dir = results(request);
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
-    }
+    let dir = fresh_results(request)?;
     let mut outcomes = Vec::new();
     for run in runs(request, &due, cluster, &dir)? {
         outcomes.extend(run.run(upstream, progress)?);
     }
-    ensure!(!outcomes.is_empty(), "no test ran: is there one with this name? The log is below {}", dir.display());
     for red in outcomes.iter().filter(|o| o.verdict == Verdict::Fail) {
         evidence::gather(cluster, red, &dir.join("red"))?;
     }
@@ -176,10 +180,23 @@ fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &m
         }
         outcomes.extend(second.run(upstream, progress)?);
     }
+    conclude(request, passing, &due, outcomes, dir)
+}
+
+/// Compares what ran with the lists, and writes table and list.
+fn conclude(
+    request: &Request,
+    mut passing: Passing,
+    due: &[String],
+    outcomes: Vec<Outcome>,
+    dir: PathBuf,
+) -> Result<Conclusion> {
+    ensure!(!outcomes.is_empty(), "no test ran: is there one with this name? The log is below {}", dir.display());
+    let not_here = Reasons::not_here()?;
     let rows = table::rows(&outcomes, &not_here);
     let last = latest(outcomes);
     let mut change = passing.compare(&last);
-    change.red.extend(unended(&due, &last));
+    change.red.extend(unended(due, &last));
     if request.update {
         passing.add(&last);
         passing.write(&lists::path(request.suite, request.against))?;
@@ -192,6 +209,15 @@ fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &m
     let red = |o: &&Outcome| o.verdict == Verdict::Fail && !not_here.0.contains_key(&o.name);
     let failures = last.iter().filter(red).map(|o| (o.name.clone(), o.message.clone()));
     Ok(Conclusion { rows, stock, change, failures: failures.collect(), dir, left: Vec::new() })
+}
+
+/// The folder of a request's results, with nothing in it.
+fn fresh_results(request: &Request) -> Result<PathBuf> {
+    let dir = results(request);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    Ok(dir)
 }
 
 /// What is on the list.
@@ -277,15 +303,16 @@ fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Resul
     let (program, flags, netns) = match suite {
         Suite::Node | Suite::Conformance => ("e2e.test", cluster_flags(cluster)?, None),
         // It asks the node's own ports at localhost.
+        Suite::Cri => bail!("SUITE=cri needs no cluster"),
         Suite::E2eNode => ("e2e_node.test", node_flags(cluster)?, Some(cluster.layout.host("n1").netns_path())),
     };
+    let program = cluster.upstream()?.program(program);
     Ok(Run {
         what: format!("SUITE={suite} AGAINST={against}, {what}"),
         program,
         flags,
         labels: suite.labels(stage),
         focus: Vec::new(),
-        skip: Vec::new(),
         // ginkgo itself runs alone what is labelled Serial.
         processes: request.processes,
         timeout: HOURS,

@@ -14,6 +14,8 @@ pub enum Suite {
     Conformance,
     /// `[NodeConformance]` of test/e2e_node, against one node.
     E2eNode,
+    /// critest, against `cri::fake`.
+    Cri,
 }
 
 /// The kind of cluster.
@@ -55,7 +57,7 @@ impl Suite {
     pub fn labels(self, stage: Stage) -> String {
         let suite = match self {
             Self::Node | Self::E2eNode => "NodeConformance",
-            Self::Conformance => "Conformance",
+            Self::Conformance | Self::Cri => "Conformance",
         };
         match stage {
             Stage::Parallel => format!("{suite} && !(Serial || Slow || Disruptive) && {OFF}"),
@@ -83,6 +85,7 @@ impl fmt::Display for Suite {
             Self::Node => "node",
             Self::Conformance => "conformance",
             Self::E2eNode => "e2e-node",
+            Self::Cri => "cri",
         })
     }
 }
@@ -91,10 +94,10 @@ impl FromStr for Suite {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Node, Self::Conformance, Self::E2eNode]
+        [Self::Node, Self::Conformance, Self::E2eNode, Self::Cri]
             .into_iter()
             .find(|suite| suite.to_string() == text)
-            .ok_or_else(|| format!("no suite is called {text:?}: there are node, conformance and e2e-node"))
+            .ok_or_else(|| format!("no suite is called {text:?}: there are node, conformance, e2e-node and cri"))
     }
 }
 
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for suite in [Suite::Node, Suite::Conformance, Suite::E2eNode] {
+        for suite in [Suite::Node, Suite::Conformance, Suite::E2eNode, Suite::Cri] {
             assert_eq!(suite.to_string().parse(), Ok(suite));
         }
         for against in [Against::Ours, Against::Stock, Against::StockAgent, Against::MasterKubelet] {
