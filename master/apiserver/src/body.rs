@@ -54,15 +54,20 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Body> {
 
 /// Any value as the client wants it written.
 pub(crate) fn value(format: Format, status: StatusCode, value: &Value) -> Result<Response<Body>> {
-    let failed = |error: &dyn Error| {
-        tracing::error!(%error, kind = ?value.get("kind"), "answer cannot be encoded");
-        Problem::internal("the answer cannot be encoded")
-    };
     Ok(match format {
         Format::Json => json(status, value),
-        Format::Yaml => respond(status, YAML, serde_saphyr::to_string(value).map_err(|error| failed(&error))?),
-        Format::Protobuf => respond(status, PROTOBUF, protobuf::encode(value).map_err(|error| failed(&error))?),
+        Format::Yaml => respond(status, YAML, serde_saphyr::to_string(value).map_err(|error| unwritten(&error))?),
+        Format::Protobuf => protobuf(status, protobuf::encode(value))?,
     })
+}
+
+pub(crate) fn protobuf(status: StatusCode, encoded: Result<Vec<u8>, protobuf::Error>) -> Result<Response<Body>> {
+    Ok(respond(status, PROTOBUF, encoded.map_err(|error| unwritten(&error))?))
+}
+
+fn unwritten(error: &dyn Error) -> Problem {
+    tracing::error!(%error, "answer cannot be encoded");
+    Problem::internal("the answer cannot be encoded")
 }
 
 pub(crate) fn problem(problem: &Problem, format: Format) -> Response<Body> {

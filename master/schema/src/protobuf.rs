@@ -9,6 +9,7 @@ mod encode;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transcode;
 mod wire;
 
 use serde_json::Value;
@@ -39,6 +40,8 @@ pub enum Error {
     Content { message: String, field: String, what: &'static str },
     #[error("field {field} of {message} cannot be written as protobuf: {found} where {wanted} is wanted")]
     Value { message: String, field: String, found: String, wanted: &'static str },
+    #[error("{message} cannot be written as protobuf: {reason}")]
+    Json { message: String, reason: String },
     #[error("watch event is too large: {0} bytes")]
     TooLarge(usize),
 }
@@ -58,9 +61,24 @@ pub fn encode(object: &Value) -> Result<Vec<u8>, Error> {
     encode::body(object)
 }
 
+/// As [`encode`], of an object of which only the JSON is there: it is written as it is read, without a value between.
+pub fn transcode(api_version: &str, kind: &str, json: &[u8]) -> Result<Vec<u8>, Error> {
+    transcode::body(api_version, kind, json)
+}
+
+/// As [`transcode`], of a list: `kind` is the list's, `items` are its objects.
+pub fn transcode_list<'a>(
+    api_version: &str,
+    kind: &str,
+    metadata: &Value,
+    items: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Result<Vec<u8>, Error> {
+    transcode::list(api_version, kind, metadata, items)
+}
+
 /// One frame of a watch: its length in four bytes, then a `meta/v1` WatchEvent that holds a whole body.
-pub fn watch_event(change: &str, object: &Value) -> Result<Vec<u8>, Error> {
-    encode::watch_event(change, object)
+pub fn watch_event(change: &str, body: &[u8]) -> Result<Vec<u8>, Error> {
+    encode::watch_event(change, body)
 }
 
 fn message(api_version: &str, kind: &str) -> Option<&'static Message> {

@@ -71,6 +71,34 @@ fn what_is_written_is_read_back() {
     }
 }
 
+/// The object written from its text, whose fields come in another order, read as JSON again.
+fn transcoded(object: &Value) -> Value {
+    let bytes = protobuf::transcode(said(object, "apiVersion"), said(object, "kind"), object.to_string().as_bytes());
+    protobuf::decode(&bytes.unwrap(), "", "").unwrap()
+}
+
+#[test]
+fn an_object_is_the_same_written_from_its_text() {
+    for case in cases() {
+        let wanted = protobuf::decode(&protobuf::encode(&case.json).unwrap(), "", "").unwrap();
+        assert_eq!(transcoded(&case.json), wanted);
+    }
+    let object =
+        json!({ "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "name": "a\n\u{e9}\"", "other": [1] } });
+    assert_eq!(transcoded(&object)["metadata"], json!({ "name": "a\n\u{e9}\"" }));
+}
+
+#[test]
+fn text_that_is_no_such_object_is_refused() {
+    let refused = |json: &str| protobuf::transcode("v1", "ConfigMap", json.as_bytes()).unwrap_err().to_string();
+    let of = "io.k8s.api.core.v1.ConfigMap cannot be written as protobuf: ";
+    assert_eq!(refused("{"), format!("{of}EOF while parsing an object at line 1 column 1"));
+    assert_eq!(refused("{}{}"), format!("{of}trailing characters at line 1 column 3"));
+    assert_eq!(refused("[]"), format!("{of}invalid type: sequence, expected an object at line 1 column 0"));
+    let wrong = refused(r#"{"immutable":"x"}"#);
+    assert!(wrong.contains("immutable of io.k8s.api.core.v1.ConfigMap") && wrong.contains("true or false"), "{wrong}");
+}
+
 /// Without zero values, which Go writes where JSON leaves them out.
 fn sparse(value: Value) -> Value {
     match value {
@@ -109,8 +137,22 @@ fn answers_look_as_those_of_go() {
     for (object, go) in [(status, STATUS), (list, LIST), (metadata, METADATA)] {
         let own = protobuf::encode(&object).unwrap();
         assert_eq!(sparse(protobuf::decode(&own, "", "").unwrap()), sparse(object.clone()));
+        assert_eq!(transcoded(&object), protobuf::decode(&own, "", "").unwrap());
         assert_eq!(sparse(protobuf::decode(&unhex(go), "", "").unwrap()), sparse(object));
     }
+}
+
+#[test]
+fn a_list_of_texts_is_a_list() {
+    let items = [json!({ "metadata": { "name": "a" }, "data": { "k": "v" } }), json!({ "metadata": { "name": "b" } })];
+    let metadata = json!({ "resourceVersion": "9" });
+    let texts: Vec<String> = items.iter().map(Value::to_string).collect();
+    let texts = texts.iter().map(String::as_bytes);
+    let bytes = protobuf::transcode_list("v1", "ConfigMapList", &metadata, texts.clone()).unwrap();
+    let list = json!({ "kind": "ConfigMapList", "apiVersion": "v1", "metadata": metadata, "items": items });
+    let read = |bytes: &[u8]| protobuf::decode(bytes, "", "").unwrap();
+    assert_eq!(read(&bytes), read(&protobuf::encode(&list).unwrap()));
+    protobuf::transcode_list("v1", "ConfigMap", &metadata, texts).unwrap_err();
 }
 
 /// Bytes for bytes: Go decodes these to the event that they were made of.
@@ -120,7 +162,7 @@ fn a_watch_event_is_a_frame_around_a_whole_body() {
     let body = protobuf::encode(&object).unwrap();
     let wanted = "6b3873000a0f0a0276311209436f6e6669674d6170120d0a030a016112060a016b1201761a002200";
     assert_eq!(hex(&body), wanted);
-    let frame = protobuf::watch_event("ADDED", &object).unwrap();
+    let frame = protobuf::watch_event("ADDED", &body).unwrap();
     let length = u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize;
     assert_eq!(length, frame.len() - 4);
     // type = 1, object = 2, and in that raw = 1.
@@ -203,8 +245,9 @@ proptest! {
 
     #[test]
     fn any_object_is_written_and_read_back((kind, object) in objects()) {
-        let back = read(kind, &protobuf::encode(&object).unwrap());
-        prop_assert_eq!(without_empties(back), without_empties(object));
+        let bytes = protobuf::encode(&object).unwrap();
+        prop_assert_eq!(transcoded(&object), protobuf::decode(&bytes, "", "").unwrap());
+        prop_assert_eq!(without_empties(read(kind, &bytes)), without_empties(object));
     }
 
     /// Go's bytes with some of them changed, cut short.

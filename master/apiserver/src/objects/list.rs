@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Response, StatusCode};
-use schema::Kind;
+use schema::{Kind, protobuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Entry, Key, ListError, ListRequest, Page};
@@ -78,8 +78,16 @@ pub(super) fn list(core: &Core, call: &Call) -> Result<Response<Body>> {
     let page = core.store.list(&request).map_err(|error| plan.refused(error))?;
     let metadata = plan.metadata(&page, selects);
     let view = View::of(call);
-    if view.is_as_stored() && call.accept.format == Format::Json {
-        return Ok(body::respond(StatusCode::OK, body::JSON, concatenated(call.kind, &metadata, &page.entries)));
+    match call.accept.format {
+        Format::Json if view.is_as_stored() => {
+            return Ok(body::respond(StatusCode::OK, body::JSON, concatenated(call.kind, &metadata, &page.entries)));
+        }
+        Format::Protobuf if view.is_as_stored() => {
+            let items = page.entries.iter().map(|entry| entry.json().as_ref());
+            let (version, kind) = (call.kind.api_version(), call.kind.list_kind);
+            return body::protobuf(StatusCode::OK, protobuf::transcode_list(&version, kind, &metadata, items));
+        }
+        _ => {}
     }
     let objects = page.entries.iter().map(|entry| stored(call.kind, entry.json())).collect::<Result<Vec<_>>>()?;
     body::value(call.accept.format, StatusCode::OK, &view.list(metadata, objects))

@@ -3,22 +3,25 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
-use schema::{Kind, Priority};
+use schema::{Kind, Priority, protobuf};
 use serde_json::{Map, Value, json};
 
 use super::codec::{is_own_storage, stored};
 use crate::body::{self, Body};
 use crate::problem::Result;
-use crate::request::Shape;
+use crate::request::{Format, Shape};
 use crate::road::Call;
 
 /// One object, given as it is stored.
 pub(crate) fn render(call: &Call, status: StatusCode, json: &Bytes) -> Result<Response<Body>> {
-    if call.accept.is_plain_json() && is_own_storage(call.kind) {
-        return Ok(body::respond(status, body::JSON, json.clone()));
+    let view = View::of(call);
+    match call.accept.format {
+        Format::Json if view.is_as_stored() => Ok(body::respond(status, body::JSON, json.clone())),
+        Format::Protobuf if view.is_as_stored() => {
+            body::protobuf(status, protobuf::transcode(&call.kind.api_version(), call.kind.kind, json))
+        }
+        format => body::value(format, status, &view.object(stored(call.kind, json)?)),
     }
-    let object = stored(call.kind, json)?;
-    body::value(call.accept.format, status, &View::of(call).object(object))
 }
 
 /// How one client looks at objects of one kind.

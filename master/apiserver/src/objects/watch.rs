@@ -106,10 +106,15 @@ fn event(format: Format, change: &str, object: &Value) -> Option<Bytes> {
     if format != Format::Protobuf {
         return Some(format!("{{\"type\":\"{change}\",\"object\":{object}}}\n").into());
     }
-    match protobuf::watch_event(change, object) {
+    frame(change, protobuf::encode(object))
+}
+
+/// One event in protobuf.
+fn frame(change: &str, body: Result<Vec<u8>, protobuf::Error>) -> Option<Bytes> {
+    match body.and_then(|body| protobuf::watch_event(change, &body)) {
         Ok(frame) => Some(frame.into()),
         Err(error) => {
-            tracing::error!(%error, kind = ?object.get("kind"), "event cannot be encoded");
+            tracing::error!(%error, "event cannot be encoded");
             None
         }
     }
@@ -214,7 +219,8 @@ impl Follow {
         let (kind, change) = (self.view.kind, delivery.change.as_str());
         match self.format {
             Format::Protobuf if self.view.is_as_stored() => {
-                return delivery.transcoded(|json| event(Format::Protobuf, change, &stored(kind, json).ok()?));
+                let version = kind.api_version();
+                return delivery.transcoded(|json| frame(change, protobuf::transcode(&version, kind.kind, json)));
             }
             Format::Json | Format::Yaml if self.view.is_as_stored() => return Some(delivery.frame()),
             _ => {}

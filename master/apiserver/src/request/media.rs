@@ -53,10 +53,6 @@ impl Accept {
             .find(|accept| protobuf || accept.format != Format::Protobuf);
         found.ok_or_else(|| Problem::not_acceptable(ACCEPTED))
     }
-
-    pub(crate) fn is_plain_json(self) -> bool {
-        self == Self::JSON
-    }
 }
 
 fn quality(clause: &str) -> f32 {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::table::{Field, Message, Type, table};
-use super::wire::{put_bytes, put_integer};
+use super::wire::{put_bytes, put_integer, put_message};
 use super::{Error, MAGIC, message};
 use crate::value::Object;
 
@@ -18,24 +18,31 @@ pub(super) fn body(object: &Value) -> Result<Vec<u8>, Error> {
     let unknown = || Error::Unknown { version: version.to_owned(), kind: kind.to_owned() };
     let message = message(version, kind).ok_or_else(unknown)?;
     let members = object.as_object().ok_or_else(unknown)?;
-    let mut raw = Vec::new();
-    fields(message, members, &mut raw)?;
+    envelope((version, kind), 0, |out| fields(message, members, out))
+}
+
+/// A body around what `raw` writes, of which `size` is a guess.
+pub(super) fn envelope(
+    (version, kind): (&str, &str),
+    size: usize,
+    raw: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+) -> Result<Vec<u8>, Error> {
     let mut type_meta = Vec::new();
     put_bytes(&mut type_meta, 1, version.as_bytes());
     put_bytes(&mut type_meta, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(raw.len() + type_meta.len() + 24);
+    let mut out = Vec::with_capacity(size + type_meta.len() + 24);
     out.extend_from_slice(MAGIC);
     put_bytes(&mut out, 1, &type_meta);
-    put_bytes(&mut out, 2, &raw);
+    put_message(&mut out, 2, raw)?;
     // Content encoding and content type: empty, and always there.
     put_bytes(&mut out, 3, b"");
     put_bytes(&mut out, 4, b"");
     Ok(out)
 }
 
-pub(super) fn watch_event(change: &str, object: &Value) -> Result<Vec<u8>, Error> {
-    let mut extension = Vec::new();
-    put_bytes(&mut extension, 1, &body(object)?);
+pub(super) fn watch_event(change: &str, body: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut extension = Vec::with_capacity(body.len() + 8);
+    put_bytes(&mut extension, 1, body);
     let mut event = vec![0; size_of::<u32>()];
     put_bytes(&mut event, 1, change.as_bytes());
     put_bytes(&mut event, 2, &extension);
@@ -67,9 +74,10 @@ fn fields(message: &Message, object: &Object, out: &mut Vec<u8>) -> Result<(), E
 }
 
 /// The field that is written.
-struct Place<'a> {
-    message: &'a Message,
-    field: &'a Field,
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub message: &'a Message,
+    pub field: &'a Field,
 }
 
 impl Place<'_> {
@@ -85,7 +93,7 @@ impl Place<'_> {
         table().get(index).map_or(Ok(()), |message| fields(message, object, out))
     }
 
-    fn write(&self, kind: Type, number: u32, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn write(&self, kind: Type, number: u32, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
         match kind {
             // In a list or a map null stands for the zero value.
             Type::Bool | Type::Int32 | Type::Int64 if value.is_null() => put_integer(out, number, 0),

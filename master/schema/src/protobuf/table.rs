@@ -48,9 +48,24 @@ pub(super) struct Message {
     pub name: &'static str,
     /// Sorted by number.
     fields: Box<[Field]>,
+    /// Places in `fields`, sorted by the names of what they hold.
+    by_name: Box<[u16]>,
 }
 
 impl Message {
+    fn new(name: &'static str, fields: Box<[Field]>) -> Self {
+        let mut by_name: Box<[u16]> = (0..).take(fields.len()).collect();
+        by_name.sort_by_key(|place| fields.get(usize::from(*place)).map(|field| field.name));
+        Message { name, fields, by_name }
+    }
+
+    /// The field of that name in JSON; one of its own, not of those that are inlined.
+    pub fn named(&self, name: &str) -> Option<&Field> {
+        let at = |place: &u16| self.fields.get(usize::from(*place));
+        let index = self.by_name.binary_search_by(|place| at(place).map_or("", |field| field.name).cmp(name)).ok()?;
+        self.by_name.get(index).and_then(at).filter(|field| !matches!(field.kind, Type::Inline(_)))
+    }
+
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
@@ -114,7 +129,7 @@ fn load() -> Result<Table, LoadError> {
             Ok::<_, LoadError>(Field { number, name: names.intern(&name), kind: parse_type(&kind)? })
         };
         let fields = fields.into_iter().map(field).collect::<Result<_, _>>()?;
-        table.messages.push(Message { name, fields });
+        table.messages.push(Message::new(name, fields));
         table.by_name.insert(name, index);
     }
     Ok(table)

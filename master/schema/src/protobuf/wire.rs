@@ -110,3 +110,22 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
+
+/// A field of a message that `write` writes.
+pub(super) fn put_message<E>(
+    out: &mut Vec<u8>,
+    field: u32,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    put_varint(out, u64::from(field) << 3 | 2);
+    let start = out.len();
+    write(out)?;
+    // The length is known last and stands first.
+    let end = out.len();
+    put_varint(out, (end - start) as u64);
+    let size = out.len() - end;
+    if let Some(written) = out.get_mut(start..) {
+        written.rotate_right(size);
+    }
+    Ok(())
+}
