@@ -19,13 +19,13 @@ impl Hooks for Nobody {
     fn committed(&self, _: &Key, _: Option<&[u8]>) {}
 }
 
-/// A tmpfs of a few MiB, unmounted in the end.
+/// A tmpfs with little room beside the journal, unmounted in the end.
 struct Small(tempfile::TempDir);
 
 impl Small {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        mount(&["-t", "tmpfs", "-o", "size=4m", "tmpfs"], folder.path());
+        mount(&["-t", "tmpfs", "-o", "size=6m", "tmpfs"], folder.path());
         Self(folder)
     }
 

@@ -1,16 +1,21 @@
-//! The embedded backend: one redb file that holds the log, keyed by revision as etcd's is.
+//! The embedded backend: one redb file that holds the log, keyed by revision as etcd's is, and a [`journal`] before it.
 //!
-//! Appending by revision touches few pages, so that many writes fit one cheap transaction. Which record is the latest of
-//! its key is kept in memory and rebuilt at start. Records that were superseded are queued by the revision that
-//! superseded them; compaction takes them from the head of that queue, and redb reuses their pages.
+//! A batch is durable when it is in the journal; from there many are moved into the database in one transaction, which
+//! writes a dozen pages and waits for the disk twice. Which record is the latest of its key is kept in memory and rebuilt
+//! at start. Records that were superseded are queued by the revision that superseded them; compaction takes them from the
+//! head of that queue, and redb reuses their pages.
 
+mod journal;
 mod record;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
 
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+
+use journal::Journal;
 
 use crate::{Backend, BackendError, Expect, Key, Mismatch, Position, Record, Write};
 
@@ -19,7 +24,8 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
 const COMPACTED: &str = "compacted";
 const FORMAT: &str = "format";
-const FORMAT_1: u64 = 1;
+/// 1 had no journal.
+const FORMATS: std::ops::RangeInclusive<u64> = 1..=2;
 
 /// redb's page cache; reads are served by our own cache, so that little is needed here.
 const CACHE_BYTES: usize = 4 << 20;
@@ -28,7 +34,7 @@ const COMPACT_STEP: usize = 4_096;
 /// A file larger than this is rewritten at start when most of it is free.
 const REWRITE_BYTES: u64 = 16 << 20;
 
-/// A store in one file.
+/// A store in two files: the database and, beside it with the extension `journal`, what is not yet moved there.
 pub struct Embedded {
     path: PathBuf,
     inner: Mutex<Inner>,
@@ -37,11 +43,12 @@ pub struct Embedded {
 struct Inner {
     /// None after a failure: redb wants its file opened anew, and what the failed transaction left is not known.
     database: Option<Database>,
+    journal: Journal,
     state: State,
 }
 
 /// What is known of the log without reading it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct State {
     revision: u64,
     compacted: u64,
@@ -57,14 +64,20 @@ struct Superseded {
 }
 
 impl Embedded {
-    /// Opens the file or makes it. The folder must exist and be on a file system that honours fsync.
+    /// Opens the files or makes them. The folder must exist and be on a file system that honours fsync.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
         let path = path.as_ref().to_path_buf();
+        if !path.exists() {
+            make(&path)?;
+        }
         let mut database = open(&path)?;
-        let mut state = prepare(&database)?;
+        prepare(&database)?;
+        let mut journal = Journal::open(&path.with_extension("journal")).map_err(failed("opening"))?;
+        move_journal(&database, &mut journal, &[])?;
+        let mut state = position(&database)?;
         read_log(&database, |record| state.note(&record.key, record.revision, record.value.is_none()))?;
         rewrite_if_sparse(&mut database, &path);
-        Ok(Embedded { path, inner: Mutex::new(Inner { database: Some(database), state }) })
+        Ok(Embedded { path, inner: Mutex::new(Inner { database: Some(database), journal, state }) })
     }
 
     pub fn path(&self) -> &Path {
@@ -79,13 +92,13 @@ impl Embedded {
     fn transact<T>(
         &self,
         inner: &mut Inner,
-        work: impl FnOnce(&Database, &State) -> Result<T, BackendError>,
+        work: impl FnOnce(&Database, &mut Journal) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
         let database = match inner.database.take() {
             Some(database) => database,
             None => reopen(&self.path, inner.state.revision)?,
         };
-        let done = work(&database, &inner.state);
+        let done = work(&database, &mut inner.journal);
         if done.is_ok() {
             inner.database = Some(database);
         }
@@ -94,14 +107,31 @@ impl Embedded {
 }
 
 impl State {
-    fn check(&self, write: &Write, pending: &HashMap<&Key, Option<u64>>) -> Result<Option<u64>, Mismatch> {
+    /// Which writes are made, with which revisions; and the records of those.
+    fn judge(&self, writes: &[Write]) -> (Vec<Result<u64, Mismatch>>, Vec<Vec<u8>>) {
+        let mut pending: HashMap<&Key, Option<u64>> = HashMap::with_capacity(writes.len());
+        let (mut results, mut records) = (Vec::with_capacity(writes.len()), Vec::with_capacity(writes.len()));
+        let mut revision = self.revision;
+        for write in writes {
+            let result = self.check(write, &pending).map(|()| {
+                revision += 1;
+                pending.insert(&write.key, write.value.is_some().then_some(revision));
+                records.push(record::encode(&write.key, write.value.as_ref()));
+                revision
+            });
+            results.push(result);
+        }
+        (results, records)
+    }
+
+    fn check(&self, write: &Write, pending: &HashMap<&Key, Option<u64>>) -> Result<(), Mismatch> {
         let current = pending.get(&write.key).copied().unwrap_or_else(|| self.latest.get(&write.key).copied());
         let met = match write.expect {
             Expect::Present => current.is_some(),
             Expect::Absent => current.is_none(),
             Expect::Revision(revision) => current == Some(revision),
         };
-        if met && (current.is_some() || write.value.is_some()) { Ok(current) } else { Err(Mismatch { current }) }
+        if met && (current.is_some() || write.value.is_some()) { Ok(()) } else { Err(Mismatch { current }) }
     }
 
     fn note(&mut self, key: &Key, revision: u64, deleted: bool) {
@@ -117,15 +147,24 @@ impl State {
 impl Backend for Embedded {
     fn load(&self, visit: &mut dyn FnMut(Record)) -> Result<Position, BackendError> {
         let mut inner = self.inner();
-        self.transact(&mut inner, |database, state| {
-            read_log(database, visit)?;
-            Ok(Position { revision: state.revision, compacted: state.compacted })
-        })
+        self.transact(&mut inner, |database, journal| {
+            move_journal(database, journal, &[])?;
+            read_log(database, visit)
+        })?;
+        Ok(Position { revision: inner.state.revision, compacted: inner.state.compacted })
     }
 
     fn commit(&self, writes: &[Write]) -> Result<Vec<Result<u64, Mismatch>>, BackendError> {
         let mut inner = self.inner();
-        let results = self.transact(&mut inner, |database, state| append(database, state, writes))?;
+        let (results, records) = inner.state.judge(writes);
+        if records.is_empty() {
+            return Ok(results);
+        }
+        let first = inner.state.revision + 1;
+        if !inner.journal.append(first, &records).map_err(failed("commit"))? {
+            let more: Vec<_> = (first..).zip(records).collect();
+            self.transact(&mut inner, |database, journal| move_journal(database, journal, &more))?;
+        }
         for (write, result) in writes.iter().zip(&results) {
             if let Ok(revision) = result {
                 inner.state.note(&write.key, *revision, write.value.is_none());
@@ -149,7 +188,10 @@ impl Backend for Embedded {
                 Some(superseded) if !last => superseded.by,
                 _ => target,
             };
-            self.transact(&mut inner, |database, _| remove(database, &victims, reached))?;
+            self.transact(&mut inner, |database, journal| {
+                move_journal(database, journal, &[])?;
+                remove(database, &victims, reached)
+            })?;
             inner.state.superseded.drain(..due);
             inner.state.compacted = inner.state.compacted.max(reached);
             if last {
@@ -164,50 +206,21 @@ fn open(path: &Path) -> Result<Database, BackendError> {
     opened.map_err(|error| failed("opening")(format!("{}: {error}", path.display())))
 }
 
-/// Opens the file after a failure, and takes out what a transaction wrote that was not acknowledged: nobody saw it.
+/// Opens the file after a failure, and takes out what a transaction wrote that was not acknowledged: nobody saw it. What
+/// of the journal was moved stays moved.
 fn reopen(path: &Path, revision: u64) -> Result<Database, BackendError> {
     let database = open(path)?;
+    let reached = position(&database)?.revision.min(revision);
     let transaction = begin(&database)?;
     {
         let mut log = transaction.open_table(LOG).map_err(failed("opening"))?;
         log.retain_in(revision + 1.., |_, _| false).map_err(failed("opening"))?;
         let mut meta = transaction.open_table(META).map_err(failed("opening"))?;
-        meta.insert(REVISION, revision).map_err(failed("opening"))?;
+        meta.insert(REVISION, reached).map_err(failed("opening"))?;
     }
     transaction.commit().map_err(failed("opening"))?;
     tracing::info!(path = %path.display(), revision, "store file was opened again");
     Ok(database)
-}
-
-/// Appends the writes whose expectations are met, in one transaction.
-fn append(database: &Database, state: &State, writes: &[Write]) -> Result<Vec<Result<u64, Mismatch>>, BackendError> {
-    let mut pending: HashMap<&Key, Option<u64>> = HashMap::with_capacity(writes.len());
-    let mut results = Vec::with_capacity(writes.len());
-    let mut revision = state.revision;
-    let transaction = begin(database)?;
-    {
-        let mut log = transaction.open_table(LOG).map_err(failed("commit"))?;
-        for write in writes {
-            if let Err(mismatch) = state.check(write, &pending) {
-                results.push(Err(mismatch));
-                continue;
-            }
-            revision += 1;
-            pending.insert(&write.key, write.value.is_some().then_some(revision));
-            let bytes = record::encode(&write.key, write.value.as_ref());
-            log.insert(revision, bytes.as_slice()).map_err(failed("commit"))?;
-            results.push(Ok(revision));
-        }
-        if revision > state.revision {
-            let mut meta = transaction.open_table(META).map_err(failed("commit"))?;
-            meta.insert(REVISION, revision).map_err(failed("commit"))?;
-        }
-    }
-    if revision == state.revision {
-        return transaction.abort().map_err(failed("commit")).map(|()| results);
-    }
-    transaction.commit().map_err(failed("commit"))?;
-    Ok(results)
 }
 
 /// Removes records that were superseded, and notes how far history is forgotten.
@@ -224,6 +237,28 @@ fn remove(database: &Database, victims: &[u64], compacted: u64) -> Result<(), Ba
     transaction.commit().map_err(failed("compaction"))
 }
 
+/// Moves what is in the journal into the database, and `more` behind it: records that found no room.
+fn move_journal(database: &Database, journal: &mut Journal, more: &[(u64, Vec<u8>)]) -> Result<(), BackendError> {
+    let last = position(database)?.revision;
+    let records = journal.records(last).map_err(failed("reading"))?;
+    if records.is_empty() && more.is_empty() {
+        journal.clear();
+        return Ok(());
+    }
+    let transaction = begin(database)?;
+    {
+        let mut log = transaction.open_table(LOG).map_err(failed("commit"))?;
+        let mut meta = transaction.open_table(META).map_err(failed("commit"))?;
+        for (revision, bytes) in records.iter().chain(more) {
+            log.insert(revision, bytes.as_slice()).map_err(failed("commit"))?;
+            meta.insert(REVISION, revision).map_err(failed("commit"))?;
+        }
+    }
+    transaction.commit().map_err(failed("commit"))?;
+    journal.clear();
+    Ok(())
+}
+
 fn begin(database: &Database) -> Result<WriteTransaction, BackendError> {
     let mut transaction = database.begin_write().map_err(failed("commit"))?;
     transaction.set_durability(Durability::Immediate).map_err(failed("commit"))?;
@@ -232,30 +267,47 @@ fn begin(database: &Database) -> Result<WriteTransaction, BackendError> {
     Ok(transaction)
 }
 
-/// Makes the tables of a new file and reads where an old one stands.
-fn prepare(database: &Database) -> Result<State, BackendError> {
+/// Makes a new file under another name, so that one that is killed meanwhile is not taken for a damaged store.
+fn make(path: &Path) -> Result<(), BackendError> {
+    let new = path.with_extension("new");
+    let unmade = |error: io::Error| failed("opening")(format!("{}: {error}", new.display()));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unmade(error)),
+        _ => {}
+    }
+    prepare(&open(&new)?)?;
+    fs::rename(&new, path).and_then(|()| sync_folder(path)).map_err(unmade)
+}
+
+/// Makes the name of a new file durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Makes the tables of a new file, and refuses a format that is not known.
+fn prepare(database: &Database) -> Result<(), BackendError> {
     let transaction = begin(database)?;
-    let state = {
+    {
         transaction.open_table(LOG).map_err(failed("opening"))?;
         let mut meta = transaction.open_table(META).map_err(failed("opening"))?;
-        let read = |meta: &redb::Table<'_, &str, u64>, name: &'static str| {
-            meta.get(name).map(|value| value.map(|v| v.value())).map_err(failed("opening"))
-        };
-        match read(&meta, FORMAT)? {
-            None => {
-                meta.insert(FORMAT, FORMAT_1).map_err(failed("opening"))?;
-            }
-            Some(FORMAT_1) => {}
-            Some(other) => return Err(failed("opening")(format!("format {other} is not known to this version"))),
+        let format = meta.get(FORMAT).map_err(failed("opening"))?.map(|value| value.value());
+        if let Some(other) = format.filter(|format| !FORMATS.contains(format)) {
+            return Err(failed("opening")(format!("format {other} is not known to this version")));
         }
-        State {
-            revision: read(&meta, REVISION)?.unwrap_or(1),
-            compacted: read(&meta, COMPACTED)?.unwrap_or(1),
-            ..State::default()
-        }
-    };
-    transaction.commit().map_err(failed("opening"))?;
-    Ok(state)
+        meta.insert(FORMAT, FORMATS.end()).map_err(failed("opening"))?;
+    }
+    transaction.commit().map_err(failed("opening"))
+}
+
+/// Where the database stands.
+fn position(database: &Database) -> Result<State, BackendError> {
+    let transaction = database.begin_read().map_err(failed("reading"))?;
+    let meta = transaction.open_table(META).map_err(failed("reading"))?;
+    let read = |name| meta.get(name).map(|value| value.map_or(1, |value| value.value())).map_err(failed("reading"));
+    Ok(State { revision: read(REVISION)?, compacted: read(COMPACTED)?, ..State::default() })
 }
 
 fn read_log(database: &Database, mut visit: impl FnMut(Record)) -> Result<(), BackendError> {

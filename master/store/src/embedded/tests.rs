@@ -41,3 +41,58 @@ fn another_format_is_refused() {
     let error = Embedded::open(&path).err().unwrap();
     assert_eq!(error.operation, "opening");
 }
+
+fn names(store: &Embedded) -> Vec<(u64, String, bool)> {
+    let mut found = Vec::new();
+    store.load(&mut |r| found.push((r.revision, r.key.name().to_owned(), r.value.is_some()))).unwrap();
+    found
+}
+
+#[test]
+fn what_was_committed_is_there_again_wherever_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut wanted = Vec::new();
+    // From a few in the journal to many times what it holds, batches too large for it, and deletions.
+    for (round, size) in [(0, 10), (1, 900_000), (2, 100), (3, 3_000_000), (4, 5)] {
+        let store = Embedded::open(&path).unwrap();
+        for count in 0..4 {
+            let name = format!("{round}-{count}-");
+            let mut write = Write { expect: Expect::Absent, ..put("", size) };
+            write.key = Key::new("pods", "a", &name);
+            let gone = Write { value: None, expect: Expect::Present, ..write.clone() };
+            let deletes = count % 2 == 1;
+            let batch = if deletes { vec![write, gone] } else { vec![write] };
+            for (index, result) in store.commit(&batch).unwrap().into_iter().enumerate() {
+                wanted.push((result.unwrap(), name.clone(), index == 0));
+            }
+        }
+    }
+    assert_eq!(names(&Embedded::open(&path).unwrap()), wanted);
+}
+
+#[test]
+fn the_journal_alone_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let write = Write { expect: Expect::Absent, ..put("x", 10) };
+    let store = Embedded::open(&path).unwrap();
+    store.commit(std::slice::from_ref(&write)).unwrap()[0].unwrap();
+    names(&store);
+    store.commit(&[Write { expect: Expect::Present, ..write }]).unwrap()[0].unwrap();
+    drop(store);
+    std::fs::remove_file(&path).unwrap();
+    let error = Embedded::open(&path).err().unwrap().to_string();
+    assert!(error.contains("they do not belong together"), "{error}");
+}
+
+#[test]
+fn what_was_killed_while_it_was_made_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    std::fs::write(path.with_extension("new"), vec![0u8; 8_192]).unwrap();
+    std::fs::write(path.with_extension("journal"), vec![0u8; 700]).unwrap();
+    let store = Embedded::open(&path).unwrap();
+    store.commit(&[Write { expect: Expect::Absent, ..put("x", 10) }]).unwrap()[0].unwrap();
+    assert_eq!(names(&store).len(), 1);
+}
