@@ -1,12 +1,13 @@
 //! `cargo xtask check`: the rules of the house that neither rustc nor clippy knows. What is written in ARCHITECTURE.md about who
 //! may use whom is enforced here.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::twins;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use keelson_tests::harness::{images::checkout, shell::output};
 
 /// Crate -> the only rooms that may name it as a dependency. Rooms are folders.
@@ -39,9 +40,11 @@ const LONGEST_FILE: usize = 600;
 /// Checks all rules and lists every breach.
 pub fn check() -> Result<()> {
     let root = checkout();
+    let sources = sources(&root)?;
+    report(&root, &sources)?;
     let mut breaches = layers(&root)?;
-    breaches.extend(sizes(&root)?);
-    breaches.extend(twins::find(&sources(&root)?));
+    breaches.extend(sizes(&sources));
+    breaches.extend(twins::find(&sources));
     if breaches.is_empty() {
         println!("layers and sizes are as they should be, and nothing stands twice");
         return Ok(());
@@ -55,7 +58,13 @@ pub fn check() -> Result<()> {
 /// A dependency that a room may not have.
 fn layers(root: &Path) -> Result<Vec<String>> {
     let mut breaches = Vec::new();
-    for manifest in tracked(root, "Cargo.toml")? {
+    let manifests = tracked(root, "*Cargo.toml")?;
+    ensure!(
+        manifests.len() > ONLY_THROUGH.len(),
+        "only {} rooms were found, so that nothing was checked",
+        manifests.len()
+    );
+    for manifest in manifests {
         let room = manifest.parent().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
         if room.is_empty() {
             continue;
@@ -83,13 +92,32 @@ fn depends(manifest: &str, krate: &str) -> bool {
     })
 }
 
-fn sizes(root: &Path) -> Result<Vec<String>> {
-    let lines = sources(root)?.into_iter().map(|(file, text)| (file, text.lines().count()));
+/// How large each room is, so that a change shows what it costs.
+fn report(root: &Path, sources: &[(PathBuf, String)]) -> Result<()> {
+    let manifests = tracked(root, "*Cargo.toml")?;
+    let rooms = manifests.iter().filter_map(|manifest| manifest.parent()).filter(|room| !room.as_os_str().is_empty());
+    println!("{:<20} {:>6} {:>7}  longest file", "room", "files", "lines");
+    for room in rooms.collect::<BTreeSet<_>>() {
+        let inside =
+            |file: &Path| file.ancestors().skip(1).find(|at| manifests.contains(&at.join("Cargo.toml"))) == Some(room);
+        let files: Vec<(usize, &Path)> = sources
+            .iter()
+            .filter(|(file, _)| inside(file))
+            .map(|(file, text)| (text.lines().count(), file.strip_prefix(room).unwrap_or(file)))
+            .collect();
+        let lines: usize = files.iter().map(|(lines, _)| lines).sum();
+        let longest = files.iter().max().map(|(lines, file)| format!("{} ({lines})", file.display()));
+        println!("{:<20} {:>6} {lines:>7}  {}", room.display(), files.len(), longest.unwrap_or_default());
+    }
+    Ok(())
+}
+
+fn sizes(sources: &[(PathBuf, String)]) -> Vec<String> {
+    let lines = sources.iter().map(|(file, text)| (file, text.lines().count()));
     let too_long = lines.filter(|(_, lines)| *lines > LONGEST_FILE);
-    let breach = |(file, lines): (PathBuf, usize)| {
-        format!("{}: {lines} lines, where {LONGEST_FILE} are the most", file.display())
-    };
-    Ok(too_long.map(breach).collect())
+    too_long
+        .map(|(file, lines)| format!("{}: {lines} lines, where {LONGEST_FILE} are the most", file.display()))
+        .collect()
 }
 
 /// Every source file with its text.
