@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::quantity::Quantity;
@@ -50,16 +50,43 @@ pub fn is_sidecar(container: &Container) -> bool {
 /// of each init container with the sidecars before it; replaced by `spec.resources` where that is given (KEP-2837);
 /// plus `spec.overhead`.
 #[must_use]
-pub fn pod_requests(spec: &PodSpec) -> BTreeMap<String, Text> {
-    write(&requests(spec))
-}
-
-/// As [`pod_requests`], as numbers.
-#[must_use]
 pub fn requests(spec: &PodSpec) -> ResourceList {
     let mut total = aggregate(spec, |resources| read(resources.requests.as_ref()));
     let pod_level = spec.resources.as_ref().map(|resources| read(resources.requests.as_ref())).unwrap_or_default();
     total.extend(pod_level.into_iter().filter(|(name, _)| is_pod_level(name)));
+    add(&mut total, &read(spec.overhead.as_ref()));
+    total
+}
+
+/// What a pod holds of its node: what its spec asks for or, where that is more, what it was given or has in force, as
+/// while it is resized (KEP-1287). A resize that is infeasible is not counted.
+#[must_use]
+pub fn held(pod: &Pod) -> ResourceList {
+    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
+        return pod.spec.as_ref().map(requests).unwrap_or_default();
+    };
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let infeasible = crate::conditions::get(conditions, "PodResizePending")
+        .is_some_and(|condition| condition.reason.as_deref() == Some("Infeasible"));
+    let statuses = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let known: BTreeMap<&str, _> = statuses.map(|status| (status.name.as_str(), status)).collect();
+    let effective = |asked: ResourceList, in_force: Option<&ResourceRequirements>, given: Option<&BTreeMap<_, _>>| {
+        let Some(in_force) = in_force else { return asked };
+        let mut list = if infeasible { ResourceList::new() } else { asked };
+        raise(&mut list, &read(in_force.requests.as_ref()));
+        raise(&mut list, &read(given));
+        list
+    };
+    let mut total = sum(spec, |container| {
+        let asked = read(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
+        let status = known.get(container.name.as_str());
+        let (in_force, given) = status.map_or((None, None), |s| (s.resources.as_ref(), s.allocated_resources.as_ref()));
+        effective(asked, in_force, given)
+    });
+    if let Some(asked) = spec.resources.as_ref().map(|resources| read(resources.requests.as_ref())) {
+        let effective = effective(asked.clone(), status.resources.as_ref(), status.allocated_resources.as_ref());
+        total.extend(effective.into_iter().filter(|(name, _)| is_pod_level(name) && asked.contains_key(name)));
+    }
     add(&mut total, &read(spec.overhead.as_ref()));
     total
 }
@@ -85,7 +112,10 @@ fn is_pod_level(name: &str) -> bool {
 }
 
 fn aggregate(spec: &PodSpec, list: impl Fn(&ResourceRequirements) -> ResourceList) -> ResourceList {
-    let of = |container: &Container| container.resources.as_ref().map(&list).unwrap_or_default();
+    sum(spec, |container| container.resources.as_ref().map(&list).unwrap_or_default())
+}
+
+fn sum(spec: &PodSpec, of: impl Fn(&Container) -> ResourceList) -> ResourceList {
     let mut total = ResourceList::new();
     for container in &spec.containers {
         add(&mut total, &of(container));
@@ -112,11 +142,30 @@ mod tests {
 
     fn sum(json: serde_json::Value) -> String {
         let spec = serde_json::from_value(json).unwrap();
-        pod_requests(&spec).iter().map(|(name, text)| format!("{name}={} ", text.0)).collect()
+        write(&requests(&spec)).iter().map(|(name, text)| format!("{name}={} ", text.0)).collect()
     }
 
     fn container(cpu: &str, memory: &str) -> serde_json::Value {
         serde_json::json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}})
+    }
+
+    #[test]
+    fn a_resize_holds_the_more_of_old_and_new() {
+        let pod = |asked: &str, reason: &str| -> Pod {
+            let requests = |cpu: &str| serde_json::json!({"requests": {"cpu": cpu}});
+            let status =
+                serde_json::json!({"name": "c", "resources": requests("300m"), "allocatedResources": {"cpu": "200m"}});
+            let pending = serde_json::json!({"type": "PodResizePending", "status": "True", "reason": reason});
+            serde_json::from_value(serde_json::json!({
+                "spec": {"containers": [{"name": "c", "resources": requests(asked)}]},
+                "status": {"containerStatuses": [status], "conditions": [pending]}
+            }))
+            .unwrap()
+        };
+        let held = |asked: &str, reason: &str| held(&pod(asked, reason))["cpu"].milli_value();
+        assert_eq!(held("100m", "Deferred"), 300);
+        assert_eq!(held("500m", "Deferred"), 500);
+        assert_eq!(held("500m", "Infeasible"), 300);
     }
 
     #[test]

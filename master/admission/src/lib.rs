@@ -13,6 +13,7 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_resize_validator;
 mod pods;
 mod priority;
 mod rbac_escalation;
@@ -116,6 +117,7 @@ impl Chain {
             Box::new(certificates::CertificateSigning),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(default_storage_class::DefaultStorageClass),
+            Box::new(pod_resize_validator::PodResizeValidator),
             Box::new(rbac_escalation::RbacEscalation),
         ];
         Chain { context, plugins }

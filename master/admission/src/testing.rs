@@ -104,6 +104,16 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Whether an administrator may resize a pod of namespace `default`.
+    pub fn resized(&self, old: &Value, new: &Value) -> Result<(), Refusal> {
+        let user = admin();
+        let name = new["metadata"]["name"].as_str().unwrap_or_default();
+        let request = on(&user, Operation::Update, "pods", "default", name);
+        self.chain().validate(&Request { subresource: "resize", old: Some(old), ..request }, Some(new))
+    }
+}
+
 pub fn admin() -> UserInfo {
     UserInfo::new("kubernetes-admin", &[names::PRIVILEGED_GROUP, names::ALL_AUTHENTICATED])
 }

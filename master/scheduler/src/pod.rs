@@ -139,7 +139,7 @@ impl PodInfo {
         let meta = &pod.metadata;
         let namespace = meta.namespace.clone().unwrap_or_default();
         let labels = meta.labels.clone().unwrap_or_default();
-        let mut requests = Resources::from_list(&api::resources::pod_requests(spec));
+        let mut requests = Resources::from_list(&api::resources::write(&api::resources::held(pod)));
         requests.pods = 1;
         let mut info = Self {
             uid: meta.uid.clone().unwrap_or_default(),

@@ -150,3 +150,79 @@ fn what_is_being_deleted_takes_no_new_finalizer() {
           finalizers []string{\"x.io/y\"}"]
     );
 }
+
+/// A pod on a node, of two containers that ask for cpu, memory and storage.
+fn burstable() -> Value {
+    let container = |name: &str| {
+        let requests = json!({ "cpu": "100m", "memory": "64Mi", "ephemeral-storage": "1Gi" });
+        json!({ "name": name, "image": "a:1", "resources": { "requests": requests } })
+    };
+    json!({
+        "metadata": { "name": "p", "namespace": "default", "uid": "u", "resourceVersion": "1" },
+        "spec": { "nodeName": "n1", "containers": [container("a"), container("b")] },
+    })
+}
+
+#[test]
+fn a_resize_changes_cpu_and_memory_only() {
+    let kind = kind("v1 Pod");
+    let old = prepared(kind, burstable());
+    let resized = |change: &dyn Fn(&mut Value)| {
+        let mut pod = burstable();
+        change(&mut pod["spec"]["containers"]);
+        update_errors(kind, Part::Other("resize"), pod, &old)
+    };
+    let requests = |amounts: Value| move |c: &mut Value| c[0]["resources"]["requests"] = amounts.clone();
+    let more = json!({ "cpu": "200m", "memory": "0.125Gi", "ephemeral-storage": "1Gi" });
+    assert_eq!(resized(&requests(more)), Vec::<String>::new());
+    let limited = json!({ "cpu": "1", "memory": "1Gi" });
+    assert_eq!(resized(&|c| c[1]["resources"]["limits"] = limited.clone()), Vec::<String>::new());
+    // What is no part of a resize is left as it was.
+    assert_eq!(resized(&|c| c[0]["image"] = "a:2".into()), Vec::<String>::new());
+    let one = |errors: Vec<String>, expected: &str| {
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(expected), "{errors:?}");
+    };
+    let storage = json!({ "cpu": "100m", "memory": "64Mi", "ephemeral-storage": "2Gi" });
+    one(resized(&requests(storage)), "spec: Forbidden: only cpu and memory resources are mutable");
+    let less = json!({ "cpu": "100m", "ephemeral-storage": "1Gi" });
+    one(
+        resized(&requests(less)),
+        "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+    );
+    let swapped = resized(&|c| c.as_array_mut().unwrap().swap(0, 1));
+    assert_eq!(swapped.len(), 2);
+    assert_eq!(swapped[0], "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize");
+    let fewer = resized(&|c| drop(c.as_array_mut().unwrap().pop()));
+    one(fewer, "spec.containers: Forbidden: containers may not be added or removed on resize");
+    let same = json!({ "cpu": "100m", "memory": "64Mi" });
+    let guaranteed = resized(&|c| {
+        for index in 0..2 {
+            c[index]["resources"]["limits"] = same.clone();
+        }
+    });
+    one(guaranteed, "Pod QOS Class may not change as a result of resizing");
+}
+
+#[test]
+fn what_cannot_be_resized_says_why() {
+    let kind = kind("v1 Pod");
+    let mut more = burstable();
+    more["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1".into();
+    let mut mirror = prepared(kind, burstable());
+    mirror["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": "x" });
+    let errors = update_errors(kind, Part::Other("resize"), more.clone(), &mirror);
+    assert_eq!(errors, ["[]: Forbidden: static pods cannot be resized"]);
+    let mut unable = prepared(kind, burstable());
+    unable["status"]["containerStatuses"] = json!([{ "name": "a", "state": { "running": {} } }]);
+    let errors = update_errors(kind, Part::Other("resize"), more.clone(), &unable);
+    assert_eq!(errors, ["spec: Forbidden: Pod running on node without support for resize"]);
+    // Requests of the pod as a whole can be added, and grow, but never go.
+    let mut whole = burstable();
+    whole["spec"]["resources"] = json!({ "requests": { "cpu": "1", "memory": "1Gi" } });
+    let old = prepared(kind, burstable());
+    assert_eq!(update_errors(kind, Part::Other("resize"), whole.clone(), &old), Vec::<String>::new());
+    let old = prepared(kind, whole);
+    let errors = update_errors(kind, Part::Other("resize"), burstable(), &old);
+    assert_eq!(errors, ["spec.resources: Forbidden: pod-level resources cannot be removed"]);
+}

@@ -4,6 +4,7 @@ mod containers;
 mod environment;
 pub(crate) mod handlers;
 pub(crate) mod qos;
+mod resize;
 pub(crate) mod resources;
 pub(crate) mod row;
 pub(crate) mod scheduling;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::validate;
+use super::{resize, validate};
 use crate::errors::{Errors, Path, quote};
 use crate::kind::Part;
 use crate::value::{Fields, put, same};
@@ -30,10 +30,7 @@ pub(crate) fn keep(part: Part, object: &mut Value, old: &Value) {
             let containers = object.at("spec").at("ephemeralContainers").clone();
             replace(object, old, |spec| put(spec, "ephemeralContainers", containers));
         }
-        Part::Other("resize") => {
-            let resized = object.at("spec").clone();
-            replace(object, old, |spec| take_resources(spec, &resized));
-        }
+        Part::Other("resize") => resize::keep(object, old),
         Part::Main | Part::Other(_) => {}
     }
 }
@@ -50,19 +47,6 @@ fn replace(object: &mut Value, old: &Value, change: impl FnOnce(&mut Value)) {
     }
 }
 
-fn take_resources(spec: &mut Value, resized: &Value) {
-    for list in ["containers", "initContainers"] {
-        let wanted = resized.list(list);
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let name = container.text("name").to_string();
-            if let Some(new) = wanted.iter().find(|c| c.text("name") == name) {
-                put(container, "resources", new.at("resources").clone());
-                put(container, "resizePolicy", new.at("resizePolicy").clone());
-            }
-        }
-    }
-}
-
 pub(crate) fn pod(part: Part, object: &Value, old: &Value, errors: &mut Errors) {
     match part {
         Part::Main => main(object, old, errors),
@@ -71,7 +55,7 @@ pub(crate) fn pod(part: Part, object: &Value, old: &Value, errors: &mut Errors) 
             validate::pod(object, errors);
             ephemeral(object, old, errors);
         }
-        Part::Other("resize") => validate::pod(object, errors),
+        Part::Other("resize") => resize::validate(object, old, errors),
         Part::Other(_) => {}
     }
 }
