@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements};
+use serde::Serialize;
 
 use crate::plan::{Event, EventKind, Role, Step};
+use crate::status::{IN_PROGRESS, PENDING};
 use crate::view::Member;
 use crate::world::{ContainerState, Failure};
 
@@ -126,6 +128,82 @@ pub fn failed(pod: &Pod, step: &Step, failure: &Failure) -> Option<Event> {
         }
         _ => None,
     }
+}
+
+/// What there is to say when the status before becomes the one after: how far a resize has come. `asked` is the pod as it
+/// is wanted, `given` the same with the resources that it has.
+#[must_use]
+pub fn resize(before: Option<&PodStatus>, after: &PodStatus, asked: &Pod, given: &Pod) -> Vec<Event> {
+    let condition = |status: Option<&PodStatus>, name: &str| {
+        api::conditions::get(status?.conditions.as_deref().unwrap_or_default(), name).cloned()
+    };
+    let (pending, was_pending) = (condition(Some(after), PENDING), condition(before, PENDING));
+    let (now, was) = (condition(Some(after), IN_PROGRESS), condition(before, IN_PROGRESS));
+    let mut events = Vec::new();
+    if let Some(now) = &pending {
+        let key = |condition: &PodCondition| (condition.reason.clone(), condition.observed_generation);
+        if was_pending.as_ref().map(key) != Some(key(now)) {
+            let reason = now.reason.as_deref().unwrap_or_default();
+            let text = summary(asked, now.observed_generation, now.message.as_deref());
+            events.push(Event::warning(&format!("Resize{reason}"), &format!("Pod resize {reason}: {text}")));
+        }
+    }
+    let generation = |condition: &Option<PodCondition>| condition.as_ref().and_then(|c| c.observed_generation);
+    match (&was, &now) {
+        (was, Some(now)) if was.is_none() || generation(was) != now.observed_generation => {
+            let text = summary(given, now.observed_generation, None);
+            events.push(Event::normal("ResizeStarted", &format!("Pod resize started: {text}")));
+        }
+        (Some(was), None) if !api::pod::is_terminal_phase(after.phase.as_deref()) => {
+            let text = summary(given, was.observed_generation, None);
+            events.push(Event::normal("ResizeCompleted", &format!("Pod resize completed: {text}")));
+        }
+        _ => {}
+    }
+    let error = |condition: &Option<PodCondition>| condition.as_ref().and_then(|c| c.message.clone());
+    if let Some(message) = error(&now).filter(|message| error(&was).as_ref() != Some(message)) {
+        let text = summary(given, generation(&now), Some(&message));
+        events.push(Event::warning("ResizeError", &format!("Pod resize error: {text}")));
+    }
+    events
+}
+
+/// The resources of a pod's containers, as the kubelet puts them into these events.
+fn summary(pod: &Pod, generation: Option<i64>, error: Option<&str>) -> String {
+    let listed = |containers: &[Container]| {
+        let given = |container: &Container| Given {
+            name: container.name.clone(),
+            resources: container.resources.clone().unwrap_or_default(),
+        };
+        containers.iter().map(given).collect()
+    };
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    let summary = Summary {
+        init_containers: listed(spec.init_containers.as_deref().unwrap_or_default()),
+        containers: listed(&spec.containers),
+        generation: generation.unwrap_or(0),
+        error,
+    };
+    serde_json::to_string(&summary).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    init_containers: Vec<Given>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    containers: Vec<Given>,
+    generation: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Given {
+    name: String,
+    resources: ResourceRequirements,
 }
 
 /// Reasons of `pkg/kubelet/images`.

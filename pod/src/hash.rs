@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Container;
 
 /// Changes when the name or the image changes: of the fields that a running pod may change, only the image needs a new
-/// container (API validation of pod updates; resources are resized in place).
+/// container by itself (API validation of pod updates; resources are resized).
 #[must_use]
 pub fn container(container: &Container) -> String {
     let image = container.image.as_deref().unwrap_or_default();

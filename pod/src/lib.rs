@@ -4,6 +4,7 @@
 //! is remembered between two calls but what [`World`] holds, and all of that is found again after a restart in the
 //! container runtime, the volume folders, the cgroup tree and the API object.
 
+pub mod allocation;
 pub mod backoff;
 pub mod env;
 pub mod events;
@@ -16,7 +17,8 @@ pub mod status;
 mod view;
 pub mod world;
 
-pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Role, StartContainer, Step, plan};
+pub use allocation::{Actuated, Allocation, Deferral};
+pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Resize, Resized, Role, StartContainer, Step, plan};
 pub use status::status;
 pub use world::{
     Admission, Container, ContainerState, Desired, Eviction, Failure, HookState, Kill, NodeFacts, Observed, Prepared,

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, PodSpec, ResourceRequirements};
 
+use crate::allocation;
 use crate::backoff::{self, Restart};
 use crate::plan::Role;
 use crate::restart::restarts;
@@ -44,6 +45,7 @@ pub(crate) struct Member<'a> {
 pub(crate) struct View<'a> {
     pub world: &'a World,
     pub pod: Option<&'a Pod>,
+    /// The spec with the resources that the pod was given.
     pub spec: Cow<'a, PodSpec>,
     /// The newest sandbox.
     pub sandbox: Option<&'a Sandbox>,
@@ -59,6 +61,8 @@ impl<'a> View<'a> {
             Desired::Gone { last, .. } => last.as_deref(),
         };
         let spec = pod.and_then(|pod| pod.spec.as_ref()).map_or_else(Default::default, Cow::Borrowed);
+        let given = world.allocation.as_ref().and_then(|given| given.apply(&spec));
+        let spec = given.map_or(spec, Cow::Owned);
         let sandbox = world.observed.sandboxes.iter().max_by_key(|sandbox| (sandbox.attempt, sandbox.created_at));
         Self { world, pod, spec, sandbox }
     }
@@ -166,16 +170,30 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The resources that a container has; `None` when it must be taken for granted that it has what it was given.
+    pub fn has<'c>(&'c self, container: &'c Container) -> Option<&'c ResourceRequirements> {
+        let resized = self.world.observed.actuated.containers.get(&container.id);
+        resized.or(container.resources.as_ref())
+    }
+
+    /// Whether a container can get the resources that it was given only by a restart.
+    pub fn must_restart(&self, member: &Member<'_>, container: &Container) -> bool {
+        matches!(member.role, Role::App | Role::Sidecar)
+            && self.has(container).is_some_and(|has| allocation::needs_restart(&member.spec, has))
+    }
+
     /// When a container that ended starts again; `None` when it does not.
     pub fn restart(&self, member: &Member<'_>, container: &Container) -> Option<Restart> {
         let ContainerState::Exited { exit_code, finished_at, .. } = &container.state else { return None };
         let changed = container.spec_hash.as_ref().is_some_and(|hash| *hash != crate::hash::container(&member.spec));
-        let replaced = changed && self.world.observed.kills.contains_key(&container.id);
+        let killed = self.world.observed.kills.contains_key(&container.id);
+        let resized = killed && self.must_restart(member, container);
+        let replaced = resized || (changed && killed);
         if !replaced && !restarts(&self.spec, &member.spec, member.role, *exit_code) {
             return None;
         }
         let finished = timestamp(*finished_at);
-        if changed {
+        if changed || resized {
             return Some(Restart { at: finished, delay: std::time::Duration::ZERO, level: 0 });
         }
         let started = if container.started_at == 0 { container.created_at } else { container.started_at };

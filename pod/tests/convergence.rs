@@ -17,6 +17,8 @@ struct Case {
     init: Vec<(bool, Vec<i32>)>,
     apps: Vec<Vec<i32>>,
     policy: &'static str,
+    /// The apps' resize policy.
+    restarts_for_cpu: bool,
 }
 
 impl Case {
@@ -35,7 +37,10 @@ impl Case {
         let mut apps = Vec::new();
         for (index, codes) in self.apps.iter().enumerate() {
             let name = format!("a{index}");
-            apps.push(json!({"name": name, "image": "x"}));
+            let policy = if self.restarts_for_cpu { "RestartContainer" } else { "NotRequired" };
+            let policy = json!([{"resourceName": "cpu", "restartPolicy": policy}]);
+            apps.push(json!({"name": name, "image": "x", "resizePolicy": policy,
+                "resources": {"requests": {"cpu": "1"}}}));
             script.insert(name, VecDeque::from(codes.clone()));
         }
         let pod: Pod = serde_json::from_value(json!({
@@ -44,6 +49,21 @@ impl Case {
         }))
         .unwrap();
         Machine::new(pod, script, trouble)
+    }
+
+    /// What was asked for last holds for all that runs.
+    fn assert_resized(&self, machine: &Machine) {
+        let Some(pod) = machine.pod.as_ref().filter(|_| machine.phase() == "Running") else { return };
+        let wish = pod::Allocation::of(pod);
+        let observed = &machine.observed;
+        assert!(machine.allocation.as_ref().is_some_and(|given| given.grants_as(&wish)));
+        assert!(observed.actuated.cgroup.as_ref().is_some_and(|cgroup| cgroup.grants_as(&wish)));
+        for container in observed.containers.iter().filter(|container| container.state == ContainerState::Running) {
+            let has = observed.actuated.containers.get(&container.id).or(container.resources.as_ref());
+            assert!(pod::allocation::same(has, wish.containers.get(&container.name)), "{} is behind", container.name);
+        }
+        let conditions = machine.previous.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        assert!(!conditions.iter().any(|condition| condition.type_.starts_with("PodResize")), "{conditions:?}");
     }
 
     fn settled(&self, trouble: Trouble) -> Machine {
@@ -77,7 +97,14 @@ fn case() -> impl Strategy<Value = Case> {
     let init = proptest::collection::vec((any::<bool>(), codes()), 0..4);
     let apps = proptest::collection::vec(codes(), 1..4);
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
-    (init, apps, policy).prop_map(|(init, apps, policy)| Case { init, apps, policy })
+    // No validation lets a resize restart what never restarts.
+    let restarts = any::<bool>();
+    (init, apps, policy, restarts).prop_map(|(init, apps, policy, restarts)| Case {
+        init,
+        apps,
+        policy,
+        restarts_for_cpu: restarts && policy != "Never",
+    })
 }
 
 fn counts(machine: &Machine) -> BTreeMap<String, usize> {
@@ -142,6 +169,19 @@ proptest! {
     }
 
     #[test]
+    fn a_resize_at_any_step_holds(case in case(), at in 0_usize..20, fail in 0_usize..6, restart in 0_usize..6) {
+        for trouble in [
+            Trouble { resize: Some(at), ..Trouble::default() },
+            Trouble { resize: Some(at), fail: Some(at + 1 + fail), ..Trouble::default() },
+            Trouble { resize: Some(at), restart: Some(at + 1 + restart), ..Trouble::default() },
+        ] {
+            let machine = case.settled(trouble);
+            case.assert_settled(&machine);
+            case.assert_resized(&machine);
+        }
+    }
+
+    #[test]
     fn what_was_not_there_before_a_removal_is_removed(case in case(), at in 0_usize..20) {
         let mut machine = case.machine(Trouble { delete: Some(at), ..Trouble::default() });
         machine.settle();
@@ -155,7 +195,7 @@ proptest! {
 
 #[test]
 fn a_deleted_pod_tells_how_its_containers_ended() {
-    let case = Case { init: vec![], apps: vec![vec![]], policy: "Always" };
+    let case = Case { init: vec![], apps: vec![vec![]], policy: "Always", restarts_for_cpu: false };
     let mut machine = case.settled(Trouble::default());
     machine.delete(30);
     machine.settle();
@@ -168,7 +208,12 @@ fn a_deleted_pod_tells_how_its_containers_ended() {
 /// Small pods, with every step of the deletion disturbed after every step of the way up.
 #[test]
 fn deletion_of_small_pods_ends_empty_whatever_fails() {
-    let case = |init: Vec<(bool, Vec<i32>)>, apps: usize, policy| Case { init, apps: vec![vec![]; apps], policy };
+    let case = |init: Vec<(bool, Vec<i32>)>, apps: usize, policy| Case {
+        init,
+        apps: vec![vec![]; apps],
+        policy,
+        restarts_for_cpu: false,
+    };
     for case in [
         case(vec![], 2, "Always"),
         case(vec![(true, vec![])], 1, "OnFailure"),

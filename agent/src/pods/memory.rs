@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use api::{ContainerId, SandboxId};
 use jiff::Timestamp;
-use pod::{Admission, ContainerState, Failure, HookState, Kill, Observed, Prepared, Stage, Step};
+use pod::{
+    Actuated, Admission, Allocation, ContainerState, Deferral, Failure, HookState, Kill, Observed, Prepared, Stage,
+    Step,
+};
 
 use super::observe::Seen;
 use super::stages::StageError;
@@ -16,6 +19,12 @@ use super::stages::StageError;
 #[derive(Debug, Default)]
 pub struct Memory {
     pub admission: Option<Admission>,
+    pub allocation: Option<Allocation>,
+    pub deferral: Option<Deferral>,
+    /// The resources in force.
+    pub actuated: Actuated,
+    /// The allocation is not on the disk yet.
+    pub unrecorded: bool,
     pub failures: BTreeMap<Stage, Failure>,
     pub hooks: BTreeMap<ContainerId, HookState>,
     pub kills: BTreeMap<ContainerId, Kill>,
@@ -38,6 +47,7 @@ pub fn stage(step: &Step) -> Stage {
         Step::StartContainer(start) => Stage::Container(start.name.clone()),
         Step::KillContainer(kill) => Stage::Kill(kill.name.clone()),
         Step::CreateMirror { .. } | Step::DeleteMirror { .. } => Stage::Mirror,
+        Step::RecordAllocation | Step::Resize(_) => Stage::Resize,
         _ => Stage::Teardown,
     }
 }
@@ -60,6 +70,7 @@ impl Memory {
         match step {
             Step::CreateCgroup => self.prepared.cgroup = true,
             Step::RemoveCgroup => self.prepared.cgroup = false,
+            Step::RecordAllocation => self.unrecorded = false,
             Step::UnmountVolumes => {
                 self.prepared.volumes = false;
                 self.prepared.volumes_on_disk = false;
@@ -105,6 +116,7 @@ impl Memory {
         self.hooks.retain(|id, _| known.contains(id));
         self.kills.retain(|id, kill| kill.running || known.contains(id));
         self.started.retain(|id| known.contains(id));
+        self.actuated.containers.retain(|id, _| known.contains(id));
         self.stopped.retain(|id| seen.sandboxes.iter().any(|sandbox| sandbox.id == *id));
     }
 
@@ -123,6 +135,8 @@ impl Memory {
             hooks: self.hooks.clone(),
             kills: self.kills.clone(),
             starting: self.starting.clone(),
+            actuated: self.actuated.clone(),
+            unrecorded: self.unrecorded,
         }
     }
 }

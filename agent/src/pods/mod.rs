@@ -14,12 +14,14 @@
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
 //! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
 //! * [`admission`], [`sysctls`]: whether the node takes a pod; [`orders`]: that it ends one.
+//! * [`checkpoint`], [`record`]: pods, and what they were given, for an agent that is started again.
 //! * [`sandbox_seccomp`]: what pause containers may ask of the kernel.
 //! * [`source`], [`gc`], [`qos`], [`logs`], [`runtime`], [`node`]: what runs beside the workers.
 //!
 //! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
 
 pub mod admission;
+pub mod checkpoint;
 pub mod gc;
 pub mod hooks;
 pub mod labels;
@@ -33,6 +35,7 @@ pub mod orders;
 pub mod probing;
 pub mod publication;
 pub mod qos;
+pub mod record;
 pub mod registry;
 pub mod runtime;
 pub mod sandbox_seccomp;
@@ -290,7 +293,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let seccomp = seccomp.map_err(|error| StartError::Seccomp(config.data_dir.clone(), error))?;
     let registry = Arc::new(Registry::default());
     let (runtime_facts, runtime_followed) = runtime::follow(deps.runtime.clone());
-    let (services, following) = services::follow(deps.client.clone());
+    let (services, following) = services::follow(deps.client.clone(), &config.data_dir);
     let (node, node_followed) = node::follow(deps.client.clone(), &config.node_name, &config.node_labels);
     let context = Arc::new(Context {
         objects: Arc::new(ApiObjects::new(deps.client.clone())),

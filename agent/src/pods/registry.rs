@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use api::{ContainerId, PodUid};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use pod::Allocation;
+use tokio::sync::watch;
 
 /// What is known of one pod.
 #[derive(Debug, Clone)]
@@ -24,6 +27,16 @@ pub struct Entry {
     pub parts: Vec<String>,
     /// What the worker saw of them last, as [`super::observe::Everything`] has it; `None` when there was nothing.
     pub seen: Option<u64>,
+    /// A resize that has to wait.
+    pub deferred: Option<Deferred>,
+}
+
+/// A resize that the node has put off.
+#[derive(Debug, Clone)]
+pub struct Deferred {
+    /// The pod with the resources that it asks for.
+    pub asked: Arc<Pod>,
+    pub since: Timestamp,
 }
 
 /// What runs of a pod: a container, or the sandbox, which has no name in the spec, image or log.
@@ -64,6 +77,10 @@ impl From<&pod::Sandbox> for Running {
 }
 
 impl Entry {
+    fn is_active(&self) -> bool {
+        self.admitted && !self.has_ended()
+    }
+
     /// Whether its phase is `Succeeded` or `Failed`. Before a worker has computed a status, that of the object counts.
     fn has_ended(&self) -> bool {
         let status = self.status.as_deref().or(self.pod.status.as_ref());
@@ -72,13 +89,23 @@ impl Entry {
 }
 
 /// All pods, written by their workers.
-#[derive(Debug, Default)]
-pub struct Registry(RwLock<BTreeMap<PodUid, Entry>>);
+#[derive(Debug)]
+pub struct Registry {
+    pods: RwLock<BTreeMap<PodUid, Entry>>,
+    /// Counts how often a pod gave back resources, while anybody waits for that.
+    freed: watch::Sender<u64>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { pods: RwLock::default(), freed: watch::channel(0).0 }
+    }
+}
 
 impl Registry {
     /// Changes what is known of a pod.
     pub fn update(&self, uid: &PodUid, pod: &Arc<Pod>, change: impl FnOnce(&mut Entry)) {
-        let mut pods = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pods = self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let new = || Entry {
             pod: Arc::clone(pod),
             status: None,
@@ -87,23 +114,63 @@ impl Registry {
             sandbox: None,
             parts: Vec::new(),
             seen: None,
+            deferred: None,
         };
         let entry = pods.entry(uid.clone()).or_insert_with(new);
+        let before = self.is_awaited().then(|| (Arc::clone(&entry.pod), entry.is_active()));
         if !Arc::ptr_eq(&entry.pod, pod) {
             entry.pod = Arc::clone(pod);
         }
         change(entry);
+        if let Some((before, true)) = before {
+            let same = Arc::ptr_eq(&before, pod) || Allocation::of(&before).grants_as(&Allocation::of(pod));
+            if !same || !entry.is_active() {
+                self.free();
+            }
+        }
+    }
+
+    /// Whether anybody waits for resources.
+    fn is_awaited(&self) -> bool {
+        self.freed.receiver_count() > 0
+    }
+
+    fn free(&self) {
+        self.freed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Changes when a pod gave back resources.
+    #[must_use]
+    pub fn freed(&self) -> watch::Receiver<u64> {
+        self.freed.subscribe()
+    }
+
+    /// A resize has to wait.
+    pub fn defer(&self, uid: &PodUid, resize: Deferred) {
+        let mut pods = self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(entry) = pods.get_mut(uid) {
+            entry.deferred = Some(resize);
+        }
+    }
+
+    /// Resizes that wait.
+    #[must_use]
+    pub fn deferred(&self) -> Vec<(PodUid, Deferred)> {
+        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let active = pods.iter().filter(|(_, entry)| entry.is_active());
+        active.filter_map(|(uid, entry)| Some((uid.clone(), entry.deferred.clone()?))).collect()
     }
 
     /// A pod is no more.
     pub fn remove(&self, uid: &PodUid) {
-        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+        self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+        self.free();
     }
 
     /// The pod of a container or sandbox.
     #[must_use]
     pub fn owner(&self, id: &str) -> Option<PodUid> {
-        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let owner = pods.iter().find(|(_, entry)| entry.parts.iter().any(|part| part == id));
         owner.map(|(uid, _)| uid.clone())
     }
@@ -111,28 +178,28 @@ impl Registry {
     /// Pods that the node has admitted and that have not ended.
     #[must_use]
     pub fn active(&self) -> Vec<(PodUid, Arc<Pod>)> {
-        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let active = pods.iter().filter(|(_, entry)| entry.admitted && !entry.has_ended());
+        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let active = pods.iter().filter(|(_, entry)| entry.is_active());
         active.map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.pod))).collect()
     }
 
     /// What is known of one pod.
     #[must_use]
     pub fn entry(&self, uid: &PodUid) -> Option<Entry> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(uid).cloned()
+        self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(uid).cloned()
     }
 
     /// What the workers saw of their pods in the runtime; pods of which there was nothing are left out.
     #[must_use]
     pub fn seen(&self) -> HashMap<PodUid, u64> {
-        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         pods.iter().filter_map(|(uid, entry)| Some((uid.clone(), entry.seen?))).collect()
     }
 
     /// Everything there is, at this moment.
     #[must_use]
     pub fn entries(&self) -> Vec<(PodUid, Entry)> {
-        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         pods.iter().map(|(uid, entry)| (uid.clone(), entry.clone())).collect()
     }
 
@@ -151,7 +218,7 @@ impl crate::serve::Pods for Registry {
     }
 
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        let pods = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let is = |entry: &&Entry| {
             let meta = &entry.pod.metadata;
             meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)

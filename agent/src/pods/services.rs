@@ -1,18 +1,24 @@
 //! Services as environment variables see them. Trimmed as they are decoded.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::checkpoint::{read_versioned, write_versioned};
 use crate::client::watch::{Change, Collection, follow_map};
 
 /// How long a container that starts waits until the Services were read for the first time.
 const FIRST: Duration = Duration::from_secs(5);
+/// How often they are written down at most, for an agent that is started while the API server is away.
+const WRITE: Duration = Duration::from_secs(60);
 
 type Known = BTreeMap<(Option<String>, Option<String>), Service>;
 
@@ -21,13 +27,21 @@ type Known = BTreeMap<(Option<String>, Option<String>), Service>;
 pub struct Services {
     known: Arc<RwLock<Known>>,
     read: watch::Receiver<bool>,
+    /// Those of an earlier agent are known.
+    recalled: bool,
+}
+
+/// The file that they are written to.
+#[derive(Default, Serialize, Deserialize)]
+struct Written {
+    services: Vec<Service>,
 }
 
 impl Services {
-    /// Waits until they were read once, but not for ever. Whether they were.
+    /// Waits until they were read once, but not for ever. Whether they were; else those that an earlier agent knew count.
     pub async fn ready(&self) -> bool {
         let mut read = self.read.clone();
-        matches!(tokio::time::timeout(FIRST, read.wait_for(|read| *read)).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(FIRST, read.wait_for(|read| *read)).await, Ok(Ok(_))) || self.recalled
     }
 
     /// Those of a namespace, and `default/kubernetes`, which every pod is told of.
@@ -41,9 +55,16 @@ impl Services {
         known.iter().filter(|(key, _)| wanted(key)).map(|(_, service)| service.clone()).collect()
     }
 
+    async fn write_down(&self, path: PathBuf) {
+        let services = self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let written = tokio::task::spawn_blocking(move || write_versioned(&path, Written { services })).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "Services not written down");
+        }
+    }
+
     fn absorb(&self, change: Change<Service>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let key = |service: &Service| (service.metadata.namespace.clone(), service.metadata.name.clone());
         match change {
             Change::Replaced(all) => *known = all.into_iter().map(|service| (key(&service), service)).collect(),
             Change::Applied(service) => drop(known.insert(key(&service), service)),
@@ -52,11 +73,19 @@ impl Services {
     }
 }
 
-/// Follows Services until the task is ended.
+fn key(service: &Service) -> (Option<String>, Option<String>) {
+    (service.metadata.namespace.clone(), service.metadata.name.clone())
+}
+
+/// Follows Services until the task is ended. `folder` is the agent's own.
 #[must_use]
-pub fn follow(client: kube::Client) -> (Services, JoinHandle<()>) {
+pub fn follow(client: kube::Client, folder: &Path) -> (Services, JoinHandle<()>) {
     let (was_read, read) = watch::channel(false);
-    let services = Services { known: Arc::default(), read };
+    let path = folder.join("services.json");
+    let recalled = read_versioned::<Written>(&path);
+    let is_recalled = recalled.is_some();
+    let known: Known = recalled.unwrap_or_default().services.into_iter().map(|s| (key(&s), s)).collect();
+    let services = Services { known: Arc::new(RwLock::new(known)), read, recalled: is_recalled };
     let sink = services.clone();
     // Headless Services have no variables.
     let collection = Collection {
@@ -65,10 +94,28 @@ pub fn follow(client: kube::Client) -> (Services, JoinHandle<()>) {
     };
     let mut changes = follow_map(client, collection, trim);
     let task = tokio::spawn(async move {
-        while let Some(change) = changes.recv().await {
-            sink.absorb(change);
-            // The first change is a whole list.
-            was_read.send_if_modified(|read| !std::mem::replace(read, true));
+        let mut due: Option<Instant> = None;
+        loop {
+            let writing = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Cancel-safe: a channel loses nothing; a sleep is begun anew for the same instant.
+            tokio::select! {
+                change = changes.recv() => {
+                    let Some(change) = change else { return };
+                    sink.absorb(change);
+                    // The first change is a whole list, and is written at once.
+                    let first = was_read.send_if_modified(|read| !std::mem::replace(read, true));
+                    due = due.or_else(|| Some(if first { Instant::now() } else { Instant::now() + WRITE }));
+                }
+                () = writing => {
+                    due = None;
+                    sink.write_down(path.clone()).await;
+                }
+            }
         }
     });
     (services, task)

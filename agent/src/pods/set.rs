@@ -19,7 +19,7 @@ use super::stages::teardown::delete_now;
 use super::statics::{Changes, Statics, Wanted, name};
 use super::worker::Origin;
 use super::workers::{Ended, Workers};
-use super::{Context, gc, source, worker};
+use super::{Context, checkpoint, gc, source, worker};
 use crate::client::watch::{Change, describe};
 
 /// Repairs what events have missed.
@@ -28,6 +28,8 @@ const RELIST: Duration = Duration::from_secs(60);
 /// CRI service has noticed it, and an event may be about a sandbox that is still being made.
 const SETTLE: Duration = Duration::from_millis(400);
 const RETRY: Duration = Duration::from_millis(500);
+/// How long the API server may take for its first list, before the agent goes on with the pods that it knew.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Who must have said which pods there are, before a pod is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +47,8 @@ struct Set {
     /// Pods of which something was on the machine when the agent was started.
     found: HashSet<PodUid>,
     silent: HashSet<Speaker>,
+    /// It is decided whether the agent goes on with the pods that it knew.
+    recalled: bool,
     /// Deletions of mirrors that are nobody's.
     deletions: JoinSet<String>,
     /// Their uids.
@@ -64,6 +68,8 @@ pub async fn run(context: Arc<Context>) {
     set.find_leftovers().await;
     let mut relist = tokio::time::interval_at(Instant::now() + RELIST, RELIST);
     let mut settle: Option<Instant> = None;
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
     loop {
         let soon = async {
             match settle {
@@ -85,6 +91,7 @@ pub async fn run(context: Arc<Context>) {
             }
             Some(ended) = set.workers.supervise() => set.worker_ended(&ended),
             Some(deleted) = set.deletions.join_next() => drop(deleted.map(|uid| set.deleting.remove(&uid))),
+            () = &mut patience, if !set.recalled => set.recall().await,
             _ = relist.tick() => drop(set.relist().await),
             () = soon => {
                 settle = None;
@@ -105,6 +112,7 @@ impl Set {
             known: Everything::default(),
             found: HashSet::new(),
             silent: places.chain([Speaker::Api]).collect(),
+            recalled: false,
             deletions: JoinSet::new(),
             deleting: HashSet::new(),
             context,
@@ -184,6 +192,7 @@ impl Set {
                 }
                 self.workers.retain(&there);
                 self.silent.remove(&Speaker::Api);
+                self.recalled = true;
                 self.adopt_orphans();
             }
             Change::Applied(pod) if api::pod::is_mirror(&pod) => {
@@ -193,6 +202,22 @@ impl Set {
             Change::Deleted(pod) if api::pod::is_mirror(&pod) => self.statics.mirror_gone(&pod),
             Change::Applied(pod) => self.want(source::uid(&pod), Origin::Api, Desired::Present(pod)),
             Change::Deleted(pod) => self.workers.gone(&source::uid(&pod)),
+        }
+    }
+
+    /// Goes on with the pods that an earlier agent knew: the API server does not say which there are. Once it does, what it
+    /// says counts.
+    async fn recall(&mut self) {
+        self.recalled = true;
+        let context = Arc::clone(&self.context);
+        let read = tokio::task::spawn_blocking(move || checkpoint::read_all(&context.layout));
+        let pods = read.await.unwrap_or_default();
+        if !pods.is_empty() {
+            tracing::warn!(count = pods.len(), "the API server is away; going on with the pods that were known");
+        }
+        self.keep_places(&pods);
+        for pod in pods {
+            self.want(source::uid(&pod), Origin::Api, Desired::Present(pod));
         }
     }
 

@@ -103,6 +103,14 @@ impl Api {
         self.store("ADDED", pod);
     }
 
+    /// Another generation of a pod.
+    pub fn update(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut pod = self.pod(name).unwrap();
+        change(&mut pod);
+        pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap_or(1) + 1);
+        self.store("MODIFIED", pod);
+    }
+
     /// Creates or replaces a ConfigMap of the namespace `test`.
     pub fn config_map(&self, name: &str, data: Value, immutable: bool) {
         let mut state = self.state.lock().unwrap();
@@ -276,6 +284,9 @@ fn merge(list: &mut Value, changes: &[Value]) {
     let mut items = list.as_array().cloned().unwrap_or_default();
     for change in changes {
         items.retain(|item| item["type"] != change["type"]);
+        if change["$patch"] == "delete" {
+            continue;
+        }
         let mut change = change.clone();
         change.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         items.push(change);

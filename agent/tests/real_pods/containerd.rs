@@ -19,15 +19,15 @@ use crate::api::Api;
 
 const IMAGE: &str = "example.com/pause:test";
 
-struct Node {
+pub struct Node {
     folder: tempfile::TempDir,
     containerd: Child,
     runtime: cri::Client,
-    root: String,
+    pub root: String,
 }
 
 impl Node {
-    async fn start(name: &str) -> Self {
+    pub async fn start(name: &str) -> Self {
         drop(tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init());
         let folder = tempfile::Builder::new().prefix("kl").tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -61,7 +61,7 @@ impl Node {
         self.folder.path().join(name)
     }
 
-    fn agent(&self, api: &Api) -> PodsHandle {
+    pub fn agent(&self, api: &Api) -> PodsHandle {
         let (_, addresses) = watch::channel(vec!["127.0.0.1".parse().unwrap()]);
         let config = PodsConfig {
             node_name: "node".into(),
@@ -134,7 +134,7 @@ fn unmount_below(path: &Path) {
     }
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..1500 {
         if let Some(found) = look().await {
             return found;
@@ -150,7 +150,7 @@ fn ready(pod: &Value) -> bool {
         .is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
-fn spec() -> Value {
+pub fn spec() -> Value {
     json!({
         "hostNetwork": true, "terminationGracePeriodSeconds": 2, "restartPolicy": "Always",
         "containers": [{
@@ -171,7 +171,7 @@ fn container(pod: &Value) -> (String, i64) {
     (status["containerID"].as_str().unwrap_or_default().to_owned(), status["restartCount"].as_i64().unwrap_or(-1))
 }
 
-async fn until_ready(api: &Api, name: &str) -> Value {
+pub async fn until_ready(api: &Api, name: &str) -> Value {
     until("the pod is Ready", async || api.pod(name).filter(ready)).await
 }
 

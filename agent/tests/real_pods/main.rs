@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod api;
+mod away;
 mod containerd;
 mod disturbed;
 mod objects;
 mod pressure;
+mod resize;
 mod statics;

@@ -15,6 +15,8 @@ pub(super) enum KillCause {
     SandboxDied,
     /// Its image was changed in the spec.
     Changed,
+    /// It was given other resources, and its policy is to restart for that.
+    Resized,
     /// livenessProbe.
     Liveness,
     /// startupProbe.
@@ -117,6 +119,9 @@ fn start_again(view: &View<'_>, member: &Member<'_>, container: &Container, sand
 
 fn start(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, backoff: u32, plan: &mut Plan) {
     let name = &member.spec.name;
+    if super::resize::holds_starts(view) {
+        return;
+    }
     if let Some(failure) = view.start_failure(name) {
         let at = start_retry(failure);
         if at > view.world.now {
@@ -167,6 +172,9 @@ fn kill_cause(view: &View<'_>, member: &Member<'_>, container: &Container) -> Op
     if member.role != Role::Init && container.spec_hash.as_ref().is_some_and(|old| *old != hash) {
         return Some(KillCause::Changed);
     }
+    if view.must_restart(member, container) {
+        return Some(KillCause::Resized);
+    }
     if matches!(observed.hooks.get(&container.id), Some(HookState::Failed { .. })) {
         return Some(KillCause::PostStart);
     }
@@ -214,6 +222,7 @@ fn describe(view: &View<'_>, member: Option<&Member<'_>>, cause: KillCause, name
     match cause {
         KillCause::SandboxDied => ("Killing", format!("Stopping container {name}")),
         KillCause::Changed => ("Killing", format!("{subject} {name} definition changed{}", then(true))),
+        KillCause::Resized => ("Killing", format!("Container {name} resize requires restart")),
         KillCause::Liveness => ("Unhealthy", format!("{subject} {name} failed liveness probe{}", then(false))),
         KillCause::Startup => ("Unhealthy", format!("{subject} {name} failed startup probe{}", then(false))),
         KillCause::PostStart => ("FailedPostStartHook", "FailedPostStartHook".to_owned()),

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use api::{ContainerId, SandboxId};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
+use crate::allocation::Allocation;
 use crate::view::View;
 use crate::world::World;
 
 mod containers;
 mod mirror;
 mod probes;
+pub(crate) mod resize;
 mod run;
 mod teardown;
 
@@ -70,6 +73,13 @@ pub enum Step {
         /// `status.message`.
         message: String,
     },
+    /// Ask the node for the resources that the spec asks for by now, and remember its answer in
+    /// [`crate::World::allocation`] or [`crate::World::deferral`].
+    Allocate,
+    /// Write down what the pod was given.
+    RecordAllocation,
+    /// Make what the pod was given hold for what runs.
+    Resize(Resize),
     /// Set up the pod's folders and volumes.
     PrepareVolumes,
     /// Make the pod's cgroup and its limits.
@@ -147,6 +157,26 @@ pub struct StartContainer {
     pub backoff: u32,
     /// To be kept in an annotation and handed back as [`crate::Container::spec_hash`].
     pub spec_hash: String,
+}
+
+/// A change of the resources of what runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resize {
+    /// The resources that the pod's cgroup was written for.
+    pub cgroup: Allocation,
+    /// The containers to update, in the order of the spec.
+    pub containers: Vec<Resized>,
+}
+
+/// A container whose resources change in place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resized {
+    /// Which.
+    pub id: ContainerId,
+    /// Its name in the spec.
+    pub name: String,
+    /// What it has.
+    pub has: ResourceRequirements,
 }
 
 /// The kill of a container.

@@ -1,7 +1,7 @@
 //! Bringing a pod up, and keeping it up.
 
 use crate::backoff::stage_retry;
-use crate::plan::{Event, Plan, Step, containers};
+use crate::plan::{Event, Plan, Step, containers, resize};
 use crate::view::View;
 use crate::world::{Sandbox, Stage};
 
@@ -15,10 +15,15 @@ pub(super) fn plan(view: &View<'_>, plan: &mut Plan) {
     if let Some(deadline) = view.deadline() {
         plan.wake(deadline);
     }
+    if resize::is_asked(view) {
+        plan.steps.push(Step::Allocate);
+        return;
+    }
     if !prepare(view, plan) {
         return;
     }
     if let Some(sandbox) = sandbox(view, plan) {
+        resize::plan(view, plan);
         containers::plan(view, sandbox, plan);
         collect_garbage(view, sandbox, plan);
     }

@@ -4,7 +4,7 @@ use api::conditions;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 
 use crate::plan::Role;
-use crate::status::{containers::find, seconds};
+use crate::status::{containers::find, resources, seconds};
 use crate::view::View;
 
 const TRUE: &str = "True";
@@ -12,6 +12,8 @@ const FALSE: &str = "False";
 
 /// Conditions that a node owns, in the order of a kubelet.
 const OWN: [&str; 5] = [NETWORK_READY, "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+/// Those of resizes, which a node owns too; of a pod that has ended they go.
+const RESIZE: [&str; 2] = [resources::PENDING, resources::IN_PROGRESS];
 const NETWORK_READY: &str = "PodReadyToStartContainers";
 /// A node writes it, as others do (KEP-3329).
 const DISRUPTION: &str = "DisruptionTarget";
@@ -36,6 +38,9 @@ pub(super) fn fill(view: &View<'_>, pod: &Pod, status: &mut PodStatus) {
         all.push(condition);
     }
     all.extend(foreign);
+    if !api::pod::is_terminal_phase(status.phase.as_deref()) {
+        all.extend(resources::conditions(view, &old));
+    }
     status.conditions = Some(all);
 }
 
@@ -54,6 +59,10 @@ fn is_own(condition: &PodCondition) -> bool {
     OWN.contains(&condition.type_.as_str())
 }
 
+fn is_of_node(condition: &PodCondition) -> bool {
+    is_own(condition) || RESIZE.contains(&condition.type_.as_str())
+}
+
 fn observed(pod: &Pod, condition: PodCondition) -> PodCondition {
     PodCondition { observed_generation: pod.metadata.generation, ..condition }
 }
@@ -63,7 +72,7 @@ fn observed(pod: &Pod, condition: PodCondition) -> PodCondition {
 fn foreign(view: &View<'_>, pod: &Pod, old: &[PodCondition]) -> Vec<PodCondition> {
     let from_api = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
     let mut all: Vec<PodCondition> =
-        from_api.unwrap_or(old).iter().filter(|condition| !is_own(condition)).cloned().collect();
+        from_api.unwrap_or(old).iter().filter(|condition| !is_of_node(condition)).cloned().collect();
     let known = conditions::get(old, DISRUPTION).filter(|_| conditions::get(&all, DISRUPTION).is_none()).cloned();
     all.extend(known);
     let eviction = view.world.eviction.as_ref().filter(|_| !view.was_terminal());

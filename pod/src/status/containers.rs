@@ -67,7 +67,8 @@ fn container_status(view: &View<'_>, ending: Option<&Ending>, member: &Member<'_
 fn observed(view: &View<'_>, member: &Member<'_>, container: &Container) -> ContainerStatus {
     let spec = &*member.spec;
     let runtime = &view.world.node.runtime;
-    let resources = container.resources.clone().or_else(|| spec.resources.clone()).unwrap_or_default();
+    let has = view.has(container).filter(|_| container.state == ContainerState::Running);
+    let resources = has.or(spec.resources.as_ref()).cloned().unwrap_or_default();
     let image =
         if container.image.is_empty() { spec.image.clone().unwrap_or_default() } else { container.image.clone() };
     ContainerStatus {

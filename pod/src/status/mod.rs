@@ -11,6 +11,9 @@ use crate::world::{Admission, World};
 mod conditions;
 mod containers;
 mod phase;
+mod resources;
+
+pub(crate) use resources::{IN_PROGRESS, PENDING};
 
 /// `status.message` of a pod that ran longer than `activeDeadlineSeconds`.
 pub(crate) const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
@@ -46,6 +49,7 @@ pub fn status(world: &World, _plan: &Plan) -> PodStatus {
         say_why(&view, ending.as_ref(), &mut status);
     }
     addresses(&view, &mut status);
+    resources::fill(&view, &mut status);
     conditions::fill(&view, pod, &mut status);
     status
 }

@@ -9,6 +9,8 @@ use api::{ContainerId, PodUid, SandboxId};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 
+use crate::allocation::{Actuated, Allocation, Deferral};
+
 /// The input of [`crate::plan()`] and [`crate::status()`].
 #[derive(Clone, Debug)]
 pub struct World {
@@ -22,6 +24,10 @@ pub struct World {
     pub source: Source,
     /// What the node's admission said; `None` until it was asked.
     pub admission: Option<Admission>,
+    /// The resources that the pod was given; `None` until it is admitted.
+    pub allocation: Option<Allocation>,
+    /// Why it was not given others that it asks for since.
+    pub deferral: Option<Deferral>,
     /// Set when the node must get rid of the pod (node pressure, preemption, API-less shutdown).
     pub eviction: Option<Eviction>,
     /// What runs and what lies on the disk.
@@ -118,6 +124,10 @@ pub struct Observed {
     pub kills: BTreeMap<ContainerId, Kill>,
     /// Names of containers whose `StartContainer` step runs at the moment.
     pub starting: BTreeSet<String>,
+    /// The resources in force.
+    pub actuated: Actuated,
+    /// The pod was resized, and a restart of the agent would forget it.
+    pub unrecorded: bool,
 }
 
 /// What was prepared for a pod beside the runtime.
@@ -180,7 +190,7 @@ pub struct Container {
     pub backoff: u32,
     /// Where its output is written.
     pub log_path: String,
-    /// The resources that it was created with, where known (an annotation); else those of the spec are reported.
+    /// The resources that it was created with, where known (an annotation); else those of the spec count.
     pub resources: Option<ResourceRequirements>,
     /// The user of its first process, where the runtime tells.
     pub user: Option<UserFacts>,
@@ -281,6 +291,8 @@ pub enum Stage {
     Teardown,
     /// `CreateMirror` and `DeleteMirror`.
     Mirror,
+    /// `RecordAllocation` and `Resize`.
+    Resize,
 }
 
 /// The last failure of a stage.

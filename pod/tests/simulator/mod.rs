@@ -7,8 +7,8 @@ use api::{ContainerId, PodUid, SandboxId};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod::{
-    Admission, Container, ContainerState, Desired, Failure, Kill, NodeFacts, Observed, Plan, Sandbox, Source, Stage,
-    StartContainer, Step, World,
+    Actuated, Admission, Allocation, Container, ContainerState, Deferral, Desired, Failure, Kill, NodeFacts, Observed,
+    Plan, Resize, Sandbox, Source, Stage, StartContainer, Step, World,
 };
 
 /// What happens to the machine beside what it is told.
@@ -24,6 +24,8 @@ pub struct Trouble {
     pub sandbox_dies: Option<usize>,
     /// After the step of this number the pod is deleted.
     pub delete: Option<usize>,
+    /// After the step of this number its containers are to have other resources.
+    pub resize: Option<usize>,
     /// Steps of a batch are executed in reverse.
     pub reverse: bool,
 }
@@ -33,6 +35,10 @@ pub struct Machine {
     pub pod: Option<Pod>,
     pub observed: Observed,
     pub admission: Option<Admission>,
+    pub allocation: Option<Allocation>,
+    pub deferral: Option<Deferral>,
+    /// What lies on the disk of it.
+    pub record: Option<(Allocation, Actuated)>,
     pub failures: BTreeMap<Stage, Failure>,
     pub previous: Option<PodStatus>,
     pub trouble: Trouble,
@@ -53,6 +59,9 @@ impl Machine {
             pod: Some(pod),
             observed: Observed::default(),
             admission: None,
+            allocation: None,
+            deferral: None,
+            record: None,
             failures: BTreeMap::new(),
             previous: None,
             trouble,
@@ -75,6 +84,8 @@ impl Machine {
             desired,
             source: Source::Api,
             admission: self.admission.clone(),
+            allocation: self.allocation.clone(),
+            deferral: self.deferral.clone(),
             eviction: None,
             observed: self.observed.clone(),
             failures: self.failures.clone(),
@@ -133,6 +144,9 @@ impl Machine {
             if is_now(self.trouble.delete) {
                 self.delete(30);
             }
+            if is_now(self.trouble.resize) {
+                self.resize("2");
+            }
             if is_now(self.trouble.restart) {
                 self.restart_agent();
                 return;
@@ -147,6 +161,7 @@ impl Machine {
             Step::RunSandbox { .. } => Stage::Sandbox,
             Step::StartContainer(start) => Stage::Container(start.name.clone()),
             Step::KillContainer(kill) => Stage::Kill(kill.name.clone()),
+            Step::RecordAllocation | Step::Resize(_) => Stage::Resize,
             _ => Stage::Teardown,
         };
         let (reason, message) = ("ErrImagePull".to_owned(), "broken".to_owned());
@@ -156,13 +171,28 @@ impl Machine {
     fn execute(&mut self, step: &Step) {
         let observed = &mut self.observed;
         match step {
-            Step::Admit => self.admission = Some(Admission::Admitted),
+            Step::Admit => {
+                self.admission = Some(Admission::Admitted);
+                self.allocation = self.pod.as_ref().map(Allocation::of);
+            }
+            Step::Allocate => {
+                self.allocation = self.pod.as_ref().map(Allocation::of);
+                observed.unrecorded = true;
+            }
+            Step::RecordAllocation => {
+                observed.unrecorded = false;
+                self.record = self.allocation.clone().map(|given| (given, observed.actuated.clone()));
+            }
+            Step::Resize(resize) => self.actuate(resize),
             Step::Reject { .. } => {}
             Step::PrepareVolumes => {
                 observed.prepared.volumes = true;
                 observed.prepared.volumes_on_disk = true;
             }
-            Step::CreateCgroup => observed.prepared.cgroup = true,
+            Step::CreateCgroup => {
+                observed.prepared.cgroup = true;
+                observed.actuated.cgroup.clone_from(&self.allocation);
+            }
             Step::UnmountVolumes => {
                 assert!(!observed.containers.iter().any(|container| container.state == ContainerState::Running));
                 observed.prepared.volumes = false;
@@ -239,9 +269,45 @@ impl Machine {
             spec_hash: Some(start.spec_hash.clone()),
             backoff: start.backoff,
             log_path: String::new(),
-            resources: None,
+            resources: self.allocation.as_ref().and_then(|given| given.containers.get(&start.name).cloned()),
             user: None,
         });
+        let asked = self.observed.actuated.cgroup.as_ref().unwrap();
+        let failed = self.failures.contains_key(&Stage::Resize);
+        let is_ready = failed || asked.grants_as(self.allocation.as_ref().unwrap());
+        assert!(is_ready, "started before the cgroup has its resources");
+    }
+
+    fn actuate(&mut self, resize: &Resize) {
+        self.failures.remove(&Stage::Resize);
+        let given = self.allocation.clone().unwrap();
+        let actuated = &mut self.observed.actuated;
+        for container in &resize.containers {
+            assert_eq!(
+                container.has.requests,
+                self.observed
+                    .containers
+                    .iter()
+                    .find(|c| c.id == container.id)
+                    .and_then(|known| actuated.containers.get(&known.id).or(known.resources.as_ref()))
+                    .unwrap()
+                    .requests
+            );
+            actuated.containers.insert(container.id.clone(), given.containers[&container.name].clone());
+        }
+        actuated.cgroup = Some(given.clone());
+        self.record = Some((given, actuated.clone()));
+    }
+
+    /// Every container is to have so much cpu.
+    pub fn resize(&mut self, cpu: &str) {
+        let Some(pod) = &mut self.pod else { return };
+        pod.metadata.generation = pod.metadata.generation.map(|generation| generation + 1);
+        let spec = pod.spec.as_mut().unwrap();
+        let requests = serde_json::json!({"requests": {"cpu": cpu}});
+        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+            container.resources = Some(serde_json::from_value(requests.clone()).unwrap());
+        }
     }
 
     /// No container starts before the init containers before it have ended well, and the sidecars run.
@@ -322,6 +388,12 @@ impl Machine {
         self.observed.hooks.clear();
         self.observed.probes.clear();
         self.observed.prepared.volumes = false;
+        self.observed.unrecorded = false;
+        let found = || self.pod.as_ref().map(|pod| Allocation::found(pod, &self.observed.containers));
+        (self.allocation, self.observed.actuated) = match self.record.clone() {
+            Some((given, actuated)) => (Some(given), actuated),
+            None => (found(), Actuated { cgroup: found(), ..Actuated::default() }),
+        };
         for sandbox in &mut self.observed.sandboxes {
             sandbox.stopped = false;
         }

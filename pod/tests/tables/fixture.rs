@@ -35,6 +35,8 @@ pub fn world(spec: Value) -> World {
         desired: Desired::Present(Arc::new(pod(spec))),
         source: Source::Api,
         admission: Some(Admission::Admitted),
+        allocation: None,
+        deferral: None,
         eviction: None,
         observed: Observed {
             sandboxes: vec![sandbox(0)],

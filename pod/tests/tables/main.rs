@@ -4,4 +4,5 @@
 mod ends;
 mod fixture;
 mod plans;
+mod resizes;
 mod statuses;

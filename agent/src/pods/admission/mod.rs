@@ -2,6 +2,7 @@
 //! something in the runtime was admitted before and is not asked again: labels may change under it.
 
 mod preemption;
+pub mod resize;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};

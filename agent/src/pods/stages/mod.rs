@@ -7,6 +7,7 @@ pub mod limits;
 pub mod mirror;
 pub mod prepare;
 pub mod request;
+pub mod resize;
 pub mod sandbox;
 pub mod security;
 pub mod teardown;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 
 use api::{ContainerId, PodUid, SandboxId};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use pod::{Event, EventKind, Step};
+use pod::{Actuated, Allocation, Event, EventKind, Step};
 use volumes::Prepared;
 
 use super::Context;
+use super::record::Record;
 use crate::events::{Kind, Observation, Recorder};
 
 /// A step with everything that it needs.
@@ -46,6 +48,8 @@ pub struct PodFacts {
     pub running: BTreeMap<String, ContainerId>,
     /// The sandbox's runtime handler can mount recursively read-only.
     pub recursive_read_only: bool,
+    /// What to write down of its resources; only for the steps that do.
+    pub record: Option<Record>,
 }
 
 /// What a step brought about, where the runtime cannot be asked for it.
@@ -57,6 +61,10 @@ pub enum Outcome {
     Volumes(Prepared),
     /// There is a sandbox.
     Sandbox(SandboxId),
+    /// The cgroup is there, with the values for this.
+    Cgroup(Allocation),
+    /// These resources are in force.
+    Resized(Actuated),
     /// A container runs.
     Started(ContainerId),
     /// What the API server has in place of a static pod's mirror.
@@ -148,6 +156,8 @@ pub async fn run(job: &Job) -> Result<Outcome, StageError> {
     match &job.step {
         Step::PrepareVolumes => prepare::volumes(job).await.map(Outcome::Volumes),
         Step::CreateCgroup => prepare::cgroup(job).await,
+        Step::RecordAllocation => resize::record(job).await,
+        Step::Resize(resize) => resize::run(job, resize).await,
         Step::RunSandbox { attempt } => sandbox::run(job, *attempt).await,
         Step::StopSandbox { id } => sandbox::stop(job, id).await,
         Step::RemoveSandbox { id } => sandbox::remove(job, id).await,
@@ -160,7 +170,7 @@ pub async fn run(job: &Job) -> Result<Outcome, StageError> {
         Step::CreateMirror { node_uid } => mirror::create(job, node_uid).await,
         Step::DeleteMirror { uid } => mirror::delete(job, uid).await,
         // The worker's own: no I/O.
-        Step::Admit | Step::Reject { .. } => Ok(Outcome::Done),
+        Step::Admit | Step::Allocate | Step::Reject { .. } => Ok(Outcome::Done),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectFieldSelector, Pod, ResourceFieldSelector};
+use pod::Allocation;
 use pod::fields::{self, FieldFacts};
 use volumes::{Downward, Prepared, SetUp, SetUpError};
 
@@ -71,6 +72,7 @@ pub fn field_facts(context: &Context, pod_ips: &[std::net::IpAddr]) -> FieldFact
 pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
     let pod = Arc::clone(job.pod()?);
     let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
+    let given = Allocation::of(&pod);
     blocking("FailedCreatePodContainer", move || {
         let spec = pod.spec.clone().unwrap_or_default();
         let name = context.tree.pod(limits::level(api::qos::class(&spec)), uid.as_str());
@@ -81,5 +83,5 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
         Ok(())
     })
     .await?;
-    Ok(Outcome::Done)
+    Ok(Outcome::Cgroup(given))
 }

@@ -25,6 +25,7 @@ impl Worker {
             Ok(Done::Published { status, result }) => self.publication.written(status, result),
             Ok(Done::Refreshed { result: Some(prepared) }) => self.volumes_are(prepared),
             Ok(Done::Refreshed { result: None }) => self.refresh.failed(),
+            Ok(Done::Checkpoint { worked }) => self.checkpoint.done(worked),
             Ok(Done::Hook { id, name, result }) => self.absorb_hook(id, &name, result),
             // Panics are caught within the job, and jobs are only cancelled together with the worker.
             Err(error) => tracing::error!(pod = %self.uid, %error, "job of a pod ended badly"),
@@ -46,6 +47,11 @@ impl Worker {
                 self.memory.prepared.volumes = true;
                 self.memory.prepared.volumes_on_disk = true;
                 self.volumes_are(prepared);
+            }
+            (_, Outcome::Cgroup(given)) => self.memory.actuated.cgroup = Some(given),
+            (_, Outcome::Resized(actuated)) => {
+                self.memory.actuated.containers.extend(actuated.containers);
+                self.memory.actuated.cgroup = actuated.cgroup;
             }
             (_, Outcome::Mirror(mirror)) => self.mirrored(mirror),
             (_, Outcome::Started(id)) => self.container_started(step, id),
@@ -122,6 +128,8 @@ fn is_seen_in_runtime(step: &Step) -> bool {
         step,
         Step::PrepareVolumes
             | Step::CreateCgroup
+            | Step::RecordAllocation
+            | Step::Resize(_)
             | Step::UnmountVolumes
             | Step::RemoveCgroup
             | Step::FinaliseDeletion

@@ -21,6 +21,7 @@ pub enum Done {
     Step { step: Step, begun: Timestamp, result: Result<Outcome, StageError> },
     Hook { id: ContainerId, name: String, result: Result<(), String> },
     Refreshed { result: Option<Prepared> },
+    Checkpoint { worked: bool },
     Published { status: Arc<PodStatus>, result: Result<Written, kube::Error> },
 }
 
@@ -114,6 +115,7 @@ fn key(step: &Step) -> String {
         Step::CreateCgroup | Step::RemoveCgroup => "cgroup".to_owned(),
         Step::FinaliseDeletion => "finalise".to_owned(),
         Step::CreateMirror { .. } | Step::DeleteMirror { .. } => "mirror".to_owned(),
-        Step::Admit | Step::Reject { .. } => "admit".to_owned(),
+        Step::RecordAllocation | Step::Resize(_) => "resize".to_owned(),
+        Step::Admit | Step::Allocate | Step::Reject { .. } => "admit".to_owned(),
     }
 }

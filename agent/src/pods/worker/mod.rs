@@ -11,10 +11,12 @@
 //! twice; their failures are facts of the next world. While the runtime is away nothing is planned, and nothing ends.
 
 mod absorb;
+mod checkpoint;
 mod jobs;
 mod mirror;
 mod probe;
 mod refresh;
+mod resize;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,14 +33,17 @@ use super::memory::{Memory, current_sandbox, running};
 use super::observe::{self, Seen, Stale};
 use super::probing::ProbeSet;
 use super::publication::Publication;
+use super::record::Record;
 use super::registry::Running;
 use super::runtime::RuntimeFacts;
 use super::stages::{Job, PodFacts, Say};
 use super::{Context, admission, node, orders, status};
 use crate::client::backoff::Backoff;
+use checkpoint::Checkpoint;
 use jobs::{Done, Jobs, guarded};
 pub use mirror::{Mirrors, Origin};
 use refresh::Refresh;
+use resize::{Given, Waiting};
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How often it is looked whether pods that must go first are gone.
@@ -81,6 +86,11 @@ struct Worker {
     publication: Publication,
     said: Vec<Event>,
     refresh: Refresh,
+    /// The pod with the resources that it was given.
+    given: Option<Given>,
+    /// What a resize that was put off waits for.
+    waiting: Option<Waiting>,
+    checkpoint: Checkpoint,
 }
 
 impl Worker {
@@ -104,6 +114,9 @@ impl Worker {
             status: None,
             publication: Publication::default(),
             said: Vec::new(),
+            given: None,
+            waiting: None,
+            checkpoint: Checkpoint::default(),
         }
     }
 
@@ -136,11 +149,13 @@ impl Worker {
         let (context, uid) = (Arc::clone(&self.context), self.uid.clone());
         let found = tokio::task::spawn_blocking(move || {
             let any = |level| context.cgroups.exists(&context.tree.pod(level, uid.as_str()));
-            (context.layout.pod(uid.as_str()).exists(), cgroups::QosLevel::ALL.into_iter().any(any))
+            let cgroup = cgroups::QosLevel::ALL.into_iter().any(any);
+            (context.layout.pod(uid.as_str()).exists(), cgroup, Record::read(&context.layout, uid.as_str()))
         });
-        if let Ok((volumes, cgroup)) = found.await {
+        if let Ok((volumes, cgroup, record)) = found.await {
             self.memory.prepared.volumes_on_disk = volumes;
             self.memory.prepared.cgroup = cgroup;
+            self.recall_allocation(record);
         }
     }
 
@@ -162,15 +177,16 @@ impl Worker {
     /// One pass: world, plan, and everything that follows from it. Answers when to look again.
     fn pass(&mut self) -> (Plan, Option<Instant>) {
         let desired = self.inputs.desired.borrow_and_update().clone();
-        let pod = pod_of(&desired);
-        let mut world = self.world(desired);
-        let mut plan = pod::plan(&world);
-        if plan.steps.contains(&Step::Admit) {
-            self.admit(pod.as_ref());
-            world.admission.clone_from(&self.memory.admission);
-            plan = pod::plan(&world);
-        }
+        let asked = pod_of(&desired);
+        self.adopt_allocation(asked.as_ref());
+        let (world, plan) = self.decide(desired, asked.as_ref());
+        let pod = self.given(asked.as_ref());
         let status = Arc::new(pod::status(&world, &plan));
+        if let (Some(asked), Some(given)) = (&asked, &pod) {
+            for event in events::resize(world.previous.as_ref(), &status, asked, given) {
+                Say::new(&self.context.recorder, Some(asked)).event(event);
+            }
+        }
         self.status = Some(status);
         if matches!(world.desired, Desired::Present(_)) {
             self.publish();
@@ -182,8 +198,33 @@ impl Worker {
             self.launch(pod.as_ref(), step);
         }
         self.refresh();
+        self.checkpoint();
         let wake = self.wake_at(&plan, world.now);
         (plan, wake)
+    }
+
+    /// The plan, after the questions to the node that it began with.
+    fn decide(&mut self, desired: Desired, asked: Option<&Arc<Pod>>) -> (World, Plan) {
+        let mut world = self.world(desired);
+        let mut plan = pod::plan(&world);
+        if plan.steps.contains(&Step::Admit) {
+            let given = self.given(asked);
+            self.admit(given.as_ref());
+            self.adopt_allocation(asked);
+            world.admission.clone_from(&self.memory.admission);
+            world.allocation.clone_from(&self.memory.allocation);
+            world.observed.actuated.clone_from(&self.memory.actuated);
+            plan = pod::plan(&world);
+        }
+        if plan.steps.contains(&Step::Allocate) {
+            self.allocate(asked);
+            world.allocation.clone_from(&self.memory.allocation);
+            world.deferral.clone_from(&self.memory.deferral);
+            world.failures.clone_from(&self.memory.failures);
+            world.observed.unrecorded = self.memory.unrecorded;
+            plan = pod::plan(&world);
+        }
+        (world, plan)
     }
 
     fn world(&mut self, desired: Desired) -> World {
@@ -200,6 +241,8 @@ impl Worker {
             desired,
             source: self.inputs.origin.source(),
             admission: self.memory.admission.clone(),
+            allocation: self.memory.allocation.clone(),
+            deferral: self.memory.deferral.clone(),
             eviction,
             observed,
             failures: self.memory.failures.clone(),
@@ -242,6 +285,7 @@ impl Worker {
         let sandboxes = self.seen.sandboxes.iter().map(|sandbox| sandbox.id.to_string());
         let parts = sandboxes.chain(self.seen.containers.iter().map(|container| container.id.to_string())).collect();
         let seen = self.seen.fingerprint();
+        let is_deferred = self.memory.deferral.is_some();
         self.context.registry.update(&self.uid, pod, |entry| {
             entry.seen = seen;
             entry.status = status;
@@ -249,6 +293,9 @@ impl Worker {
             entry.sandbox = sandbox;
             entry.parts = parts;
             entry.admitted |= known;
+            if !is_deferred {
+                entry.deferred = None;
+            }
         });
     }
 
@@ -271,10 +318,10 @@ impl Worker {
     }
 
     fn launch(&mut self, pod: Option<&Arc<Pod>>, step: &Step) {
-        if matches!(step, Step::Admit | Step::Reject { .. }) {
+        if matches!(step, Step::Admit | Step::Allocate | Step::Reject { .. }) {
             return;
         }
-        let held_up = *step == Step::UnmountVolumes && self.refresh.is_running();
+        let held_up = *step == Step::UnmountVolumes && (self.refresh.is_running() || self.checkpoint.is_running());
         if held_up || !self.jobs.may_begin(step) {
             return;
         }
@@ -292,6 +339,7 @@ impl Worker {
             ips: self.ips(),
             running: running(&self.seen),
             recursive_read_only: self.runtime_facts.borrow().recursive_read_only.contains(handler),
+            record: self.record().filter(|_| matches!(step, Step::RecordAllocation | Step::Resize(_))),
         };
         let job = Job {
             context: Arc::clone(&self.context),
@@ -321,6 +369,7 @@ impl Worker {
         [planned, self.publication.wake_at(), self.refresh.wake_at(), self.jobs.wake_at(), self.admit_at]
             .into_iter()
             .flatten()
+            .chain(self.waiting.as_ref().map(Waiting::until))
             .min()
     }
 
@@ -345,7 +394,11 @@ impl Worker {
             Ok(()) = self.node.changed() => {}
             () = self.inputs.origin.changed() => {}
             () = self.refresh.changed() => self.object_changed(),
+            () = resize::freed(&mut self.waiting) => self.ask_again(),
             () = asleep => {}
+        }
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.until() <= Instant::now()) {
+            self.ask_again();
         }
         // What happened meanwhile is part of the same world.
         while let Some(done) = self.jobs.try_next() {

@@ -106,7 +106,8 @@ impl Worker {
 
     /// Brings the content of volumes up to date, when that is due. What cannot be read stays as it is.
     pub(super) fn refresh(&mut self) {
-        let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };
+        let asked = pod_of(&self.inputs.desired.borrow());
+        let Some(pod) = self.given(asked.as_ref()) else { return };
         self.refresh.notice(&pod);
         let ready = self.memory.prepared.volumes && self.jobs.may_begin(&Step::UnmountVolumes);
         if !ready || !self.refresh.is_due() {

@@ -1,0 +1,106 @@
+//! Whether the node has the resources that a pod is resized to (pkg/kubelet/allocation). Resizes that were put off take
+//! their turns: those that ask for no more, then by priority, by QoS class, and by how long they wait.
+
+use std::cmp::Reverse;
+use std::sync::{Arc, PoisonError};
+
+use api::PodUid;
+use api::qos::QosClass;
+use api::resources;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use pod::Admission;
+
+use super::{Abilities, Answer, decide, exhausted};
+use crate::eviction;
+use crate::pods::Context;
+use crate::pods::registry::Deferred;
+
+/// Asks for a pod with the resources that its spec names. `Ok` gives them to it.
+///
+/// # Errors
+/// Why it has to wait, for people.
+pub fn ask(uid: &PodUid, asked: &Arc<Pod>, context: &Context) -> Result<(), String> {
+    if let Some(message) = eviction::refuses(&context.pressures.borrow(), asked) {
+        return Err(message);
+    }
+    let node = context.node.borrow().clone();
+    let Some(node) = node else { return Err("Kubelet cannot get node info.".to_owned()) };
+    let abilities =
+        Abilities { app_armor: context.config.app_armor, strict_groups: context.runtime_facts.borrow().strict_groups };
+    let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pods = context.registry.active();
+    let mut queue = context.registry.deferred();
+    if !queue.iter().any(|(other, _)| other == uid) {
+        queue.push((uid.clone(), Deferred { asked: Arc::clone(asked), since: Timestamp::now() }));
+    }
+    for (other, waiting) in &mut queue {
+        if other == uid {
+            waiting.asked = Arc::clone(asked);
+        }
+    }
+    queue.sort_by_cached_key(|(other, waiting)| turn(&pods, other, waiting));
+    for (other, waiting) in &queue {
+        let others: Vec<_> = pods.iter().filter(|(present, _)| present != other).cloned().collect();
+        let answer = decide(&waiting.asked, &others, &node, &abilities, &context.config);
+        if answer == Answer::Decided(Admission::Admitted) {
+            // Whoever comes before has its place already, even if it has not come to take it yet.
+            for (_, pod) in pods.iter_mut().filter(|(present, _)| present == other) {
+                *pod = Arc::clone(&waiting.asked);
+            }
+        }
+        if other == uid {
+            return settle(uid, waiting, answer, &others, context);
+        }
+    }
+    Err("the resize is not known".to_owned())
+}
+
+fn settle(
+    uid: &PodUid,
+    waiting: &Deferred,
+    answer: Answer,
+    others: &[(PodUid, Arc<Pod>)],
+    context: &Context,
+) -> Result<(), String> {
+    let message = match answer {
+        Answer::Decided(Admission::Admitted) => {
+            context.registry.update(uid, &waiting.asked, |entry| entry.deferred = None);
+            return Ok(());
+        }
+        Answer::Decided(Admission::Rejected { message, .. }) => message,
+        Answer::Preempt(victims) => {
+            for victim in victims {
+                context.orders.give(&victim, super::preemption());
+            }
+            shortage(&waiting.asked, others, context)
+        }
+        Answer::Unknown => "Kubelet cannot get node info.".to_owned(),
+    };
+    context.registry.defer(uid, waiting.clone());
+    Err(message)
+}
+
+/// What the node has not enough of, in words.
+fn shortage(asked: &Pod, others: &[(PodUid, Arc<Pod>)], context: &Context) -> String {
+    let empty = PodSpec::default();
+    let specs: Vec<&PodSpec> = others.iter().filter_map(|(_, other)| other.spec.as_ref()).collect();
+    let short = exhausted(asked.spec.as_ref().unwrap_or(&empty), &specs, &context.config.allocatable);
+    match short.first().map(super::Insufficient::refusal) {
+        Some(Admission::Rejected { message, .. }) => message,
+        _ => String::new(),
+    }
+}
+
+type Turn = (bool, Reverse<i32>, bool, Timestamp);
+
+/// The place of a resize in the queue: the least is first.
+fn turn(pods: &[(PodUid, Arc<Pod>)], uid: &PodUid, waiting: &Deferred) -> Turn {
+    let empty = PodSpec::default();
+    let asked = waiting.asked.spec.as_ref().unwrap_or(&empty);
+    let has = pods.iter().find(|(present, _)| present == uid).and_then(|(_, pod)| pod.spec.as_ref());
+    let (wants, has) = (resources::requests(asked), has.map(resources::requests).unwrap_or_default());
+    let grows = ["cpu", "memory"].into_iter().any(|name| wants.get(name) > has.get(name));
+    let guaranteed = api::qos::class(asked) == QosClass::Guaranteed;
+    (grows, Reverse(asked.priority.unwrap_or(0)), !guaranteed, waiting.since)
+}

@@ -1,0 +1,236 @@
+//! Resources of what runs change in place (KEP-1287). Memory first, then CPU; the pod's cgroup grows before its
+//! containers and shrinks after them, and of the containers those that shrink come first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::ContainerId;
+use api::quantity::Quantity;
+use api::resources;
+use cgroups::name::CgroupName;
+use cgroups::{Depth, Limit, Values};
+use cri::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use pod::{Actuated, Allocation, Resize, Resized};
+
+use super::limits::{self, Machine};
+use super::{Job, Outcome, StageError, blocking};
+use crate::client::watch::describe;
+use crate::pods::record::Record;
+use crate::pods::{Context, qos};
+
+const ERROR: &str = "ResizeError";
+
+/// One change.
+#[derive(Debug, PartialEq)]
+enum Write {
+    Pod(Values),
+    Container { id: ContainerId, resources: Box<LinuxContainerResources> },
+}
+
+/// Writes down what the pod was given.
+///
+/// # Errors
+/// What the filesystem said.
+pub async fn record(job: &Job) -> Result<Outcome, StageError> {
+    let Some(record) = job.facts.record.clone() else { return Ok(Outcome::Done) };
+    write_record(job, record).await?;
+    Ok(Outcome::Done)
+}
+
+async fn write_record(job: &Job, record: Record) -> Result<(), StageError> {
+    let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
+    blocking(ERROR, move || record.write(&context.layout, uid.as_str()).map_err(|error| error.to_string())).await
+}
+
+/// Makes what the pod was given hold for its cgroup and the containers that run.
+///
+/// # Errors
+/// The first change that failed, or that memory would shrink below what is in use.
+pub async fn run(job: &Job, resize: &Resize) -> Result<Outcome, StageError> {
+    let pod = job.pod()?;
+    let context = &job.context;
+    let empty = PodSpec::default();
+    let to = pod.spec.as_ref().unwrap_or(&empty);
+    let from = resize.cgroup.apply(to).unwrap_or_else(|| to.clone());
+    let name = context.tree.pod(limits::level(api::qos::class(to)), job.uid.as_str());
+    check_memory(context, &name, shrinking(&from, to, &resize.containers)).await?;
+    for write in writes(&from, to, &resize.containers, &context.config.machine) {
+        apply(context, &name, write).await?;
+    }
+    let actuated = actuated(pod, resize);
+    if let Some(record) = &job.facts.record {
+        let mut in_force = record.actuated.clone();
+        in_force.containers.extend(actuated.containers.clone());
+        in_force.cgroup.clone_from(&actuated.cgroup);
+        write_record(job, Record { given: Allocation::of(pod), actuated: in_force }).await?;
+    }
+    let shares = Arc::clone(context);
+    blocking(ERROR, move || {
+        qos::update(&shares, None);
+        Ok(())
+    })
+    .await?;
+    Ok(Outcome::Resized(actuated))
+}
+
+fn actuated(pod: &Pod, resize: &Resize) -> Actuated {
+    let given = Allocation::of(pod);
+    let of = |container: &Resized| Some((container.id.clone(), given.containers.get(&container.name)?.clone()));
+    let containers = resize.containers.iter().filter_map(of).collect();
+    Actuated { containers, cgroup: Some(given) }
+}
+
+async fn apply(context: &Arc<Context>, name: &CgroupName, write: Write) -> Result<(), StageError> {
+    match write {
+        Write::Pod(values) => {
+            let (context, name) = (Arc::clone(context), name.clone());
+            blocking(ERROR, move || context.cgroups.ensure(&name, &values).map_err(|error| describe(&error))).await
+        }
+        Write::Container { id, resources } => {
+            let request = UpdateContainerResourcesRequest {
+                container_id: id.as_str().to_owned(),
+                linux: Some(*resources),
+                ..UpdateContainerResourcesRequest::default()
+            };
+            let answer = context.runtime.update_container_resources(request).await;
+            answer.map(drop).map_err(|error| StageError::cri(ERROR, &error))
+        }
+    }
+}
+
+/// All changes in their order.
+fn writes(from: &PodSpec, to: &PodSpec, containers: &[Resized], machine: &Machine) -> Vec<Write> {
+    let (old, new) = (limits::pod(from, machine), limits::pod(to, machine));
+    let mut out = Vec::new();
+    let memory = Values { memory: new.memory, ..Values::default() };
+    around(&mut out, &[(memory, growth(old.memory, new.memory))], |out| {
+        update(out, to, containers, machine, "memory");
+    });
+    let quota = Values { cpu_quota: new.cpu_quota, cpu_period: new.cpu_period, ..Values::default() };
+    let shares = Values { cpu_shares: new.cpu_shares, ..Values::default() };
+    let parts = [
+        (quota, growth(old.cpu_quota, new.cpu_quota)),
+        (shares, signum(old.cpu_shares.cmp(&new.cpu_shares).reverse())),
+    ];
+    around(&mut out, &parts, |out| update(out, to, containers, machine, "cpu"));
+    out
+}
+
+/// What grows of the pod, then its containers, then what shrinks of the pod, limits last.
+fn around(out: &mut Vec<Write>, parts: &[(Values, i32)], containers: impl FnOnce(&mut Vec<Write>)) {
+    out.extend(parts.iter().filter(|(_, growth)| *growth > 0).map(|(values, _)| Write::Pod(*values)));
+    containers(out);
+    out.extend(parts.iter().rev().filter(|(_, growth)| *growth < 0).map(|(values, _)| Write::Pod(*values)));
+}
+
+/// Whether a limit rises (1) or falls (-1). One that is not set any more stays as it is.
+fn growth(old: Option<Limit>, new: Option<Limit>) -> i32 {
+    let amount = |limit: Option<Limit>| match limit {
+        None | Some(Limit::Unlimited) => u64::MAX,
+        Some(Limit::At(amount)) => amount,
+    };
+    if new.is_none() { 0 } else { signum(amount(new).cmp(&amount(old))) }
+}
+
+fn signum(order: std::cmp::Ordering) -> i32 {
+    order as i32
+}
+
+/// The updates of one resource; the other one stays as it is, or as it was made just before.
+fn update(out: &mut Vec<Write>, to: &PodSpec, containers: &[Resized], machine: &Machine, resource: &str) {
+    let mut updates = Vec::new();
+    for resized in containers {
+        let Some(container) = api::pod::container(to, &resized.name) else { continue };
+        let wants = container.resources.clone().unwrap_or_default();
+        let order = amounts(&resized.has, resource).cmp(&amounts(&wants, resource)).reverse();
+        if order.is_eq() {
+            continue;
+        }
+        // Memory is changed first: CPU is then still what it was.
+        let kept = if resource == "memory" { &resized.has } else { &wants };
+        let mixed = Container { resources: Some(mix(&wants, kept, resource)), ..container.into_owned() };
+        let resources = Box::new(limits::container(to, &mixed, machine));
+        updates.push((order, Write::Container { id: resized.id.clone(), resources }));
+    }
+    updates.sort_by_key(|(order, _)| *order);
+    out.extend(updates.into_iter().map(|(_, write)| write));
+}
+
+/// Limit and request: limits decide which way it goes.
+fn amounts(resources: &ResourceRequirements, name: &str) -> [Quantity; 2] {
+    let read = |list: Option<&BTreeMap<_, _>>| resources::read(list).get(name).copied().unwrap_or(Quantity::ZERO);
+    [read(resources.limits.as_ref()), read(resources.requests.as_ref())]
+}
+
+type Amounts = Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
+
+/// `wants`, but with the other resource of `kept`.
+fn mix(wants: &ResourceRequirements, kept: &ResourceRequirements, resource: &str) -> ResourceRequirements {
+    let other = if resource == "memory" { "cpu" } else { "memory" };
+    let with = |wants: &Amounts, kept: &Amounts| {
+        let mut list = wants.clone().unwrap_or_default();
+        match kept.as_ref().and_then(|kept| kept.get(other)) {
+            Some(amount) => drop(list.insert(other.to_owned(), amount.clone())),
+            None => drop(list.remove(other)),
+        }
+        Some(list)
+    };
+    ResourceRequirements {
+        limits: with(&wants.limits, &kept.limits),
+        requests: with(&wants.requests, &kept.requests),
+        claims: wants.claims.clone(),
+    }
+}
+
+/// Memory limits that fall: of the pod (no container) and of containers.
+fn shrinking(from: &PodSpec, to: &PodSpec, containers: &[Resized]) -> Vec<(Option<Resized>, u64)> {
+    let mut out = Vec::new();
+    let (old, new) = (limits::limited(from).1, limits::limited(to).1);
+    out.extend(new.filter(|new| old.is_none_or(|old| *new < old)).map(|new| (None, new)));
+    for resized in containers {
+        let wants = api::pod::container(to, &resized.name).and_then(|container| container.resources.clone());
+        let [new, _] = amounts(&wants.unwrap_or_default(), "memory");
+        let [old, _] = amounts(&resized.has, "memory");
+        if !new.is_zero() && (old.is_zero() || new < old) {
+            out.push((Some(resized.clone()), u64::try_from(new.value()).unwrap_or(0)));
+        }
+    }
+    out
+}
+
+/// A limit below what is in use would have the kernel kill.
+async fn check_memory(
+    context: &Arc<Context>,
+    name: &CgroupName,
+    limits: Vec<(Option<Resized>, u64)>,
+) -> Result<(), StageError> {
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let path = context.cgroups.naming().relative(name);
+    let context = Arc::clone(context);
+    blocking(ERROR, move || {
+        let mut errors = Vec::new();
+        for (container, limit) in limits {
+            let path = container.as_ref().map_or_else(|| path.clone(), |container| path.join(container.id.as_str()));
+            let subject =
+                container.map_or_else(|| "pod".to_owned(), |container| format!("container {:?}", container.name));
+            match context.cgroups.stats(&path, Depth::Brief).map(|stats| stats.memory.usage) {
+                Ok(usage) if usage >= limit => errors
+                    .push(format!("attempting to set {subject} memory limit ({limit}) below current usage ({usage})")),
+                Ok(_) => {}
+                Err(_) => errors.push(format!("missing {subject} memory usage")),
+            }
+        }
+        match errors.as_slice() {
+            [] => Ok(()),
+            [one] => Err(format!("cannot decrease memory limits: {one}")),
+            many => Err(format!("cannot decrease memory limits: [{}]", many.join(", "))),
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests;

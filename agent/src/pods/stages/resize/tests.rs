@@ -1,0 +1,92 @@
+use cgroups::values::Policy;
+use serde_json::{Value, json};
+
+use super::*;
+
+const MACHINE: Machine = Machine {
+    policy: Policy { enforce_cpu_limits: true, cpu_period: 100_000, pids_limit: None },
+    memory: 8 << 30,
+    cgroup_v2: false,
+};
+
+/// Containers `c0`, `c1`, … with equal requests and limits of cpu (millicores) and memory (MiB).
+fn spec(amounts: &[(u32, u32)]) -> PodSpec {
+    let container = |(index, (cpu, memory)): (usize, &(u32, u32))| {
+        let list = json!({"cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")});
+        json!({"name": format!("c{index}"), "resources": {"requests": list, "limits": list}})
+    };
+    let containers: Vec<Value> = amounts.iter().enumerate().map(container).collect();
+    serde_json::from_value(json!({"containers": containers})).unwrap()
+}
+
+fn resized(from: &PodSpec) -> Vec<Resized> {
+    let of = |container: &Container| Resized {
+        id: ContainerId::new(format!("id-{}", container.name)),
+        name: container.name.clone(),
+        has: container.resources.clone().unwrap(),
+    };
+    from.containers.iter().map(of).collect()
+}
+
+/// The writes in words: `pod memory=…`, `id-c0 cpu=QUOTA/SHARES memory=…`, in MiB and microseconds.
+fn told(from: &[(u32, u32)], to: &[(u32, u32)]) -> Vec<String> {
+    let (from, to) = (spec(from), spec(to));
+    let write = |write: Write| match write {
+        Write::Pod(values) => {
+            let files = cgroups::values::files_v1(&values);
+            let told: Vec<_> = files.iter().map(|file| format!("{}={}", file.file, file.value)).collect();
+            format!("pod {}", told.join(" "))
+        }
+        Write::Container { id, resources } => {
+            let memory = resources.memory_limit_in_bytes >> 20;
+            format!("{id} cpu={}/{} memory={memory}", resources.cpu_quota, resources.cpu_shares)
+        }
+    };
+    writes(&from, &to, &resized(&from), &MACHINE).into_iter().map(write).collect()
+}
+
+#[test]
+fn a_pod_grows_before_its_containers() {
+    assert_eq!(
+        told(&[(100, 64)], &[(200, 128)]),
+        [
+            "pod memory.limit_in_bytes=134217728",
+            "id-c0 cpu=10000/102 memory=128",
+            "pod cpu.cfs_period_us=100000 cpu.cfs_quota_us=20000",
+            "pod cpu.shares=204",
+            "id-c0 cpu=20000/204 memory=128",
+        ]
+    );
+}
+
+#[test]
+fn and_shrinks_after_them() {
+    assert_eq!(
+        told(&[(200, 128)], &[(100, 64)]),
+        [
+            "id-c0 cpu=20000/204 memory=64",
+            "pod memory.limit_in_bytes=67108864",
+            "id-c0 cpu=10000/102 memory=64",
+            "pod cpu.shares=102",
+            "pod cpu.cfs_period_us=100000 cpu.cfs_quota_us=10000",
+        ]
+    );
+}
+
+#[test]
+fn what_shrinks_makes_room_for_what_grows() {
+    // The pod as a whole stays as it is.
+    assert_eq!(
+        told(&[(100, 64), (200, 128)], &[(200, 64), (100, 128)]),
+        ["id-c1 cpu=10000/102 memory=128", "id-c0 cpu=20000/204 memory=64"]
+    );
+    assert_eq!(told(&[(100, 64)], &[(100, 64)]), Vec::<String>::new());
+}
+
+#[test]
+fn memory_that_shrinks_is_looked_at() {
+    let (from, to) = (spec(&[(100, 64), (100, 64)]), spec(&[(100, 32), (100, 80)]));
+    let found = shrinking(&from, &to, &resized(&from));
+    let told: Vec<_> = found.iter().map(|(c, limit)| (c.as_ref().map(|c| c.name.as_str()), limit >> 20)).collect();
+    assert_eq!(told, [(None, 112), (Some("c0"), 32)]);
+}

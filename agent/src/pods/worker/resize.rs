@@ -1,0 +1,118 @@
+//! What the pod was given of the resources that it asks for: [`pod::World::allocation`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use pod::{Admission, Allocation, Deferral, Stage};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Worker;
+use crate::pods::admission;
+use crate::pods::record::Record;
+
+/// A resize that was put off is tried again then, whatever happens.
+const AGAIN: Duration = Duration::from_secs(180);
+
+/// A pod as it is asked for, and with the resources that it was given.
+pub struct Given {
+    asked: Arc<Pod>,
+    allocation: Option<Allocation>,
+    given: Arc<Pod>,
+}
+
+/// What a resize that was put off waits for.
+pub struct Waiting {
+    /// Changes when other pods give back resources.
+    freed: watch::Receiver<u64>,
+    again: Instant,
+}
+
+impl Waiting {
+    pub fn until(&self) -> Instant {
+        self.again
+    }
+}
+
+/// Resolves when resources were given back; never where nothing waits for that. Cancel-safe.
+pub async fn freed(waiting: &mut Option<Waiting>) {
+    match waiting {
+        Some(waiting) => match waiting.freed.changed().await {
+            Ok(()) => {}
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+impl Worker {
+    /// A pod that was just admitted, or was found running, has been given what it asks for, or what was found of it.
+    pub(super) fn adopt_allocation(&mut self, pod: Option<&Arc<Pod>>) {
+        let Some(pod) = pod.filter(|_| self.memory.allocation.is_none()) else { return };
+        let known = !self.seen.sandboxes.is_empty() || !self.seen.containers.is_empty();
+        if known || self.memory.admission == Some(Admission::Admitted) {
+            let found = Allocation::found(pod, &self.seen.containers);
+            self.memory.actuated.cgroup.get_or_insert_with(|| found.clone());
+            self.memory.allocation = Some(found);
+        }
+    }
+
+    /// Takes up what an earlier agent wrote down.
+    pub(super) fn recall_allocation(&mut self, record: Option<Record>) {
+        if let Some(record) = record {
+            self.memory.allocation = Some(record.given);
+            self.memory.actuated = record.actuated;
+        }
+    }
+
+    /// The pod with the resources that it was given.
+    pub(super) fn given(&mut self, asked: Option<&Arc<Pod>>) -> Option<Arc<Pod>> {
+        let asked = asked?;
+        let known = self.given.as_ref();
+        if let Some(known) = known.filter(|k| Arc::ptr_eq(&k.asked, asked) && k.allocation == self.memory.allocation) {
+            return Some(Arc::clone(&known.given));
+        }
+        let spec = asked.spec.as_ref().and_then(|spec| self.memory.allocation.as_ref()?.apply(spec));
+        let given = match spec {
+            Some(spec) => Arc::new(Pod { spec: Some(spec), ..Pod::clone(asked) }),
+            None => Arc::clone(asked),
+        };
+        let allocation = self.memory.allocation.clone();
+        self.given = Some(Given { asked: Arc::clone(asked), allocation, given: Arc::clone(&given) });
+        Some(given)
+    }
+
+    /// Asks for what the spec asks for by now.
+    pub(super) fn allocate(&mut self, asked: Option<&Arc<Pod>>) {
+        let Some(asked) = asked else { return };
+        let generation = asked.metadata.generation;
+        // Listening begins before the question, so that nothing is missed.
+        let freed = self.context.registry.freed();
+        match admission::resize::ask(&self.uid, asked, &self.context) {
+            Ok(()) => {
+                self.memory.allocation = Some(Allocation::of(asked));
+                self.memory.unrecorded = true;
+                self.memory.deferral = None;
+                self.memory.failures.remove(&Stage::Resize);
+                self.waiting = None;
+            }
+            Err(message) => {
+                self.memory.deferral = Some(Deferral { generation, message });
+                self.waiting = Some(Waiting { freed, again: Instant::now() + AGAIN });
+            }
+        }
+    }
+
+    /// A resize that was put off is asked for again.
+    pub(super) fn ask_again(&mut self) {
+        self.waiting = None;
+        self.memory.deferral = None;
+    }
+
+    /// What is written down of the pod.
+    pub(super) fn record(&self) -> Option<Record> {
+        let given = self.memory.allocation.clone()?;
+        Some(Record { given, actuated: self.memory.actuated.clone() })
+    }
+}
