@@ -12,5 +12,6 @@ pub mod quantity;
 pub mod resources;
 pub mod selector;
 pub mod taints;
+pub mod volumes;
 
 pub use ids::{ContainerId, PodUid, SandboxId};

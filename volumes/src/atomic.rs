@@ -167,6 +167,11 @@ fn names(payload: &Payload) -> BTreeSet<&str> {
     payload.keys().filter_map(|path| path.split('/').next()).collect()
 }
 
+/// Whether a folder has content that was written here.
+pub(crate) fn is_written(folder: &Path) -> bool {
+    folder.join(DATA).is_dir()
+}
+
 fn link_names(folder: &Path, payload: &Payload) -> Result<(), Error> {
     for name in names(payload) {
         let link = folder.join(name);

@@ -20,6 +20,12 @@ pub enum Error {
     HostPathType { path: String, expected: &'static str },
     #[error("{0} is an invalid volume type")]
     HostPathUnknownType(String),
+    #[error("error processing PVC {claim}: {why}")]
+    Claim { claim: String, why: String },
+    #[error("path {:?} does not exist", .0.display().to_string())]
+    LocalPath(PathBuf),
+    #[error("{} is not {expected}", path.display())]
+    LocalKind { path: PathBuf, expected: &'static str },
     #[error("no volume plugin matched: {0}")]
     Unsupported(&'static str),
     #[error("unknown storage medium {0:?}")]
@@ -33,6 +39,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is only that the API server cannot be asked at the moment.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Object(ObjectError::Unavailable(_)))
+    }
+
+    /// What the kubelet was doing when it failed.
+    fn stage(&self) -> &'static str {
+        match self {
+            Self::LocalPath(_) => "MountVolume.NewMounter initialization failed",
+            _ => "MountVolume.SetUp failed",
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.into(), source }
     }
@@ -44,7 +63,7 @@ impl Error {
 
 /// A volume that could not be set up, worded as the kubelet's `FailedMount` event.
 #[derive(Debug, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume \"{volume}\" : {error}")]
+#[error("{} for volume \"{volume}\" : {error}", error.stage())]
 pub struct SetUpError {
     pub volume: String,
     pub error: Error,

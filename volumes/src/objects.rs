@@ -3,7 +3,9 @@
 use std::future::Future;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectFieldSelector, ResourceFieldSelector, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ObjectFieldSelector, PersistentVolume, PersistentVolumeClaim, ResourceFieldSelector, Secret,
+};
 
 /// Why an object is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +13,10 @@ pub enum ObjectError {
     /// The server says that it does not exist. `kind` is the resource's singular: `configmap`, `secret`.
     #[error("{kind} \"{name}\" not found")]
     NotFound { kind: &'static str, name: String },
-    /// Anything else: refused, unreachable, a field that does not exist.
+    /// The server cannot be asked at the moment.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Anything else: refused, a field that does not exist.
     #[error("{0}")]
     Other(String),
 }
@@ -59,6 +64,16 @@ pub trait Objects: Send + Sync {
 
     /// A `Secret`.
     fn secret(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Secret, ObjectError>> + Send;
+
+    /// A `PersistentVolumeClaim`.
+    fn claim(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<PersistentVolumeClaim, ObjectError>> + Send;
+
+    /// A `PersistentVolume`.
+    fn volume(&self, name: &str) -> impl Future<Output = Result<PersistentVolume, ObjectError>> + Send;
 
     /// A service account token bound to a pod.
     fn token(&self, ask: &TokenAsk) -> impl Future<Output = Result<BoundToken, ObjectError>> + Send;

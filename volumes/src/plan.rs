@@ -112,7 +112,8 @@ fn volume(volume: &Volume) -> VolumePlan {
 /// Names of the volumes that containers mount.
 fn mounted(spec: &PodSpec) -> BTreeSet<&str> {
     let main = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let of_main = main.flat_map(|c| c.volume_mounts.iter().flatten()).map(|m| m.name.as_str());
+    let devices = main.clone().flat_map(|c| c.volume_devices.iter().flatten()).map(|d| d.name.as_str());
+    let of_main = main.flat_map(|c| c.volume_mounts.iter().flatten()).map(|m| m.name.as_str()).chain(devices);
     let ephemeral = spec.ephemeral_containers.iter().flatten();
     of_main.chain(ephemeral.flat_map(|c| c.volume_mounts.iter().flatten()).map(|m| m.name.as_str())).collect()
 }

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::atomic::{self, Payload};
+use crate::kinds::claim::{self, Backing};
 use crate::kinds::config_map::{self, Ask};
-use crate::kinds::{Kind, Medium, downward_api, empty_dir, host_path, projected, secret};
+use crate::kinds::{Kind, Medium, downward_api, empty_dir, host_path, local, projected, secret};
 use crate::objects::{Downward, Objects};
 use crate::plan::{Ownership, VolumePlan};
 use crate::{Error, Layout, Plan, SetUpError, fs, mounts, ownership};
+
+/// When content that could not be asked for is tried again.
+const AGAIN: SignedDuration = SignedDuration::from_secs(15);
 
 /// What setting up needs beside the plan.
 pub struct SetUp<'a, O, D> {
@@ -43,6 +47,7 @@ struct Work {
 enum Content {
     Empty { medium: Medium, limit: Option<u64>, max: Option<u64> },
     Host { path: String, check: String },
+    Local { block: bool, marker: PathBuf, read_only: bool },
     Files { payload: Payload, medium: Medium },
 }
 
@@ -58,9 +63,16 @@ pub async fn set_up<O: Objects, D: Downward>(plan: &Plan, with: &SetUp<'_, O, D>
     {
         let folder = location(volume, plan, with.layout);
         match fetched {
-            Ok((content, renew_at)) => {
+            Ok(Fetched { content, renew_at, at }) => {
+                let folder = at.unwrap_or(folder);
                 prepared.renew_at = prepared.renew_at.into_iter().chain(renew_at).min();
                 work.push(Work { name: volume.name.clone(), folder, content, ownership: plan.ownership });
+            }
+            // What an earlier set-up has left is still good: a pod goes on while the API server is away.
+            Err(error) if error.is_unavailable() && atomic::is_written(&folder) => {
+                let again = with.now.checked_add(AGAIN).unwrap_or(with.now);
+                prepared.renew_at = prepared.renew_at.into_iter().chain([again]).min();
+                prepared.paths.insert(volume.name.clone(), folder);
             }
             Err(error) => errors.push(SetUpError { volume: volume.name.clone(), error }),
         }
@@ -85,26 +97,45 @@ pub async fn set_up<O: Objects, D: Downward>(plan: &Plan, with: &SetUp<'_, O, D>
     if errors.is_empty() { Ok(prepared) } else { Err(errors) }
 }
 
-fn location(volume: &VolumePlan, plan: &Plan, layout: &Layout) -> PathBuf {
-    match &volume.kind {
-        Kind::HostPath { path, .. } => PathBuf::from(path),
-        kind => layout.volume(&plan.pod_uid, kind.plugin(), &volume.name),
+/// What a volume is to hold.
+struct Fetched {
+    content: Content,
+    renew_at: Option<Timestamp>,
+    /// Where it lies, when not in the pod's folder.
+    at: Option<PathBuf>,
+}
+
+impl From<Content> for Fetched {
+    fn from(content: Content) -> Self {
+        Self { content, renew_at: None, at: None }
     }
+}
+
+fn location(volume: &VolumePlan, plan: &Plan, layout: &Layout) -> PathBuf {
+    layout.volume(&plan.pod_uid, volume.kind.plugin(), &volume.name)
 }
 
 async fn fetch<O: Objects, D: Downward>(
     volume: &VolumePlan,
     plan: &Plan,
     with: &SetUp<'_, O, D>,
-) -> Result<(Content, Option<Timestamp>), Error> {
+) -> Result<Fetched, Error> {
     let namespace = &plan.namespace;
-    let files = |payload, medium| Ok((Content::Files { payload, medium }, None));
+    let files = |payload, medium| Ok(Content::Files { payload, medium }.into());
     match &volume.kind {
         Kind::EmptyDir { medium, size_limit } => {
             let limit = size_limit.as_deref().map(bytes).transpose()?;
-            Ok((Content::Empty { medium: medium.clone(), limit, max: with.memory }, None))
+            Ok(Content::Empty { medium: medium.clone(), limit, max: with.memory }.into())
         }
-        Kind::HostPath { path, check } => Ok((Content::Host { path: path.clone(), check: check.clone() }, None)),
+        Kind::HostPath { path, check } => Ok(on_host(path, check)),
+        Kind::Claim { name, read_only } => match claim::resolve(namespace, name, with.objects).await? {
+            Backing::Host { path, check } => Ok(on_host(&path, &check)),
+            Backing::Local { path, block } => {
+                let marker = location(volume, plan, with.layout);
+                let content = Content::Local { block, marker, read_only: *read_only };
+                Ok(Fetched { content, renew_at: None, at: Some(path.into()) })
+            }
+        },
         Kind::ConfigMap(source) => {
             let (name, items, default_mode) = (&source.name, source.items.as_deref(), source.default_mode);
             let ask = Ask { namespace, name, items, default_mode, optional: source.optional.unwrap_or(false) };
@@ -122,10 +153,15 @@ async fn fetch<O: Objects, D: Downward>(
         }
         Kind::Projected(source) => {
             let (payload, renew_at) = projected::payload(source, plan, with.objects, with.fields).await?;
-            Ok((Content::Files { payload, medium: Medium::Memory }, renew_at))
+            Ok(Fetched { renew_at, ..Content::Files { payload, medium: Medium::Memory }.into() })
         }
         Kind::Unsupported(kind) => Err(Error::Unsupported(kind)),
     }
+}
+
+fn on_host(path: &str, check: &str) -> Fetched {
+    let content = Content::Host { path: path.to_owned(), check: check.to_owned() };
+    Fetched { content, renew_at: None, at: Some(path.into()) }
 }
 
 /// A size such as `64Mi` or `1G`, in bytes.
@@ -150,6 +186,10 @@ fn write_content(work: &Work, now: Timestamp) -> Result<(), Error> {
             if fresh { ownership::apply(&work.folder, &work.ownership, false) } else { Ok(()) }
         }
         Content::Host { path, check } => host_path::set_up(path, check),
+        Content::Local { block, marker, read_only } => {
+            let owner = (!read_only).then_some(&work.ownership);
+            local::set_up(&work.folder, *block, marker, owner)
+        }
         Content::Files { payload, medium } => write_files(work, payload, medium, now),
     }
 }

@@ -9,14 +9,20 @@ use std::sync::Mutex;
 
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ObjectFieldSelector, PersistentVolume, PersistentVolumeClaim, Pod, ResourceFieldSelector, Secret,
+};
 use volumes::{BoundToken, Downward, Layout, ObjectError, Objects, Plan, Prepared, SetUp, SetUpError, TokenAsk};
 use volumes::{plan, setup, subpath, teardown};
 
 #[derive(Default)]
 struct Cluster {
+    /// Nothing can be asked for.
+    away: std::sync::atomic::AtomicBool,
     config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     secrets: Mutex<BTreeMap<String, Secret>>,
+    claims: BTreeMap<String, PersistentVolumeClaim>,
+    volumes: BTreeMap<String, PersistentVolume>,
 }
 
 impl Cluster {
@@ -28,6 +34,9 @@ impl Cluster {
 
 impl Objects for Cluster {
     async fn config_map(&self, _: &str, name: &str) -> Result<ConfigMap, ObjectError> {
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(ObjectError::Unavailable("away".into()));
+        }
         let missing = || ObjectError::NotFound { kind: "configmap", name: name.into() };
         self.config_maps.lock().unwrap().get(name).cloned().ok_or_else(missing)
     }
@@ -35,6 +44,14 @@ impl Objects for Cluster {
     async fn secret(&self, _: &str, name: &str) -> Result<Secret, ObjectError> {
         let missing = || ObjectError::NotFound { kind: "secret", name: name.into() };
         self.secrets.lock().unwrap().get(name).cloned().ok_or_else(missing)
+    }
+
+    async fn claim(&self, _: &str, name: &str) -> Result<PersistentVolumeClaim, ObjectError> {
+        self.claims.get(name).cloned().ok_or(ObjectError::NotFound { kind: "persistentvolumeclaim", name: name.into() })
+    }
+
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError> {
+        self.volumes.get(name).cloned().ok_or(ObjectError::NotFound { kind: "persistentvolume", name: name.into() })
     }
 
     async fn token(&self, ask: &TokenAsk) -> Result<BoundToken, ObjectError> {
@@ -173,6 +190,61 @@ async fn errors_are_worded_as_upstream() {
         ]
     );
     assert!(layout.volume("uid-1", "empty-dir", "fine").is_dir());
+    teardown::tear_down(&layout, "uid-1").unwrap();
+}
+
+/// A claim and the local volume that it has.
+fn claimed(phase: &str, path: &Path) -> Cluster {
+    let claim = serde_json::json!({
+        "metadata": {"uid": "c"}, "spec": {"volumeName": "pv"}, "status": {"phase": phase}});
+    let volume = serde_json::json!({
+        "metadata": {"name": "pv"}, "spec": {"local": {"path": path}, "claimRef": {"uid": "c"}}});
+    Cluster {
+        claims: BTreeMap::from([("claim".to_owned(), serde_json::from_value(claim).unwrap())]),
+        volumes: BTreeMap::from([("pv".to_owned(), serde_json::from_value(volume).unwrap())]),
+        ..Cluster::default()
+    }
+}
+
+#[tokio::test]
+async fn a_claim_is_the_volume_that_it_has() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    let data = root.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "kept").unwrap();
+    let plan = planned(serde_json::json!([{"name": "v", "persistentVolumeClaim": {"claimName": "claim"}}]));
+    let prepared = set_up(&layout, &claimed("Bound", &data), &plan).await.unwrap();
+    assert_eq!(prepared.paths["v"], data);
+    assert_eq!(fs::metadata(data.join("file")).unwrap().gid(), 4711);
+    teardown::tear_down(&layout, "uid-1").unwrap();
+    assert_eq!(read(data.join("file")), "kept");
+
+    let why = async |cluster: &Cluster| set_up(&layout, cluster, &plan).await.unwrap_err()[0].to_string();
+    let text = "MountVolume.SetUp failed for volume \"v\" : error processing PVC n/claim: PVC is not bound";
+    assert_eq!(why(&claimed("Pending", &data)).await, text);
+    let gone = root.path().join("gone");
+    let text = format!("MountVolume.NewMounter initialization failed for volume \"v\" : path {gone:?} does not exist");
+    assert_eq!(why(&claimed("Bound", &gone)).await, text);
+    let text = "failed to fetch PVC from API server: persistentvolumeclaim \"claim\" not found";
+    assert!(why(&Cluster::default()).await.ends_with(text));
+}
+
+#[tokio::test]
+async fn what_was_written_is_kept_while_nothing_can_be_asked() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    let cluster = Cluster::default();
+    cluster.set_config("cm", &[("a", "1")]);
+    let plan = planned(serde_json::json!([{"name": "config", "configMap": {"name": "cm"}}]));
+    cluster.away.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(set_up(&layout, &cluster, &plan).await.is_err(), "there is nothing to keep");
+    cluster.away.store(false, std::sync::atomic::Ordering::Relaxed);
+    set_up(&layout, &cluster, &plan).await.unwrap();
+    cluster.away.store(true, std::sync::atomic::Ordering::Relaxed);
+    let kept = set_up(&layout, &cluster, &plan).await.unwrap();
+    assert_eq!(read(kept.paths["config"].join("a")), "1");
+    assert!(kept.renew_at.is_some_and(|again| again > now()));
     teardown::tear_down(&layout, "uid-1").unwrap();
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use tokio::sync::mpsc;
 use volumes::{BoundToken, ObjectError, TokenAsk};
 
@@ -38,6 +38,14 @@ impl Objects for Secrets {
     async fn secret(&self, _: &str, name: &str) -> Result<Secret, ObjectError> {
         let missing = || ObjectError::NotFound { kind: "secret", name: name.to_owned() };
         self.0.get(name).cloned().ok_or_else(missing)
+    }
+
+    async fn claim(&self, _: &str, name: &str) -> Result<PersistentVolumeClaim, ObjectError> {
+        Err(ObjectError::NotFound { kind: "persistentvolumeclaim", name: name.to_owned() })
+    }
+
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ObjectError> {
+        Err(ObjectError::NotFound { kind: "persistentvolume", name: name.to_owned() })
     }
 
     async fn token(&self, _: &TokenAsk) -> Result<BoundToken, ObjectError> {

@@ -1,9 +1,11 @@
 //! One module a volume type. Each says what the volume must hold; [`crate::setup`] makes it so.
 
+pub mod claim;
 pub mod config_map;
 pub mod downward_api;
 pub mod empty_dir;
 pub mod host_path;
+pub mod local;
 pub mod projected;
 pub mod secret;
 
@@ -33,6 +35,11 @@ pub enum Kind {
     Secret(SecretVolumeSource),
     DownwardApi(DownwardAPIVolumeSource),
     Projected(ProjectedVolumeSource),
+    /// The claim of this name.
+    Claim {
+        name: String,
+        read_only: bool,
+    },
     /// A type that Keelson does not have, by its field name.
     Unsupported(&'static str),
 }
@@ -65,6 +72,9 @@ impl Kind {
         if let Some(source) = &volume.projected {
             return Self::Projected(source.clone());
         }
+        if let Some(source) = &volume.persistent_volume_claim {
+            return Self::Claim { name: source.claim_name.clone(), read_only: source.read_only.unwrap_or(false) };
+        }
         match unsupported(volume) {
             Some(name) => Self::Unsupported(name),
             None => empty_dir::of(volume.empty_dir.as_ref()),
@@ -81,6 +91,7 @@ impl Kind {
             Self::Secret(_) => "secret",
             Self::DownwardApi(_) => "downward-api",
             Self::Projected(_) => "projected",
+            Self::Claim { .. } => "local-volume",
             Self::Unsupported(name) => name,
         }
     }
@@ -102,7 +113,6 @@ impl Kind {
 
 fn unsupported(volume: &Volume) -> Option<&'static str> {
     [
-        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
         (volume.ephemeral.is_some(), "ephemeral"),
         (volume.csi.is_some(), "csi"),
         (volume.image.is_some(), "image"),

@@ -119,7 +119,7 @@ impl<K: Kind> Kept<K> {
             Ok(Ok(Known::There(object))) => Ok(K::clone(&object)),
             Ok(Ok(Known::Missing)) => Err(missing()),
             // The text is the kubelet's.
-            _ => Err(ObjectError::Other(format!(
+            _ => Err(ObjectError::Unavailable(format!(
                 "failed to sync {} cache: timed out waiting for the condition",
                 K::SINGULAR
             ))),

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::ContainerId;
-use cri::v1::{CreateContainerRequest, Mount, RemoveContainerRequest, StartContainerRequest};
+use cri::v1::{CreateContainerRequest, Device, Mount, RemoveContainerRequest, StartContainerRequest};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
 use pod::plan::MINIMUM_GRACE;
 use pod::{ContainerState, Event, KillContainer, Role, StartContainer, events, resolve};
-use volumes::plan::SubPath;
+use volumes::plan::{MountPlan, SubPath};
 use volumes::{ObjectError, Objects, subpath};
 
 use super::prepare::field_facts;
@@ -33,6 +33,7 @@ struct Ready<'a> {
     image: Image,
     env: BTreeMap<String, String>,
     mounts: Vec<Mount>,
+    devices: Vec<Device>,
 }
 
 /// Gets the image, then creates and starts a container.
@@ -48,7 +49,8 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     let ask = Ask { pod, container: &container, role: start.role, say: &say, objects: &*job.context.objects };
     let (image, env) = tokio::try_join!(job.context.images.ensure(ask), environment(job, pod, &container),)?;
     let mounts = mounts(job, pod, &container, &env).await?;
-    let ready = Ready { pod, container: &container, image, env, mounts };
+    let devices = devices(job, pod, &container)?;
+    let ready = Ready { pod, container: &container, image, env, mounts, devices };
     // Boxed: requests are large, and every pod has one of these tasks.
     let id = Box::pin(create(job, start, ready)).await?;
     let told = |state: &ContainerState| {
@@ -64,7 +66,7 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
 }
 
 async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<ContainerId, StageError> {
-    let Ready { pod, container, image, env, mounts } = ready;
+    let Ready { pod, container, image, env, mounts, devices } = ready;
     let config = &job.context.config;
     let target = ephemeral_target(job, pod, &start.name);
     let data_dir = config.data_dir.to_string_lossy();
@@ -73,6 +75,7 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
         image: image.reference,
         env,
         mounts,
+        devices,
         machine: config.machine,
         given: Given {
             image_user: &image.user,
@@ -208,6 +211,8 @@ async fn mounts(
     let plans = volumes::plan::container_mounts(container.volume_mounts.as_deref().unwrap_or_default());
     let mut out = Vec::with_capacity(plans.len() + 2);
     for plan in &plans {
+        let forced = is_read_only(pod, &plan.volume);
+        let plan = &MountPlan { read_only: plan.read_only || forced, ..plan.clone() };
         let volume = job.facts.volumes.get(&plan.volume).ok_or_else(|| {
             StageError::new(
                 CONFIG_ERROR,
@@ -241,6 +246,30 @@ async fn mounts(
         out.push(request::file_mount(message_path, &message_file(job, container).await?, false));
     }
     Ok(out)
+}
+
+/// Whether a volume of a claim may not be written at all.
+fn is_read_only(pod: &Pod, volume: &str) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let claim = volumes.filter(|other| other.name == volume).find_map(|other| other.persistent_volume_claim.as_ref());
+    claim.and_then(|claim| claim.read_only).unwrap_or(false)
+}
+
+/// The block devices of a container.
+fn devices(job: &Job, pod: &Pod, container: &Container) -> Result<Vec<Device>, StageError> {
+    let wanted = container.volume_devices.iter().flatten();
+    let devices = wanted.map(|device| {
+        let host = job.facts.volumes.get(&device.name).ok_or_else(|| {
+            let (name, container) = (&device.name, &container.name);
+            StageError::new(CONFIG_ERROR, format!("cannot find volume {name:?} to pass into container {container:?}"))
+        })?;
+        Ok(Device {
+            container_path: device.device_path.clone(),
+            host_path: host.to_string_lossy().into_owned(),
+            permissions: if is_read_only(pod, &device.name) { "r" } else { "mrw" }.to_owned(),
+        })
+    });
+    devices.collect()
 }
 
 async fn bind(

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use cri::v1::{
-    ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig,
-    Mount, MountPropagation, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, Signal,
+    ContainerConfig, ContainerMetadata, Device, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig,
+    LinuxPodSandboxConfig, Mount, MountPropagation, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+    Signal,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::StartContainer;
@@ -127,6 +128,7 @@ pub struct ContainerParts<'a> {
     pub image: String,
     pub env: BTreeMap<String, String>,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
     pub machine: Machine,
     pub given: Given<'a>,
 }
@@ -155,7 +157,7 @@ pub fn container(pod: &Pod, container: &Container, parts: ContainerParts<'_>) ->
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: parts.env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone().into() }).collect(),
         mounts: parts.mounts,
-        devices: Vec::new(),
+        devices: parts.devices,
         labels: container_labels(pod, container),
         annotations: container_annotations(spec, container, parts.start),
         log_path: log_path(&container.name, attempt),
