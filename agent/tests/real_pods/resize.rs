@@ -19,6 +19,15 @@ fn spec(cpu: &str, memory: &str, policy: &str) -> Value {
     })
 }
 
+/// An agent of a node with two cpus.
+fn start(node: &Node) -> agent::pods::PodsHandle {
+    node.agent_with(|config| {
+        for (name, amount) in [("cpu", "2"), ("memory", "8Gi")] {
+            config.allocatable.insert(name.to_owned(), amount.parse().unwrap());
+        }
+    })
+}
+
 fn resize(node: &Node, name: &str, cpu: &str, memory: &str) {
     node.api.update(name, |pod| {
         for list in ["requests", "limits"] {
@@ -47,7 +56,7 @@ fn said(node: &Node, start: &str) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_gets_more_without_a_restart_and_keeps_it() {
     let node = Node::new("resize");
-    let agent = node.agent();
+    let agent = start(&node);
     node.api.create("p", spec("100m", "64Mi", "NotRequired"));
     node.until("the pod is Ready", || has(&node, "p", "100m", "64Mi")).await;
     resize(&node, "p", "200m", "128Mi");
@@ -66,7 +75,7 @@ async fn a_container_gets_more_without_a_restart_and_keeps_it() {
 
     // The next agent knows, although the container was created with less.
     drop(agent);
-    let agent = node.agent();
+    let agent = start(&node);
     node.until("the agent knows the pod", || !agent.registry().entries().is_empty()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(has(&node, "p", "200m", "128Mi"));
@@ -79,8 +88,7 @@ async fn a_container_gets_more_without_a_restart_and_keeps_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_node_has_not_waits_until_it_has() {
     let node = Node::new("defer");
-    let with_cpus = |node: &Node| node.agent_with(|c| drop(c.allocatable.insert("cpu".into(), "2".parse().unwrap())));
-    let agent = with_cpus(&node);
+    let agent = start(&node);
     for name in ["p", "q"] {
         node.api.create(name, spec("400m", "64Mi", "NotRequired"));
         node.until("the pod is Ready", || has(&node, name, "400m", "64Mi")).await;
@@ -94,7 +102,7 @@ async fn what_the_node_has_not_waits_until_it_has() {
     assert_eq!(condition["message"], text);
     // It still has what it had, also for the next agent.
     drop(agent);
-    let agent = with_cpus(&node);
+    let agent = start(&node);
     node.until("the agent knows both", || agent.registry().entries().len() == 2).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let pod = node.api.pod("p").unwrap();
@@ -108,7 +116,7 @@ async fn what_the_node_has_not_waits_until_it_has() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_of_restarts_is_kept() {
     let node = Node::new("restart");
-    let _agent = node.agent();
+    let _agent = start(&node);
     node.api.create("p", spec("100m", "64Mi", "RestartContainer"));
     node.until("the pod is Ready", || has(&node, "p", "100m", "64Mi")).await;
     resize(&node, "p", "200m", "64Mi");
@@ -129,11 +137,11 @@ async fn a_policy_of_restarts_is_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_that_fails_is_told_and_made_good() {
     let node = Node::new("error");
-    let _agent = node.agent();
+    let _agent = start(&node);
     node.api.create("p", spec("100m", "64Mi", "NotRequired"));
     node.until("the pod is Ready", || has(&node, "p", "100m", "64Mi")).await;
     let status = cri::fake::Status::internal("asked for by the test");
-    node.fake.fail(cri::fake::Failure { effect: node.fake.effects(), after: false, status });
+    node.fake.fail(cri::fake::Failure { effect: 0, after: false, status });
     resize(&node, "p", "200m", "64Mi");
     node.until("the failure is told", || said(&node, "ResizeError Pod resize error: {") == 1).await;
     node.until("it has more", || has(&node, "p", "200m", "64Mi")).await;

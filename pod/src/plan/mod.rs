@@ -79,7 +79,7 @@ pub enum Step {
     /// Write down what the pod was given.
     RecordAllocation,
     /// Make what the pod was given hold for what runs.
-    Resize(Resize),
+    Resize(Box<Resize>),
     /// Set up the pod's folders and volumes.
     PrepareVolumes,
     /// Make the pod's cgroup and its limits.

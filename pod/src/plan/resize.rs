@@ -61,6 +61,6 @@ pub(super) fn plan(view: &View<'_>, plan: &mut Plan) {
         view.members().any(|member| member.spec.name == container.name && view.must_restart(&member, container))
     });
     if !restarts && may_try(view, &Stage::Resize, plan) {
-        plan.steps.push(Step::Resize(resize));
+        plan.steps.push(Step::Resize(Box::new(resize)));
     }
 }

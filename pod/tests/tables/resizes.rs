@@ -39,7 +39,7 @@ fn given(policy: &str) -> World {
 
 fn resize(plan: &Plan) -> Option<&Resize> {
     plan.steps.iter().find_map(|step| match step {
-        Step::Resize(resize) => Some(resize),
+        Step::Resize(resize) => Some(&**resize),
         _ => None,
     })
 }

@@ -62,9 +62,9 @@ pub enum Outcome {
     /// There is a sandbox.
     Sandbox(SandboxId),
     /// The cgroup is there, with the values for this.
-    Cgroup(Allocation),
+    Cgroup(Box<Allocation>),
     /// These resources are in force.
-    Resized(Actuated),
+    Resized(Box<Actuated>),
     /// A container runs.
     Started(ContainerId),
     /// What the API server has in place of a static pod's mirror.

@@ -83,5 +83,5 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
         Ok(())
     })
     .await?;
-    Ok(Outcome::Cgroup(given))
+    Ok(Outcome::Cgroup(Box::new(given)))
 }

@@ -90,6 +90,7 @@ fn container_golden() {
         image: "sha256:1".into(),
         env: [("PORT".into(), "80".into())].into(),
         mounts: vec![file_mount("/etc/hosts", Path::new("/d/hosts"), false)],
+        devices: Vec::new(),
         machine: machine(),
         given,
     };

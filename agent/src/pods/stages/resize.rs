@@ -71,7 +71,7 @@ pub async fn run(job: &Job, resize: &Resize) -> Result<Outcome, StageError> {
         Ok(())
     })
     .await?;
-    Ok(Outcome::Resized(actuated))
+    Ok(Outcome::Resized(Box::new(actuated)))
 }
 
 fn actuated(pod: &Pod, resize: &Resize) -> Actuated {

@@ -48,7 +48,7 @@ impl Worker {
                 self.memory.prepared.volumes_on_disk = true;
                 self.volumes_are(prepared);
             }
-            (_, Outcome::Cgroup(given)) => self.memory.actuated.cgroup = Some(given),
+            (_, Outcome::Cgroup(given)) => self.memory.actuated.cgroup = Some(*given),
             (_, Outcome::Resized(actuated)) => {
                 self.memory.actuated.containers.extend(actuated.containers);
                 self.memory.actuated.cgroup = actuated.cgroup;
