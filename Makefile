@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BENCH = $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SMALL),--small) $(if $(FRESH),--fresh)
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help up down build test crash check bench bench-beside conformance conformance-slice conformance-down prepare prepare-up prepare-upstream
+.PHONY: help up down build test machines crash check bench bench-beside conformance conformance-slice conformance-down prepare prepare-up prepare-machines prepare-upstream
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ build: prepare ## the programs: agent, master, CNI plugins, and the hello image'
 
 test: prepare-up build ## every test of the project but the long suites
 	@scripts/test
+
+machines: prepare-machines build ## worker machines with systemd and cgroup v2, in QEMU: FILTER='part of a name' KEEP=1
+	@$(if $(KEEP),KEELSON_KEEP=1) cargo test --locked --workspace --test machines -- $(FILTER)
 
 crash: prepare-up build ## the long rounds: 200 random kills of the master under load, 50 of agent and containerd
 	@KEELSON_ROUNDS=200 cargo test --locked --workspace --test cluster -- disruption::killing_the_master
@@ -51,6 +54,9 @@ prepare:
 
 prepare-up:
 	@scripts/prepare up
+
+prepare-machines: prepare-up
+	@scripts/prepare machines
 
 prepare-upstream: prepare-up
 	@scripts/prepare upstream

@@ -31,16 +31,30 @@ pub fn checkout() -> PathBuf {
     tests.parent().unwrap_or(tests).to_owned()
 }
 
+/// What one of our images is made of.
+pub struct Recipe {
+    pub name: &'static str,
+    pub config: ImageConfig,
+    /// A tar.
+    pub layer: Vec<u8>,
+}
+
 /// The images, read from disk once and imported into as many containerds as there are.
 ///
 /// # Errors
 /// When a program was not built or busybox is not installed.
 pub fn all() -> Result<Vec<Image>> {
+    Ok(recipes()?.into_iter().map(|r| Image::from_layer(r.name, &r.config, r.layer)).collect())
+}
+
+/// What they are made of.
+///
+/// # Errors
+/// When a program was not built or busybox is not installed.
+pub fn recipes() -> Result<Vec<Recipe>> {
     let hello = bin_dir().join("hello");
     let hello = fs::read(&hello).with_context(|| format!("read {}: build it with `make build`", hello.display()))?;
-    let mut images = vec![image(HELLO, &hello, "1")?, image(HELLO_2, &hello, "2")?];
-    images.push(busybox()?);
-    Ok(images)
+    Ok(vec![greeter(HELLO, &hello, "1")?, greeter(HELLO_2, &hello, "2")?, busybox()?])
 }
 
 /// The images of docker archives.
@@ -55,17 +69,17 @@ pub fn archives(paths: &[PathBuf]) -> Result<Vec<Image>> {
     Ok(images)
 }
 
-fn image(name: &str, program: &[u8], version: &str) -> Result<Image> {
+fn greeter(name: &'static str, program: &[u8], version: &str) -> Result<Recipe> {
     let layer = layer(&[("hello", program)], &[])?;
     let config = ImageConfig {
         entrypoint: vec!["/hello".into()],
         env: vec![format!("HELLO_VERSION={version}")],
         ..ImageConfig::default()
     };
-    Ok(Image::from_layer(name, &config, layer))
+    Ok(Recipe { name, config, layer })
 }
 
-fn busybox() -> Result<Image> {
+fn busybox() -> Result<Recipe> {
     let path = "/bin/busybox";
     let program = fs::read(path).with_context(|| format!("read {path}: apt-get install busybox-static"))?;
     let said = super::shell::run(path, ["--list"])?;
@@ -75,7 +89,7 @@ fn busybox() -> Result<Image> {
         env: vec!["PATH=/bin:/sbin:/usr/bin:/usr/sbin".into()],
         ..ImageConfig::default()
     };
-    Ok(Image::from_layer(BUSYBOX, &config, layer(&[("bin/busybox", &program)], &links)?))
+    Ok(Recipe { name: BUSYBOX, config, layer: layer(&[("bin/busybox", &program)], &links)? })
 }
 
 /// A tar of programs, of links to busybox in /bin, and of the folders that programs expect.

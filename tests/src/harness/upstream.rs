@@ -2,7 +2,7 @@
 //! once a machine.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -37,18 +37,7 @@ impl Upstream {
     /// # Errors
     /// When a tool is missing or something does not build.
     pub fn build() -> Result<Self> {
-        let script = checkout().join("tests/upstream/build");
-        let out = Command::new(&script)
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("start {}", script.display()))?;
-        ensure!(out.status.success(), "{} failed: {}", script.display(), out.status);
-        let said = String::from_utf8(out.stdout).context("its answer")?;
-        let path = |name: &str| -> Result<PathBuf> {
-            let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            Ok(value.with_context(|| format!("{} does not say where {name} is", script.display()))?.into())
-        };
+        let path = built(&checkout().join("tests/upstream/build"))?;
         Ok(Self { bin: path("bin")?, images: path("images")?, debian: path("debian")? })
     }
 
@@ -68,4 +57,23 @@ impl Upstream {
         found.sort();
         Ok(found)
     }
+}
+
+/// Runs a script that builds what is not there yet and says `name=path` for each thing; answers where a thing is.
+///
+/// # Errors
+/// When the script fails.
+pub fn built(script: &Path) -> Result<impl Fn(&str) -> Result<PathBuf> + use<>> {
+    let out = Command::new(script)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start {}", script.display()))?;
+    ensure!(out.status.success(), "{} failed: {}", script.display(), out.status);
+    let said = String::from_utf8(out.stdout).context("its answer")?;
+    let script = script.to_owned();
+    Ok(move |name: &str| {
+        let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        Ok(value.with_context(|| format!("{} does not say where {name} is", script.display()))?.into())
+    })
 }

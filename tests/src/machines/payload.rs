@@ -1,0 +1,90 @@
+//! A disk with what a test brings into a machine: our programs, and images as archives, since there is no registry.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use cri::import::ImageConfig;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::harness::images::{Recipe, bin_dir, recipes};
+use crate::harness::shell::run;
+
+/// The programs, under the names that an installation gives them.
+const PROGRAMS: [(&str, &str); 2] = [("agent", "agent"), ("cni-plugins", "keelson-cni")];
+
+/// The disk, and where it is mounted in the machine.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    pub disk: PathBuf,
+}
+
+impl Payload {
+    /// Where machines find it: they mount it themselves.
+    pub const MOUNT: &'static str = "/mnt";
+
+    /// Gathers programs and images below `dir` and makes a disk of them.
+    ///
+    /// # Errors
+    /// When a program was not built.
+    pub fn make(dir: &Path) -> Result<Self> {
+        let (content, disk) = (dir.join("payload"), dir.join("payload.ext4"));
+        fs::create_dir_all(&content)?;
+        for (built, installed) in PROGRAMS {
+            // Without what only debuggers want: an emulated machine reads its disk slowly.
+            let (from, to) = (bin_dir().join(built), content.join(installed));
+            run("strip", ["-o".as_ref(), to.as_os_str(), from.as_os_str()])
+                .with_context(|| format!("{}: build it with `make build`", from.display()))?;
+        }
+        archive(&content.join("images.tar"), recipes()?)?;
+        run("mke2fs", ["-q", "-t", "ext4", "-d", &content.to_string_lossy(), &disk.to_string_lossy(), "256M"])?;
+        fs::remove_dir_all(&content)?;
+        Ok(Self { disk })
+    }
+}
+
+/// One archive of several images, as `docker save` writes it and `ctr images import` reads it.
+fn archive(path: &Path, images: Vec<Recipe>) -> Result<()> {
+    let mut tar = tar::Builder::new(fs::File::create(path).with_context(|| format!("create {}", path.display()))?);
+    let mut add = |name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, content)
+    };
+    let mut manifest = Vec::new();
+    for (number, image) in images.into_iter().enumerate() {
+        let (config, layer) = (format!("{number}.json"), format!("{number}.tar"));
+        add(&config, config_of(&image.config, &image.layer).to_string().as_bytes())?;
+        add(&layer, &image.layer)?;
+        manifest.push(json!({"Config": config, "RepoTags": [image.name], "Layers": [layer]}));
+    }
+    add("manifest.json", json!(manifest).to_string().as_bytes())?;
+    tar.finish().context("finish the archive")
+}
+
+fn config_of(config: &ImageConfig, layer: &[u8]) -> serde_json::Value {
+    let digest: String = Sha256::digest(layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": config.entrypoint, "Cmd": config.cmd, "Env": config.env},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_what_runtimes_import() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("images.tar");
+        let recipe = Recipe { name: "docker.io/a/b:1", config: ImageConfig::default(), layer: vec![0; 1024] };
+        archive(&path, vec![recipe]).unwrap();
+        let images = cri::import::read_archive(&path).unwrap();
+        assert_eq!(images.iter().flat_map(|i| i.names.clone()).collect::<Vec<_>>(), ["docker.io/a/b:1"]);
+    }
+}

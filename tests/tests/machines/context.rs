@@ -1,0 +1,97 @@
+//! What the tests share: a control plane on this machine and one virtual machine.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use keelson_tests::harness::Cluster;
+use keelson_tests::harness::kubectl::Kubectl;
+use keelson_tests::harness::shell::wait_for;
+use keelson_tests::machines::{Guest, Machine, Payload, State};
+
+/// How long a pod or a node may take on an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+pub struct Context {
+    pub cluster: Cluster,
+    pub kubectl: Kubectl,
+    machine: Mutex<Machine>,
+    /// The machine as it was before it joined.
+    before: Mutex<Option<State>>,
+}
+
+impl Context {
+    pub fn new(cluster: Cluster, machine: Machine) -> Self {
+        let kubectl = cluster.kubectl();
+        Self { cluster, kubectl, machine: Mutex::new(machine), before: Mutex::new(None) }
+    }
+
+    pub fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn guest(&self) -> Guest {
+        self.machine().guest()
+    }
+
+    /// Brings programs and images onto the machine: what somebody has who has not joined yet. Remembers how it is then.
+    pub fn provision(&self) -> Result<()> {
+        let guest = self.guest();
+        let mount = Payload::MOUNT;
+        guest.say(&format!("mount -o ro /dev/vdb {mount}"))?;
+        guest.say(&format!("install -m 755 {mount}/agent {mount}/keelson-cni /usr/local/bin/"))?;
+        guest.say(&format!("ctr -n k8s.io images import {mount}/images.tar"))?;
+        guest.say(&format!("umount {mount}"))?;
+        let state = State::of(&guest)?;
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        Ok(())
+    }
+
+    /// What is different on the machine since [`Self::provision`].
+    pub fn changes(&self) -> Result<Vec<String>> {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(State::of(&self.guest())?.changes(&before.context("the machine was not provisioned")?))
+    }
+
+    pub fn until<T>(&self, what: &str, ask: impl FnMut() -> Result<T>) -> Result<T> {
+        wait_for(what, PATIENCE, ask)
+    }
+
+    /// Waits until the node's Ready condition has a status, and its heartbeat is one of the agent that runs now.
+    pub fn wait_node(&self, status: &str) -> Result<()> {
+        let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+        self.until(&format!("the node's Ready to be {status}"), || {
+            let said = self.kubectl.run(&["get", "node", "v1", "-o", path])?;
+            ensure!(said == status, "it is {said:?}");
+            Ok(())
+        })
+        .with_context(|| self.journal())
+    }
+
+    /// The last words of the agent, for errors.
+    pub fn journal(&self) -> String {
+        let said = self
+            .guest()
+            .say("systemctl status --no-pager --full -n 0 agent; journalctl --no-pager -o cat -u agent -n 40");
+        said.unwrap_or_else(|error| format!("{error:#}"))
+    }
+
+    /// Waits until a pod is Ready.
+    pub fn wait_pod(&self, name: &str) -> Result<()> {
+        let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+        self.until(&format!("pod {name} to be Ready"), || {
+            let said = self.kubectl.run(&["get", "pod", name, "-o", path])?;
+            ensure!(said == "True", "Ready is {said:?}");
+            Ok(())
+        })
+        .with_context(|| {
+            let seen = self.kubectl.say(&format!("describe pod {name}")).unwrap_or_default();
+            format!("{seen}\n{}", self.journal())
+        })
+    }
+
+    /// A field of a pod, by JSON path.
+    pub fn pod(&self, name: &str, path: &str) -> Result<String> {
+        self.kubectl.run(&["get", "pod", name, "-o", &format!("jsonpath={path}")])
+    }
+}

@@ -1,0 +1,108 @@
+//! The life of a node: join, restart, reboot, power cut, leave.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::Test;
+use super::context::Context;
+use super::pods::LONG;
+
+pub const JOINING: &[Test] = &[("join_makes_a_ready_node_of_a_debian", join)];
+pub const TROUBLE: &[Test] = &[
+    ("restarting_the_agent_restarts_no_container", restart),
+    ("pods_come_back_after_a_reboot", reboot),
+    ("pods_come_back_after_a_power_cut", power_cut),
+];
+pub const LEAVING: &[Test] = &[("leave_leaves_nothing", leave)];
+
+fn join(context: &Context) -> Result<()> {
+    context.provision()?;
+    let guest = context.guest();
+    let begun = Instant::now();
+    let said = guest.say(&context.cluster.join_command()?)?;
+    eprintln!("join took {} s:\n{said}", begun.elapsed().as_secs());
+    ensure!(said.contains("node v1 is Ready"), "{said}");
+    context.wait_node("True")?;
+    let unit = guest
+        .say("systemctl show agent -p ActiveState,Type,Slice,Delegate,KillMode,WatchdogUSec,NRestarts,UnitFileState")?;
+    for expected in [
+        "ActiveState=active",
+        "Type=notify",
+        "Slice=keelson.slice",
+        "Delegate=yes",
+        "KillMode=process",
+        "NRestarts=0",
+        "UnitFileState=enabled",
+    ] {
+        ensure!(unit.lines().any(|l| l == expected), "{expected} is not in\n{unit}");
+    }
+    ensure!(!unit.contains("WatchdogUSec=0") && !unit.contains("infinity"), "no watchdog: {unit}");
+    Ok(())
+}
+
+/// How often containers of the pod were started, and when.
+fn starts(context: &Context) -> Result<String> {
+    context.pod(
+        LONG,
+        "{range .status.containerStatuses[*]}{.restartCount} {.containerID} {.state.running.startedAt};{end}",
+    )
+}
+
+fn restart(context: &Context) -> Result<()> {
+    let guest = context.guest();
+    let before = starts(context)?;
+    let pid = guest.say("systemctl show agent -p MainPID --value")?;
+    guest.say("systemctl restart agent")?;
+    ensure!(guest.say("systemctl show agent -p MainPID --value")? != pid, "it was not restarted");
+    let active = guest.say("systemctl is-active agent")?;
+    ensure!(active == "active\n", "{active}");
+    // What the new agent sees and reports within its first passes.
+    context.wait_node("True")?;
+    std::thread::sleep(Duration::from_secs(5));
+    context.wait_pod(LONG)?;
+    let after = starts(context)?;
+    ensure!(before == after, "before {before}\nafter {after}");
+    Ok(())
+}
+
+fn reboot(context: &Context) -> Result<()> {
+    let before = starts(context)?;
+    context.machine().reboot()?;
+    back(context, &before)
+}
+
+fn power_cut(context: &Context) -> Result<()> {
+    let before = starts(context)?;
+    let kept = "echo kept > /kept/file && sync";
+    context.kubectl.run(&["exec", LONG, "-c", "side", "--", "sh", "-c", kept])?;
+    context.machine().power_cut()?;
+    context.machine().power_on()?;
+    back(context, &before)?;
+    let said = context.kubectl.say(&format!("exec {LONG} -c side -- cat /kept/file"))?;
+    ensure!(said == "kept\n", "{said:?}");
+    Ok(())
+}
+
+/// The same pod runs again, in new containers.
+fn back(context: &Context, before: &str) -> Result<()> {
+    context.until("other containers", || {
+        let now = starts(context)?;
+        ensure!(now.matches("containerd://").count() == 2 && now.matches('Z').count() == 2, "{now}");
+        ensure!(now != before, "still {now}");
+        Ok(())
+    })?;
+    context.wait_node("True")?;
+    context.wait_pod(LONG)?;
+    let said = context.kubectl.say(&format!("exec {LONG} -c side -- echo here"))?;
+    ensure!(said == "here\n", "{said:?}");
+    Ok(())
+}
+
+fn leave(context: &Context) -> Result<()> {
+    let said = context.guest().say("agent leave")?;
+    eprintln!("{said}");
+    let changes = context.changes()?;
+    ensure!(changes.is_empty(), "leave left\n{}", changes.join("\n"));
+    Ok(())
+}

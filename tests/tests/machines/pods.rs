@@ -1,0 +1,81 @@
+//! Pods under systemd and cgroup v2.
+
+use anyhow::{Context as _, Result, ensure};
+use keelson_tests::harness::images::{BUSYBOX, HELLO};
+
+use super::Test;
+use super::context::Context;
+
+pub const TESTS: &[Test] = &[
+    ("a_pod_runs_in_the_cgroups_that_its_limits_say", limits),
+    ("logs_and_exec", sessions),
+    ("a_container_above_its_memory_is_oom_killed", oom),
+];
+
+/// The pod that lives through restarts, reboots and power cuts.
+pub const LONG: &str = "long";
+
+fn limits(context: &Context) -> Result<()> {
+    let limits = "{cpu: 250m, memory: 48Mi}";
+    context.kubectl.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {LONG}}}, spec: {{terminationGracePeriodSeconds: 1, containers: [\
+         {{name: main, image: {HELLO}, resources: {{limits: {limits}, requests: {limits}}}, \
+           readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 2}}, \
+           volumeMounts: [{{name: kept, mountPath: /kept}}]}}, \
+         {{name: side, image: {BUSYBOX}, command: [sh, -c, \"echo begun; exec sleep 1000000\"], \
+           resources: {{limits: {limits}, requests: {limits}}}, volumeMounts: [{{name: kept, mountPath: /kept}}]}}], \
+         volumes: [{{name: kept, emptyDir: {{}}}}]}}}}"
+    ))?;
+    context.wait_pod(LONG)?;
+    let folder = pod_cgroup(context, LONG)?;
+    let values =
+        context.guest().say(&format!("cd {folder} && head cpu.max cpu.weight memory.max pids.max memory.oom.group"))?;
+    for expected in ["50000 100000", "100663296"] {
+        ensure!(values.lines().any(|l| l == expected), "{folder}: {expected} is not in\n{values}");
+    }
+    // A container's own: half of it each, and all of its processes are killed together.
+    let containers = context.guest().say(&format!(
+        "cd {folder} && for c in $(find . -mindepth 1 -type d); do echo $(cat $c/cpu.max $c/memory.max $c/memory.swap.max $c/memory.oom.group); done"
+    ))?;
+    let expected = "25000 100000 50331648 0 1";
+    ensure!(
+        containers.lines().filter(|l| *l == expected).count() == 2,
+        "{folder}: not two of {expected:?} in\n{containers}"
+    );
+    let controllers = context.guest().say(&format!("cat {folder}/cgroup.controllers"))?;
+    ensure!(["cpu", "memory", "pids"].iter().all(|c| controllers.contains(c)), "{controllers}");
+    Ok(())
+}
+
+/// The folder of a pod's cgroup, found by its UID however the driver spells it.
+pub fn pod_cgroup(context: &Context, name: &str) -> Result<String> {
+    let uid = context.pod(name, "{.metadata.uid}")?;
+    let pattern = uid.replace('-', "?");
+    let found = context.guest().say(&format!("find /sys/fs/cgroup -type d -name '*pod{pattern}*'"))?;
+    found.lines().next().map(str::to_owned).with_context(|| format!("no cgroup of pod {uid}"))
+}
+
+fn sessions(context: &Context) -> Result<()> {
+    let said = context.kubectl.say(&format!("logs {LONG} -c side"))?;
+    ensure!(said == "begun\n", "{said:?}");
+    let said = context.kubectl.say(&format!("exec {LONG} -c side -- cat /sys/fs/cgroup/memory.max"))?;
+    ensure!(said == "50331648\n", "{said:?}");
+    let said = context.kubectl.say("get --raw /api/v1/nodes/v1/proxy/stats/summary")?;
+    ensure!(said.contains("\"workingSetBytes\""), "{said}");
+    Ok(())
+}
+
+fn oom(context: &Context) -> Result<()> {
+    context.kubectl.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: greedy}}, spec: {{restartPolicy: Never, containers: [\
+         {{name: main, image: {BUSYBOX}, command: [sh, -c, \"tail /dev/zero\"], resources: {{limits: {{memory: 16Mi}}}}}}]}}}}"
+    ))?;
+    context
+        .until("the greedy container to be OOMKilled", || {
+            let said = context.pod("greedy", "{.status.containerStatuses[0].state.terminated.reason} {.status.containerStatuses[0].state.terminated.exitCode}")?;
+            ensure!(said == "OOMKilled 137", "{said:?}");
+            Ok(())
+        })
+        .with_context(|| context.kubectl.say("describe pod greedy").unwrap_or_default())?;
+    context.kubectl.say("delete pod greedy --wait --timeout=120s").map(drop)
+}
