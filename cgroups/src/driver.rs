@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use systemd::slices::Slices;
+
 use crate::detect::Hierarchy;
 use crate::name::{CgroupName, Naming, QosLevel, Tree};
 use crate::stats::{Depth, Stats};
@@ -57,6 +59,17 @@ pub fn open(hierarchy: Hierarchy) -> Result<Box<dyn Driver>, Error> {
         Hierarchy::V2 { mount } => Box::new(v2::Cgroupfs::new(mount)?),
         Hierarchy::V1 { controllers, named, .. } => Box::new(v1::Cgroupfs::new(controllers, named)?),
     })
+}
+
+/// The systemd driver for what is mounted; pods are slices of `slices`.
+///
+/// # Errors
+/// When controllers that Kubernetes needs are missing, or cgroups are of version 1: its machines keep to cgroupfs.
+pub fn open_systemd(hierarchy: Hierarchy, slices: Slices) -> Result<Box<dyn Driver>, Error> {
+    match hierarchy {
+        Hierarchy::V2 { mount } => Ok(Box::new(crate::systemd::Systemd::new(mount, slices)?)),
+        Hierarchy::V1 { .. } => Err(Error::SystemdOnV1),
+    }
 }
 
 /// Pods that have a cgroup, on whatever level: after a restart, those of pods that are gone are orphans.

@@ -20,6 +20,10 @@ pub enum Error {
     NotMounted { path: PathBuf },
     #[error("cgroup controllers {missing:?} are not available")]
     MissingControllers { missing: Vec<&'static str> },
+    #[error("the cgroup driver systemd needs cgroup v2: set cgroupfs in the runtime's configuration")]
+    SystemdOnV1,
+    #[error("cgroup {name} as a slice of systemd's")]
+    Slice { name: String, source: systemd::slices::SliceError },
 }
 
 impl Error {

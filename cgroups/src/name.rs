@@ -31,7 +31,7 @@ impl fmt::Display for CgroupName {
     }
 }
 
-/// How the driver of the runtime spells cgroup names. Both spellings are pure; only the cgroupfs driver writes today.
+/// How the driver of the runtime spells cgroup names. Both spellings are pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Naming {
     /// `/kubepods/burstable/pod<uid>`.
@@ -39,6 +39,16 @@ pub enum Naming {
     Cgroupfs,
     /// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`, with `-` in names as `_`.
     Systemd,
+}
+
+/// As `KubeletConfiguration.cgroupDriver` has it.
+impl fmt::Display for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        })
+    }
 }
 
 impl Naming {

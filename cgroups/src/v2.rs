@@ -1,4 +1,5 @@
-//! cgroupfs on cgroup v2: one folder, whose parents must hand controllers down.
+//! cgroupfs on cgroup v2: one folder, whose parents must hand controllers down. The systemd driver ([`crate::systemd`]) writes through
+//! it too, with its own naming.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ const WANTED: [&str; 6] = ["cpu", "cpuset", "memory", "io", "pids", "hugetlb"];
 #[derive(Debug)]
 pub struct Cgroupfs {
     mount: PathBuf,
+    naming: Naming,
     wanted: Vec<&'static str>,
 }
 
@@ -26,18 +28,37 @@ impl Cgroupfs {
     /// # Errors
     /// When a controller that is needed is missing.
     pub fn new(mount: PathBuf) -> Result<Self, Error> {
+        Self::named(mount, Naming::Cgroupfs)
+    }
+
+    /// The same for folders that are spelled as `naming` does.
+    ///
+    /// # Errors
+    /// When a controller that is needed is missing.
+    pub fn named(mount: PathBuf, naming: Naming) -> Result<Self, Error> {
         let available = fs::read(&mount.join("cgroup.controllers"))?;
         let has = |name: &&'static str| available.split_whitespace().any(|word| word == *name);
         let missing: Vec<_> = REQUIRED.into_iter().filter(|name| !has(name)).collect();
         if missing.is_empty() {
-            Ok(Self { mount, wanted: WANTED.into_iter().filter(has).collect() })
+            Ok(Self { mount, naming, wanted: WANTED.into_iter().filter(has).collect() })
         } else {
             Err(Error::MissingControllers { missing })
         }
     }
 
     fn folder(&self, name: &CgroupName) -> PathBuf {
-        self.mount.join(Naming::Cgroupfs.relative(name))
+        self.mount.join(self.naming.relative(name))
+    }
+
+    /// Kills what runs in the cgroup and below.
+    pub(crate) fn kill(&self, name: &CgroupName) -> Result<(), Error> {
+        let folder = self.folder(name);
+        let kill = folder.join("cgroup.kill");
+        if kill.exists() {
+            // One write kills the whole tree without racing against forks (Linux 5.14); the loop then waits.
+            fs::write(&kill, "1")?;
+        }
+        fs::kill_all(&folder)
     }
 
     /// Gives children of `folder` the controllers they lack.
@@ -56,12 +77,12 @@ impl Cgroupfs {
 
 impl Driver for Cgroupfs {
     fn naming(&self) -> Naming {
-        Naming::Cgroupfs
+        self.naming
     }
 
     fn ensure(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
         let mut folder = self.mount.clone();
-        for part in name.parts() {
+        for part in &self.naming.relative(name) {
             self.delegate(&folder)?;
             folder.push(part);
             fs::create(&folder)?;
@@ -79,14 +100,8 @@ impl Driver for Cgroupfs {
     }
 
     fn destroy(&self, name: &CgroupName) -> Result<(), Error> {
-        let folder = self.folder(name);
-        let kill = folder.join("cgroup.kill");
-        if kill.exists() {
-            // One write kills the whole tree without racing against forks (Linux 5.14); the loop then waits.
-            fs::write(&kill, "1")?;
-        }
-        fs::kill_all(&folder)?;
-        fs::remove(&folder)
+        self.kill(name)?;
+        fs::remove(&self.folder(name))
     }
 
     fn pids(&self, cgroup: &Path) -> Result<Vec<i32>, Error> {

@@ -1,10 +1,11 @@
-//! Everything Keelson says to systemd: unit files, `systemctl`, and readiness over `NOTIFY_SOCKET`.
+//! Everything Keelson says to systemd: unit files, `systemctl`, readiness over `NOTIFY_SOCKET`, and transient slices over D-Bus.
 //!
-//! Unit texts are pure functions of a [`Service`]; only [`manager`] runs commands and only [`notify`] writes to the
-//! notification socket, so a machine without systemd loses nothing but the unit.
+//! Unit texts are pure functions of a [`Service`]; only [`manager`] runs commands, only [`notify`] writes to the
+//! notification socket and only [`slices`] uses D-Bus, so a machine without systemd loses nothing but the unit.
 
 mod manager;
 pub mod notify;
+pub mod slices;
 mod unit;
 
 pub use manager::{Error, Manager, UNIT_DIR, is_running};
