@@ -19,5 +19,6 @@ pub mod pods;
 pub mod preflight;
 pub mod rate;
 pub mod run;
+pub mod runtime_info;
 pub mod serve;
 pub mod stats;

@@ -21,7 +21,7 @@ use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
-use crate::{pause_image, preflight};
+use crate::{pause_image, preflight, runtime_info};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -108,7 +108,7 @@ impl Node {
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
-        let pods = pods(&config, (&client, &runtime, &recorder), &node, pressures)?;
+        let pods = pods(&config, (&client, &runtime, &recorder), &node, pressures).await?;
         let server = serve(&config, &client, &runtime, &pods, serving).await?;
         tasks.extend(healthz(&config).await);
         let network = network::start(NetworkInputs {
@@ -160,7 +160,7 @@ async fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
 }
 
 /// Starts the pods of this node.
-fn pods(
+async fn pods(
     config: &Config,
     (client, runtime, recorder): (&kube::Client, &cri::Client, &Recorder),
     node: &NodeHandle,
@@ -169,13 +169,19 @@ fn pods(
     let facts = node::facts::read(Path::new("/"));
     let disk = node::facts::filesystem(&config.layout.data_dir);
     let resources = node::resources::resources(&facts, disk, &config.kubelet);
+    let pods_config =
+        PodsConfig::new(config, api::resources::read(Some(&resources.allocatable)), facts.cpus, facts.memory);
+    let driver = runtime_info::cgroup_driver(runtime, &config.kubelet).await;
+    let above = pods_config.clone();
+    let cgroups = tokio::task::spawn_blocking(move || pods::open_cgroups(driver, &above)).await?.context("cgroups")?;
     let deps = pods::Deps {
-        config: PodsConfig::new(config, api::resources::read(Some(&resources.allocatable)), facts.cpus, facts.memory),
+        config: pods_config,
         client: client.clone(),
         runtime: runtime.clone(),
         recorder: recorder.clone(),
         addresses: node.addresses.clone(),
         facts,
+        cgroups,
         pressures,
     };
     Ok(pods::start(deps)?)

@@ -5,7 +5,7 @@ pub mod duration;
 mod fields;
 pub mod kubelet;
 mod layout;
-mod settings;
+pub mod settings;
 
 use std::fs;
 use std::io;

@@ -42,10 +42,14 @@ fn default_run_dir() -> PathBuf {
     "/run/keelson".into()
 }
 
-fn default_cni_conf_dir() -> PathBuf {
+/// Upstream's.
+#[must_use]
+pub fn default_cni_conf_dir() -> PathBuf {
     "/etc/cni/net.d".into()
 }
 
-fn default_cni_bin_dir() -> PathBuf {
+/// Upstream's.
+#[must_use]
+pub fn default_cni_bin_dir() -> PathBuf {
     "/opt/cni/bin".into()
 }

@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 
 use super::error::JoinError;
 use super::options::JoinOptions;
+use crate::config::settings::{default_cni_bin_dir, default_cni_conf_dir};
 use crate::config::{
     self, Config, KubeletConfiguration, Layout, NodeSettings, parse_kubelet, parse_kubelet_over, write_atomic,
     write_private,
 };
 use crate::identity::{Identity, to_pem};
+use crate::runtime_info::RuntimeInfo;
 
 /// Puts the configuration together: the cluster's document, or a stored one, under what the command line says.
 ///
@@ -21,6 +23,7 @@ pub fn configuration(
     options: &JoinOptions,
     node_name: &str,
     cluster: Option<&str>,
+    runtime: RuntimeInfo,
 ) -> Result<(Config, Vec<String>), JoinError> {
     let layout = Layout::new(&options.config_dir, &options.data_dir, &options.run_dir);
     let (mut kubelet, mut warnings) = match cluster {
@@ -35,6 +38,9 @@ pub fn configuration(
     // Paths of the machine that the document was written on say nothing about this one.
     kubelet.authentication.x509.client_ca_file = String::new();
     kubelet.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);
+    if let Some(driver) = runtime.cgroup_driver {
+        kubelet.cgroup_driver = driver.to_string();
+    }
     if let Some(root) = &options.cgroup_root {
         kubelet.cgroup_root.clone_from(root);
     }
@@ -51,8 +57,8 @@ pub fn configuration(
         node_labels: options.node_labels.clone().unwrap_or_default(),
         data_dir: options.data_dir.clone(),
         run_dir: options.run_dir.clone(),
-        cni_conf_dir: options.cni_conf_dir.clone(),
-        cni_bin_dir: options.cni_bin_dir.clone(),
+        cni_conf_dir: options.cni_conf_dir.clone().or(runtime.cni_conf_dir).unwrap_or_else(default_cni_conf_dir),
+        cni_bin_dir: options.cni_bin_dir.clone().or(runtime.cni_bin_dir).unwrap_or_else(default_cni_bin_dir),
     };
     Ok((Config { layout, kubelet, node }, warnings))
 }

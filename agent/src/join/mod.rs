@@ -26,6 +26,7 @@ use crate::config::{Config, NodeSettings};
 use crate::identity::csr::{Purpose, node_user, obtain};
 use crate::identity::{self, Identity};
 use crate::preflight;
+use crate::runtime_info::{self, RuntimeInfo};
 
 /// How long a certificate may take: controllers answer within a second, an administrator does not.
 const CERTIFICATE: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(JoinError::NotRoot);
     }
-    check_runtime(&options.container_runtime_endpoint).await?;
+    let runtime = check_runtime(&options.container_runtime_endpoint).await?;
     say(&format!("looking for the API server at {}", options.master));
     let ca = pin::pin(&options.master, options.ca_cert_hash).await?;
     say("its CA is the pinned one");
@@ -66,7 +67,7 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
         .map_err(|_| options::FormError::Token)?;
     checks::clock(&bootstrap, &options.master).await?;
     let cluster = checks::kubelet_config(&bootstrap, &options.token).await?;
-    let (config, warnings) = compose::configuration(options, &name, cluster.as_deref())?;
+    let (config, warnings) = compose::configuration(options, &name, cluster.as_deref(), runtime)?;
     for warning in warnings {
         say(&format!("warning: {warning}"));
     }
@@ -118,7 +119,8 @@ fn stored(options: &JoinOptions, name: &str, ca: &CertificateDer<'static>) -> Re
     Ok(usable.then_some(identity))
 }
 
-async fn check_runtime(endpoint: &str) -> Result<(), JoinError> {
+/// Whether the runtime answers, and what it says of itself.
+async fn check_runtime(endpoint: &str) -> Result<RuntimeInfo, JoinError> {
     let failed = |message: String| JoinError::Runtime { endpoint: endpoint.to_owned(), message };
     let runtime = cri::Client::new(endpoint).map_err(|e| failed(e.to_string()))?;
     let request = cri::v1::VersionRequest { version: "v1".into() };
@@ -127,7 +129,7 @@ async fn check_runtime(endpoint: &str) -> Result<(), JoinError> {
         .map_err(|_| failed("no answer within 10 s".into()))?
         .map_err(|e| failed(client::watch::describe(&e)))?;
     say(&format!("container runtime: {} {}", answer.runtime_name, answer.runtime_version));
-    Ok(())
+    runtime_info::ask(&runtime).await.map_err(|e| failed(client::watch::describe(&e)))
 }
 
 impl Joined {

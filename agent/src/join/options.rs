@@ -52,12 +52,12 @@ pub struct JoinOptions {
     /// cgroup under which everything of pods lies
     #[arg(long)]
     pub cgroup_root: Option<String>,
-    /// Where containerd looks for CNI configuration
-    #[arg(long, default_value = "/etc/cni/net.d")]
-    pub cni_conf_dir: PathBuf,
-    /// Where containerd looks for CNI plugins
-    #[arg(long, default_value = "/opt/cni/bin")]
-    pub cni_bin_dir: PathBuf,
+    /// Where the runtime looks for CNI configuration; asked of it where not given
+    #[arg(long)]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where the runtime looks for CNI plugins; asked of it where not given
+    #[arg(long)]
+    pub cni_bin_dir: Option<PathBuf>,
     /// Root folder of container logs
     #[arg(long)]
     pub pod_log_dir: Option<String>,

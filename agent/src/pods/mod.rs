@@ -58,7 +58,7 @@ use std::time::Duration;
 use api::quantity::Quantity;
 use api::resources::ResourceList;
 use cgroups::values::{Allocatable, Policy};
-use cgroups::{Driver, Tree};
+use cgroups::{Driver, Naming, Tree};
 use pod::resolve::{DnsConfig, DnsFacts};
 use tokio::sync::watch;
 
@@ -84,6 +84,8 @@ pub struct Deps {
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     /// What this machine is.
     pub facts: Facts,
+    /// This machine's cgroups, from [`open_cgroups`].
+    pub cgroups: Arc<dyn Driver>,
     /// Is told what the node is short of.
     pub pressures: watch::Sender<eviction::Pressures>,
 }
@@ -278,17 +280,13 @@ impl Drop for PodsHandle {
     }
 }
 
-/// Makes the cgroup tree and starts to run pods.
+/// Starts to run pods.
 ///
 /// # Errors
 /// When this machine's cgroups cannot be used.
 pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
-    let hierarchy = cgroups::detect::detect()?;
     let mut config = deps.config;
-    config.machine.cgroup_v2 = hierarchy.is_v2();
-    let cgroups: Arc<dyn Driver> = Arc::from(cgroups::open(hierarchy)?);
-    let tree = Tree::new(&config.cgroup_root);
-    prepare_tree(cgroups.as_ref(), &tree, &config.enforced)?;
+    config.machine.cgroup_v2 = cgroups::detect::detect()?.is_v2();
     let seccomp = sandbox_seccomp::write(&config.data_dir);
     let seccomp = seccomp.map_err(|error| StartError::Seccomp(config.data_dir.clone(), error))?;
     let registry = Arc::new(Registry::default());
@@ -306,8 +304,8 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         addresses: deps.addresses,
         runtime_facts,
         node,
-        cgroups,
-        tree,
+        cgroups: deps.cgroups,
+        tree: Tree::new(&config.cgroup_root),
         services,
         registry: Arc::clone(&registry),
         orders: Orders::default(),
@@ -352,6 +350,23 @@ fn collector(context: &Context) -> images::gc::Collector {
         recorder: context.recorder.clone(),
         node: node_reference(&context.config.node_name),
     })
+}
+
+/// Opens this machine's cgroups and makes those above the pods. Blocks, and with the driver systemd on a thread that may.
+///
+/// # Errors
+/// When they cannot be used.
+pub fn open_cgroups(driver: Naming, config: &PodsConfig) -> Result<Arc<dyn Driver>, cgroups::Error> {
+    let hierarchy = cgroups::detect::detect()?;
+    let driver = match driver {
+        Naming::Cgroupfs => cgroups::open(hierarchy)?,
+        Naming::Systemd => {
+            let slices = systemd::slices::Slices::new(tokio::runtime::Handle::current());
+            cgroups::open_systemd(hierarchy, slices)?
+        }
+    };
+    prepare_tree(driver.as_ref(), &Tree::new(&config.cgroup_root), &config.enforced)?;
+    Ok(Arc::from(driver))
 }
 
 fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {

@@ -94,6 +94,7 @@ impl Node {
         let client = api.client();
         let recorder = Recorder::start(client.clone(), "node", 0, 0);
         agent::pods::start(Deps {
+            cgroups: agent::pods::open_cgroups(cgroups::Naming::Cgroupfs, &config).unwrap(),
             config,
             client,
             runtime: self.runtime.clone(),
