@@ -345,14 +345,15 @@ fn node_flags(cluster: &Cluster) -> Result<Vec<String>> {
     }
     let token = kubectl.say(&format!("create token {name} -n {namespace} --duration=12h"))?;
     let host = cluster.layout.host("n1");
+    // Unlike test/e2e it takes -h of -host for help.
     Ok(vec![
-        format!("-host=https://{}:6443", cluster.lan.master()),
-        format!("-bearer-token={}", token.trim()),
-        format!("-node-name={}", host.name),
-        format!("-container-runtime-endpoint={}", host.endpoint()),
-        "-start-services=false".into(),
-        "-prepull-images=false".into(),
-        "-dns-domain=cluster.local".into(),
+        format!("--host=https://{}:6443", cluster.lan.master()),
+        format!("--bearer-token={}", token.trim()),
+        format!("--node-name={}", host.name),
+        format!("--container-runtime-endpoint={}", host.endpoint()),
+        "--start-services=false".into(),
+        "--prepull-images=false".into(),
+        "--dns-domain=cluster.local".into(),
     ])
 }
 
