@@ -245,6 +245,8 @@ impl Set {
 
     fn worker_ended(&mut self, ended: &Ended) {
         let Ended::Done(uid) = ended else { return };
+        // The last look at the runtime may still have it, and would make it an orphan until the next one.
+        self.known.pods.remove(uid);
         if let Some(next) = self.statics.ended(uid) {
             self.want_static(next);
         }

@@ -234,7 +234,9 @@ async fn mounts(
         let given = container.volume_mounts.iter().flatten().nth(plan.index);
         let recursive =
             given.map_or(Ok(false), |mount| resolve::recursive_read_only(mount, job.facts.recursive_read_only));
-        let recursive = recursive.map_err(|error| StageError::new(CONFIG_ERROR, error.to_string()))?;
+        let recursive = recursive.map_err(|error| {
+            StageError::new(CONFIG_ERROR, format!("failed to resolve recursive read-only mode: {error}"))
+        })?;
         out.push(request::mount(plan, &host_path, recursive));
     }
     let own = |path: &str| plans.iter().any(|plan| plan.container_path == path);
