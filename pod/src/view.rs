@@ -200,6 +200,16 @@ impl<'a> View<'a> {
         Some(backoff::restart(&self.world.node, container.backoff, timestamp(started), finished))
     }
 
+    /// Whether a container was made from another definition than the pod has now.
+    fn is_changed(member: &Member<'_>, container: &Container) -> bool {
+        container.spec_hash.as_ref().is_some_and(|hash| *hash != crate::hash::container(&member.spec))
+    }
+
+    /// Whether a container was killed to make place for one of the new definition, which no restart policy forbids.
+    pub fn is_replaced(&self, member: &Member<'_>, container: &Container) -> bool {
+        Self::is_changed(member, container) && self.world.observed.kills.contains_key(&container.id)
+    }
+
     /// The failure of a container's last start.
     pub fn start_failure(&self, name: &str) -> Option<&'a Failure> {
         self.world.failures.get(&Stage::Container(name.to_owned()))

@@ -156,11 +156,13 @@ fn a_new_image_restarts_only_its_container() {
     };
     change(&mut world, image);
     assert_eq!(kills(&plan(&world)), [("c-0", 30, "Container c definition changed, will be restarted")]);
+    remember(&mut world);
     killed(&mut world, "c-0", 99, 30, false);
     world.observed.containers[0].state = exited("c", 0, 137, 100).state;
     let found = plan(&world);
     assert_eq!((starts(&found), found.steps.len()), (vec!["c"], 1));
-    assert_eq!(status(&world).phase.as_deref(), Some("Running"));
+    let status = status(&world);
+    assert_eq!((status.phase.as_deref(), state(&status, "c").as_str()), (Some("Running"), "Running"), "no end is told");
 
     let mut world = with(app("Always"), vec![exited("c", 5, 1, 100)]);
     change(&mut world, image);
