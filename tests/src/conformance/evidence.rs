@@ -2,6 +2,7 @@
 //! about it.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,9 @@ use anyhow::{Context, Result};
 
 use super::report::Outcome;
 use crate::harness::Cluster;
+
+/// How long a folder's name may be.
+const LONGEST: usize = 120;
 
 /// Gathers everything about a red test below `dir` and answers the folder.
 ///
@@ -61,7 +65,7 @@ fn state(cluster: &Cluster, namespace: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A folder's name for a test: what can be typed, and short.
+/// A folder's name for a test: what can be typed, and short. Where names begin alike for long, what they hash to tells them apart.
 fn slug(name: &str) -> String {
     let mut slug = String::new();
     for c in name.chars() {
@@ -71,7 +75,12 @@ fn slug(name: &str) -> String {
             _ => {}
         }
     }
-    slug.truncate(120);
+    if slug.len() > LONGEST {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        slug.truncate(LONGEST);
+        slug = format!("{}-{:04x}", slug.trim_end_matches('-'), hasher.finish() & 0xffff);
+    }
     slug.trim_end_matches('-').to_owned()
 }
 
@@ -82,7 +91,8 @@ mod tests {
     #[test]
     fn folders_have_names_that_can_be_typed() {
         assert_eq!(slug("[sig-node] Pods should run: \"x\" [Conformance]"), "sig-node-pods-should-run-x-conformance");
-        assert!(slug(&"a b".repeat(100)).len() <= 120);
+        let (one, other) = (slug(&"a b".repeat(100)), slug(&"a b".repeat(101)));
+        assert!(one.len() <= LONGEST + 5 && one != other, "{one} {other}");
     }
 
     #[test]

@@ -272,7 +272,7 @@ fn runs(request: &Request, due: &[String], cluster: &Cluster, dir: &Path) -> Res
             let mut run = named(request, cluster, &what, &[], &dir.join("focus"))?;
             run.focus = vec![ginkgo::part(text)];
             // The namespace of a red test stays, so that its state can be gathered.
-            run.flags.push("-delete-namespace-on-failure=false".into());
+            run.flags.push("--delete-namespace-on-failure=false".into());
             vec![run]
         }
         Selection::Slice(budget, _) => {
