@@ -18,7 +18,7 @@ pub async fn run(request: &Request) -> Result<Option<Success>> {
 }
 
 async fn add(request: &Request) -> Result<Success> {
-    let netlink = Netlink::open(&request.open_netns()?)?;
+    let netlink = Netlink::open_visiting(&request.open_netns()?)?;
     let link = netlink.require_link(&request.attachment.interface).await?;
     netlink.set_up(link.index).await?;
     // In a chain the plugin before has the say.
@@ -40,7 +40,7 @@ async fn add(request: &Request) -> Result<Success> {
 }
 
 async fn check(request: &Request) -> Result<()> {
-    let netlink = Netlink::open(&request.open_netns()?)?;
+    let netlink = Netlink::open_visiting(&request.open_netns()?)?;
     let link = netlink.require_link(&request.attachment.interface).await?;
     if link.up {
         return Ok(());

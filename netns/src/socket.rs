@@ -29,6 +29,15 @@ impl Netlink {
         Ok(Self::start(socket))
     }
 
+    /// As [`Self::open`], by a [visit](NetNs::visit) of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the thread cannot be brought back.
+    pub fn open_visiting(namespace: &NetNs) -> Result<Self> {
+        let socket = namespace.visit(route_socket)?.map_err(Error::Socket)?;
+        Ok(Self::start(socket))
+    }
+
     /// Opens a conversation in the namespace of the calling thread, without the cost of a thread.
     ///
     /// # Errors

@@ -124,6 +124,18 @@ async fn sysctls_are_of_the_namespace() {
 }
 
 #[tokio::test]
+async fn a_thread_that_visits_a_namespace_comes_back() {
+    let there = TestNs::new();
+    let home = NetNs::current().unwrap();
+    assert!(there.0.visit(|| NetNs::current().unwrap().is_same(&there.0)).unwrap().unwrap());
+    assert!(NetNs::current().unwrap().is_same(&home).unwrap());
+    let inside = Netlink::open_visiting(&there.0).unwrap();
+    inside.ensure_bridge("visited", None).await.unwrap();
+    assert!(Netlink::open(&there.0).unwrap().link("visited").await.unwrap().is_some());
+    assert!(Netlink::open_current().unwrap().link("visited").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_transaction_is_all_or_nothing() {
     let ns = TestNs::new();
     let nft = Nft::open(&ns.0).unwrap();

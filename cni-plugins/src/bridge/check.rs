@@ -14,7 +14,7 @@ pub async fn run(request: &Request, config: &Config) -> Result<()> {
     if let Some(plugin) = delegate::ipam_type(request)? {
         delegate::ipam(request, plugin)?;
     }
-    let inside = Netlink::open(&request.open_netns()?)?;
+    let inside = Netlink::open_visiting(&request.open_netns()?)?;
     let link = container_link(request, &inside, expected).await?;
     addresses_and_routes(&inside, &link, expected).await?;
     host_links(request, config, expected).await

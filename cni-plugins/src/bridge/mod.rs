@@ -46,7 +46,7 @@ async fn delete_link(request: &Request) -> Result<()> {
     // A pair that another bridge plugin made, before this one took over.
     match request.open_netns() {
         Ok(namespace) => {
-            let inside = Netlink::open(&namespace)?;
+            let inside = Netlink::open_visiting(&namespace)?;
             inside.delete_link(&request.attachment.interface).await?;
             Ok(())
         }

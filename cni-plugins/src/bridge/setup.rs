@@ -70,8 +70,8 @@ async fn connect(request: &Request, config: &Config, namespace: &NetNs, result: 
     if config.hairpin_mode {
         host.set_hairpin(port.index, true).await?;
     }
-    let inside = Netlink::open(namespace)?;
-    let in_namespace = |key: &str, value: &str| netns::sysctl::write(namespace, key, value);
+    let inside = Netlink::open_visiting(namespace)?;
+    let in_namespace = |key: &str, value: &str| namespace.visit(|| netns::sysctl::write_current(key, value))?;
     if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
         skip_duplicate_detection(&request.attachment.interface, in_namespace)?;
     }

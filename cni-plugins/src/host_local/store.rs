@@ -110,7 +110,13 @@ impl Locked {
     /// Remembers the address that was handed out of range set `index`.
     pub fn set_last_reserved(&self, index: usize, ip: IpAddr) -> Result<()> {
         let path = self.last_reserved_path(index);
-        fs::write(&path, ip.to_string()).map_err(|e| Error::io("write", &path, &e))
+        // Not emptied first: ext4 would give the block back, take another, and begin to write it out.
+        let write = |text: String| {
+            let mut file = File::options().create(true).truncate(false).write(true).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)
+        };
+        write(ip.to_string()).map_err(|e| Error::io("write", &path, &e))
     }
 
     fn last_reserved_path(&self, index: usize) -> PathBuf {
