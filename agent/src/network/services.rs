@@ -11,13 +11,17 @@ use netns::NetNs;
 use proxy::types::{EndpointSlice, NodeFacts, ObjectName, Service};
 use proxy::{Proxy, convert};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Cluster;
 use crate::client::backoff::Backoff;
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow_map};
 
-/// Changes that come within this time are one transaction: a rolling update is a burst of slices.
+/// After a transaction the next one waits for this long, so that a burst of slices, as of a rolling update, is few of them.
+/// A change that comes alone is applied at once.
 const GATHER: Duration = Duration::from_millis(2);
+/// Changes that come within this time belong to a burst.
+const BURST: Duration = Duration::from_millis(20);
 
 impl Trimmed for core::Service {
     fn resource_version(&self) -> &str {
@@ -55,6 +59,7 @@ impl Feed {
         let mut listed = (false, false);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let mut retry = None;
+        let mut applied: Option<Instant> = None;
         loop {
             // Cancel-safe: recv() and changed() lose nothing when dropped; a pause that is dropped is begun anew.
             tokio::select! {
@@ -74,10 +79,14 @@ impl Feed {
             if listed != (true, true) {
                 continue;
             }
-            tokio::time::sleep(GATHER).await;
+            if applied.is_some_and(|at| at.elapsed() < BURST) {
+                tokio::time::sleep(GATHER).await;
+            }
             drain(&mut proxy, &mut services, &mut slices);
             proxy.table().set_facts(self.facts());
-            retry = match proxy.flush().await {
+            let flushed = proxy.flush().await;
+            applied = Some(Instant::now());
+            retry = match flushed {
                 Ok(stats) => {
                     tracing::debug!(?stats, "services applied");
                     backoff.reset();
