@@ -34,8 +34,25 @@ pub(super) fn plan(view: &View<'_>, sandbox: &Sandbox, plan: &mut Plan) {
     if !init(view, sandbox, plan) {
         return;
     }
+    let mut held = false;
     for member in view.members().filter(|member| member.role == Role::App) {
-        advance(view, &member, sandbox, plan);
+        if !held || view.current(&member.spec.name).is_some() {
+            advance(view, &member, sandbox, plan);
+        }
+        held |= holds_up(view, &member);
+    }
+}
+
+/// Whether the containers that come after this one wait: its postStart hook comes before their first start, as a kubelet starts one
+/// after the other. One that does not start holds nobody up.
+fn holds_up(view: &View<'_>, member: &Member<'_>) -> bool {
+    let hook = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+    if hook.is_none() || view.start_failure(&member.spec.name).is_some() {
+        return false;
+    }
+    match view.current(&member.spec.name) {
+        None | Some(Container { state: ContainerState::Created, .. }) => true,
+        Some(container) => matches!(view.world.observed.hooks.get(&container.id), Some(HookState::Running)),
     }
 }
 

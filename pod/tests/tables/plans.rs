@@ -170,6 +170,24 @@ fn a_new_image_restarts_only_its_container() {
 }
 
 #[test]
+fn a_post_start_hook_comes_before_the_first_start_of_the_next_container() {
+    let hooked = json!({"name": "c", "image": "x", "lifecycle": {"postStart": {"exec": {"command": ["x"]}}}});
+    let spec = json!({"containers": [hooked, {"name": "d", "image": "x"}]});
+    let mut world = with(spec.clone(), vec![]);
+    assert_eq!(starts(&plan(&world)), ["c"]);
+    failed(&mut world, Stage::Container("c".to_owned()), "ErrImagePull", 99, 1);
+    assert_eq!(starts(&plan(&world)), ["d"], "what does not start holds nobody up");
+
+    let mut world = with(spec.clone(), vec![running("c", 0)]);
+    hook(&mut world, "c-0", HookState::Running);
+    assert_eq!(plan(&world), idle());
+    for done in [HookState::Succeeded, HookState::Failed { message: "why".to_owned() }] {
+        hook(&mut world, "c-0", done);
+        assert_eq!(starts(&plan(&world)), ["d"]);
+    }
+}
+
+#[test]
 fn a_running_init_container_keeps_its_image() {
     let spec = json!({"initContainers": [{"name": "i", "image": "x"}], "containers": [{"name": "c", "image": "x"}]});
     let mut world = with(spec, vec![running("i", 0)]);
