@@ -91,7 +91,7 @@ impl Manager {
         self.run(&["--no-block", verb, role.unit_name()])
     }
 
-    /// Stops, disables and deletes the unit. Absence is not an error.
+    /// Stops, disables and deletes the unit, and the slice with the last of them. Absence is not an error.
     ///
     /// # Errors
     /// A file that cannot be deleted, or what `systemctl` said.
@@ -102,6 +102,11 @@ impl Manager {
         }
         self.run(&["disable", "--now", role.unit_name()])?;
         fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
+        let slice = self.unit_dir.join(SLICE);
+        if slice.exists() && !self.unit_dir.join(role.other().unit_name()).exists() {
+            self.run(&["stop", SLICE])?;
+            fs::remove_file(&slice).map_err(|source| Error::File { path: slice, source })?;
+        }
         self.run(&["daemon-reload"])
     }
 
@@ -177,8 +182,9 @@ mod tests {
         manager.remove(Role::Agent).unwrap();
         let calls = fs::read_to_string(dir.join("calls")).unwrap();
         let expected = "daemon-reload\nenable agent.service\n--no-block start agent.service\n\
-                        disable --now agent.service\ndaemon-reload\n";
+                        disable --now agent.service\nstop keelson.slice\ndaemon-reload\n";
         assert_eq!(calls, expected);
+        assert!(!dir.join(SLICE).exists());
         assert!(!dir.join("agent.service").exists());
         fs::remove_dir_all(dir).unwrap();
     }

@@ -24,6 +24,14 @@ impl Role {
         }
     }
 
+    /// The program that may be on the same machine.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Agent => Self::Master,
+            Self::Master => Self::Agent,
+        }
+    }
+
     fn description(self) -> &'static str {
         match self {
             Self::Agent => "Keelson node agent",
@@ -51,6 +59,9 @@ pub fn slice_text() -> String {
 
 /// The text of a service unit.
 ///
+/// What hardens the agent takes nothing that it does: it mounts volumes, enters network namespaces and gives files away. So none of the
+/// options that need a mount namespace of its own (`ProtectSystem=` and the like): mounts made in one are not seen by containers.
+///
 /// `Delegate=yes` and `KillMode=process` belong together: the agent makes cgroups of its own, and a restart of the
 /// unit must not end what runs in them. `TasksMax=infinity` for the same reason: shims are forked by containerd, but
 /// exec probes and log followers count here.
@@ -61,19 +72,27 @@ pub fn service_text(service: &Service) -> String {
         Role::Master => "network-online.target",
     };
     let extra = match service.role {
-        Role::Agent => "Delegate=yes\nKillMode=process\nTasksMax=infinity\nOOMScoreAdjust=-999\n",
+        Role::Agent => {
+            "Delegate=yes\nKillMode=process\nTasksMax=infinity\nOOMScoreAdjust=-999\n\
+             RestrictNamespaces=net mnt\nCapabilityBoundingSet=~CAP_SYS_TIME CAP_SYS_BOOT CAP_SYS_PACCT CAP_SYS_RAWIO \
+             CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM CAP_BPF CAP_LEASE\n"
+        }
         Role::Master => "TimeoutStopSec=30\nOOMScoreAdjust=-900\n",
     };
     format!(
         "[Unit]\nDescription={description}\nDocumentation=https://kubernetes.io/docs/\nWants={after}\nAfter={after}\n\
          StartLimitIntervalSec=0\n\n\
          [Service]\nType=notify\nNotifyAccess=main\nExecStart={command}\nRestart=always\nRestartSec=1\nSlice={SLICE}\n\
-         WatchdogSec=60\nLimitNOFILE=1048576\n{extra}\n\
+         WatchdogSec=60\nLimitNOFILE=1048576\n{extra}{HARDENING}\n\
          [Install]\nWantedBy=multi-user.target\n",
         description = service.role.description(),
         command = command_line(&service.executable, &service.args),
     )
 }
+
+/// What neither program needs.
+const HARDENING: &str = "NoNewPrivileges=yes\nLockPersonality=yes\nMemoryDenyWriteExecute=yes\nRestrictRealtime=yes\n\
+     SystemCallArchitectures=native\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n";
 
 fn command_line(executable: &Path, args: &[String]) -> String {
     let mut line = quote(&executable.to_string_lossy());
@@ -112,6 +131,8 @@ mod tests {
             "KillMode=process",
             "Restart=always",
             "Slice=keelson.slice",
+            "NoNewPrivileges=yes",
+            "RestrictNamespaces=net mnt",
             "ExecStart=/usr/local/bin/agent run --config-dir /etc/keelson",
             "After=network-online.target containerd.service",
         ] {
