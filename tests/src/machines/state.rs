@@ -7,7 +7,8 @@ use anyhow::Result;
 use super::guest::Guest;
 
 /// Prints a line for each thing that a node could leave behind. What changes by itself on an idle machine is left out: logs, caches,
-/// counters, systemd's own state. Kernel modules stay loaded, as they do after anybody's use.
+/// counters, systemd's own state. Kernel modules stay loaded, as they do after anybody's use,
+/// with their settings; containerd keeps the folders of its own that it once made.
 const LOOK: &str = r#"
 set -eu
 ip -o link show | awk '{print "link: " $2}'
@@ -20,16 +21,16 @@ ls /run/netns 2>/dev/null | sed 's/^/network namespace: /'
 find /sys/fs/cgroup -type d | grep -vE '/(user|system-modprobe).slice|\.service$|\.service/|\.scope$' | sed 's/^/cgroup: /'
 systemctl list-unit-files --no-legend --plain | awk '{print "unit file: " $1 " " $2}'
 systemctl list-units --all --no-legend --plain --type service,slice,mount,socket,timer |
-    awk '{print "unit: " $1 " " $2 " " $3}' | grep -vE 'systemd-|modprobe@|getty|apt-|man-db|logrotate|e2scrub|initrd|rc-local|plymouth|fstrim' || true
+    awk '{print "unit: " $1 " " $2 " " $3}' | grep -vE 'systemd-|modprobe@|getty|apt-|man-db|logrotate|e2scrub|initrd|rc-local|plymouth|fstrim|ldconfig' || true
 cut -d: -f1 /etc/passwd /etc/group | sed 's/^/user or group: /'
 ps -eo pid,ppid,args --no-headers | awk '$1 != 2 && $2 != 2 {$1=""; $2=""; print "process:" $0}' |
     grep -vE 'process:  (\(|/bin/sh -c|ps -eo|awk|grep|sed|sort|/usr/lib/systemd|/usr/sbin/qemu-ga|\[)' || true
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/log/journal -o -path /var/lib/systemd -o -path /var/cache \
     -o -path /var/lib/containerd -o -path /var/tmp -o -path /root/.ash_history \) -prune -o -printf 'file: %p %M %u\n'
 find /run -mindepth 1 \( -path /run/systemd -o -path /run/udev -o -path /run/user -o -path /run/credentials -o -path /run/log \) -prune -o -printf 'file: %p\n' |
-    grep -vE '/run/(lock|mount|agetty|blkid|initramfs|containerd/s/)' || true
+    grep -vE '/run/(lock|mount|agetty|blkid|initramfs|containerd|netns)' || true
 find /etc -type f -exec sha256sum {} + | grep -vE '/etc/(resolv.conf|machine-id)' | sed 's/^/content: /'
-sysctl -a 2>/dev/null | grep -vE '^(kernel.random|kernel.ns_last_pid|kernel.pty.nr|fs.dentry-state|fs.inode|fs.file-nr|fs.aio-nr|kernel.sched_domain|net.netfilter.nf_conntrack_count|fs.quota|kernel.perf_event|vm.stat|kernel.tainted|debug)' |
+sysctl -a 2>/dev/null | grep -vE '^(kernel.random|kernel.ns_last_pid|kernel.pty.nr|fs.dentry-state|fs.inode|fs.file-nr|fs.aio-nr|kernel.sched_domain|net.netfilter.nf_conntrack_count|fs.quota|kernel.perf_event|vm.stat|kernel.tainted|debug|net.netfilter.nf_|net.nf_conntrack_max|net.ipv4.tcp_fastopen_key|vm.user_reserve_kbytes)' |
     sed 's/^/setting: /'
 for kind in images containers tasks; do ctr -n k8s.io $kind ls -q | sed "s/^/containerd $kind: /"; done
 ctr -n k8s.io snapshots ls | awk 'NR > 1 {print "containerd snapshot: " $1}'
@@ -45,7 +46,10 @@ impl State {
     /// # Errors
     /// When something cannot be looked at.
     pub fn of(guest: &Guest) -> Result<Self> {
-        Ok(Self(guest.say(LOOK)?.lines().map(|line| line.trim_end().to_owned()).collect()))
+        let said = guest.say(LOOK)?;
+        // Looking at all settings mounts it.
+        let lines = said.lines().map(str::trim_end).filter(|line| !line.contains("binfmt_misc"));
+        Ok(Self(lines.map(str::to_owned).collect()))
     }
 
     /// What was added (`+`) and what is missing (`-`) since `before`.

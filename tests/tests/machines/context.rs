@@ -36,14 +36,17 @@ impl Context {
 
     /// Brings programs and images onto the machine: what somebody has who has not joined yet. Remembers how it is then.
     pub fn provision(&self) -> Result<()> {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.is_some() {
+            return Ok(());
+        }
         let guest = self.guest();
         let mount = Payload::MOUNT;
         guest.say(&format!("mount -o ro /dev/vdb {mount}"))?;
         guest.say(&format!("install -m 755 {mount}/agent {mount}/keelson-cni /usr/local/bin/"))?;
         guest.say(&format!("ctr -n k8s.io images import {mount}/images.tar"))?;
         guest.say(&format!("umount {mount}"))?;
-        let state = State::of(&guest)?;
-        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        *before = Some(State::of(&guest)?);
         Ok(())
     }
 

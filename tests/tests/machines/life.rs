@@ -15,6 +15,22 @@ pub const TROUBLE: &[Test] = &[
     ("pods_come_back_after_a_power_cut", power_cut),
 ];
 pub const LEAVING: &[Test] = &[("leave_leaves_nothing", leave)];
+/// Once more, with containerd's other cgroup driver.
+pub const AGAIN: &[Test] = &[
+    ("systemd_driver: join", join_with_systemd),
+    ("systemd_driver: limits", super::pods::limits),
+    ("systemd_driver: slices_survive_a_reload", reload),
+    ("systemd_driver: restart", restart),
+    ("systemd_driver: leave", leave_with_systemd),
+];
+
+/// What an administrator writes who follows containerd's own advice for machines with systemd.
+const SYSTEMD_CGROUP: &str = r#"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+    SystemdCgroup = true
+"#;
 
 fn join(context: &Context) -> Result<()> {
     context.provision()?;
@@ -99,9 +115,51 @@ fn back(context: &Context, before: &str) -> Result<()> {
     Ok(())
 }
 
+fn join_with_systemd(context: &Context) -> Result<()> {
+    context.provision()?;
+    let config = "/etc/containerd/config.toml";
+    context.guest().say(&format!(
+        "cp {config} /root/config.toml && cat >> {config} <<'EOF'{SYSTEMD_CGROUP}EOF\nsystemctl restart containerd"
+    ))?;
+    join(context)?;
+    let driver = context.guest().say("grep cgroupDriver /etc/keelson/agent.yaml")?;
+    ensure!(driver.contains("systemd"), "{driver}");
+    Ok(())
+}
+
+/// systemd knows the limits: when it looks at its units anew, they stay.
+fn reload(context: &Context) -> Result<()> {
+    let folder = super::pods::pod_cgroup(context, LONG)?;
+    ensure!(folder.starts_with("/sys/fs/cgroup/kubepods.slice/kubepods-pod"), "{folder}");
+    let unit = folder.rsplit('/').next().unwrap_or_default();
+    let guest = context.guest();
+    guest.say("systemctl daemon-reload")?;
+    let shown = guest.say(&format!("systemctl show {unit} -p ActiveState,MemoryMax,CPUQuotaPerSecUSec,CPUWeight"))?;
+    for expected in ["ActiveState=active", "MemoryMax=100663296", "CPUQuotaPerSecUSec=500ms", "CPUWeight=59"] {
+        ensure!(shown.lines().any(|l| l == expected), "{expected} is not in\n{shown}");
+    }
+    let kept = guest.say(&format!("cat {folder}/memory.max"))?;
+    ensure!(kept == "100663296\n", "{kept}");
+    let scopes = guest.say(&format!("ls -d {folder}/cri-containerd-*.scope | wc -l"))?;
+    ensure!(scopes == "3\n", "not a scope for each container and the sandbox: {scopes}");
+    Ok(())
+}
+
+fn leave_with_systemd(context: &Context) -> Result<()> {
+    context.guest().say(
+        "cp /root/config.toml /etc/containerd/config.toml && rm /root/config.toml && systemctl restart containerd",
+    )?;
+    leave(context)
+}
+
 fn leave(context: &Context) -> Result<()> {
-    let said = context.guest().say("agent leave")?;
-    eprintln!("{said}");
+    // Its pod has no controller, and would not come back elsewhere.
+    let refused = context.guest().run("agent leave", Duration::from_secs(60))?;
+    ensure!(refused.code != 0 && refused.stderr.contains(LONG), "{refused:?}");
+    let said = context.guest().say("agent leave --force")?;
+    ensure!(said.contains("kubectl delete node v1"), "{said}");
+    context.kubectl.say("delete node v1")?;
+    context.kubectl.say(&format!("delete pod {LONG} --force --grace-period=0 --ignore-not-found"))?;
     let changes = context.changes()?;
     ensure!(changes.is_empty(), "leave left\n{}", changes.join("\n"));
     Ok(())

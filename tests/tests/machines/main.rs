@@ -23,7 +23,7 @@ type Test = (&'static str, fn(&Context) -> anyhow::Result<()>);
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
-    let tests: Vec<Test> = [life::JOINING, pods::TESTS, life::TROUBLE, life::LEAVING].concat();
+    let tests: Vec<Test> = [life::JOINING, pods::TESTS, life::TROUBLE, life::LEAVING, life::AGAIN].concat();
     if args.list {
         return libtest_mimic::run(&args, trials(&tests, None)).exit_code();
     }

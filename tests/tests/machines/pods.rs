@@ -15,7 +15,7 @@ pub const TESTS: &[Test] = &[
 /// The pod that lives through restarts, reboots and power cuts.
 pub const LONG: &str = "long";
 
-fn limits(context: &Context) -> Result<()> {
+pub fn limits(context: &Context) -> Result<()> {
     let limits = "{cpu: 250m, memory: 48Mi}";
     context.kubectl.apply(&format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {LONG}}}, spec: {{terminationGracePeriodSeconds: 1, containers: [\
