@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod config;
+pub mod doctor;
 pub mod events;
 pub mod eviction;
 pub mod exposition;

@@ -1,12 +1,14 @@
-//! `agent join`, `agent run`, `agent leave`, `agent version`.
+//! `agent join`, `agent run`, `agent doctor`, `agent leave`, `agent version`.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use agent::doctor::DoctorOptions;
 use agent::join::JoinError;
 use agent::join::options::JoinOptions;
-use agent::{join, leave, run};
+use agent::leave::LeaveOptions;
+use agent::{doctor, join, leave, run};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -30,11 +32,9 @@ enum Command {
         config_dir: PathBuf,
     },
     /// Undo what join and run made on this machine
-    Leave {
-        /// Folder of configuration and keys
-        #[arg(long, default_value = "/etc/keelson")]
-        config_dir: PathBuf,
-    },
+    Leave(LeaveOptions),
+    /// Say what is wrong with this node, and what to do about it
+    Doctor(DoctorOptions),
     /// Print the version
     Version,
 }
@@ -70,7 +70,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Join(options) => runtime.block_on(join_and_run(&options)),
         Command::Run { config_dir } => runtime.block_on(run::run(&config_dir)),
-        Command::Leave { config_dir } => runtime.block_on(leave::leave(&config_dir)),
+        Command::Doctor(options) => runtime.block_on(doctor::doctor(&options)),
+        Command::Leave(options) => runtime.block_on(leave::leave(&options)),
         Command::Version => {
             println!("{}", agent::node::facts::KUBELET_VERSION);
             Ok(())

@@ -14,7 +14,7 @@ const DEFAULT: &str = "registry.k8s.io/pause:3.10";
 
 /// Why the image is not in place.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
     #[error("ask the runtime")]
     Runtime(#[from] cri::CallError),
     #[error("make the image")]
@@ -42,6 +42,26 @@ pub async fn name(runtime: &cri::Client) -> Result<String, cri::CallError> {
     Ok(status.info.get("config").and_then(|config| sandbox_image(config)).unwrap_or_else(|| DEFAULT.to_owned()))
 }
 
+/// Removes the image, if it is ours: one of that name that somebody else brought has another id.
+///
+/// # Errors
+/// The runtime does not answer.
+pub async fn remove(runtime: &cri::Client) -> Result<(), Error> {
+    let name = name(runtime).await?;
+    let spec = v1::ImageSpec { image: name.clone(), ..v1::ImageSpec::default() };
+    let request = v1::ImageStatusRequest { image: Some(spec.clone()), verbose: false };
+    let known = runtime.image_status(request).await?.image;
+    if known.is_some_and(|known| image(&name).is_ok_and(|ours| ours.id() == known.id)) {
+        runtime.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await?;
+    }
+    Ok(())
+}
+
+fn image(name: &str) -> Result<Image, std::io::Error> {
+    let config = ImageConfig { entrypoint: vec!["/pause".into()], ..ImageConfig::default() };
+    Ok(Image::from_layer(name, &config, pause::layer()?).pinned())
+}
+
 async fn place(runtime: &cri::Client) -> Result<(), Error> {
     let name = name(runtime).await?;
     let spec = v1::ImageSpec { image: name.clone(), ..v1::ImageSpec::default() };
@@ -49,9 +69,7 @@ async fn place(runtime: &cri::Client) -> Result<(), Error> {
     if known.image.is_some() {
         return Ok(());
     }
-    let config = ImageConfig { entrypoint: vec!["/pause".into()], ..ImageConfig::default() };
-    let image = Image::from_layer(&name, &config, pause::layer()?).pinned();
-    import(runtime, &image).await.map_err(|error| Error::Import(name.clone(), error))?;
+    import(runtime, &image(&name)?).await.map_err(|error| Error::Import(name.clone(), error))?;
     tracing::info!(image = %name, "pause image imported");
     Ok(())
 }

@@ -44,10 +44,16 @@ pub async fn ask(runtime: &cri::Client) -> Result<RuntimeInfo, cri::CallError> {
     Ok(info)
 }
 
+/// The cgroup driver in the configuration.
+#[must_use]
+pub fn configured_driver(config: &KubeletConfiguration) -> Naming {
+    if config.cgroup_driver == "systemd" { Naming::Systemd } else { Naming::Cgroupfs }
+}
+
 /// The cgroup driver of the runtime. One that does not come up is not waited for long: what it said when the machine joined is in
 /// the configuration.
 pub async fn cgroup_driver(runtime: &cri::Client, config: &KubeletConfiguration) -> Naming {
-    let configured = if config.cgroup_driver == "systemd" { Naming::Systemd } else { Naming::Cgroupfs };
+    let configured = configured_driver(config);
     let asking = async {
         loop {
             match ask(runtime).await {

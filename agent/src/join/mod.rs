@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use systemd::{Manager, Role, Service};
 
+pub(crate) use checks::clock;
 pub use error::JoinError;
 use options::{JoinOptions, node_name};
 

@@ -7,8 +7,10 @@ mod conflist;
 mod nodes;
 mod plugins;
 mod services;
+mod sysctls;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use netns::{NetNs, Netlink};
@@ -19,6 +21,12 @@ pub use plugins::PluginError;
 
 use crate::client::watch::describe;
 use crate::config::Config;
+
+/// Where libcni, in containerd, keeps the results of the plugins.
+const CNI_CACHE: &str = "/var/lib/cni/results";
+
+/// Settings of the kernel's that pods need, and whether they are lost without it.
+const FORWARDING: [(&str, bool); 2] = [("net/ipv4/ip_forward", true), ("net/ipv6/conf/all/forwarding", false)];
 
 /// What the network's tasks need.
 pub struct NetworkInputs {
@@ -63,7 +71,7 @@ pub(crate) struct Cluster {
 /// The current network namespace cannot be opened.
 pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     let namespace = NetNs::current()?;
-    forward();
+    forward(&inputs.config.layout.data_dir);
     match plugins::install(&inputs.config.node.cni_bin_dir) {
         Ok(installed) => tracing::debug!(installed, "cni plugins"),
         Err(error) => {
@@ -82,9 +90,12 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     Ok(NetworkHandle { tasks: vec![tokio::spawn(follower.run()), tokio::spawn(feed.run())] })
 }
 
-/// Turns forwarding on in the namespace the agent runs in.
-fn forward() {
-    for (key, needed) in [("net/ipv4/ip_forward", true), ("net/ipv6/conf/all/forwarding", false)] {
+/// Turns forwarding on in the namespace the agent runs in, and remembers how it was.
+fn forward(data_dir: &Path) {
+    if let Err(error) = sysctls::remember(data_dir, &FORWARDING.map(|(key, _)| key)) {
+        tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
+    }
+    for (key, needed) in FORWARDING {
         if let Err(error) = netns::sysctl::write_current(key, "1")
             && needed
         {
@@ -113,6 +124,14 @@ pub async fn remove(config: &Config) -> Vec<String> {
             failures.push(format!("{}: {error}", path.display()));
         }
         _ => {}
+    }
+    failures.extend(plugins::remove(&config.node.cni_bin_dir).err().map(|error| describe(&error)));
+    failures.extend(sysctls::restore(&config.layout.data_dir).err().map(|error| describe(&error)));
+    // Folders stay where something of somebody else's is in them. That of configuration is containerd's, which watches it.
+    for folder in [config.node.cni_bin_dir.as_path(), Path::new(CNI_CACHE)] {
+        for empty in folder.ancestors().take(2) {
+            let _ = std::fs::remove_dir(empty);
+        }
     }
     failures
 }

@@ -69,6 +69,21 @@ fn place(source: &Path, dir: &Path) -> Result<usize, PluginError> {
     Ok(ours)
 }
 
+/// Removes what [`install`] made.
+///
+/// # Errors
+/// See [`PluginError`].
+pub(super) fn remove(dir: &Path) -> Result<(), PluginError> {
+    let binary = dir.join(BINARY);
+    let Ok(ours) = fs::metadata(&binary).map(|m| m.ino()) else { return Ok(()) };
+    let links =
+        NAMES.map(|name| dir.join(name)).into_iter().filter(|path| fs::metadata(path).is_ok_and(|m| m.ino() == ours));
+    for path in links.chain([binary.clone()]) {
+        fs::remove_file(&path).map_err(|source| PluginError::File { path, source })?;
+    }
+    Ok(())
+}
+
 /// Size and time stand for content: the copy takes over the time of its source.
 fn is_same_file(source: &Path, copy: &Path) -> bool {
     let (Ok(source), Ok(copy)) = (fs::metadata(source), fs::metadata(copy)) else { return false };
@@ -125,6 +140,10 @@ mod tests {
             assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), "newer", "{name}");
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 5);
+        remove(&dir).unwrap();
+        remove(&dir).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("portmap")).unwrap(), "theirs");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(&root).unwrap();
     }
 }

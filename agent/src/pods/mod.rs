@@ -357,16 +357,24 @@ fn collector(context: &Context) -> images::gc::Collector {
 /// # Errors
 /// When they cannot be used.
 pub fn open_cgroups(driver: Naming, config: &PodsConfig) -> Result<Arc<dyn Driver>, cgroups::Error> {
-    let hierarchy = cgroups::detect::detect()?;
-    let driver = match driver {
-        Naming::Cgroupfs => cgroups::open(hierarchy)?,
-        Naming::Systemd => {
-            let slices = systemd::slices::Slices::new(tokio::runtime::Handle::current());
-            cgroups::open_systemd(hierarchy, slices)?
-        }
-    };
+    let driver = open_cgroups_of(driver)?;
     prepare_tree(driver.as_ref(), &Tree::new(&config.cgroup_root), &config.enforced)?;
     Ok(Arc::from(driver))
+}
+
+/// Opens this machine's cgroups as they are.
+///
+/// # Errors
+/// When they cannot be used.
+pub fn open_cgroups_of(driver: Naming) -> Result<Box<dyn Driver>, cgroups::Error> {
+    let hierarchy = cgroups::detect::detect()?;
+    match driver {
+        Naming::Cgroupfs => cgroups::open(hierarchy),
+        Naming::Systemd => {
+            let slices = systemd::slices::Slices::new(tokio::runtime::Handle::current());
+            cgroups::open_systemd(hierarchy, slices)
+        }
+    }
 }
 
 fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {

@@ -72,6 +72,12 @@ impl Image {
         &self.manifest.digest
     }
 
+    /// The digest of its configuration, which is what runtimes call the image's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.config.digest
+    }
+
     /// Makes the manifest over blobs that are known.
     pub(super) fn assemble(names: Vec<String>, config: Blob, layers: Vec<Blob>) -> Self {
         let descriptor = |b: &Blob| json!({"mediaType": b.media_type, "digest": b.digest, "size": b.size});

@@ -1,0 +1,144 @@
+//! Asks machine, runtime and API server.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use systemd::{Manager, Role};
+
+use super::{Finding, judge};
+use crate::client::watch::describe;
+use crate::config::Config;
+use crate::identity::{self, Identity};
+use crate::network::{BRIDGE, CONFLIST};
+use crate::node::facts;
+use crate::{join, leave, preflight};
+
+/// How long anybody may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What a node has on a machine where nothing was chosen otherwise, apart from what its runtime keeps.
+const TRACES: [&str; 9] = [
+    "/etc/keelson",
+    "/var/lib/keelson",
+    "/run/keelson",
+    "/etc/systemd/system/agent.service",
+    "/etc/cni/net.d/10-keelson.conflist",
+    "/opt/cni/bin/keelson-cni",
+    "/usr/lib/cni/keelson-cni",
+    "/sys/fs/cgroup/kubepods",
+    "/sys/fs/cgroup/kubepods.slice",
+];
+
+/// What a machine still has of a node.
+pub(super) fn leftovers() -> Vec<Finding> {
+    let link = Path::new("/sys/class/net").join(BRIDGE);
+    let paths = TRACES.iter().map(PathBuf::from).chain([link]);
+    let mut found: Vec<Finding> = paths
+        .filter(|path| path.exists())
+        .map(|path| Finding::fault("leftover", path.display().to_string(), "agent leave --force removes it"))
+        .collect();
+    if found.is_empty() {
+        found.push(Finding::ok("leftovers", "none"));
+    }
+    found
+}
+
+/// A node, from its configuration up.
+pub(super) async fn node(config_dir: &Path) -> Vec<Finding> {
+    let config = match Config::load(config_dir) {
+        Ok((config, _)) => config,
+        Err(error) => {
+            let remedy = "this machine has not joined a cluster: agent join";
+            return vec![Finding::fault("configuration", describe(&error), remedy)];
+        }
+    };
+    let mut findings =
+        vec![Finding::ok("configuration", format!("node {} of {}", config.node.node_name, config.node.server))];
+    findings.extend(service());
+    findings.extend(certificates(&config));
+    findings.extend(runtime(&config.kubelet.container_runtime_endpoint).await);
+    findings.extend(cluster(&config).await);
+    findings.extend(machine(&config));
+    findings
+}
+
+fn service() -> Option<Finding> {
+    if !systemd::is_running() {
+        return None;
+    }
+    Some(if Manager::default().is_active(Role::Agent) {
+        Finding::ok("service", "agent.service is active")
+    } else {
+        Finding::fault("service", "agent.service is not active", "systemctl start agent; journalctl -u agent")
+    })
+}
+
+fn certificates(config: &Config) -> Vec<Finding> {
+    let now = identity::now();
+    let mut findings = Vec::new();
+    let mut files = vec![("client certificate", config.layout.client_pem())];
+    if config.kubelet.tls_cert_file.is_empty() {
+        files.push(("serving certificate", config.layout.serving_pem()));
+    }
+    for (subject, path) in files {
+        findings.push(match Identity::load(&path) {
+            Ok(identity) => judge::certificate(subject, identity.map(|i| (i.not_before, i.not_after)), now),
+            Err(error) => Finding::fault(subject, describe(&error), "join again with a new token"),
+        });
+    }
+    findings
+}
+
+async fn runtime(endpoint: &str) -> Vec<Finding> {
+    let asking = async {
+        let runtime = cri::Client::new(endpoint).map_err(|error| error.to_string())?;
+        runtime.status(cri::v1::StatusRequest { verbose: false }).await.map_err(|error| describe(&error))
+    };
+    let answer = tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err("no answer".into()));
+    judge::runtime(answer, endpoint)
+}
+
+async fn cluster(config: &Config) -> Vec<Finding> {
+    let name = &config.node.node_name;
+    let client = match leave::node_client(config) {
+        Ok(client) => client,
+        Err(error) => return judge::node(name, Err(format!("{error:#}"))),
+    };
+    let asking = async {
+        let nodes: Api<Node> = Api::all(client.clone());
+        nodes.get(name).await.map_err(|error| describe(&error))
+    };
+    let answer = tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err("no answer".into()));
+    let answered = answer.is_ok();
+    let mut findings = judge::node(name, answer);
+    if answered && let Ok(server) = config.node.server.parse() {
+        findings.extend(judge::clock(join::clock(&client, &server).await));
+    }
+    findings
+}
+
+fn machine(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(refusal) = preflight::check(Path::new("/"), &config.kubelet) {
+        findings.push(Finding::fault(
+            "machine",
+            refusal.to_string(),
+            "change the one or the other; the agent does not start so",
+        ));
+    }
+    if let Some(disk) = facts::filesystem(&config.layout.data_dir) {
+        findings.push(judge::disk(disk.available, disk.capacity));
+    }
+    if let Ok(value) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
+        findings.push(judge::forwarding(&value));
+    }
+    let conflist = config.node.cni_conf_dir.join(CONFLIST);
+    findings.push(if conflist.exists() {
+        Finding::ok("CNI configuration", conflist.display().to_string())
+    } else {
+        let remedy = "the agent writes it once the node has a podCIDR: systemctl restart agent";
+        Finding::fault("CNI configuration", format!("{} is missing", conflist.display()), remedy)
+    });
+    findings
+}
