@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -454,6 +455,23 @@ impl Cluster {
         fs::remove_dir_all(&self.layout.base).with_context(|| format!("remove {}", self.layout.base.display()))?;
         let after = Snapshot::take(&self.layout)?;
         Ok(before.map(|b| after.new_since(&b)).unwrap_or_default())
+    }
+}
+
+/// Ends the cluster that a suite shared, and says whether all is well: the tests passed and nothing is left.
+#[must_use]
+pub fn end(layout: Layout, passed: bool) -> ExitCode {
+    let left = Cluster::adopt(layout).and_then(|c| c.map_or(Ok(Vec::new()), |c| c.down(&mut Silent)));
+    match left {
+        Ok(left) if left.is_empty() && passed => ExitCode::SUCCESS,
+        Ok(left) => {
+            left.iter().for_each(|l| eprintln!("left behind: {l}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("the cluster did not go: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -111,9 +111,13 @@ impl Talk {
         let id = std::process::id();
         talk.stream.get_mut().write_all(&[SENTINEL])?;
         talk.send("guest-sync-delimited", &json!({"id": id}))?;
-        let mut skipped = Vec::new();
-        talk.stream.read_until(SENTINEL, &mut skipped).context("the guest agent does not answer")?;
-        ensure!(talk.answer()? == id, "the guest agent answered somebody else");
+        // What a client before us did not read comes first.
+        while {
+            let skipped =
+                talk.stream.read_until(SENTINEL, &mut Vec::new()).context("the guest agent does not answer")?;
+            ensure!(skipped > 0, "the guest agent hung up");
+            talk.answer()? != id
+        } {}
         Ok(talk)
     }
 

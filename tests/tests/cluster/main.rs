@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use keelson_tests::harness::cluster::Silent;
+use keelson_tests::harness::cluster::{Silent, end};
 use keelson_tests::harness::{Cluster, Layout, Options};
 use libtest_mimic::{Arguments, Trial};
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Ok(cluster) => cluster,
         Err(error) => {
             eprintln!("the cluster did not start: {error:#}\nits logs are in {}", base.join("log").display());
-            return down(layout, false);
+            return end(layout, false);
         }
     };
     let context = Arc::new(Context::new(cluster));
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     drop(context);
-    down(layout, passed)
+    end(layout, passed)
 }
 
 fn trials(tests: &[Test], context: Option<&Arc<Context>>) -> Vec<Trial> {
@@ -84,19 +84,4 @@ fn twice(name: &str, test: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()
     }
     eprintln!("{name} is red, once more: {error:#}");
     test()
-}
-
-fn down(layout: Layout, passed: bool) -> ExitCode {
-    let left = Cluster::adopt(layout).and_then(|c| c.map_or(Ok(Vec::new()), |c| c.down(&mut Silent)));
-    match left {
-        Ok(left) if left.is_empty() && passed => ExitCode::SUCCESS,
-        Ok(left) => {
-            left.iter().for_each(|l| eprintln!("left behind: {l}"));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("the cluster did not go: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
 }

@@ -11,6 +11,7 @@ use super::pods::LONG;
 pub const JOINING: &[Test] = &[("join_makes_a_ready_node_of_a_debian", join)];
 pub const TROUBLE: &[Test] = &[
     ("restarting_the_agent_restarts_no_container", restart),
+    ("doctor_says_what_is_wrong", doctor),
     ("pods_come_back_after_a_reboot", reboot),
     ("pods_come_back_after_a_power_cut", power_cut),
 ];
@@ -152,6 +153,24 @@ fn leave_with_systemd(context: &Context) -> Result<()> {
     leave(context)
 }
 
+/// A node that is well says so; without its runtime it names what to start.
+fn doctor(context: &Context) -> Result<()> {
+    let guest = context.guest();
+    let said = guest.say("agent doctor")?;
+    for expected in [
+        "ok      service: agent.service is active",
+        "ok      node: v1 is Ready",
+        "ok      client certificate: valid for another",
+    ] {
+        ensure!(said.contains(expected), "{expected} is not in\n{said}");
+    }
+    guest.say("systemctl stop containerd")?;
+    let sick = guest.run("agent doctor --output json", Duration::from_secs(60))?;
+    guest.say("systemctl start containerd")?;
+    ensure!(sick.code == 1 && sick.stdout.contains("systemctl start containerd"), "{sick:?}");
+    context.wait_node("True")
+}
+
 fn leave(context: &Context) -> Result<()> {
     // Its pod has no controller, and would not come back elsewhere.
     let refused = context.guest().run("agent leave", Duration::from_secs(60))?;
@@ -160,6 +179,7 @@ fn leave(context: &Context) -> Result<()> {
     ensure!(said.contains("kubectl delete node v1"), "{said}");
     context.kubectl.say("delete node v1")?;
     context.kubectl.say(&format!("delete pod {LONG} --force --grace-period=0 --ignore-not-found"))?;
+    context.guest().say("agent doctor --leftovers")?;
     let changes = context.changes()?;
     ensure!(changes.is_empty(), "leave left\n{}", changes.join("\n"));
     Ok(())

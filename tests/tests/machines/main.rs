@@ -11,7 +11,7 @@ mod pods;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use keelson_tests::harness::cluster::Silent;
+use keelson_tests::harness::cluster::{Silent, end};
 use keelson_tests::harness::{Cluster, Layout, Options};
 use keelson_tests::machines::{Assets, Machine, Payload};
 use libtest_mimic::{Arguments, Trial};
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(context) => Arc::new(context),
         Err(error) => {
             eprintln!("the machines did not start: {error:#}\nlogs are in {}", base.join("log").display());
-            return if keep() { ExitCode::FAILURE } else { down(layout, false) };
+            return if keep() { ExitCode::FAILURE } else { end(layout, false) };
         }
     };
     let passed = !libtest_mimic::run(&args, trials(&tests, Some(&context))).has_failed();
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         std::thread::park();
     }
     drop(context);
-    down(layout, passed)
+    end(layout, passed)
 }
 
 fn keep() -> bool {
@@ -71,19 +71,4 @@ fn trials(tests: &[Test], context: Option<&Arc<Context>>) -> Vec<Trial> {
             })
         })
         .collect()
-}
-
-fn down(layout: Layout, passed: bool) -> ExitCode {
-    let left = Cluster::adopt(layout).and_then(|c| c.map_or(Ok(Vec::new()), |c| c.down(&mut Silent)));
-    match left {
-        Ok(left) if left.is_empty() && passed => ExitCode::SUCCESS,
-        Ok(left) => {
-            left.iter().for_each(|l| eprintln!("left behind: {l}"));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("the cluster did not go: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
 }

@@ -22,7 +22,7 @@ pub fn limits(context: &Context) -> Result<()> {
          {{name: main, image: {HELLO}, resources: {{limits: {limits}, requests: {limits}}}, \
            readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 2}}, \
            volumeMounts: [{{name: kept, mountPath: /kept}}]}}, \
-         {{name: side, image: {BUSYBOX}, command: [sh, -c, \"echo begun; exec sleep 1000000\"], \
+         {{name: side, image: {BUSYBOX}, command: [sh, -c, \"trap exit TERM; echo begun; sleep 1000000 & wait\"], \
            resources: {{limits: {limits}, requests: {limits}}}, volumeMounts: [{{name: kept, mountPath: /kept}}]}}], \
          volumes: [{{name: kept, emptyDir: {{}}}}]}}}}"
     ))?;
