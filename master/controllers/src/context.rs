@@ -9,12 +9,13 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service,
-    ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Secret,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use machinery::{Informer, Kind, Outcome, Recorder, Retry, WorkQueue, run_workers, trim_metadata};
@@ -68,6 +69,8 @@ pub struct Caches {
     pub daemon_sets: Arc<Informer<DaemonSet>>,
     pub stateful_sets: Arc<Informer<StatefulSet>>,
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
+    pub volumes: Arc<Informer<PersistentVolume>>,
+    pub storage_classes: Arc<Informer<StorageClass>>,
     pub jobs: Arc<Informer<Job>>,
     pub cron_jobs: Arc<Informer<CronJob>>,
     pub disruption_budgets: Arc<Informer<PodDisruptionBudget>>,
@@ -96,7 +99,10 @@ impl Default for Caches {
             deployments: Informer::plain(|deployment| trim_metadata(&mut deployment.metadata)),
             daemon_sets: Informer::plain(|set| trim_metadata(&mut set.metadata)),
             stateful_sets: Informer::plain(|set| trim_metadata(&mut set.metadata)),
-            claims: Informer::plain(|claim| trim_metadata(&mut claim.metadata)),
+            // Written back as a whole: only what the server keeps by itself is left out.
+            claims: Informer::plain(|claim| claim.metadata.managed_fields = None),
+            volumes: Informer::plain(|volume| volume.metadata.managed_fields = None),
+            storage_classes: Informer::plain(|class| trim_metadata(&mut class.metadata)),
             jobs: Informer::new(|job| trim_metadata(&mut job.metadata), trim::owner_groups),
             cron_jobs: Informer::plain(|cron| trim_metadata(&mut cron.metadata)),
             disruption_budgets: Informer::plain(|budget| trim_metadata(&mut budget.metadata)),
@@ -127,6 +133,8 @@ impl Caches {
             self.daemon_sets.synced(),
             self.stateful_sets.synced(),
             self.claims.synced(),
+            self.volumes.synced(),
+            self.storage_classes.synced(),
             self.jobs.synced(),
             self.cron_jobs.synced(),
             self.disruption_budgets.synced(),
@@ -156,6 +164,8 @@ impl Caches {
         start(tasks, client, &self.daemon_sets, all());
         start(tasks, client, &self.stateful_sets, all());
         start(tasks, client, &self.claims, all());
+        start(tasks, client, &self.volumes, all());
+        start(tasks, client, &self.storage_classes, all());
         start(tasks, client, &self.jobs, all());
         start(tasks, client, &self.cron_jobs, all());
         start(tasks, client, &self.disruption_budgets, all());

@@ -25,6 +25,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 pub mod owner;
+mod persistent_volume;
 mod pod_control;
 mod pod_gc;
 pub mod pods;
@@ -36,6 +37,7 @@ mod stateful_set;
 mod taint_eviction;
 mod token_cleaner;
 mod trim;
+mod volume_protection;
 
 use tokio::task::JoinSet;
 
@@ -66,6 +68,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     job::start(&mut context);
     cron_job::start(&mut context);
     disruption::start(&mut context);
+    persistent_volume::start(&mut context);
+    volume_protection::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoint_slice::start_endpoints(&mut context);
     endpoint_slice::start_mirroring(&mut context);

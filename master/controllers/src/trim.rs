@@ -1,6 +1,8 @@
 //! What is left out of the shared caches, and by what objects can be found in them.
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Node, Pod, PodSpec, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, EphemeralVolumeSource, Node, Pod, PodSpec, Secret, ServiceAccount, Volume,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
 use machinery::trim_metadata;
@@ -28,6 +30,7 @@ pub(crate) fn pod(pod: &mut Pod) {
             subdomain: spec.subdomain.take(),
             host_network: spec.host_network,
             restart_policy: spec.restart_policy.take(),
+            volumes: spec.volumes.take().map(claims),
             ..PodSpec::default()
         };
     }
@@ -49,6 +52,15 @@ pub(crate) fn pod(pod: &mut Pod) {
     }
 }
 
+/// Of volumes only which claims they are.
+fn claims(mut volumes: Vec<Volume>) -> Vec<Volume> {
+    volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+    for volume in &mut volumes {
+        volume.ephemeral = volume.ephemeral.take().map(|_| EphemeralVolumeSource::default());
+    }
+    volumes
+}
+
 fn container(container: Container) -> Container {
     Container {
         name: container.name,
@@ -58,12 +70,13 @@ fn container(container: Container) -> Container {
     }
 }
 
-/// `node/NAME`, `owner/UID`, or `orphan/NAMESPACE`.
+/// `node/NAME`, `owner/UID` or `orphan/NAMESPACE`, and `claim/NAMESPACE/NAME` of each claim.
 pub(crate) fn pod_groups(pod: &Pod) -> Vec<String> {
     let mut groups = owner_groups(pod);
     if let Some(node) = crate::pods::node_name(pod) {
         groups.push(format!("node/{node}"));
     }
+    groups.extend(crate::volume_protection::claim_groups(pod));
     groups
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
+use crate::volumes::Volumes;
 
 /// The labels of each namespace.
 pub type Namespaces = BTreeMap<String, BTreeMap<String, String>>;
@@ -22,6 +23,7 @@ pub struct Cache {
     /// Names of nodes with pods that have required anti-affinity.
     guarded: BTreeSet<String>,
     namespaces: Namespaces,
+    volumes: Volumes,
     known: usize,
 }
 
@@ -60,6 +62,17 @@ impl Cache {
     #[must_use]
     pub fn application_in_zone(&self, application: u64, zone: &str) -> u32 {
         self.in_zone.get(&(application, zone.to_owned())).copied().unwrap_or(0)
+    }
+
+    /// Claims and volumes.
+    #[must_use]
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    /// The same, to change them.
+    pub fn volumes_mut(&mut self) -> &mut Volumes {
+        &mut self.volumes
     }
 
     /// The labels of all namespaces.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::cache::Cache;
+use crate::node::NodeFacts;
 use crate::plugins::{Prepared, Reason, score};
 use crate::pod::PodInfo;
+use crate::volumes::Choice;
 
 /// Below this many nodes all are looked at.
 const LEAST_TO_FIND: usize = 100;
@@ -18,6 +20,8 @@ pub struct Decision {
     pub node: String,
     /// How many nodes were looked at; the next search starts behind them.
     pub looked_at: usize,
+    /// What claims that wait for the pod get there.
+    pub volumes: Vec<Choice>,
 }
 
 /// No node can take the pod.
@@ -40,7 +44,12 @@ impl Unfit {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
-        let mut reasons: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let told = |(reason, count): (&Reason, &usize)| match reason {
+            // It is no matter of nodes.
+            Reason::Claim(why) => why.clone(),
+            reason => format!("{count} {reason}"),
+        };
+        let mut reasons: Vec<String> = self.reasons.iter().map(told).collect();
         reasons.sort();
         let mut message = format!("0/{} nodes are available: {}.", self.nodes, reasons.join(", "));
         if !self.preemption_might_help {
@@ -86,14 +95,14 @@ pub fn decide(cache: &Cache, pod: &PodInfo, start: usize) -> Result<Decision, Un
     }
     let scores = score::totals(pod, cache, &candidates);
     // Equal scores: the one found first. The start of the search moves on with each pod, so that this is fair.
-    let mut best: Option<(i64, &str)> = None;
+    let mut best: Option<(i64, &NodeFacts)> = None;
     for ((facts, _), score) in candidates.iter().zip(scores) {
         if best.is_none_or(|(most, _)| score > most) {
-            best = Some((score, &facts.name));
+            best = Some((score, facts));
         }
     }
     match best {
-        Some((_, node)) => Ok(Decision { node: node.to_owned(), looked_at }),
+        Some((_, facts)) => Ok(Decision { node: facts.name.clone(), looked_at, volumes: prepared.choose(facts) }),
         None => {
             unfit.preemption_might_help = unfit.unresolvable < unfit.nodes && cache.has_pod_below(pod.priority);
             Err(unfit)

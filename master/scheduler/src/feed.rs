@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use machinery::Kind;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::node::NodeFacts;
 use crate::pod::PodInfo;
+use crate::volumes::{Change, key};
 
 /// What the owner of the state is told. The channel is bounded: when it is full, the watches wait.
 #[derive(Debug)]
@@ -32,18 +34,24 @@ pub enum Input {
     Namespace(String, BTreeMap<String, String>),
     /// A namespace is gone.
     NamespaceGone(String),
+    /// A claim, a volume or a class changed.
+    Volumes(Change),
     /// Binding a pod to a node ended, with the error if it failed.
     Bound(Arc<PodInfo>, Option<String>),
 }
 
-/// Runs the three watches for ever, or until the receiver is gone.
+/// Runs the watches for ever, or until the receiver is gone.
 pub async fn run(client: Client, scheduler_name: &str, inputs: mpsc::Sender<Input>) {
     let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
     let name = scheduler_name.to_owned();
     let pods = follow(Api::<Pod>::all(client.clone()), live, inputs.clone(), move |event| pod_input(event, &name));
     let nodes = follow(Api::<Node>::all(client.clone()), watcher::Config::default(), inputs.clone(), node_input);
-    let spaces = follow(Api::<Namespace>::all(client), watcher::Config::default(), inputs, namespace_input);
-    futures::join!(pods, nodes, spaces);
+    let plain = watcher::Config::default;
+    let spaces = follow(Api::<Namespace>::all(client.clone()), plain(), inputs.clone(), namespace_input);
+    let claims = follow(Api::<PersistentVolumeClaim>::all(client.clone()), plain(), inputs.clone(), claim_input);
+    let volumes = follow(Api::<PersistentVolume>::all(client.clone()), plain(), inputs.clone(), volume_input);
+    let classes = follow(Api::<StorageClass>::all(client), plain(), inputs, class_input);
+    futures::join!(pods, nodes, spaces, claims, volumes, classes);
 }
 
 /// One step of a watch.
@@ -87,11 +95,13 @@ async fn follow<K: Kind>(
     }
 }
 
-/// Pods are known by uid, nodes and namespaces by name.
+/// Pods are known by uid, claims by namespace and name, all others by name.
 fn identity<K: Kind>(object: &K) -> String {
     let meta = object.meta();
-    let is_pod = K::kind(&()) == "Pod";
-    if is_pod { meta.uid.clone() } else { meta.name.clone() }.unwrap_or_default()
+    match &*K::kind(&()) {
+        "Pod" => meta.uid.clone().unwrap_or_default(),
+        _ => key(object),
+    }
 }
 
 fn pod_input(step: Step<Pod>, scheduler_name: &str) -> Option<Input> {
@@ -124,4 +134,34 @@ fn namespace_input(step: Step<Namespace>) -> Option<Input> {
         Step::Gone(space) => Some(Input::NamespaceGone(identity(&space))),
         Step::Listed(_) => None,
     }
+}
+
+fn claim_input(step: Step<PersistentVolumeClaim>) -> Option<Input> {
+    Some(Input::Volumes(match step {
+        Step::Present(mut claim) => {
+            claim.metadata.managed_fields = None;
+            Change::Claim(Box::new(claim))
+        }
+        Step::Gone(claim) => Change::ClaimGone(identity(&claim)),
+        Step::Listed(all) => Change::ClaimsListed(all),
+    }))
+}
+
+fn volume_input(step: Step<PersistentVolume>) -> Option<Input> {
+    Some(Input::Volumes(match step {
+        Step::Present(mut volume) => {
+            volume.metadata.managed_fields = None;
+            Change::Volume(Box::new(volume))
+        }
+        Step::Gone(volume) => Change::VolumeGone(identity(&volume)),
+        Step::Listed(all) => Change::VolumesListed(all),
+    }))
+}
+
+fn class_input(step: Step<StorageClass>) -> Option<Input> {
+    Some(Input::Volumes(match step {
+        Step::Present(class) => Change::Class(Box::new(class)),
+        Step::Gone(class) => Change::ClassGone(identity(&class)),
+        Step::Listed(_) => return None,
+    }))
 }

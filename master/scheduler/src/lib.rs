@@ -14,6 +14,7 @@ pub mod pod;
 pub mod queue;
 pub mod resources;
 mod run;
+pub mod volumes;
 mod write;
 
 pub use run::{Config, run};

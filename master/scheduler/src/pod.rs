@@ -124,6 +124,8 @@ pub struct PodInfo {
     pub gated: bool,
     /// metadata.deletionTimestamp is set.
     pub deleting: bool,
+    /// Names of the claims of its volumes.
+    pub claims: Vec<String>,
     /// The images of the containers.
     pub images: Vec<String>,
     /// Message of the PodScheduled condition when that is False.
@@ -155,6 +157,7 @@ impl PodInfo {
             application: application(&namespace, &labels),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             deleting: meta.deletion_timestamp.is_some(),
+            claims: api::volumes::claims(meta.name.as_deref().unwrap_or_default(), spec).collect(),
             images: spec.containers.iter().filter_map(|container| container.image.clone()).collect(),
             unschedulable_message: unschedulable_message(pod),
             namespace,

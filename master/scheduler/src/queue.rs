@@ -41,6 +41,8 @@ pub enum Event {
     PodPlaced,
     /// A namespace's labels changed.
     Namespace,
+    /// A claim, a volume or a class came or changed.
+    Volume,
 }
 
 impl Event {
@@ -57,6 +59,8 @@ impl Event {
                 &[Self::PodGone, Self::PodPlaced, Self::NodeLabels, Self::NodeTaints]
             }
             Reason::PodAffinity => &[Self::PodPlaced, Self::NodeLabels, Self::Namespace],
+            Reason::Claim(_) | Reason::VolumeLost => &[Self::Volume],
+            Reason::VolumeElsewhere | Reason::NoVolume => &[Self::Volume, Self::NodeLabels],
             Reason::PodAntiAffinity | Reason::ExistingAntiAffinity => {
                 &[Self::PodGone, Self::NodeLabels, Self::Namespace]
             }

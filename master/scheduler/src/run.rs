@@ -101,10 +101,10 @@ impl Scheduler {
             Ok(decision) => {
                 self.start = self.start.wrapping_add(decision.looked_at) % self.cache.node_count().max(1);
                 self.cache.set_pod(pod.placed_on(&decision.node));
+                self.cache.volumes_mut().assume(&pod.uid, &decision.volumes);
                 let (writer, sender) = (self.writer.clone(), self.sender.clone());
                 self.writes.spawn(async move {
-                    let result = writer.bind(&pod, &decision.node).await;
-                    let error = result.err().map(|error| error.to_string());
+                    let error = writer.place(&pod, &decision).await.err();
                     // When the receiver is gone the scheduler has ended: there is nobody to tell.
                     let _ = sender.send(Input::Bound(pod, error)).await;
                 });
@@ -148,6 +148,10 @@ impl Scheduler {
                 }
             }
             Input::NamespaceGone(name) => self.cache.remove_namespace(&name),
+            Input::Volumes(change) => {
+                self.cache.volumes_mut().apply(change);
+                self.queue.wake(Event::Volume, now);
+            }
             Input::Bound(pod, error) => self.absorb_binding(pod, error, now),
         }
     }
@@ -193,6 +197,7 @@ impl Scheduler {
     }
 
     fn absorb_binding(&mut self, pod: Arc<PodInfo>, error: Option<String>, now: Instant) {
+        self.cache.volumes_mut().settle(&pod.uid);
         let Some(error) = error else {
             self.queue.remove(&pod.uid);
             return;

@@ -13,6 +13,7 @@ use crate::node::NodeFacts;
 use crate::plugins::Reason;
 use crate::pod::PodInfo;
 use crate::queue::{Event, Queue};
+use crate::volumes::{Change, Choice};
 
 fn node(name: &str, more: Value) -> NodeFacts {
     let mut value = json!({
@@ -314,4 +315,71 @@ proptest! {
             prop_assert_eq!(cache.application_in_zone(application, zone), there);
         }
     }
+}
+
+/// A class of local volumes, two of them on node a, and what a claim asks for.
+fn storage(cache: &mut Cache, mode: &str, bound: bool) {
+    let volume = |name: &str, claim: Value| {
+        let term = json!({"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["a"]}]});
+        json!({
+            "metadata": {"name": name}, "status": {"phase": "Available"},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+                "claimRef": claim, "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}
+        })
+    };
+    let class = json!({
+        "metadata": {"name": "local"}, "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": mode});
+    let mut claim = json!({
+        "metadata": {"name": "c", "namespace": "ns", "uid": "u"}, "status": {"phase": "Pending"},
+        "spec": {"resources": {"requests": {"storage": "1Gi"}}, "accessModes": ["ReadWriteOnce"], "storageClassName": "local"}
+    });
+    if bound {
+        claim["spec"]["volumeName"] = "v1".into();
+        claim["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    }
+    let volumes = cache.volumes_mut();
+    volumes.apply(Change::Class(serde_json::from_value(class).unwrap()));
+    volumes.apply(Change::Claim(serde_json::from_value(claim).unwrap()));
+    for name in ["v1", "v2"] {
+        let owner = if bound { json!({"name": "c", "namespace": "ns", "uid": "u"}) } else { Value::Null };
+        volumes.apply(Change::Volume(serde_json::from_value(volume(name, owner)).unwrap()));
+    }
+}
+
+fn claimant(name: &str) -> Arc<PodInfo> {
+    pod(name, json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}))
+}
+
+#[test]
+fn a_pod_goes_where_its_volume_is() {
+    let mut both = cache([node("a", json!({})), node("b", json!({}))]);
+    let message = decide(&both, &claimant("p"), 0).unwrap_err().message();
+    assert!(message.starts_with("0/2 nodes are available: persistentvolumeclaim \"c\" not found. preemption: 0/2"));
+    storage(&mut both, "Immediate", true);
+    let decision = decide(&both, &claimant("p"), 1).unwrap();
+    assert_eq!((decision.node.as_str(), decision.volumes.len()), ("a", 0));
+    let mut other = cache([node("b", json!({}))]);
+    storage(&mut other, "Immediate", true);
+    let message = decide(&other, &claimant("p"), 0).unwrap_err().message();
+    assert!(message.contains("1 node(s) didn't match PersistentVolume's node affinity"), "{message}");
+}
+
+#[test]
+fn volumes_of_claims_that_wait_are_chosen_with_the_node() {
+    let mut cache = cache([node("a", json!({})), node("b", json!({}))]);
+    storage(&mut cache, "Immediate", false);
+    let message = decide(&cache, &claimant("p"), 0).unwrap_err().message();
+    assert!(message.contains("available: pod has unbound immediate PersistentVolumeClaims."), "{message}");
+    storage(&mut cache, "WaitForFirstConsumer", false);
+    let decision = decide(&cache, &claimant("p"), 1).unwrap();
+    let choice = |volume: &str| vec![Choice { claim: "ns/c".into(), volume: Some(volume.into()) }];
+    assert_eq!((decision.node.as_str(), decision.volumes), ("a", choice("v1")));
+    cache.volumes_mut().assume("p", &choice("v1"));
+    assert_eq!(decide(&cache, &claimant("q"), 0).unwrap().volumes, choice("v2"));
+    cache.volumes_mut().assume("q", &choice("v2"));
+    let message = decide(&cache, &claimant("r"), 0).unwrap_err().message();
+    assert!(message.contains("2 node(s) didn't find available persistent volumes to bind"), "{message}");
+    cache.volumes_mut().settle("p");
+    assert_eq!(decide(&cache, &claimant("r"), 0).unwrap().volumes, choice("v1"));
 }

@@ -1,13 +1,22 @@
 //! What the scheduler writes: bindings, the PodScheduled condition, events.
 
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use std::time::Duration;
+
+use api::volumes::{BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, claim_ref, has_annotation, is_bound_to};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use machinery::{EventType, Recorder};
+use kube::{Api, Client, ResourceExt};
+use machinery::{EventType, Recorder, reference};
 use serde_json::{Value, json};
 
+use crate::decide::Decision;
 use crate::pod::PodInfo;
+use crate::volumes::Choice;
+
+/// How long the volumes of a pod may take (`bindTimeoutSeconds`).
+const BIND_TIMEOUT: Duration = Duration::from_secs(600);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Writes on behalf of the scheduler. Cloning is cheap.
 #[derive(Clone)]
@@ -22,8 +31,66 @@ impl Writer {
         Self { client, recorder }
     }
 
+    /// Binds what the pod's claims get, and then the pod.
+    ///
+    /// # Errors
+    /// Why it is not bound, for people.
+    pub async fn place(&self, pod: &PodInfo, decision: &Decision) -> Result<(), String> {
+        for choice in &decision.volumes {
+            self.choose(choice, &decision.node).await.map_err(|error| format!("binding volumes: {error}"))?;
+        }
+        for choice in &decision.volumes {
+            self.bound(&choice.claim).await.map_err(|error| format!("binding volumes: {error}"))?;
+        }
+        self.bind(pod, &decision.node).await.map_err(|error| error.to_string())
+    }
+
+    /// Tells the binder of volumes what was chosen for a claim: the volume, or the node that a driver makes one for.
+    async fn choose(&self, choice: &Choice, node: &str) -> Result<(), String> {
+        let told = |error: kube::Error| error.to_string();
+        let (claims, name) = self.claims(&choice.claim);
+        let mut claim = claims.get(name).await.map_err(told)?;
+        let Some(volume) = &choice.volume else {
+            claim.annotations_mut().insert(SELECTED_NODE.to_owned(), node.to_owned());
+            return claims.replace(name, &PostParams::default(), &claim).await.map(drop).map_err(told);
+        };
+        let volumes = Api::<PersistentVolume>::all(self.client.clone());
+        let mut bound = volumes.get(volume).await.map_err(told)?;
+        if !is_bound_to(&bound, &claim) {
+            if claim_ref(&bound).is_some() {
+                return Err(format!("volume {volume:?} already bound to a different claim."));
+            }
+            bound.annotations_mut().insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
+        }
+        bound.spec.get_or_insert_default().claim_ref = Some(reference(&claim));
+        // Whoever came first has it: what was read is what is replaced.
+        volumes.replace(volume, &PostParams::default(), &bound).await.map(drop).map_err(told)
+    }
+
+    /// Waits until a claim is bound.
+    async fn bound(&self, claim: &str) -> Result<(), String> {
+        let (claims, name) = self.claims(claim);
+        let bound = async {
+            loop {
+                let claim = claims.get(name).await.map_err(|error| error.to_string())?;
+                let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+                if has_annotation(claim.metadata.annotations.as_ref(), BIND_COMPLETED) && phase == Some("Bound") {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let late = |_| "timed out waiting for the condition".to_owned();
+        tokio::time::timeout(BIND_TIMEOUT, bound).await.map_err(late)?
+    }
+
+    fn claims<'a>(&self, key: &'a str) -> (Api<PersistentVolumeClaim>, &'a str) {
+        let (namespace, name) = machinery::split_key(key);
+        (Api::namespaced(self.client.clone(), namespace), name)
+    }
+
     /// Binds the pod to the node.
-    pub async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
+    async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
         let binding = Binding {
             metadata: ObjectMeta {
                 name: Some(pod.name.clone()),

@@ -6,12 +6,14 @@ pub mod node_resources;
 pub mod score;
 pub mod taint_toleration;
 pub mod topology_spread;
+pub mod volume_binding;
 
 use std::fmt;
 
 use crate::cache::Cache;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
+use crate::volumes::Choice;
 
 /// Why a node cannot take a pod. `Display` is the text of kube-scheduler's reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +47,14 @@ pub enum Reason {
     PodAntiAffinity,
     /// InterPodAffinity: the anti-affinity of a pod that is there.
     ExistingAntiAffinity,
+    /// VolumeBinding: what keeps the pod from every node.
+    Claim(String),
+    /// VolumeBinding: a volume of the pod's is on other nodes.
+    VolumeElsewhere,
+    /// VolumeBinding: a claim is bound to a volume that does not exist.
+    VolumeLost,
+    /// VolumeBinding: no volume for a claim that waits for the pod.
+    NoVolume,
 }
 
 impl Reason {
@@ -59,6 +69,10 @@ impl Reason {
                 | Self::NodeAffinity
                 | Self::SpreadLabel
                 | Self::PodAffinity
+                | Self::Claim(_)
+                | Self::VolumeElsewhere
+                | Self::VolumeLost
+                | Self::NoVolume
         )
     }
 }
@@ -80,6 +94,12 @@ impl fmt::Display for Reason {
             Self::PodAffinity => to.write_str("node(s) didn't match pod affinity rules"),
             Self::PodAntiAffinity => to.write_str("node(s) didn't match pod anti-affinity rules"),
             Self::ExistingAntiAffinity => to.write_str("node(s) didn't satisfy existing pods anti-affinity rules"),
+            Self::Claim(why) => to.write_str(why),
+            Self::VolumeElsewhere => to.write_str("node(s) didn't match PersistentVolume's node affinity"),
+            Self::VolumeLost => {
+                to.write_str("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
+            }
+            Self::NoVolume => to.write_str("node(s) didn't find available persistent volumes to bind"),
         }
     }
 }
@@ -89,16 +109,18 @@ pub struct Prepared<'a> {
     pod: &'a PodInfo,
     pods: inter_pod_affinity::Prepared<'a>,
     spread: topology_spread::Prepared<'a>,
+    volumes: Result<volume_binding::Prepared<'a>, String>,
 }
 
 impl<'a> Prepared<'a> {
     /// Gathers it. Costs nothing for a pod without wishes in a cluster without required anti-affinity.
     #[must_use]
-    pub fn new(pod: &'a PodInfo, cache: &Cache) -> Self {
+    pub fn new(pod: &'a PodInfo, cache: &'a Cache) -> Self {
         Self {
             pod,
             pods: inter_pod_affinity::Prepared::new(pod, cache),
             spread: topology_spread::Prepared::new(pod, cache),
+            volumes: volume_binding::Prepared::new(pod, cache.volumes()),
         }
     }
 
@@ -109,6 +131,10 @@ impl<'a> Prepared<'a> {
     pub fn filter(&self, facts: &NodeFacts, node: &NodeInfo) -> Result<(), Vec<Reason>> {
         let pod = self.pod;
         let one = |reason| Err(vec![reason]);
+        let volumes = match &self.volumes {
+            Ok(volumes) => volumes,
+            Err(why) => return one(Reason::Claim(why.clone())),
+        };
         if facts.unschedulable && !taint_toleration::tolerates_unschedulable(pod) {
             return one(Reason::Unschedulable);
         }
@@ -128,9 +154,18 @@ impl<'a> Prepared<'a> {
         if !missing.is_empty() {
             return Err(missing);
         }
+        if let Some(reason) = volumes.refuses(facts) {
+            return one(reason);
+        }
         if let Some(reason) = self.spread.refuses(facts).or_else(|| self.pods.refuses(facts)) {
             return one(reason);
         }
         Ok(())
+    }
+
+    /// What claims that wait for the pod get on a node that can take it.
+    #[must_use]
+    pub fn choose(&self, facts: &NodeFacts) -> Vec<Choice> {
+        self.volumes.as_ref().ok().and_then(|volumes| volumes.choose(facts)).unwrap_or_default()
     }
 }
