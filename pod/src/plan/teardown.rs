@@ -146,18 +146,20 @@ fn remove(view: &View<'_>, plan: &mut Plan) {
     }
 }
 
-/// Whether the status that was computed last has the end of every container.
+/// Whether the status that was computed last has the end of every container, or is final: what was created when the pod was ending and
+/// never ran is not told any more.
 fn is_end_known(view: &View<'_>) -> bool {
-    view.members().all(|member| {
-        let Some(container) = view.latest(&member.spec.name) else { return true };
-        if !matches!(container.state, ContainerState::Exited { .. }) {
-            return true;
-        }
-        // A later run was told of, and only its container is removed already.
-        if view.is_outdated(container) {
-            return true;
-        }
-        let state = view.same_as_before(container).and_then(|status| status.state.as_ref());
-        state.is_some_and(|state| state.terminated.is_some())
-    })
+    view.was_terminal()
+        || view.members().all(|member| {
+            let Some(container) = view.latest(&member.spec.name) else { return true };
+            if !matches!(container.state, ContainerState::Exited { .. }) {
+                return true;
+            }
+            // A later run was told of, and only its container is removed already.
+            if view.is_outdated(container) {
+                return true;
+            }
+            let state = view.same_as_before(container).and_then(|status| status.state.as_ref());
+            state.is_some_and(|state| state.terminated.is_some())
+        })
 }

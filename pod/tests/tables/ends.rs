@@ -135,6 +135,12 @@ fn a_deleted_pod_goes_down() {
     assert_eq!((status.phase.as_deref(), state(&status, "c").as_str()), (Some("Failed"), "Terminated(Error 143)"));
     assert_eq!(told(&status, "Ready"), "False PodFailed");
     assert!(matches!(plan(&world).steps[..], [Step::RemoveContainer { .. }]));
+
+    // Its next run was being created when the sandbox went: that is found late, told nowhere, and holds nothing up.
+    let mut late = world.clone();
+    late.observed.containers.push(exited("c", 1, 128, 101));
+    assert_eq!(state(&remember(&mut late), "c"), "Terminated(Error 143)");
+    assert!(matches!(plan(&late).steps[..], [Step::RemoveContainer { .. }, Step::RemoveContainer { .. }]));
     world.observed.containers.clear();
     assert!(matches!(plan(&world).steps[..], [Step::RemoveSandbox { .. }]));
     world.observed.sandboxes.clear();
