@@ -80,7 +80,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
 }
 
 async fn join_and_run(options: &JoinOptions) -> anyhow::Result<()> {
-    let joined = join::join(options).await?;
+    let Some(joined) = join::join(options).await? else { return Ok(()) };
     if systemd::is_running() && !options.foreground {
         let executable = std::env::current_exe().context("cannot tell where this program lies")?;
         return Ok(joined.start_service(&executable).await?);

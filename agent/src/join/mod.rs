@@ -47,11 +47,11 @@ fn say(line: &str) {
     println!("[join] {line}");
 }
 
-/// Makes this machine a node, up to the written configuration.
+/// Makes this machine a node, up to the written configuration; `None` after a dry run, which writes nothing.
 ///
 /// # Errors
 /// See [`JoinError`]: each cause has its own words.
-pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
+pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
     let name = node_name(options.node_name.as_deref())?;
     if !nix::unistd::geteuid().is_root() {
         return Err(JoinError::NotRoot);
@@ -74,6 +74,13 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
     }
 
     preflight::check(Path::new("/"), &config.kubelet)?;
+    if options.dry_run {
+        if stored.is_none() {
+            checks::name_is_free(&bootstrap, &name).await?;
+        }
+        say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
+        return Ok(None);
+    }
 
     let identity = match &stored {
         Some(identity) => {
@@ -90,7 +97,7 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
     }
     compose::write(&config, &ca, &identity)?;
     say(&format!("configuration and keys are in {}", options.config_dir.display()));
-    Ok(Joined { config, client, since: identity::now() })
+    Ok(Some(Joined { config, client, since: identity::now() }))
 }
 
 async fn certificate(bootstrap: &kube::Client, options: &JoinOptions, name: &str) -> Result<Identity, JoinError> {

@@ -64,6 +64,9 @@ pub struct JoinOptions {
     /// Run here instead of installing a systemd unit
     #[arg(long)]
     pub foreground: bool,
+    /// Check everything that can be wrong, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Labels in the order of their keys.

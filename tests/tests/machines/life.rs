@@ -36,8 +36,12 @@ const SYSTEMD_CGROUP: &str = r#"
 fn join(context: &Context) -> Result<()> {
     context.provision()?;
     let guest = context.guest();
+    let command = context.cluster.join_command()?;
+    let said = guest.say(&format!("{command} --dry-run"))?;
+    ensure!(said.contains("nothing is in the way of node v1"), "{said}");
+    guest.say("agent doctor --leftovers")?;
     let begun = Instant::now();
-    let said = guest.say(&context.cluster.join_command()?)?;
+    let said = guest.say(&command)?;
     eprintln!("join took {} s:\n{said}", begun.elapsed().as_secs());
     ensure!(said.contains("node v1 is Ready"), "{said}");
     context.wait_node("True")?;
