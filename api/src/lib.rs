@@ -9,6 +9,7 @@ pub mod names;
 pub mod pod;
 pub mod qos;
 pub mod quantity;
+pub mod quota;
 pub mod resources;
 pub mod selector;
 pub mod taints;
