@@ -16,7 +16,8 @@ types.json.gz is a list, one entry a definition:
   [name, Go type name, atomic map?, [[field, type, flags, Go type, default, merge key, strategy, list type, map keys], …]]
 with trailing empty columns cut off. Types: s string, b bool, i int32, l int64, f double, B base64, q quantity,
 o int-or-string, t time, m time with microseconds, d duration, * anything, [T list, {T map, #N the definition at
-index N. Flags: p pointer, e omitted when empty.
+index N, ?N such an object or a bool, /N
+such an object or a list of them, %N such an object or a list of texts. Flags: p pointer, e omitted when empty.
 """
 
 import gzip
@@ -51,6 +52,7 @@ ROOTS += [API + k for k in """
     authorization.v1.SelfSubjectAccessReview authorization.v1.SelfSubjectRulesReview
     scheduling.v1.PriorityClass policy.v1.PodDisruptionBudget policy.v1.Eviction autoscaling.v1.Scale
 """.split()]
+ROOTS += [EXTENSIONS + "CustomResourceDefinition"]
 ROOTS += [META + "DeleteOptions"]
 # Shown to clients, never decoded here.
 SHOWN = [META + k for k in "Status APIResourceList APIGroup APIGroupList APIVersions WatchEvent Patch".split()]
@@ -64,6 +66,11 @@ SPECIAL = {
     META + "FieldsV1": "*",
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "*",
 }
+# An object of this definition, or something that is no object.
+SCHEMA = EXTENSIONS + "JSONSchemaProps"
+EITHER = {SCHEMA + "OrBool": "?", SCHEMA + "OrArray": "/", SCHEMA + "OrStringArray": "%"}
+# A struct without fields.
+EMPTY = EXTENSIONS + "CustomResourceSubresourceStatus"
 SCALARS = {("string", None): "s", ("boolean", None): "b", ("integer", "int32"): "i", ("integer", "int64"): "l",
            ("integer", None): "l", ("number", "double"): "f", ("number", None): "f", ("string", "byte"): "B",
            ("string", "date-time"): "t"}
@@ -159,6 +166,8 @@ def type_of(schema, index):
     target = reference(schema)
     if target in SPECIAL:
         return SPECIAL[target]
+    if target in EITHER:
+        return f"{EITHER[target]}{index[SCHEMA]}"
     if target:
         return f"#{index[target]}" if target in index else "*"
     kind = simple_type(schema)
@@ -200,12 +209,12 @@ def field_row(name, schema, index, go, package, struct):
 
 
 def types(definitions, go):
-    wanted = {n: d for n, d in closure(definitions, ROOTS).items() if n not in SPECIAL and "properties" in d}
+    wanted = {n: d for n, d in closure(definitions, ROOTS).items() if n not in SPECIAL and ("properties" in d or n == EMPTY)}
     index = {name: i for i, name in enumerate(wanted)}
     rows = []
     for name, schema in wanted.items():
         package, struct = package_of(name), name.rsplit(".", 1)[1]
-        fields = [field_row(f, s, index, go, package, struct) for f, s in sorted(schema["properties"].items())]
+        fields = [field_row(f, s, index, go, package, struct) for f, s in sorted(schema.get("properties", {}).items())]
         rows.append([name, struct, schema.get("x-kubernetes-map-type") == "atomic", fields])
     return rows
 

@@ -2,16 +2,17 @@
 """Writes protobuf.json.gz: how the API server's types look in Kubernetes' protobuf encoding.
 
 Run it after generate.py: the definitions of types.json.gz say which messages are wanted, and which of a message's fields
-are properties in JSON. The rest comes from the `generated.proto` files of the Go modules k8s.io/api and
-k8s.io/apimachinery (Apache-2.0; see NOTICE), of which only names, numbers and types of fields are taken.
+are properties in JSON. The rest comes from the `generated.proto` files of the Go modules k8s.io/api, k8s.io/apimachinery
+and k8s.io/apiextensions-apiserver (Apache-2.0; see NOTICE), of which only names, numbers and types of fields are taken.
 
-usage: protobuf.py GO_API GO_APIMACHINERY
-  e.g. protobuf.py k8s.io/api@v0.36.3 k8s.io/apimachinery@v0.36.3
+usage: protobuf.py GO_API GO_APIMACHINERY GO_APIEXTENSIONS
+  e.g. protobuf.py k8s.io/{api,apimachinery,apiextensions-apiserver}@v0.36.3
 
 protobuf.json.gz is a list, one entry a message: [name of its definition, [[field number, JSON name, type], …]].
-Types: s string, b bool, i int32, l int64, B bytes (base64 in JSON), q quantity, o int-or-string, t time, m time with
+Types: s string, b bool, i int32, l int64, f double, B bytes (base64 in JSON), q quantity, o int-or-string, t time, m time with
 microseconds, r bytes that hold JSON, [T list, {T map from strings, #N the message at index N, (T a message that only
-wraps a list of T, +N the message at index N whose fields are the holder's own in JSON.
+wraps a list of T, +N the message at index N whose fields are the holder's own in JSON, ?N the message at index N of whose
+fields one stands for the whole in JSON (JSONSchemaPropsOrBool and its kin).
 """
 
 import gzip
@@ -21,6 +22,7 @@ import sys
 from pathlib import Path
 
 API, META = "k8s.io.api.", "k8s.io.apimachinery.pkg.apis.meta.v1."
+EXTENSIONS = "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1."
 # Sent, but no definitions of types.json.gz.
 EXTRA = [META + k for k in "Status PartialObjectMetadata PartialObjectMetadataList".split()]
 SPECIAL = {
@@ -30,11 +32,14 @@ SPECIAL = {
     META + "Time": "t",
     META + "MicroTime": "m",
     META + "FieldsV1": "r",
+    EXTENSIONS + "JSON": "r",
 }
-SCALARS = {"string": "s", "bool": "b", "int32": "i", "int64": "l", "bytes": "B"}
+# Either this or that in JSON, a message with a field for each in protobuf.
+UNIONS = {EXTENSIONS + f"JSONSchemaPropsOr{other}" for other in "Bool Array StringArray".split()}
+SCALARS = {"string": "s", "bool": "b", "int32": "i", "int64": "l", "double": "f", "bytes": "B"}
 MESSAGE = re.compile(r"^message (\w+) \{$(.*?)^\}", re.M | re.S)
 STRUCT = re.compile(r"^type (\w+) struct \{$(.*?)^\}", re.M | re.S)
-RENAMED = re.compile(r'`json:"(\w+)[^"]*"[^`]* protobuf:"[^"]*name=(\w+)')
+RENAMED = re.compile(r'`json:"([$\w-]+)[^"]*"[^`]* protobuf:"[^"]*name=(\w+)')
 FIELD = re.compile(r"^\s*(optional|repeated|map)\s*(?:<string, )?([\w.]+)>?\s+(\w+) = (\d+);", re.M)
 
 
@@ -68,8 +73,16 @@ def read_definitions(path):
     """Message name -> {property: type} as types.json.gz has them."""
     with gzip.open(path) as file:
         rows = json.load(file)
-    return {name.replace("io.k8s.", "k8s.io.", 1): {field[0]: field[1] for field in fields}
+    return {message_name(name): {field[0]: field[1] for field in fields}
             for name, _, _, fields in rows}
+
+
+def message_name(definition):
+    return definition.replace("io.k8s.", "k8s.io.", 1).replace("apiextensions-apiserver", "apiextensions_apiserver")
+
+
+def definition_name(message):
+    return message.replace("k8s.io.", "io.k8s.", 1).replace("apiextensions_apiserver", "apiextensions-apiserver")
 
 
 class Table:
@@ -81,7 +94,7 @@ class Table:
         """The index of a message. `properties` are those of its holder when it is inlined."""
         if name not in self.index:
             self.index[name] = len(self.rows)
-            self.rows.append([name.replace("k8s.io.", "io.k8s.", 1), []])
+            self.rows.append([definition_name(name), []])
             known = properties if properties is not None else self.definitions.get(name)
             self.rows[self.index[name]][1] = [
                 self.field(name, known, *field) for field in sorted(self.messages[name], key=lambda f: f[3])]
@@ -102,6 +115,8 @@ class Table:
             if inner and inner != {"r": "*"}.get(code, code):
                 raise SystemExit(f"{kind} is {shown} in JSON")
             return code
+        if kind in UNIONS:
+            return f"?{self.add(kind)}"
         fields = self.messages[kind]
         depth = {"optional": 0}.get(label, 1)
         if shown and shown[depth:].startswith("["):
@@ -114,14 +129,14 @@ class Table:
 
 def main():
     here = Path(__file__).parent
-    messages, definitions = read_messages(sys.argv[1:3]), read_definitions(here / "types.json.gz")
+    messages, definitions = read_messages(sys.argv[1:4]), read_definitions(here / "types.json.gz")
     table = Table(messages, definitions)
     for name in list(definitions) + EXTRA:
         if name not in messages:
             print(f"no message: {name}", file=sys.stderr)
             continue
         table.add(name)
-        if name.startswith(API) and name + "List" in messages:
+        if name.startswith((API, EXTENSIONS)) and name + "List" in messages:
             table.add(name + "List")
     text = json.dumps(table.rows, separators=(",", ":")).encode()
     with open(here / "protobuf.json.gz", "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:

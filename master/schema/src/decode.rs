@@ -10,12 +10,13 @@ use crate::errors::{DecodeError, Path, quote};
 use crate::json;
 use crate::kind::{Decoded, FieldValidation, Kind};
 use crate::quantity;
-use crate::types::{Definition, Field, Type, Types, types};
+use crate::types::{Definition, Else, Field, Type, Types, types};
 use crate::value::{Object, is_zero};
 
 pub(crate) fn from_json(kind: &Kind, body: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
     let (value, duplicates) = json::parse(body).map_err(|e| DecodeError::Syntax(e.to_string()))?;
-    let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {}", quote(&path))).collect();
+    let duplicates: Vec<String> =
+        duplicates.into_iter().map(|path| format!("duplicate field {}", quote(&path))).collect();
     from_value(kind, value, duplicates, validation)
 }
 
@@ -25,6 +26,9 @@ pub(crate) fn from_value(
     duplicates: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
+    if let Some(custom) = kind.custom {
+        return custom.decode(value, duplicates, validation);
+    }
     let tables = types();
     let root = tables.root(kind.definition).unwrap_or(Type::Any);
     let mut decoder = Decoder { tables, warnings: duplicates };
@@ -39,6 +43,17 @@ pub(crate) fn from_value(
         FieldValidation::Ignore => Ok(Decoded { value, warnings: Vec::new() }),
         _ => Ok(Decoded { value, warnings: decoder.warnings }),
     }
+}
+
+/// Reads the metadata of a custom resource as all metadata is read.
+pub(crate) fn metadata(value: Value, path: &Path, warnings: &mut Vec<String>) -> Result<Value, DecodeError> {
+    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let tables = types();
+    let mut decoder = Decoder { tables, warnings: Vec::new() };
+    let place = Place { path: Some(path), owner: "", go: "" };
+    let value = decoder.value(tables.root(META).unwrap_or(Type::Any), value, &place)?;
+    warnings.append(&mut decoder.warnings);
+    Ok(value)
 }
 
 /// The value that a field of a kind has when nothing is said about it, or null.
@@ -88,11 +103,22 @@ impl Decoder {
                 None => Ok(value),
             },
             (_, Value::Null) => Ok(Value::Null),
+            (Type::Either(index, other), value) => self.either(Type::Object(index), other, value, place),
             (Type::List(item), Value::Array(list)) => self.list(*item, list, place),
             (Type::Map(item), Value::Object(map)) => self.map(*item, map, place),
             (Type::List(_), other) => Err(place.mismatch(&found(&other), "[]interface {}")),
             (Type::Map(_), other) => Err(place.mismatch(&found(&other), "map[string]interface {}")),
             (kind, value) => scalar(kind, value, place),
+        }
+    }
+
+    fn either(&mut self, object: Type, other: Else, value: Value, place: &Place) -> Result<Value, DecodeError> {
+        match (other, value) {
+            (_, value @ Value::Object(_)) => self.value(object, value, place),
+            (Else::Bool, value @ Value::Bool(_)) => Ok(value),
+            (Else::Objects, Value::Array(list)) => self.list(object, list, place),
+            (Else::Texts, Value::Array(list)) => self.list(Type::Text, list, place),
+            (_, value) => Err(place.mismatch(&found(&value), "v1.JSONSchemaProps")),
         }
     }
 

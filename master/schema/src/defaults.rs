@@ -11,6 +11,9 @@ use crate::value::{Fields, Object, object_in, objects_in, set_if_unset};
 
 pub(crate) fn apply(kind: &Kind, object: &mut Value) {
     (kind.hooks.default)(object);
+    if let Some(custom) = kind.custom {
+        return custom.default(object);
+    }
     if let Some(root) = types().root(kind.definition) {
         walk(root, object);
     }

@@ -81,6 +81,16 @@ impl Errors {
         self.push("FieldValueInvalid", path, format!("Invalid value: {}", shown(&value.into())), detail);
     }
 
+    /// Invalid, because of its type.
+    pub fn type_invalid(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
+        self.push("FieldValueTypeInvalid", path, format!("Invalid value: {}", shown(&value.into())), detail);
+    }
+
+    /// Adds what was found elsewhere.
+    pub fn extend(&mut self, other: Errors) {
+        self.0.extend(other.0);
+    }
+
     /// Invalid, where the value itself says nothing (`field.OmitValueType`).
     pub fn wrong(&mut self, path: &Path, detail: &str) {
         self.push("FieldValueInvalid", path, "Invalid value".into(), detail);

@@ -5,8 +5,11 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::custom::Custom;
 use crate::errors::{DecodeError, Errors, FieldError, PatchError, UnsupportedField};
 use crate::managed_fields::{self, ApplyError, Manager};
+use crate::types::{Type, types};
+use crate::value::put;
 use crate::{decode, defaults, fields, strategic, strategy, table};
 
 /// How a request asked for unknown and duplicate fields to be treated (`fieldValidation=`).
@@ -201,6 +204,8 @@ pub struct Kind {
     pub fields: &'static [FieldLabel],
     pub columns: &'static [Column],
     pub hooks: Hooks,
+    /// Of kinds that a CustomResourceDefinition describes: what its schema says.
+    pub custom: Option<&'static Custom>,
 }
 
 impl fmt::Debug for Kind {
@@ -236,6 +241,7 @@ impl Kind {
             fields: &[],
             columns: table::NAME_AND_AGE,
             hooks: Hooks::PLAIN,
+            custom: None,
         }
     }
 
@@ -262,6 +268,11 @@ impl Kind {
 
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// The type of its objects; `None` where no table describes it.
+    pub(crate) fn root_type(&self) -> Option<Type> {
+        self.custom.map(Custom::root).or_else(|| types().root(self.definition))
     }
 
     pub fn has_status(&self) -> bool {
@@ -310,7 +321,10 @@ impl Kind {
 
     /// The cells of one object, as many as there are [`Kind::columns`].
     pub fn table_row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        (self.hooks.row)(object, now)
+        match self.custom {
+            Some(custom) => custom.row(object, now),
+            None => (self.hooks.row)(object, now),
+        }
     }
 
     /// Every field that objects of this kind are selected by, with the object's value.
@@ -344,12 +358,19 @@ impl Kind {
     }
 
     /// The object as it is stored: as a kind of [`Kind::storage`].
-    pub fn to_storage(&self, object: Value) -> Value {
+    pub fn to_storage(&self, mut object: Value) -> Value {
+        if self.custom.is_some() {
+            let Storage { group, version, .. } = self.storage;
+            put(&mut object, "apiVersion", format!("{group}/{version}").into());
+        }
         (self.hooks.to_storage)(object)
     }
 
     /// A stored object as this kind shows it.
     pub fn from_storage(&self, object: Value) -> Value {
-        (self.hooks.from_storage)(object)
+        match self.custom {
+            Some(custom) => custom.stored(self, object),
+            None => (self.hooks.from_storage)(object),
+        }
     }
 }

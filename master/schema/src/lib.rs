@@ -15,6 +15,7 @@
 //! Nothing in the API server changes: paths, discovery, OpenAPI, tables, patches and watches follow from the description.
 
 mod addresses;
+mod custom;
 mod decode;
 mod defaults;
 mod errors;
@@ -37,6 +38,7 @@ mod table;
 mod types;
 mod value;
 
+pub use custom::{Catalog, Custom};
 pub use errors::{DecodeError, Errors, FieldError, PatchError, Path, UnsupportedField};
 pub use kind::{
     Column, Decoded, FieldLabel, FieldValidation, Hooks, Kind, NameRule, Names, Part, Priority, StatusOnCreate,

@@ -7,6 +7,7 @@ use std::io::Read;
 
 use serde_json::{Value, json};
 
+use crate::custom::add_openapi;
 use crate::kind::Kind;
 use crate::registry::Registry;
 use crate::value::Object;
@@ -74,6 +75,7 @@ fn hash(registry: &Registry, group: &str, version: &str) -> String {
     for kind in registry.resources(group, version) {
         (kind.plural, kind.definition, kind.verbs).hash(&mut hasher);
         kind.subresources.iter().for_each(|s| (s.name, s.verbs).hash(&mut hasher));
+        kind.custom.inspect(|custom| custom.shown().to_string().hash(&mut hasher));
     }
     format!("{:016X}", hasher.finish())
 }
@@ -84,7 +86,7 @@ pub fn v3(registry: &Registry, group: &str, version: &str) -> Result<Option<Vec<
     if kinds.is_empty() {
         return Ok(None);
     }
-    let definitions = definitions()?;
+    let definitions = definitions(&kinds, Form::V3)?;
     let paths = paths::all(&kinds, Form::V3);
     let mut wanted = BTreeSet::new();
     references(&paths, V3, &mut wanted);
@@ -107,7 +109,7 @@ pub fn v2(registry: &Registry) -> Result<Vec<u8>, OpenApiError> {
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": VERSION },
         "paths": paths::all(&kinds, Form::V2),
-        "definitions": definitions()?,
+        "definitions": definitions(&kinds, Form::V2)?,
     });
     Ok(serde_json::to_vec(&document)?)
 }
@@ -115,10 +117,12 @@ pub fn v2(registry: &Registry) -> Result<Vec<u8>, OpenApiError> {
 /// The release whose definitions these are.
 const VERSION: &str = "v1.36.0";
 
-fn definitions() -> Result<Object, OpenApiError> {
+fn definitions(kinds: &[&Kind], form: Form) -> Result<Object, OpenApiError> {
     let mut text = String::new();
     flate2::read::GzDecoder::new(DATA).read_to_string(&mut text)?;
-    Ok(serde_json::from_str(&text)?)
+    let mut definitions = serde_json::from_str(&text)?;
+    add_openapi(kinds.iter().copied(), form == Form::V2, &mut definitions);
+    Ok(definitions)
 }
 
 /// The named definitions and all that they refer to.

@@ -1,5 +1,6 @@
 //! All kinds by path and by name.
 
+use std::cmp::Reverse;
 use std::sync::OnceLock;
 
 use crate::kind::Kind;
@@ -22,6 +23,15 @@ impl Registry {
     pub fn builtin() -> &'static Registry {
         static BUILTIN: OnceLock<Registry> = OnceLock::new();
         BUILTIN.get_or_init(|| Registry { kinds: kinds::ALL.to_vec() })
+    }
+
+    /// These kinds, and custom ones behind them: of each group the newest version first.
+    pub fn with(&self, custom: impl IntoIterator<Item = &'static Kind>) -> Registry {
+        let mut custom: Vec<&'static Kind> = custom.into_iter().collect();
+        custom.sort_by(|a, b| {
+            (a.group, version_rank(b.version), a.plural).cmp(&(b.group, version_rank(a.version), b.plural))
+        });
+        Registry { kinds: self.kinds().chain(custom).collect() }
     }
 
     /// Every kind, those that are only bodies too.
@@ -64,5 +74,38 @@ impl Registry {
     pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&'static Kind> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         self.kinds().find(|k| k.kind == kind && k.group == group && k.version == version)
+    }
+}
+
+/// How a version ranks: stable before beta before alpha, then by numbers, then whatever is no such version, by name
+/// (`apimachinery/pkg/version.CompareKubeAwareVersionStrings`).
+fn version_rank(version: &str) -> (u8, u64, u64, Reverse<&str>) {
+    let other = (0, 0, 0, Reverse(version));
+    let Some(rest) = version.strip_prefix('v') else { return other };
+    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (major, rest) = rest.split_at(digits);
+    let Ok(major) = major.parse() else { return other };
+    let minor = |text: &str| text.parse::<u64>().ok();
+    match rest {
+        "" => (3, major, 0, Reverse("")),
+        _ => {
+            let beta = rest.strip_prefix("beta").and_then(minor).map(|minor| (2, major, minor, Reverse("")));
+            let alpha = || rest.strip_prefix("alpha").and_then(minor).map(|minor| (1, major, minor, Reverse("")));
+            beta.or_else(alpha).unwrap_or(other)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_rank;
+
+    #[test]
+    fn stable_versions_come_first() {
+        let mut versions =
+            ["foo1", "v1", "v2beta1", "v10", "v1alpha1", "foo10", "v11alpha2", "v2", "v12alpha1", "v11beta2"];
+        versions.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+        let wanted = ["v10", "v2", "v1", "v11beta2", "v2beta1", "v12alpha1", "v11alpha2", "v1alpha1", "foo1", "foo10"];
+        assert_eq!(versions, wanted);
     }
 }

@@ -20,12 +20,13 @@ pub(crate) fn prepare_create(kind: &Kind, object: &mut Value) {
 pub(crate) fn prepare_update(kind: &Kind, part: Part, object: &mut Value, old: &Value) {
     match part {
         Part::Main if kind.has_status() => put(object, "status", old.at("status").clone()),
+        Part::Status if kind.custom.is_some() => take_only_status(object, old),
         Part::Status => keep_all_but_status(object, old),
         Part::Main | Part::Other(_) => {}
     }
     set_generation(object, old.at("metadata").int("generation"));
     (kind.hooks.prepare_update)(part, object, old);
-    if kind.generation && part != Part::Status && part != Part::Other("binding") && spec_changed(object, old) {
+    if kind.generation && part != Part::Status && part != Part::Other("binding") && changed(kind, object, old) {
         set_generation(object, Some(old.at("metadata").int("generation").unwrap_or(0) + 1));
     }
     keep_system_metadata(object, old);
@@ -38,6 +39,24 @@ pub(crate) fn spec_changed(object: &Value, old: &Value) -> bool {
         .chain(old.keys())
         .filter(|key| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
         .any(|key| !same(new.at(key), old.at(key)))
+}
+
+/// Whether a change counts in the generation: without a subresource of its own, so does one of the status.
+fn changed(kind: &Kind, object: &Value, old: &Value) -> bool {
+    spec_changed(object, old) || (!kind.has_status() && !same(object.at("status"), old.at("status")))
+}
+
+/// Of custom resources a status update takes nothing else, not even labels (`customresource/status_strategy.go`).
+fn take_only_status(object: &mut Value, old: &Value) {
+    let status = object.at("status").clone();
+    let (owners, version) =
+        (object.at("metadata").at("managedFields").clone(), object.at("metadata").at("resourceVersion").clone());
+    *object = old.clone();
+    put(object, "status", status);
+    if let Some(metadata) = object.get_mut("metadata") {
+        put(metadata, "managedFields", owners);
+        put(metadata, "resourceVersion", version);
+    }
 }
 
 fn keep_all_but_status(object: &mut Value, old: &Value) {
@@ -80,6 +99,9 @@ pub(crate) fn validate_create(kind: &Kind, object: &Value) -> Vec<FieldError> {
         meta::create(kind, object, &mut errors);
     }
     (kind.hooks.validate)(object, &mut errors);
+    if let Some(custom) = kind.custom {
+        custom.validate(Part::Main, object, None, &mut errors);
+    }
     errors.into_vec()
 }
 
@@ -89,5 +111,8 @@ pub(crate) fn validate_update(kind: &Kind, part: Part, object: &Value, old: &Val
         meta::update(kind, object, old, &mut errors);
     }
     (kind.hooks.validate_update)(part, object, old, &mut errors);
+    if let Some(custom) = kind.custom {
+        custom.validate(part, object, Some(old), &mut errors);
+    }
     errors.into_vec()
 }

@@ -30,6 +30,20 @@ pub(crate) enum Type {
     Map(&'static Type),
     /// Index of a definition.
     Object(usize),
+    /// An object of the definition with this index, or something else.
+    Either(usize, Else),
+    /// An object of a custom resource.
+    Custom(&'static Definition),
+}
+
+/// What may stand where an object may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Else {
+    Bool,
+    /// A list of such objects.
+    Objects,
+    /// A list of texts.
+    Texts,
 }
 
 /// Who may own what in a list or map (`x-kubernetes-list-type`, `-list-map-keys`, `-map-type`).
@@ -46,7 +60,7 @@ pub(crate) enum Topology {
 }
 
 /// One field of a definition.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub name: &'static str,
     pub kind: Type,
@@ -65,13 +79,15 @@ pub(crate) struct Field {
 }
 
 /// One definition.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
     pub name: &'static str,
     /// Its Go struct, for the texts of type errors.
     pub go: &'static str,
     /// Whether values of it are only replaced whole (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
+    /// Whether it may have fields that are not declared.
+    pub open: bool,
     /// Sorted by name.
     pub fields: Box<[Field]>,
 }
@@ -136,7 +152,7 @@ fn load() -> Result<Types, LoadError> {
     for (index, (name, go, atomic, fields)) in raw.into_iter().enumerate() {
         let name = names.intern(&name);
         let fields = fields.into_iter().map(|f| field(f, &mut names)).collect();
-        types.definitions.push(Definition { name, go: names.intern(&go), atomic, fields });
+        types.definitions.push(Definition { name, go: names.intern(&go), atomic, open: false, fields });
         types.by_name.insert(name, index);
     }
     Ok(types)
@@ -185,8 +201,15 @@ fn parse_type(text: &str) -> Type {
         Some('[') => Type::List(Box::leak(Box::new(parse_type(rest.as_str())))),
         Some('{') => Type::Map(Box::leak(Box::new(parse_type(rest.as_str())))),
         Some('#') => rest.as_str().parse().map_or(Type::Any, Type::Object),
+        Some('?') => either(rest.as_str(), Else::Bool),
+        Some('/') => either(rest.as_str(), Else::Objects),
+        Some('%') => either(rest.as_str(), Else::Texts),
         _ => Type::Any,
     }
+}
+
+fn either(index: &str, other: Else) -> Type {
+    index.parse().map_or(Type::Any, |index| Type::Either(index, other))
 }
 
 /// One copy of each name, kept for good: the tables are never dropped.

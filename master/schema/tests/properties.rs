@@ -253,7 +253,7 @@ proptest! {
         let _ = kind.selectable_fields(&object);
         let _ = kind.strategic_merge(&object, &old);
         let _ = kind.from_storage(kind.to_storage(object.clone()));
-        let _ = schema::scale::apply(&object, &schema::scale::of(&object));
+        let _ = schema::scale::apply(kind, &object, &schema::scale::of(kind, &object));
     }
 
     /// What was decoded once decodes to itself, without complaint.

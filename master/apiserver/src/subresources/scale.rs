@@ -32,7 +32,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         }
         _ => return Err(Problem::method_not_allowed()),
     };
-    body::value(call.accept.format, StatusCode::OK, &scale::of(&objects::stored(call.kind, &json)?))
+    body::value(call.accept.format, StatusCode::OK, &scale::of(call.kind, &objects::stored(call.kind, &json)?))
 }
 
 fn scale_kind() -> Result<&'static Kind> {
@@ -53,20 +53,20 @@ async fn change(
 fn patched(call: &Call, old: &Value, (patch, applier): (&Patch, &Applier)) -> Result<Value> {
     let kind = scale_kind()?;
     let Patch::Apply(config) = patch else {
-        return scaled(call, old, &patch.apply(kind, &scale::of(old), applier)?);
+        return scaled(call, old, &patch.apply(kind, &scale::of(call.kind, old), applier)?);
     };
     // Refuses what is no Scale.
     applier.apply(kind, None, config)?;
     let config = scale::configuration(call.kind, config);
     let object = applier.apply(call.kind, Some(old), &config)?;
-    checked(call, &scale::of(&object))?;
+    checked(call, &scale::of(call.kind, &object))?;
     Ok(object)
 }
 
 /// The workload with the replicas of a Scale.
 fn scaled(call: &Call, old: &Value, scale: &Value) -> Result<Value> {
     checked(call, scale)?;
-    Ok(scale::apply(old, scale))
+    Ok(scale::apply(call.kind, old, scale))
 }
 
 fn checked(call: &Call, scale: &Value) -> Result<()> {

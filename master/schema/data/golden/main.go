@@ -1,7 +1,7 @@
 // Writes cases of golden/protobuf.jsonl.gz: of each kind that is named an object with every field set, one whose every struct
 // is there and empty, and one that has only a name, as Go encodes them.
 //
-// usage, in a module that requires k8s.io/client-go v0.36.3:
+// usage, in a module that requires k8s.io/client-go and k8s.io/apiextensions-apiserver v0.36.3:
 //   go run . "batch/v1 Job" "v1 PersistentVolume" … | gzip >> protobuf.jsonl.gz
 package main
 
@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	extensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,6 +30,8 @@ var now = time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
 type filler struct {
 	full bool
 	next int64
+	// How many schemas lie around what is filled.
+	schemas int
 }
 
 func (f *filler) number() int64 { f.next++; return f.next }
@@ -70,10 +73,47 @@ func (f *filler) special(v reflect.Value) bool {
 		if f.full {
 			p.Raw = []byte(`{"r":[1,"x"]}`)
 		}
+	case *extensions.JSON:
+		if f.full {
+			p.Raw = []byte(`{"j":[1.5,"x"]}`)
+		} else {
+			p.Raw = []byte("0")
+		}
+	case *extensions.JSONSchemaPropsOrArray:
+		p.Schema = f.schema()
+	case *extensions.JSONSchemaPropsOrBool:
+		if p.Allows = f.full; f.full {
+			p.Schema = f.schema()
+		}
+	case *extensions.JSONSchemaPropsOrStringArray:
+		p.Property = []string{"x"}
+	case *extensions.JSONSchemaProps:
+		// They hold each other: one inside the other is enough.
+		if f.schemas > 1 {
+			p.Type = "string"
+			return true
+		}
+		f.schemas++
+		f.fields(v, 10)
+		f.schemas--
 	default:
 		return false
 	}
 	return true
+}
+
+func (f *filler) schema() *extensions.JSONSchemaProps {
+	schema := &extensions.JSONSchemaProps{}
+	f.fill(reflect.ValueOf(schema).Elem(), 10)
+	return schema
+}
+
+func (f *filler) fields(v reflect.Value, depth int) {
+	for i := 0; i < v.NumField(); i++ {
+		if v.Type().Field(i).Type != reflect.TypeOf(metav1.TypeMeta{}) {
+			f.fill(v.Field(i), depth+1)
+		}
+	}
 }
 
 func (f *filler) fill(v reflect.Value, depth int) {
@@ -82,11 +122,7 @@ func (f *filler) fill(v reflect.Value, depth int) {
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := 0; i < v.NumField(); i++ {
-			if v.Type().Field(i).Type != reflect.TypeOf(metav1.TypeMeta{}) {
-				f.fill(v.Field(i), depth+1)
-			}
-		}
+		f.fields(v, depth)
 	case reflect.Pointer:
 		kind := v.Type().Elem().Kind()
 		if depth < 20 && (f.full || kind == reflect.Struct) {
@@ -130,6 +166,10 @@ func (f *filler) fill(v reflect.Value, depth int) {
 		}
 	case reflect.Bool:
 		v.SetBool(f.full)
+	case reflect.Float64:
+		if f.full {
+			v.SetFloat(float64(f.number()) + 0.5)
+		}
 	case reflect.Int32:
 		if f.full {
 			n := f.number()
@@ -168,6 +208,9 @@ func emit(object runtime.Object, gvk schema.GroupVersionKind) {
 }
 
 func main() {
+	if err := extensions.AddToScheme(scheme.Scheme); err != nil {
+		panic(err)
+	}
 	for _, name := range os.Args[1:] {
 		version, kind, _ := strings.Cut(name, " ")
 		gv, err := schema.ParseGroupVersion(version)

@@ -1,5 +1,7 @@
 //! One file a kind.
 
+mod admissionregistration;
+mod apiextensions;
 pub(crate) mod apps;
 mod authentication;
 mod authorization;
@@ -10,6 +12,7 @@ mod coordination;
 pub(crate) mod core;
 mod discovery;
 mod events;
+mod flowcontrol;
 mod meta;
 mod networking;
 mod node;
@@ -72,6 +75,13 @@ pub(crate) static ALL: &[&Kind] = &[
     &storage::volume_attachment::KIND,
     &storage::volume_attributes_class::KIND,
     &policy::pod_disruption_budget::KIND,
+    &apiextensions::custom_resource_definition::KIND,
+    &flowcontrol::flow_schema::KIND,
+    &flowcontrol::priority_level_configuration::KIND,
+    &admissionregistration::validating_webhook_configuration::KIND,
+    &admissionregistration::mutating_webhook_configuration::KIND,
+    &admissionregistration::validating_admission_policy::KIND,
+    &admissionregistration::validating_admission_policy_binding::KIND,
     &policy::eviction::KIND,
     &autoscaling::scale::KIND,
     &meta::delete_options::KIND,

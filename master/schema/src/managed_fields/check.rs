@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::set::shown;
 use super::shape::{Shape, list, object};
 use crate::errors::quote;
-use crate::types::{Topology, Type, types};
+use crate::kind::Kind;
+use crate::types::{Definition, Topology, Type, types};
 
 /// Everything that is wrong, in one text.
-pub(super) fn check(definition: &str, config: &Value) -> Result<(), String> {
+pub(super) fn check(kind: &Kind, config: &Value) -> Result<(), String> {
     let mut errors = Vec::new();
-    if let Some(root) = types().root(definition) {
+    if let Some(root) = kind.root_type() {
         value(root, Topology::Plain, config, "", &mut errors);
     }
     match errors.as_slice() {
@@ -29,9 +30,16 @@ fn value(kind: Type, topology: Topology, found: &Value, path: &str, errors: &mut
         return;
     }
     match kind {
-        Type::Object(_) | Type::Map(_) if !found.is_object() => say(format!("expected map, got &{{{}}}", go(found))),
+        Type::Object(_) | Type::Map(_) | Type::Custom(_) if !found.is_object() => {
+            say(format!("expected map, got &{{{}}}", go(found)))
+        }
         Type::List(_) if !found.is_array() => say(format!("expected list, got &{{{}}}", go(found))),
-        Type::Object(index) => fields(index, found, path, errors),
+        Type::Object(index) => {
+            if let Some(definition) = types().get(index) {
+                fields(definition, found, path, errors);
+            }
+        }
+        Type::Custom(definition) => fields(definition, found, path, errors),
         Type::Map(item) => {
             for (name, inner) in object(found) {
                 value(*item, Topology::Plain, inner, &format!("{path}.{name}"), errors);
@@ -52,12 +60,12 @@ fn value(kind: Type, topology: Topology, found: &Value, path: &str, errors: &mut
     }
 }
 
-fn fields(index: usize, found: &Value, path: &str, errors: &mut Vec<String>) {
-    let Some(definition) = types().get(index) else { return };
+fn fields(definition: &Definition, found: &Value, path: &str, errors: &mut Vec<String>) {
     for (name, inner) in object(found) {
         let path = format!("{path}.{name}");
         match definition.field(name) {
             Some(field) => value(field.kind, field.topology, inner, &path, errors),
+            None if definition.open => {}
             None => errors.push(format!("{path}: field not declared in schema")),
         }
     }

@@ -111,7 +111,7 @@ pub(crate) fn update(kind: &Kind, old: Option<&Value>, new: &mut Value, by: &Man
 }
 
 fn updated(kind: &Kind, (old, new): (&Value, &Value), mut managers: Managers, by: &Manager) -> Managers {
-    let mut difference = compare(Shape::root(kind.definition), old, new);
+    let mut difference = compare(Shape::root(kind), old, new);
     for fields in [&mut difference.changed, &mut difference.removed] {
         reset(kind, &by.subresource, fields);
     }
@@ -189,7 +189,7 @@ pub(crate) fn apply(
     if config.at("metadata").has("managedFields") {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".into()));
     }
-    check::check(kind.definition, config).map_err(|why| {
+    check::check(kind, config).map_err(|why| {
         let meta = config.at("metadata");
         let namespace = meta.text("namespace");
         let object = format!("{namespace}/{}; {}", meta.text("name"), go_kind(config));
@@ -203,7 +203,7 @@ pub(crate) fn apply(
         managers =
             updated(kind, (&json!({}), live), managers, &Manager { name: BEFORE_FIRST_APPLY.into(), ..by.clone() });
     }
-    let apply = Apply { kind, shape: Shape::root(kind.definition), live, config, by };
+    let apply = Apply { kind, shape: Shape::root(kind), live, config, by };
     match apply.run(managers.clone(), force) {
         Err(ApplyError::Conflicts(found)) if by.name == last_applied::MANAGER => {
             match last_applied::foreign(&apply, found) {

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::set::field;
+use crate::kind::Kind;
 use crate::types::{Definition, Field, Topology, Type, types};
 use crate::value::Object;
 
@@ -29,8 +30,8 @@ pub(super) enum Shape {
 pub(super) struct Unidentified(pub String);
 
 impl Shape {
-    pub fn root(definition: &str) -> Shape {
-        types().root(definition).map_or(Shape::Free, |kind| Shape::of(kind, Topology::Plain))
+    pub fn root(kind: &Kind) -> Shape {
+        kind.root_type().map_or(Shape::Free, |kind| Shape::of(kind, Topology::Plain))
     }
 
     pub fn of(kind: Type, topology: Topology) -> Shape {
@@ -41,6 +42,9 @@ impl Shape {
                 Some(definition) if !definition.atomic => Shape::Struct(definition),
                 _ => Shape::Leaf,
             },
+            (Type::Either(..), _) => Shape::Free,
+            (Type::Custom(definition), _) if definition.atomic => Shape::Leaf,
+            (Type::Custom(definition), _) => Shape::Struct(definition),
             (Type::Map(item), _) => Shape::Map(*item),
             (Type::List(item), Topology::Keyed(keys)) => Shape::Keyed(keys, *item),
             (Type::List(item), Topology::Set) => Shape::Set(*item),

@@ -218,6 +218,9 @@ impl Place<'_> {
                 _ => number.into(),
             });
         }
+        if let (Type::Double, Content::Fixed64(bits)) = (kind, content) {
+            return Ok(number(f64::from_bits(bits)));
+        }
         let bytes = self.bytes(content)?;
         match kind {
             Type::Text => self.text(bytes).map(Value::from),
@@ -228,6 +231,7 @@ impl Place<'_> {
             Type::MicroTime => self.time(bytes, 6),
             Type::Json => self.json(bytes),
             Type::Wrapped(item) => self.wrapped(*item, bytes),
+            Type::Union(index) => self.union(index, bytes),
             Type::Message(index) => {
                 let mut object = Object::new();
                 self.message(index, bytes, &mut object)?;
@@ -235,6 +239,19 @@ impl Place<'_> {
             }
             _ => Err(self.wrong("a list in a list")),
         }
+    }
+
+    /// Of the fields of a message the one that is set. Of none, `false` or an empty list is what was meant.
+    fn union(&self, index: usize, bytes: &[u8]) -> Result<Value, Error> {
+        let mut object = Object::new();
+        self.message(index, bytes, &mut object)?;
+        // A schema counts for more than what only says whether there may be one.
+        if let Some(schema) = object.remove("schema") {
+            return Ok(schema);
+        }
+        let is_bool = table().get(index).is_some_and(|m| m.fields().iter().any(|f| f.kind == Type::Bool));
+        let nothing = if is_bool { Value::Bool(false) } else { Value::Array(Vec::new()) };
+        Ok(object.into_iter().next().map_or(nothing, |(_, value)| value))
     }
 
     fn quantity(&self, bytes: &[u8]) -> Result<Value, Error> {
@@ -313,4 +330,10 @@ impl Place<'_> {
     fn each<'b>(&self, bytes: &'b [u8], take: impl FnMut(u32, Content<'b>) -> Result<(), Error>) -> Result<(), Error> {
         each(self.message.name, bytes, take)
     }
+}
+
+/// As Go writes a float: without decimals where there are none.
+fn number(value: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() < EXACT { (value as i64).into() } else { value.into() }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::table::{Field, Message, Type, table};
-use super::wire::{put_bytes, put_integer, put_message};
+use super::wire::{put_bytes, put_double, put_integer, put_message};
 use super::{Error, MAGIC, message};
 use crate::value::Object;
 
@@ -118,6 +118,9 @@ impl Place<'_> {
             Type::Int32 | Type::Int64 => {
                 put_integer(out, number, value.as_i64().ok_or_else(|| self.wrong(value, "a whole number"))?);
             }
+            Type::Double => {
+                put_double(out, number, value.as_f64().ok_or_else(|| self.wrong(value, "a number"))?);
+            }
             Type::Text => put_bytes(out, number, self.text(value)?.as_bytes()),
             _ => {
                 let mut inner = Vec::new();
@@ -157,7 +160,27 @@ impl Place<'_> {
                 Value::Object(object) => self.message(index, object, out)?,
                 _ => return Err(self.wrong(value, "an object")),
             },
+            Type::Union(index) => self.union(index, value, out)?,
             _ => return Err(self.wrong(value, "something else")),
+        }
+        Ok(())
+    }
+
+    /// One of the fields of a message, by the type that it takes.
+    fn union(&self, index: usize, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        let Some(message) = table().get(index) else { return Ok(()) };
+        for field in message.fields() {
+            let place = Place { message, field };
+            match (field.kind, value) {
+                // Where there may be a schema, there may be something.
+                (Type::Bool, Value::Object(_)) => put_integer(out, field.number, 1),
+                (Type::Bool, Value::Bool(_))
+                | (Type::Message(_), Value::Object(_))
+                | (Type::List(_), Value::Array(_)) => {
+                    place.write(field.kind, field.number, value, out)?;
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ pub(super) enum Type {
     Bool,
     Int32,
     Int64,
+    Double,
     /// Base64 in JSON.
     Bytes,
     Quantity,
@@ -32,6 +33,8 @@ pub(super) enum Type {
     Message(usize),
     /// A message whose fields are its holder's own in JSON.
     Inline(usize),
+    /// A message of whose fields one stands for the whole in JSON: `true`, or an object, or a list.
+    Union(usize),
 }
 
 #[derive(Debug)]
@@ -146,6 +149,7 @@ fn parse_type(text: &str) -> Result<Type, LoadError> {
         Some('b') => Type::Bool,
         Some('i') => Type::Int32,
         Some('l') => Type::Int64,
+        Some('f') => Type::Double,
         Some('B') => Type::Bytes,
         Some('q') => Type::Quantity,
         Some('o') => Type::IntOrString,
@@ -156,6 +160,7 @@ fn parse_type(text: &str) -> Result<Type, LoadError> {
         Some('[') => Type::List(inner()?),
         Some('{') => Type::Map(inner()?),
         Some('#') => Type::Message(index()?),
+        Some('?') => Type::Union(index()?),
         Some('+') => Type::Inline(index()?),
         _ => return Err(LoadError::Type(text.to_owned())),
     })

@@ -18,16 +18,19 @@ pub enum Damage {
 pub(super) enum Content<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// Four or eight bytes: no type of Kubernetes has such fields, so that they are only skipped.
-    Fixed,
+    /// Eight bytes: a double.
+    Fixed64(u64),
+    /// Four bytes: no type of Kubernetes has such fields, so that they are only skipped.
+    Fixed32,
 }
 
 impl Content<'_> {
     pub fn wire(self) -> u8 {
         match self {
             Content::Varint(_) => 0,
-            Content::Fixed => 1,
+            Content::Fixed64(_) => 1,
             Content::Bytes(_) => 2,
+            Content::Fixed32 => 5,
         }
     }
 }
@@ -65,6 +68,10 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    fn fixed64(&mut self) -> Result<u64, Damage> {
+        Ok(self.take(8)?.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+
     /// The next field's number and content; `None` at the end.
     pub fn next(&mut self) -> Result<Option<(u32, Content<'a>)>, Damage> {
         if self.is_empty() {
@@ -74,12 +81,12 @@ impl<'a> Reader<'a> {
         let field = u32::try_from(tag >> 3).ok().filter(|field| *field > 0).ok_or(Damage::Tag(tag))?;
         let content = match tag & 7 {
             0 => Content::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Content::Fixed)?,
+            1 => Content::Fixed64(self.fixed64()?),
             2 => {
                 let length = self.varint()?;
                 Content::Bytes(self.take(length)?)
             }
-            5 => self.take(4).map(|_| Content::Fixed)?,
+            5 => self.take(4).map(|_| Content::Fixed32)?,
             // Groups (3 and 4) were given up before Kubernetes began.
             _ => return Err(Damage::Tag(tag)),
         };
@@ -102,6 +109,12 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 pub(super) fn put_integer(out: &mut Vec<u8>, field: u32, value: i64) {
     put_varint(out, u64::from(field) << 3);
     put_varint(out, value.cast_unsigned());
+}
+
+/// A field of a double.
+pub(super) fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
+    put_varint(out, u64::from(field) << 3 | 1);
+    out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// A field of text, bytes or a message.
