@@ -7,6 +7,7 @@
 // `serde_json::Value` answers Null for a key that is missing; clippy cannot tell it from a slice.
 #![allow(clippy::indexing_slicing)]
 
+pub mod cel;
 mod certificates;
 mod default_storage_class;
 mod default_toleration_seconds;
@@ -40,7 +41,7 @@ pub enum Operation {
 
 impl Operation {
     /// As upstream's texts print it.
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
