@@ -28,6 +28,9 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
         let namespace = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name } });
         ensure(server, "/api/v1/namespaces", &namespace, Existing::Keep).await?;
     }
+    for (path, object) in crate::flow_control::objects() {
+        ensure(server, &path, &object, Existing::Keep).await?;
+    }
     let advertise = server.core.network.advertise;
     let service_ip = server
         .core

@@ -18,21 +18,22 @@ const GIT_VERSION: &str = "v1.36.3+keelson";
 /// Answers paths of discovery; `None` for others.
 pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
     let path = head.uri.path().trim_end_matches('/');
+    let registry = core.kinds.registry();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let document = match parts.as_slice() {
         ["api"] | ["apis"] if wants_aggregated(head) => {
-            let document = aggregated(path == "/api");
+            let document = aggregated(&registry, path == "/api");
             return Some(body::respond(StatusCode::OK, AGGREGATED, document.to_string()));
         }
         ["api"] => versions(core),
-        ["apis"] => groups(),
-        ["apis", group] => group_named(group)?,
-        ["api", "v1"] => resources("", "v1")?,
-        ["apis", group, version] if !group.is_empty() => resources(group, version)?,
+        ["apis"] => groups(&registry),
+        ["apis", group] => group_named(&registry, group)?,
+        ["api", "v1"] => resources(&registry, "", "v1")?,
+        ["apis", group, version] if !group.is_empty() => resources(&registry, group, version)?,
         ["version"] => version(),
         ["openid", "v1", "jwks"] => core.authenticator.tokens().jwks(),
         [".well-known", "openid-configuration"] => core.authenticator.tokens().openid_configuration(),
-        [""] => index(),
+        [""] => index(&registry),
         _ => return None,
     };
     Some(body::json(StatusCode::OK, &document))
@@ -58,9 +59,9 @@ fn version() -> Value {
     })
 }
 
-fn index() -> Value {
+fn index(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
-    for group in Registry::builtin().groups().iter().filter(|group| !group.name.is_empty()) {
+    for group in registry.groups().iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
@@ -79,8 +80,8 @@ fn versions(core: &Core) -> Value {
     })
 }
 
-fn groups() -> Value {
-    let groups = Registry::builtin().groups();
+fn groups(registry: &Registry) -> Value {
+    let groups = registry.groups();
     let groups: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(group_document).collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
@@ -91,17 +92,17 @@ fn group_document(group: &schema::Group) -> Value {
     json!({ "name": group.name, "preferredVersion": versions.first(), "versions": versions })
 }
 
-fn group_named(name: &str) -> Option<Value> {
-    let groups = Registry::builtin().groups();
+fn group_named(registry: &Registry, name: &str) -> Option<Value> {
+    let groups = registry.groups();
     let mut document = group_document(groups.iter().find(|group| group.name == name && !name.is_empty())?);
     document["kind"] = "APIGroup".into();
     document["apiVersion"] = "v1".into();
     Some(document)
 }
 
-fn resources(group: &str, version: &str) -> Option<Value> {
+fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
-    for kind in Registry::builtin().resources(group, version) {
+    for kind in registry.resources(group, version) {
         list.push(resource(kind));
         list.extend(kind.subresources.iter().map(|subresource| subresource_document(kind, subresource)));
     }
@@ -140,14 +141,14 @@ fn subresource_document(kind: &Kind, subresource: &Subresource) -> Value {
 }
 
 /// `apidiscovery.k8s.io/v2` (KEP-3352): everything in one answer.
-fn aggregated(core: bool) -> Value {
-    let groups = Registry::builtin().groups();
+fn aggregated(registry: &Registry, core: bool) -> Value {
+    let groups = registry.groups();
     let items: Vec<Value> = groups
         .iter()
         .filter(|group| group.name.is_empty() == core)
         .map(|group| {
             let versions: Vec<Value> =
-                group.versions.iter().map(|version| aggregated_version(group.name, version)).collect();
+                group.versions.iter().map(|version| aggregated_version(registry, group.name, version)).collect();
             let metadata = if core {
                 json!({ "creationTimestamp": null })
             } else {
@@ -159,8 +160,8 @@ fn aggregated(core: bool) -> Value {
     json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
 }
 
-fn aggregated_version(group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = Registry::builtin().resources(group, version).map(aggregated_resource).collect();
+fn aggregated_version(registry: &Registry, group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = registry.resources(group, version).map(aggregated_resource).collect();
     json!({ "version": version, "resources": resources, "freshness": "Current" })
 }
 

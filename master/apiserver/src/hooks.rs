@@ -22,13 +22,9 @@ pub(crate) fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
 
 /// What selectors look at in an object of the kind that it is stored as.
 pub(crate) fn facets(kind: &Kind, object: &Value) -> Facets {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    let mut labels: Vec<(Box<str>, Box<str>)> = labels
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())))
-        .collect();
-    labels.sort();
+    if kind.custom.is_some() {
+        return Facets { labels: labels(object), fields: Box::default() };
+    }
     // Name and namespace are in the key.
     let fields = kind
         .selectable_fields(object)
@@ -36,7 +32,19 @@ pub(crate) fn facets(kind: &Kind, object: &Value) -> Facets {
         .filter(|(field, _)| !field.starts_with("metadata."))
         .map(|(field, value)| (field, value.into_boxed_str()))
         .collect();
-    Facets { labels: labels.into(), fields }
+    Facets { labels: labels(object), fields }
+}
+
+/// Sorted by name.
+fn labels(object: &Value) -> Box<[(Box<str>, Box<str>)]> {
+    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+    let mut labels: Vec<(Box<str>, Box<str>)> = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())))
+        .collect();
+    labels.sort();
+    labels.into()
 }
 
 /// Hands commits to the observers.
@@ -63,7 +71,9 @@ impl Hooks for Followers {
     fn facets(&self, key: &Key, json: &[u8]) -> Facets {
         match (self.kinds.get(key.resource()), serde_json::from_slice(json)) {
             (Some(kind), Ok(object)) => facets(kind, &object),
-            _ => Facets::default(),
+            // Of a custom kind fields are read when they are asked for.
+            (None, Ok(object)) => Facets { labels: labels(&object), fields: Box::default() },
+            (_, Err(_)) => Facets::default(),
         }
     }
 

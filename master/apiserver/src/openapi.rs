@@ -10,26 +10,29 @@ use serde_json::{Map, json};
 use crate::body::{self, Body};
 use crate::problem::Problem;
 use crate::request::Format;
+use crate::server::Core;
 
 /// Answers paths of OpenAPI; `None` for others.
-pub(crate) fn answer(head: &Parts) -> Option<Response<Body>> {
+pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
     let path = head.uri.path().trim_matches('/');
-    match path.strip_prefix("openapi/")? {
-        "v2" => Some(document(head, v2(Registry::builtin()).map(Some))),
-        "v3" => Some(index()),
+    let rest = path.strip_prefix("openapi/")?;
+    let registry = core.kinds.registry();
+    match rest {
+        "v2" => Some(document(head, v2(&registry).map(Some))),
+        "v3" => Some(index(&registry)),
         rest => {
             let (group, version) = match rest.strip_prefix("v3/")?.split('/').collect::<Vec<_>>().as_slice() {
                 ["api", version] => ("", *version),
                 ["apis", group, version] => (*group, *version),
                 _ => return None,
             };
-            Some(document(head, v3(Registry::builtin(), group, version)))
+            Some(document(head, v3(&registry, group, version)))
         }
     }
 }
 
-fn index() -> Response<Body> {
-    let paths: Map<String, serde_json::Value> = v3_paths(Registry::builtin())
+fn index(registry: &Registry) -> Response<Body> {
+    let paths: Map<String, serde_json::Value> = v3_paths(registry)
         .into_iter()
         .map(|entry| {
             let url = format!("/openapi/v3/{}?hash={}", entry.path, entry.hash);

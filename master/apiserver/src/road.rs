@@ -1,7 +1,7 @@
 //! From an HTTP request to its answer: who asks, whether he may, and who answers.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use auth::{Attributes, AuthenticationError, Credentials, Refusal, UserInfo};
@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-use schema::{Kind, Registry};
+use schema::Kind;
 
 use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
@@ -47,9 +47,16 @@ pub(crate) struct Call {
     pub head: Parts,
     /// What the client must be told beside the answer (`Warning` headers).
     pub warnings: Vec<String>,
+    /// What webhooks want the client to be told.
+    pub told: Mutex<Vec<String>>,
 }
 
 impl Call {
+    /// Has the client told this.
+    pub(crate) fn tell(&self, warnings: Vec<String>) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).extend(warnings);
+    }
+
     /// Whether the answer goes on as long as the client wishes.
     fn is_long_running(&self) -> bool {
         self.verb == "watch"
@@ -123,7 +130,7 @@ fn plain_path(core: &Core, head: &Parts) -> Response<Body> {
         return body::problem(&Problem::method_not_allowed(), Format::Json);
     }
     discovery::answer(core, head)
-        .or_else(|| openapi::answer(head))
+        .or_else(|| openapi::answer(core, head))
         .or_else(|| health::answer(core, head))
         .unwrap_or_else(body::no_such_path)
 }
@@ -191,7 +198,7 @@ fn resource_call(core: &Core, head: Parts, path: ResourcePath, user: Arc<UserInf
         label_selector: if of_collection { query.get("labelSelector") } else { "" },
     };
     permit(core, &attributes)?;
-    let Some(kind) = Registry::builtin().kind(&path.group, &path.version, &path.resource) else { return Ok(None) };
+    let Some(kind) = core.kinds.registry().kind(&path.group, &path.version, &path.resource) else { return Ok(None) };
     let scoped = !path.namespace.is_empty() && path.resource != "namespaces";
     if (scoped && !kind.namespaced) || (!path.subresource.is_empty() && kind.subresource(&path.subresource).is_none()) {
         return Ok(None);
@@ -204,13 +211,18 @@ fn resource_call(core: &Core, head: Parts, path: ResourcePath, user: Arc<UserInf
         None => kind.verbs,
     };
     let connects = matches!(path.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
+    if verb == "create" && kind.custom.is_some_and(|custom| custom.is_terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Problem::new(405, "MethodNotAllowed", why));
+    }
     if verb.is_empty() || !(connects || allowed.contains(&verb)) {
         return Err(Problem::method_not_allowed());
     }
     let protobuf = schema::protobuf::describes(&kind.api_version(), kind.kind);
     let accept =
         if connects || path.subresource == "log" { Accept::JSON } else { Accept::of(&head.headers, protobuf)? };
-    Ok(Some(Call { user, kind, path, verb, query, accept, head, warnings: Vec::new() }))
+    let warnings = kind.custom.and_then(|custom| custom.deprecation.clone()).into_iter().collect();
+    Ok(Some(Call { user, kind, path, verb, query, accept, head, warnings, told: Mutex::default() }))
 }
 
 /// The verb that authorization sees; empty for a method that no resource has.
@@ -251,7 +263,8 @@ async fn dispatch(core: Arc<Core>, mut call: Call, body: Body) -> Result<Respons
         Box::pin(subresources::answer(&core, &mut call, body))
     };
     answered.await.map(|mut response| {
-        for warning in &call.warnings {
+        let told = call.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for warning in call.warnings.iter().chain(&told) {
             // RFC 7234: code, agent, quoted text.
             let text = warning.replace(['\\', '"'], "'").replace(['\n', '\r'], " ");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::allocate::Allocators;
 use crate::hooks::{CacheLookup, Followers};
 use crate::in_process::InProcess;
+use crate::kinds::Kinds;
 use crate::road::Origin;
 use crate::subresources::Kubelets;
 
@@ -81,6 +82,7 @@ pub struct ApiServer {
 /// What handlers work with.
 pub(crate) struct Core {
     pub store: Arc<Store>,
+    pub kinds: Arc<Kinds>,
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub reviews: Reviews,
@@ -98,6 +100,8 @@ impl ApiServer {
         let Security { authenticator, authorizer, rbac, mut observers } = security;
         let priority_classes = Arc::new(PriorityClasses::new());
         observers.push(Arc::clone(&priority_classes) as Arc<dyn Observer>);
+        let kinds = Arc::new(Kinds::new());
+        observers.push(Arc::clone(&kinds) as Arc<dyn Observer>);
         let allocators = Arc::new(Allocators::new(network.services, network.node_ports.clone()));
         observers.push(Arc::clone(&allocators) as Arc<dyn Observer>);
         let followers = Arc::new(Followers::new(observers));
@@ -111,6 +115,7 @@ impl ApiServer {
         let reviews = Reviews::new(Arc::clone(&authenticator), Arc::clone(&authorizer), rbac);
         let core = Core {
             store,
+            kinds,
             authenticator,
             authorizer,
             reviews,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use schema::{DecodeError, FieldValidation, Kind, Registry, protobuf};
+use schema::{DecodeError, FieldValidation, Kind, protobuf};
 use serde_json::{Map, Value};
 use store::Encoded;
 
@@ -64,7 +64,8 @@ fn must_be(kind: &Kind, object: &Value) -> Result<()> {
     if version == kind.api_version() && name == kind.kind {
         return Ok(());
     }
-    if name == kind.kind && Registry::builtin().by_kind(version, name).is_some() {
+    let group = |version: &str| version.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
+    if name == kind.kind && group(version) == kind.group {
         let expected = kind.api_version();
         return Err(Problem::bad_request(format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
@@ -134,7 +135,8 @@ pub(crate) fn stored(kind: &Kind, json: &[u8]) -> Result<Value> {
 /// Whether objects are stored as this very kind, so that stored bytes can be sent as they are.
 pub(super) fn is_own_storage(kind: &Kind) -> bool {
     let storage = &kind.storage;
-    (storage.group, storage.version, storage.plural) == (kind.group, kind.version, kind.plural)
+    // What was stored under another schema shows today's defaults.
+    kind.custom.is_none() && (storage.group, storage.version, storage.plural) == (kind.group, kind.version, kind.plural)
 }
 
 #[cfg(test)]

@@ -17,8 +17,10 @@ use super::{codec, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::hooks;
 use crate::problem::{Problem, Result};
+use crate::quota::{self, Charge};
 use crate::road::Call;
 use crate::server::Core;
+use crate::webhooks::{self, Attributes};
 
 /// How often a generated name that is taken is made anew (`registry/generic/registry`, KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
@@ -69,6 +71,9 @@ pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Resu
     }
     let generated = meta::text(&object, "name").is_empty() && !meta::text(&object, "generateName").is_empty();
     admit(core, user, kind, namespace, &mut object).await?;
+    let name = meta::text(&object, "name").to_owned();
+    let told = webhooks::mutate(core, &attributes(user, kind, (namespace, &name), dry_run), &mut object).await?;
+    call.tell(told);
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     for attempt in 1..=attempts {
         let mut object = if attempt == attempts { std::mem::take(&mut object) } else { object.clone() };
@@ -77,7 +82,7 @@ pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Resu
             meta::set(&mut object, "name", name);
         }
         let name = meta::text(&object, "name").to_owned();
-        match store(core, user, kind, namespace, (object, dry_run)).await? {
+        match store(core, call, (object, dry_run)).await? {
             Some(json) => return Ok(json),
             None if attempt == attempts => return Err(Problem::already_exists(kind, &name, generated)),
             None => {}
@@ -114,6 +119,16 @@ async fn admit(core: &Core, user: &UserInfo, kind: &Kind, namespace: &str, objec
     Ok(core.admission.admit(&request, object)?)
 }
 
+fn attributes<'a>(
+    user: &'a UserInfo,
+    kind: &'static Kind,
+    (namespace, name): (&'a str, &'a str),
+    dry_run: bool,
+) -> Attributes<'a> {
+    let operation = Operation::Create;
+    Attributes { user, operation, kind, subresource: "", body: None, namespace, name, old: None, dry_run }
+}
+
 fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a str) -> Request<'a> {
     // A namespace lies in itself, as far as admission is concerned.
     let namespace = if kind.namespaced || kind.plural != "namespaces" { namespace } else { name };
@@ -130,13 +145,8 @@ fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a
 }
 
 /// Prepares, validates and commits; `None` when the name is taken.
-async fn store(
-    core: &Core,
-    user: &UserInfo,
-    kind: &'static Kind,
-    namespace: &str,
-    (mut object, dry_run): (Value, bool),
-) -> Result<Option<Bytes>> {
+async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -> Result<Option<Bytes>> {
+    let (user, kind, namespace) = (call.user.as_ref(), call.kind, call.path.namespace.as_str());
     meta::clear(&mut object, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
     meta::set(&mut object, "uid", new_uid());
     meta::set(&mut object, "creationTimestamp", meta::time(Timestamp::now()));
@@ -150,11 +160,17 @@ async fn store(
     }
     let _reserved = core.allocators.allocate(kind, &mut object, None)?;
     core.admission.validate(&request(user, kind, namespace, &name), Some(&object))?;
+    let asked = attributes(user, kind, (namespace, &name), dry_run);
+    call.tell(webhooks::validate(core, &asked, Some(&object)).await?);
     let key = hooks::key(kind, namespace, &name);
+    if core.store.get(&key).is_some() {
+        return Ok(None);
+    }
+    quota::charge(core, &Charge { kind, namespace, object: &object, old: None, dry_run }).await?;
     let object = kind.to_storage(object);
     let value = codec::encode(&object);
     if dry_run {
-        return Ok(core.store.get(&key).is_none().then_some(value.json));
+        return Ok(Some(value.json));
     }
     let facets = hooks::stored_facets(kind, &object);
     let write = Write { key, expect: Expect::Absent, value: Some(value) };

@@ -19,6 +19,7 @@ use crate::problem::{Problem, Result};
 use crate::request::{Query, Selector};
 use crate::road::Call;
 use crate::server::Core;
+use crate::webhooks::{self, Attributes};
 
 const ATTEMPTS: usize = 16;
 const ORPHAN: &str = "orphan";
@@ -220,6 +221,18 @@ pub(crate) async fn delete_one(
             old: Some(&object),
         };
         core.admission.validate(&request, None)?;
+        let asked = Attributes {
+            user,
+            operation: Operation::Delete,
+            kind,
+            subresource: "",
+            body: None,
+            namespace: request.namespace,
+            name,
+            old: Some(&object),
+            dry_run: options.is_dry_run(),
+        };
+        webhooks::validate(core, &asked, None).await?;
         let step = decide(kind, name, &object, options)?;
         if options.is_dry_run() {
             return Ok(Deletion::Marked(entry.json().clone()));
@@ -265,6 +278,9 @@ fn decide(kind: &Kind, name: &str, object: &Value, options: &DeleteOptions) -> R
     let held = !finalizers.is_empty();
     if kind.plural == "namespaces" && has_namespace_finalizers(object) {
         return namespace(kind, name, new, now);
+    }
+    if is_definition(kind) && !meta::is_deleting(object) {
+        return Ok(Step::Update(Box::new(terminating(new, finalizers, now))));
     }
     let grace = match grace(kind, object, options) {
         Grace::None => None,
@@ -337,6 +353,35 @@ fn grace(kind: &Kind, object: &Value, options: &DeleteOptions) -> Grace {
 
 pub(super) fn has_namespace_finalizers(namespace: &Value) -> bool {
     namespace.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+}
+
+fn is_definition(kind: &Kind) -> bool {
+    (kind.group, kind.plural) == ("apiextensions.k8s.io", "customresourcedefinitions")
+}
+
+/// A CustomResourceDefinition stays until its resources are gone
+/// (`apiextensions-apiserver/pkg/registry/customresourcedefinition/etcd.go`).
+fn terminating(mut definition: Value, mut finalizers: Vec<String>, now: Timestamp) -> Value {
+    const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+    if !finalizers.iter().any(|one| one == CLEANUP) {
+        finalizers.push(CLEANUP.to_owned());
+    }
+    meta::set(&mut definition, "finalizers", finalizers);
+    let before = definition.clone();
+    mark(&mut definition, &before, 0, now);
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    let condition = json!({
+        "type": "Terminating", "status": "True", "reason": "InstanceDeletionPending", "message": message,
+        "lastTransitionTime": meta::time(now),
+    });
+    match definition["status"]["conditions"].as_array_mut() {
+        Some(list) => {
+            list.retain(|one| one["type"] != "Terminating");
+            list.push(condition);
+        }
+        None => definition["status"]["conditions"] = json!([condition]),
+    }
+    definition
 }
 
 /// A namespace stays until its content is gone (`pkg/registry/core/namespace/storage`).

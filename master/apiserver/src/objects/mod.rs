@@ -27,6 +27,7 @@ pub(crate) use codec::{decode, stored};
 
 pub(crate) use manager::manager;
 
+pub(crate) use create::new_uid;
 pub(crate) use delete::{DeleteOptions, Deletion, delete_one};
 pub(crate) use patch::{Applier, Patch};
 pub(crate) use render::render;

@@ -19,6 +19,9 @@ use crate::road::{Call, permit_create};
 use crate::server::Core;
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+/// Of custom resources nothing says by what keys lists are merged.
+const ACCEPTED_OF_CUSTOM: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 /// How many operations one JSON patch may have (`handlers.maxJSONPatchOperations`).
 const MOST_OPERATIONS: usize = 10_000;
 
@@ -140,6 +143,9 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
     let dry_run = call.query.dry_run("PatchOptions")?;
     let validation = call.query.field_validation("PatchOptions")?;
     let patch = Patch::parse(&call.head.headers, &body::read(body).await?)?;
+    if matches!(patch, Patch::Strategic(_)) && call.kind.custom.is_some() {
+        return Err(Problem::unsupported_media_type(ACCEPTED_OF_CUSTOM));
+    }
     let applier = Applier::of(call, &patch)?;
     if let (Patch::Apply(config), Part::Main) = (&patch, part)
         && find(core, call).is_err()

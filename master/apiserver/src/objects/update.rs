@@ -15,8 +15,10 @@ use super::{codec, find, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::hooks;
 use crate::problem::{Problem, Result};
+use crate::quota::{self, Charge};
 use crate::road::{Call, permit_create};
 use crate::server::Core;
+use crate::webhooks::{self, Attributes};
 
 /// How often a change is made anew when others change the object meanwhile.
 const ATTEMPTS: usize = 16;
@@ -131,6 +133,10 @@ async fn attempt(
         kind.track(Some(old), &mut new, manager);
     }
     core.admission.admit(&request, &mut new)?;
+    let asked = attributes(call, old, change.dry_run);
+    if call.path.subresource != "scale" {
+        call.tell(webhooks::mutate(core, &asked, &mut new).await?);
+    }
     kind.prepare_update(change.part, &mut new, old);
     let errors = kind.validate_update(change.part, &new, old);
     if !errors.is_empty() {
@@ -138,11 +144,16 @@ async fn attempt(
     }
     let _reserved = core.allocators.allocate(kind, &mut new, Some(old))?;
     core.admission.validate(&request, Some(&new))?;
+    ask_to_validate(core, call, asked, &new).await?;
     kind.settle(&mut new, old);
     if new == *old {
         return Ok(Some(entry.json().clone()));
     }
     let gone = is_released(kind, &new, old);
+    if matches!(change.part, Part::Main | Part::Other("resize")) && !gone {
+        let namespace = &call.path.namespace;
+        quota::charge(core, &Charge { kind, namespace, object: &new, old: Some(old), dry_run: change.dry_run }).await?;
+    }
     let object = kind.to_storage(new);
     let value = codec::encode(&object);
     if change.dry_run {
@@ -170,6 +181,34 @@ pub(crate) async fn replace(core: &Core, kind: &'static Kind, entry: &Entry, obj
         Err(CommitError::Mismatch { .. }) => Ok(false),
         Err(error) => Err(store_failed(&error)),
     }
+}
+
+fn attributes<'a>(call: &'a Call, old: &'a Value, dry_run: bool) -> Attributes<'a> {
+    Attributes {
+        user: &call.user,
+        operation: Operation::Update,
+        kind: call.kind,
+        subresource: &call.path.subresource,
+        body: None,
+        namespace: &call.path.namespace,
+        name: &call.path.name,
+        old: Some(old),
+        dry_run,
+    }
+}
+
+/// Of a change through `scale`, webhooks see the Scale.
+async fn ask_to_validate(core: &Core, call: &Call, asked: Attributes<'_>, new: &Value) -> Result<()> {
+    let told = if call.path.subresource == "scale" {
+        let old = asked.old.map(|old| schema::scale::of(call.kind, old));
+        let body = Some(("autoscaling", "v1", "Scale"));
+        let asked = Attributes { body, old: old.as_ref(), ..asked };
+        webhooks::validate(core, &asked, Some(&schema::scale::of(call.kind, new))).await?
+    } else {
+        webhooks::validate(core, &asked, Some(new)).await?
+    };
+    call.tell(told);
+    Ok(())
 }
 
 fn request<'a>(call: &'a Call, old: &'a Value) -> Request<'a> {

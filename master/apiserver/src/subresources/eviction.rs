@@ -11,6 +11,7 @@ use crate::objects::{self, DeleteOptions, Deletion};
 use crate::problem::{Problem, Result};
 use crate::road::Call;
 use crate::server::Core;
+use crate::webhooks::{self, Attributes};
 
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let dry_run = call.query.dry_run("CreateOptions")?;
@@ -31,6 +32,18 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     };
     core.admission.admit(&request, &mut eviction)?;
     core.admission.validate(&request, Some(&eviction))?;
+    let asked = Attributes {
+        user: &call.user,
+        operation: Operation::Create,
+        kind: call.kind,
+        subresource: "eviction",
+        body: Some(("policy", "v1", "Eviction")),
+        namespace: &call.path.namespace,
+        name: &call.path.name,
+        old: None,
+        dry_run,
+    };
+    call.tell(webhooks::validate(core, &asked, Some(&eviction)).await?);
     let options = DeleteOptions::from_value(&eviction["deleteOptions"])?.with_dry_run(dry_run);
     let pod = objects::stored(call.kind, objects::find(core, call)?.json())?;
     budget::spend(core, &call.path.namespace, &pod, dry_run).await?;

@@ -22,6 +22,7 @@ use crate::body::Body;
 use crate::problem::{Problem, Result};
 use crate::road::{Call, permit_create};
 use crate::server::Core;
+use crate::webhooks::{self, Attributes};
 
 /// How long a node may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ impl Kubelets {
 }
 
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
-    admit(core, call)?;
+    admit(core, call).await?;
     let destination = Destination::of(core, call)?;
     if let Some(session) = websocket::Session::asked(call)
         && let Some(client) = upgrade::asked(&mut call.head)
@@ -107,7 +108,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
 }
 
 /// Rights and rules beyond the ordinary: a GET that opens a stream writes, too (`AuthorizePodWebsocketUpgradeCreatePermission`).
-fn admit(core: &Core, call: &Call) -> Result<()> {
+async fn admit(core: &Core, call: &Call) -> Result<()> {
     let path = &call.path;
     if call.verb == "get" && matches!(path.subresource.as_str(), "exec" | "attach" | "portforward") {
         permit_create(core, call)?;
@@ -125,7 +126,38 @@ fn admit(core: &Core, call: &Call) -> Result<()> {
         name: &path.name,
         old: None,
     };
-    Ok(core.admission.validate(&request, None)?)
+    core.admission.validate(&request, None)?;
+    let kind = options_kind(&path.resource, &path.subresource);
+    let object = serde_json::json!({
+        "kind": kind, "apiVersion": "v1", "container": call.query.get("container"), "stdin": call.query.flag("stdin"),
+        "stdout": call.query.flag("stdout"), "stderr": call.query.flag("stderr"), "tty": call.query.flag("tty"),
+        "command": call.query.pairs().filter(|(name, _)| *name == "command").map(|(_, word)| word).collect::<Vec<_>>(),
+    });
+    let asked = Attributes {
+        user: &call.user,
+        operation: Operation::Connect,
+        kind: call.kind,
+        subresource: &path.subresource,
+        body: Some(("", "v1", kind)),
+        namespace: &path.namespace,
+        name: &path.name,
+        old: None,
+        dry_run: false,
+    };
+    call.tell(webhooks::validate(core, &asked, Some(&object)).await?);
+    Ok(())
+}
+
+/// What the parameters of a connection are, as an object.
+fn options_kind(resource: &str, subresource: &str) -> &'static str {
+    match (resource, subresource) {
+        ("nodes", _) => "NodeProxyOptions",
+        ("services", _) => "ServiceProxyOptions",
+        (_, "exec") => "PodExecOptions",
+        (_, "attach") => "PodAttachOptions",
+        (_, "portforward") => "PodPortForwardOptions",
+        _ => "PodProxyOptions",
+    }
 }
 
 fn forwarded(call: &Call, destination: &Destination, body: Body, upgrading: bool) -> Result<Request<Body>> {

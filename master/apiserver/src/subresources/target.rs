@@ -213,6 +213,14 @@ fn service_proxy(core: &Core, call: &Call) -> Result<Destination> {
     let lookup = CacheLookup(std::sync::Arc::clone(&core.store));
     let namespace = &call.path.namespace;
     let service = lookup.get("", "services", namespace, name).ok_or_else(|| Problem::not_found(call.kind, name))?;
+    let (ip, port) = service_address(&lookup, &service, port)?;
+    destination(ip, port, scheme, rest_of(call))
+}
+
+/// One of the endpoints of a Service, for a port by name or number; the first where that is empty.
+pub(crate) fn service_address(lookup: &CacheLookup, service: &Value, port: &str) -> Result<(IpAddr, u16)> {
+    let text = |field: &str| service["metadata"][field].as_str().unwrap_or_default();
+    let (namespace, name) = (text("namespace"), text("name"));
     let none = || Problem::unavailable(format!("no endpoints available for service {name:?}"));
     let endpoints = lookup.get("", "endpoints", namespace, name).ok_or_else(none)?;
     let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -229,8 +237,7 @@ fn service_proxy(core: &Core, call: &Call) -> Result<Destination> {
         let address = addresses.get(rand::random_range(0..addresses.len()))?;
         Some((address["ip"].as_str()?.parse().ok()?, u16::try_from(port["port"].as_u64()?).ok()?))
     });
-    let (ip, port): (IpAddr, u16) = found.ok_or_else(none)?;
-    destination(ip, port, scheme, rest_of(call))
+    found.ok_or_else(none)
 }
 
 /// Neither loopback nor link-local: a pod must not make the server talk to itself.

@@ -1,0 +1,182 @@
+//! ResourceQuota admission: last of all, what an object uses is charged to the quotas of its namespace
+//! (`apiserver/pkg/admission/plugin/resourcequota`). It stands here because it writes: the quotas' status counts what was
+//! let in, so that two requests at once cannot both take the last place.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use api::quantity::Quantity;
+use api::quota;
+use api::resources::ResourceList;
+use auth::Refusal;
+use schema::{Kind, Registry};
+use serde_json::{Map, Value};
+use store::{Entry, ListRequest};
+
+use crate::hooks;
+use crate::objects;
+use crate::problem::{Problem, Result};
+use crate::server::Core;
+
+/// How often a quota is charged anew when others change it meanwhile.
+const ATTEMPTS: usize = 16;
+
+/// A new or changed object.
+pub(crate) struct Charge<'a> {
+    pub kind: &'static Kind,
+    pub namespace: &'a str,
+    pub object: &'a Value,
+    /// What the object was before.
+    pub old: Option<&'a Value>,
+    pub dry_run: bool,
+}
+
+/// Charges what an object uses beyond what it used, or refuses it.
+pub(crate) async fn charge(core: &Core, charge: &Charge<'_>) -> Result<()> {
+    let kind = charge.kind;
+    let changes_use = matches!((kind.group, kind.plural), ("", "pods" | "services" | "persistentvolumeclaims"));
+    if !kind.namespaced || (charge.old.is_some() && !changes_use) {
+        return Ok(());
+    }
+    let quotas = Registry::builtin()
+        .kind("", "v1", "resourcequotas")
+        .ok_or_else(|| Problem::internal("no kind ResourceQuota"))?;
+    for name in names(core, quotas, charge.namespace)? {
+        charge_one(core, quotas, &name, charge).await?;
+    }
+    Ok(())
+}
+
+fn names(core: &Core, kind: &Kind, namespace: &str) -> Result<Vec<String>> {
+    let resource = hooks::stored_resource(kind);
+    let request = ListRequest { resource: &resource, namespace, after: None, limit: 0, at: None, filter: None };
+    let page = core.store.list(&request).map_err(|error| Problem::internal(&error.to_string()))?;
+    Ok(page.entries.iter().map(|entry| entry.key.name().to_owned()).collect())
+}
+
+async fn charge_one(core: &Core, quotas: &'static Kind, name: &str, charge: &Charge<'_>) -> Result<()> {
+    let key = hooks::key(quotas, charge.namespace, name);
+    for _ in 0..ATTEMPTS {
+        let Some(entry): Option<Arc<Entry>> = core.store.get(&key) else { return Ok(()) };
+        let quota = objects::stored(quotas, entry.json())?;
+        match charged(&quota, charge)? {
+            Some(new) if !charge.dry_run => {
+                if objects::replace(core, quotas, &entry, new).await? {
+                    return Ok(());
+                }
+            }
+            _ => return Ok(()),
+        }
+    }
+    Err(Problem::modified(quotas, name))
+}
+
+fn amounts(list: &Value) -> ResourceList {
+    let entries = list.as_object().into_iter().flatten();
+    entries.filter_map(|(name, amount)| Some((name.clone(), amount.as_str()?.parse().ok()?))).collect()
+}
+
+/// The quota with the object charged; `None` where it does not count it.
+fn charged(quota: &Value, charge: &Charge<'_>) -> Result<Option<Value>> {
+    let (kind, object) = (charge.kind, charge.object);
+    let place = (kind.group, kind.plural);
+    let (hard, used) = (amounts(&quota["status"]["hard"]), amounts(&quota["status"]["used"]));
+    let about = |name: &String| quota::counts(name) == place || *name == quota::count_name(kind.group, kind.plural);
+    let counted: BTreeSet<String> = hard.keys().filter(|name| about(name)).cloned().collect();
+    if counted.is_empty() || !quota::is_in_scope(quota, place, object) {
+        return Ok(None);
+    }
+    let name = quota["metadata"]["name"].as_str().unwrap_or_default();
+    let refuse = |why: &str| -> Problem {
+        let object = object["metadata"]["name"].as_str().unwrap_or_default();
+        Refusal::forbidden(kind.group, kind.plural, object, why).into()
+    };
+    if place == ("", "pods")
+        && charge.old.is_none()
+        && let Some(unsaid) = quota::unsaid(&counted, object)
+    {
+        return Err(refuse(&format!("failed quota: {name}: must specify {unsaid}")));
+    }
+    let delta = delta(&counted, charge);
+    if delta.is_empty() {
+        return Ok(None);
+    }
+    let unknown: Vec<&str> = counted.iter().filter(|name| !used.contains_key(*name)).map(String::as_str).collect();
+    if !unknown.is_empty() {
+        return Err(refuse(&format!("status unknown for quota: {name}, resources: {}", unknown.join(","))));
+    }
+    let sum =
+        |name: &String| used.get(name).copied().unwrap_or_default().plus(&delta.get(name).copied().unwrap_or_default());
+    let grows = |name: &&String| delta.get(*name).is_some_and(|amount| *amount > Quantity::ZERO);
+    let exceeded: BTreeSet<String> = delta
+        .keys()
+        .filter(grows)
+        .filter(|name| hard.get(*name).is_some_and(|hard| sum(name) > *hard))
+        .cloned()
+        .collect();
+    if !exceeded.is_empty() {
+        let part = |list: &ResourceList| quota::shown(&quota::only(list, &exceeded));
+        return Err(refuse(&format!(
+            "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+            part(&delta),
+            part(&used),
+            part(&hard)
+        )));
+    }
+    let total: Map<String, Value> = used.keys().map(|name| (name.clone(), sum(name).to_string().into())).collect();
+    let mut new = quota.clone();
+    new["status"]["used"] = total.into();
+    Ok(Some(new))
+}
+
+/// What the change adds to what is counted; what stays the same is left out.
+fn delta(counted: &BTreeSet<String>, charge: &Charge<'_>) -> ResourceList {
+    let usage = |object: &Value| quota::only(&quota::usage(charge.kind.group, charge.kind.plural, object), counted);
+    let before = charge.old.map(usage).unwrap_or_default();
+    let mut delta = usage(charge.object);
+    for (name, amount) in before {
+        let left = delta.get(&name).copied().unwrap_or_default().minus(&amount);
+        delta.insert(name, left);
+    }
+    delta.retain(|_, amount| !amount.is_zero());
+    delta
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::Registry;
+    use serde_json::{Value, json};
+
+    use super::{Charge, charged};
+
+    fn ask(hard: Value, used: Value, object: &Value, old: Option<&Value>) -> Result<Option<Value>, String> {
+        let quota = json!({ "metadata": { "name": "q" }, "status": { "hard": hard, "used": used } });
+        let kind = Registry::builtin().kind("", "v1", "pods").unwrap();
+        let charge = Charge { kind, namespace: "default", object, old, dry_run: false };
+        charged(&quota, &charge).map(|new| new.map(|new| new["status"]["used"].clone())).map_err(|p| p.message)
+    }
+
+    fn pod(cpu: &str) -> Value {
+        let resources = json!({ "requests": { "cpu": cpu } });
+        json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c", "resources": resources }] } })
+    }
+
+    #[test]
+    fn what_is_used_is_charged_until_nothing_is_left() {
+        let hard = json!({ "pods": "2", "requests.cpu": "1" });
+        let taken = ask(hard.clone(), json!({ "pods": "1", "requests.cpu": "500m" }), &pod("500m"), None);
+        assert_eq!(taken, Ok(Some(json!({ "pods": "2", "requests.cpu": "1" }))));
+        let refused =
+            ask(hard.clone(), json!({ "pods": "1", "requests.cpu": "600m" }), &pod("500m"), None).unwrap_err();
+        let wanted = "pods \"p\" is forbidden: exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, \
+                      limited: requests.cpu=1";
+        assert_eq!(refused, wanted);
+        let less = ask(hard.clone(), json!({ "pods": "2", "requests.cpu": "1" }), &pod("100m"), Some(&pod("500m")));
+        assert_eq!(less, Ok(Some(json!({ "pods": "2", "requests.cpu": "600m" }))));
+        assert_eq!(ask(json!({ "secrets": "0" }), json!({}), &pod("1"), None), Ok(None));
+        let unknown = ask(hard, json!({}), &pod("1"), None).unwrap_err();
+        assert!(unknown.ends_with("status unknown for quota: q, resources: pods,requests.cpu"), "{unknown}");
+        let silent = ask(json!({ "limits.cpu": "1" }), json!({}), &pod("1"), None).unwrap_err();
+        assert!(silent.ends_with("failed quota: q: must specify limits.cpu for: c"), "{silent}");
+    }
+}

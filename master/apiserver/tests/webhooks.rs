@@ -1,0 +1,182 @@
+//! Admission webhooks, asked over real TLS on loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use common::{CONFIG_MAPS, Server, config_map, server};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// A webhook that refuses ConfigMaps called `bad`, labels others, and remembers what it was asked.
+struct Webhook {
+    port: u16,
+    bundle: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+}
+
+fn answer(review: &Value) -> Value {
+    let request = &review["request"];
+    let mut response = json!({ "uid": request["uid"], "allowed": true, "warnings": ["seen"] });
+    if request["name"] == "bad" {
+        response["allowed"] = false.into();
+        response["status"] = json!({ "message": "it is bad", "code": 403, "reason": "Forbidden" });
+    } else if request["object"]["metadata"]["labels"].is_null() && request["operation"] != "DELETE" {
+        let patch = r#"[{"op":"add","path":"/metadata/labels","value":{"webhook":"was-here"}}]"#;
+        response["patch"] = STANDARD.encode(patch).into();
+        response["patchType"] = "JSONPatch".into();
+    }
+    json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response })
+}
+
+impl Webhook {
+    async fn start() -> Self {
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca_certificate = ca.self_signed(&ca_key).unwrap();
+        let issuer = rcgen::Issuer::new(ca, ca_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = leaf.signed_by(&key, &issuer).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&asked)));
+        Webhook { port, bundle: STANDARD.encode(ca_certificate.pem()), asked }
+    }
+
+    fn configuration(&self, kind: &str, more: Value) -> Value {
+        let mut hook = json!({
+            "name": "hook.keelson.test",
+            "rules": [{ "operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"] }],
+            "clientConfig": { "url": format!("https://127.0.0.1:{}/review", self.port), "caBundle": self.bundle },
+            "admissionReviewVersions": ["v1"], "sideEffects": "None", "timeoutSeconds": 5,
+        });
+        hook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": { "name": "test" },
+            "webhooks": [hook],
+        })
+    }
+
+    fn asked(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, asked: Arc<Mutex<Vec<Value>>>) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let Ok(tls) = acceptor.accept(tcp).await else { continue };
+        let asked = Arc::clone(&asked);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let asked = Arc::clone(&asked);
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let review: Value = serde_json::from_slice(&body).unwrap();
+                let answer = answer(&review);
+                asked.lock().unwrap().push(review);
+                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(answer.to_string()))))
+            }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(tls), service));
+    }
+}
+
+const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+
+async fn configure(server: &Server, path: &str, configuration: &Value) {
+    server.call("POST", path, configuration).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_validating_webhook_is_asked_and_may_refuse() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    configure(&server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", json!({}))).await;
+    let made = server.call("POST", CONFIG_MAPS, &config_map("good")).await;
+    assert_eq!(made.headers["warning"], "299 - \"seen\"");
+    made.expect(201);
+    let asked = webhook.asked();
+    let request = &asked[0]["request"];
+    assert_eq!(request["kind"], json!({ "group": "", "version": "v1", "kind": "ConfigMap" }));
+    assert_eq!((&request["operation"], &request["namespace"]), (&json!("CREATE"), &json!("default")));
+    assert_eq!(request["userInfo"]["username"], "admin");
+    let refused = server.call("POST", CONFIG_MAPS, &config_map("bad")).await.expect(403);
+    assert_eq!(refused["message"], "admission webhook \"hook.keelson.test\" denied the request: it is bad");
+    assert_eq!(refused["reason"], "Forbidden");
+    webhook.asked();
+    server.delete(&format!("{CONFIG_MAPS}/good")).await.expect(200);
+    let asked = webhook.asked();
+    assert_eq!((&asked[0]["request"]["operation"], &asked[0]["request"]["object"]), (&json!("DELETE"), &Value::Null));
+    assert_eq!(asked[0]["request"]["oldObject"]["metadata"]["name"], "good");
+}
+
+#[tokio::test]
+async fn a_mutating_webhook_changes_what_is_stored() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    let conditions =
+        json!({ "matchConditions": [{ "name": "all-but-skipped", "expression": "object.metadata.name != 'skip'" }] });
+    configure(&server, MUTATING, &webhook.configuration("MutatingWebhookConfiguration", conditions)).await;
+    let made = server.call("POST", CONFIG_MAPS, &config_map("good")).await.expect(201);
+    assert_eq!(made["metadata"]["labels"], json!({ "webhook": "was-here" }));
+    let skipped = server.call("POST", CONFIG_MAPS, &config_map("skip")).await.expect(201);
+    assert_eq!(skipped["metadata"]["labels"], Value::Null);
+    assert_eq!(webhook.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn selectors_failures_and_dry_runs() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    let gone = json!({ "clientConfig": { "url": "https://127.0.0.1:1/x" }, "failurePolicy": "Fail",
+        "objectSelector": { "matchLabels": { "watch": "me" } } });
+    configure(&server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", gone)).await;
+    server.call("POST", CONFIG_MAPS, &config_map("unselected")).await.expect(201);
+    let mut selected = config_map("selected");
+    selected["metadata"]["labels"] = json!({ "watch": "me" });
+    let refused = server.call("POST", CONFIG_MAPS, &selected).await.expect(500);
+    let message = refused["message"].as_str().unwrap();
+    let wanted = "Internal error occurred: failed calling webhook \"hook.keelson.test\": failed to call webhook: Post \
+                  \"https://127.0.0.1:1/x?timeout=5s\": dial tcp 127.0.0.1:1: ";
+    assert!(message.starts_with(wanted), "{message}");
+    let path = format!("{VALIDATING}/test");
+    let ignore = r#"[{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Ignore"}]"#;
+    server.typed("PATCH", &path, "application/json-patch+json", ignore).await.expect(200);
+    server.call("POST", CONFIG_MAPS, &selected).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_configuration_is_validated() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    let wrong = json!({ "name": "short", "sideEffects": "Some", "timeoutSeconds": 31, "admissionReviewVersions": [],
+        "matchConditions": [{ "name": "", "expression": "object.(" }] });
+    let refused =
+        server.call("POST", VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", wrong)).await;
+    let message = refused.expect(422)["message"].as_str().unwrap().to_owned();
+    for words in [
+        "webhooks[0].name: Invalid value: \"short\": should be a domain with at least three segments separated by dots",
+        "webhooks[0].sideEffects: Unsupported value: \"Some\": supported values: \"None\", \"NoneOnDryRun\"",
+        "webhooks[0].timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds",
+        "webhooks[0].admissionReviewVersions: Required value: must specify one of v1, v1beta1",
+        "webhooks[0].matchConditions[0].expression: Invalid value: \"object.(\": compilation failed",
+    ] {
+        assert!(message.contains(words), "{words}\n{message}");
+    }
+}
