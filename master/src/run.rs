@@ -143,6 +143,7 @@ fn controllers_config(server: &ApiServer, settings: &Settings, pki: &Pki) -> con
 fn controller_client(server: &ApiServer, controller: &str) -> Client {
     match controller {
         "shared-informers" => as_user(server, "system:kube-controller-manager", CONTROLLERS),
+        "apiextensions" => privileged(server),
         name => client(server, UserInfo::service_account("kube-system", name, ""), CONTROLLERS),
     }
 }

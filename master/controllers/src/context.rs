@@ -9,13 +9,14 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Secret,
-    Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use machinery::{Informer, Kind, Outcome, Recorder, Retry, WorkQueue, run_workers, trim_metadata};
@@ -85,6 +86,8 @@ pub struct Caches {
     pub bootstrap_tokens: Arc<Informer<Secret>>,
     pub certificate_requests: Arc<Informer<CertificateSigningRequest>>,
     pub cluster_roles: Arc<Informer<ClusterRole>>,
+    pub definitions: Arc<Informer<CustomResourceDefinition>>,
+    pub quotas: Arc<Informer<ResourceQuota>>,
 }
 
 impl Default for Caches {
@@ -115,6 +118,8 @@ impl Default for Caches {
             bootstrap_tokens: Informer::plain(trim::bootstrap_token),
             certificate_requests: Informer::plain(|request| trim_metadata(&mut request.metadata)),
             cluster_roles: Informer::plain(|role| trim_metadata(&mut role.metadata)),
+            definitions: Informer::plain(trim::definition),
+            quotas: Informer::plain(|quota| trim_metadata(&mut quota.metadata)),
         }
     }
 }
@@ -147,6 +152,8 @@ impl Caches {
             self.bootstrap_tokens.synced(),
             self.certificate_requests.synced(),
             self.cluster_roles.synced(),
+            self.definitions.synced(),
+            self.quotas.synced(),
         );
     }
 
@@ -181,6 +188,8 @@ impl Caches {
         tasks.spawn(self.bootstrap_tokens.clone().run(tokens, only_tokens));
         start(tasks, client, &self.certificate_requests, all());
         start(tasks, client, &self.cluster_roles, all());
+        start(tasks, client, &self.definitions, all());
+        start(tasks, client, &self.quotas, all());
     }
 }
 

@@ -11,6 +11,7 @@ mod certificates;
 mod cluster_role_aggregation;
 mod context;
 mod cron_job;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod discovery;
@@ -30,6 +31,7 @@ mod pod_control;
 mod pod_gc;
 pub mod pods;
 mod replica_set;
+mod resource_quota;
 mod revisions;
 mod root_ca;
 mod service_account;
@@ -82,6 +84,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     service_account::start(&mut context);
     root_ca::start(&mut context);
     certificates::start(&mut context)?;
+    custom_resource_definition::start(&mut context);
+    resource_quota::start(&mut context);
     token_cleaner::start(&mut context);
     cluster_role_aggregation::start(&mut context);
     // Handlers are all there now: the watches may begin.

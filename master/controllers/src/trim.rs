@@ -4,11 +4,18 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerStatus, EphemeralVolumeSource, Node, Pod, PodSpec, Secret, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Resource;
 use machinery::trim_metadata;
 
 use crate::owner::controller_of;
 use crate::replica_set::rank::DELETION_COST;
+
+/// Schemas are most of a definition, and no controller reads them.
+pub(crate) fn definition(definition: &mut CustomResourceDefinition) {
+    trim_metadata(&mut definition.metadata);
+    definition.spec.versions.iter_mut().for_each(|version| version.schema = None);
+}
 
 /// Of pods only the annotations that controllers set and rank by, ports, placement and a summary of the status are kept.
 pub(crate) fn pod(pod: &mut Pod) {

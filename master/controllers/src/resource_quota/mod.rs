@@ -1,0 +1,165 @@
+//! ResourceQuotas: what is used of them (`pkg/controller/resourcequota`). Admission charges what comes; this counts anew when
+//! something goes or ends, and when a quota changes.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use machinery::{Change, Outcome, Retry, WorkQueue, key_of, run_workers, split_key};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::context::{Caches, Context};
+use crate::discovery;
+
+const NAME: &str = "resourcequota-controller";
+const WORKERS: usize = 4;
+/// Everything is counted anew now and then (`--resource-quota-sync-period`).
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// How many resources may wait to be watched; who finds more waits.
+const WATCHES: usize = 16;
+
+type Place = (String, String);
+
+struct Controller {
+    client: Client,
+    /// The resources whose deletions are watched, and how to ask for them.
+    watched: Mutex<HashMap<Place, ApiResource>>,
+    /// Takes what is to be watched from now on.
+    found: mpsc::Sender<ApiResource>,
+}
+
+/// What wakes quotas.
+#[derive(Clone)]
+struct Waker {
+    caches: Caches,
+    queue: Arc<WorkQueue>,
+}
+
+pub(crate) fn start(context: &mut Context) {
+    let queue = WorkQueue::new();
+    let caches = context.caches.clone();
+    let to = queue.clone();
+    caches.quotas.on_change(move |change| {
+        if !matches!(change, Change::Deleted(_)) {
+            to.add(key_of(&change.object().metadata));
+        }
+    });
+    let waker = Waker { caches: caches.clone(), queue: queue.clone() };
+    let on_end = waker.clone();
+    caches.pods.on_change(move |change| {
+        // A pod that ends uses nothing any more; those that go are seen by the watches below.
+        let ended =
+            |pod: &Pod| matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
+        if ended(change.object()) && change.old().is_some_and(|old| !ended(old)) {
+            on_end.wake(change.object().metadata.namespace.as_deref());
+        }
+    });
+    let (found, resources) = mpsc::channel(WATCHES);
+    let client = context.client(NAME);
+    let controller = Arc::new(Controller { client: client.clone(), watched: Mutex::default(), found });
+    let workers = run_workers(NAME, queue, WORKERS, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    });
+    context.spawn_synced(async move {
+        futures::join!(workers, follow_all(client, resources, waker));
+    });
+}
+
+impl Waker {
+    /// Has all quotas of a namespace counted.
+    fn wake(&self, namespace: Option<&str>) {
+        for quota in self.caches.quotas.in_namespace(namespace.unwrap_or_default()) {
+            self.queue.add(key_of(&quota.metadata));
+        }
+    }
+}
+
+/// Follows each resource that is found, for ever.
+async fn follow_all(client: Client, mut resources: mpsc::Receiver<ApiResource>, waker: Waker) {
+    let mut watches = JoinSet::new();
+    while let Some(resource) = resources.recv().await {
+        watches.spawn(follow(client.clone(), resource, waker.clone()));
+    }
+}
+
+/// Wakes the quotas of a namespace when an object in it goes.
+async fn follow(client: Client, resource: ApiResource, waker: Waker) {
+    let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client, &resource);
+    let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(watcher::Event::Delete(object)) => waker.wake(object.metadata.namespace.as_deref()),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(resource = resource.plural, %error, "watch interrupted"),
+        }
+    }
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
+        let (namespace, name) = split_key(key);
+        let api = Api::<ResourceQuota>::namespaced(self.client.clone(), namespace);
+        // Admission writes the same status: what it wrote last must be known.
+        let Some(quota) = api.get_opt(name).await? else { return Ok(Outcome::Done) };
+        let shown = serde_json::to_value(&quota).map_err(|error| Retry::Failed(kube::Error::SerdeError(error)))?;
+        let mut objects = BTreeMap::new();
+        for place in plan::counted(&shown).into_keys() {
+            if let Some(resource) = self.resource(&place).await? {
+                objects.insert(place, self.list(namespace, &resource).await?);
+            }
+        }
+        if let Some(status) = plan::status(&shown, &objects) {
+            let status =
+                serde_json::from_value(status).map_err(|error| Retry::Failed(kube::Error::SerdeError(error)))?;
+            let changed = ResourceQuota { status: Some(status), ..quota };
+            match api.replace_status(name, &PostParams::default(), &changed).await {
+                Err(error) if !machinery::is_not_found(&error) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(Outcome::After(RESYNC))
+    }
+
+    async fn list(&self, namespace: &str, resource: &ApiResource) -> Result<Vec<Value>, kube::Error> {
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, resource);
+        let list = match api.list(&ListParams::default()).await {
+            Ok(list) => list.items,
+            Err(error) if machinery::is_not_found(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        list.iter().map(|object| serde_json::to_value(object).map_err(kube::Error::SerdeError)).collect()
+    }
+
+    /// How to ask for a resource; whoever is asked for is watched from then on. `None` where there is no such resource.
+    async fn resource(&self, place: &Place) -> Result<Option<ApiResource>, kube::Error> {
+        if let Some(known) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(place) {
+            return Ok(Some(known.clone()));
+        }
+        let kinds = discovery::kinds(&self.client).await?;
+        let is_it =
+            |kind: &&discovery::KnownKind| (&kind.resource.group, &kind.resource.plural) == (&place.0, &place.1);
+        let Some(kind) = kinds.iter().find(is_it) else { return Ok(None) };
+        let resource = kind.resource.clone();
+        let is_new =
+            self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), resource.clone());
+        if is_new.is_none() {
+            // The receiver lives as long as the workers do.
+            let _ = self.found.send(resource.clone()).await;
+        }
+        Ok(Some(resource))
+    }
+}
