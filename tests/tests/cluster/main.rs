@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
+mod admission;
 mod api;
 mod context;
+mod custom;
 mod disruption;
 mod kubectl;
 mod load;
@@ -31,9 +33,18 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // What disrupts the cluster must not do so under another test.
     args.test_threads = Some(1);
-    let tests: Vec<Test> =
-        [api::TESTS, kubectl::TESTS, sessions::TESTS, workloads::TESTS, node::TESTS, network::TESTS, disruption::TESTS]
-            .concat();
+    let tests: Vec<Test> = [
+        admission::TESTS,
+        api::TESTS,
+        custom::TESTS,
+        kubectl::TESTS,
+        sessions::TESTS,
+        workloads::TESTS,
+        node::TESTS,
+        network::TESTS,
+        disruption::TESTS,
+    ]
+    .concat();
     if args.list {
         return libtest_mimic::run(&args, trials(&tests, None)).exit_code();
     }

@@ -1,0 +1,90 @@
+//! What is let in: quotas and policies. Webhooks are asked in `master/apiserver/tests/webhooks.rs`.
+
+use anyhow::{Result, ensure};
+
+use crate::Test;
+use crate::context::Context;
+
+pub const TESTS: &[Test] =
+    &[("admission::quotas_bound_a_namespace", quotas), ("admission::policies_judge_by_expressions", policies)];
+
+fn quotas(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    ns.say("create quota small --hard=count/configmaps=3,services=1,pods=1,requests.cpu=500m")?;
+    ns.until("the quota is counted", || {
+        // Each namespace has one ConfigMap, with the cluster's CA.
+        let used = ns.say("get quota small -o jsonpath={.status.used.count/configmaps}/{.status.used.services}")?;
+        ensure!(used == "1/0", "{used}");
+        Ok(())
+    })?;
+    ns.say("create configmap a")?;
+    ns.say("create configmap b")?;
+    let refused = ns.refused(&["create", "configmap", "c"])?;
+    let words = "configmaps \"c\" is forbidden: exceeded quota: small, requested: count/configmaps=1, used: \
+                 count/configmaps=3, limited: count/configmaps=3";
+    ensure!(refused.contains(words), "{refused}");
+    ns.say("delete configmap a")?;
+    ns.until("what was deleted is given back", || ns.say("create configmap c"))?;
+    let silent = ns.refused(&["run", "p", "--image=x", "--restart=Never"])?;
+    ensure!(silent.contains("failed quota: small: must specify requests.cpu for: p"), "{silent}");
+    let pod = |name: &str, cpu: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  schedulerName: nobody\n  containers: [{{name: c, \
+             image: x, resources: {{requests: {{cpu: {cpu}}}}}}}]\n"
+        )
+    };
+    ns.apply(&pod("first", "400m"))?;
+    let used = ns.say("get quota small -o jsonpath={.status.used.pods}/{.status.used.requests\\.cpu}")?;
+    ensure!(used == "1/400m", "{used}");
+    let second = ns.apply(&pod("second", "200m")).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(second.contains("exceeded quota: small, requested: pods=1,requests.cpu=200m"), "{second}");
+    Ok(())
+}
+
+fn policies(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    let name = format!("few-replicas-{}", ns.name);
+    ns.apply(&format!(
+        r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {name}}}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {{apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}}
+  variables: [{{name: most, expression: "int(params.data.most)"}}]
+  paramKind: {{apiVersion: v1, kind: ConfigMap}}
+  validations:
+  - expression: object.spec.replicas <= variables.most
+    messageExpression: "'no more than ' + string(variables.most)"
+    reason: Forbidden
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: {name}}}
+spec:
+  policyName: {name}
+  validationActions: [Deny]
+  paramRef: {{name: bounds, parameterNotFoundAction: Allow}}
+  matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {namespace}}}}}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: bounds}}
+data: {{most: "2"}}
+"#,
+        namespace = ns.name
+    ))?;
+    let judged = (|| {
+        let refused = ns.refused(&["create", "deployment", "many", "--image=x", "--replicas=3"])?;
+        let words = format!(
+            "deployments.apps \"many\" is forbidden: ValidatingAdmissionPolicy '{name}' with binding '{name}' denied request: \
+             no more than 2"
+        );
+        ensure!(refused.contains(&words), "{refused}");
+        ns.say("create deployment few --image=x --replicas=1").map(drop)
+    })();
+    ns.say(&format!("delete validatingadmissionpolicybinding,validatingadmissionpolicy {name}"))?;
+    judged
+}
