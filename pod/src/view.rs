@@ -185,15 +185,12 @@ impl<'a> View<'a> {
     /// When a container that ended starts again; `None` when it does not.
     pub fn restart(&self, member: &Member<'_>, container: &Container) -> Option<Restart> {
         let ContainerState::Exited { exit_code, finished_at, .. } = &container.state else { return None };
-        let changed = container.spec_hash.as_ref().is_some_and(|hash| *hash != crate::hash::container(&member.spec));
-        let killed = self.world.observed.kills.contains_key(&container.id);
-        let resized = killed && self.must_restart(member, container);
-        let replaced = resized || (changed && killed);
+        let replaced = self.is_replaced(member, container);
         if !replaced && !restarts(&self.spec, &member.spec, member.role, *exit_code) {
             return None;
         }
         let finished = timestamp(*finished_at);
-        if changed || resized {
+        if replaced || Self::is_changed(member, container) {
             return Some(Restart { at: finished, delay: std::time::Duration::ZERO, level: 0 });
         }
         let started = if container.started_at == 0 { container.created_at } else { container.started_at };
@@ -205,9 +202,11 @@ impl<'a> View<'a> {
         container.spec_hash.as_ref().is_some_and(|hash| *hash != crate::hash::container(&member.spec))
     }
 
-    /// Whether a container was killed to make place for one of the new definition, which no restart policy forbids.
+    /// Whether a container was killed to make place for one of the new definition, or with the resources that it was given,
+    /// which no restart policy forbids.
     pub fn is_replaced(&self, member: &Member<'_>, container: &Container) -> bool {
-        Self::is_changed(member, container) && self.world.observed.kills.contains_key(&container.id)
+        let must_go = Self::is_changed(member, container) || self.must_restart(member, container);
+        must_go && self.world.observed.kills.contains_key(&container.id)
     }
 
     /// The failure of a container's last start.
