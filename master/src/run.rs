@@ -69,7 +69,7 @@ fn parts(server: &ApiServer, settings: &Settings, pki: &Pki) -> JoinSet<Result<(
     let scheduler =
         scheduler::run(as_user(server, "system:kube-scheduler", "kube-scheduler"), scheduler::Config::default());
     parts.spawn(async move {
-        scheduler.await;
+        Box::pin(scheduler).await;
         bail!("the scheduler ended")
     });
     let controllers = controllers::run(controllers_config(server, settings, pki));

@@ -16,17 +16,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks {
-        default,
-        row,
-        validate,
-        validate_update: |part, object, _, errors| {
-            if part == Part::Main {
-                validate(object, errors);
-            }
-        },
-        ..Hooks::PLAIN
-    },
+    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 
@@ -63,6 +53,12 @@ fn default(object: &mut Value) {
     set_if_unset(spec, "failurePolicy", "Fail");
     if let Some(Value::Object(constraints)) = spec.get_mut("matchConstraints") {
         rules::default(constraints, &["resourceRules", "excludeResourceRules"]);
+    }
+}
+
+fn validate_update(part: Part, object: &Value, _: &Value, errors: &mut Errors) {
+    if part == Part::Main {
+        validate(object, errors);
     }
 }
 

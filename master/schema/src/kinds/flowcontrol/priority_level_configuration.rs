@@ -14,17 +14,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     unconditional_update: false,
     columns: COLUMNS,
-    hooks: Hooks {
-        default,
-        row,
-        validate,
-        validate_update: |part, object, _, errors| {
-            if part == Part::Main {
-                validate(object, errors);
-            }
-        },
-        ..Hooks::PLAIN
-    },
+    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("flowcontrol.apiserver.k8s.io", "v1", NAMES)
 };
 
@@ -86,6 +76,12 @@ fn default(object: &mut Value) {
                 queuing.insert(field.into(), otherwise.into());
             }
         }
+    }
+}
+
+fn validate_update(part: Part, object: &Value, _: &Value, errors: &mut Errors) {
+    if part == Part::Main {
+        validate(object, errors);
     }
 }
 
