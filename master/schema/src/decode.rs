@@ -11,7 +11,7 @@ use crate::json;
 use crate::kind::{Decoded, FieldValidation, Kind};
 use crate::quantity;
 use crate::types::{Definition, Else, Field, Type, Types, types};
-use crate::value::{Object, is_zero};
+use crate::value::{Object, float, is_zero};
 
 pub(crate) fn from_json(kind: &Kind, body: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
     let (value, duplicates) = json::parse(body).map_err(|e| DecodeError::Syntax(e.to_string()))?;
@@ -246,7 +246,7 @@ fn scalar(kind: Type, value: Value, place: &Place) -> Result<Value, DecodeError>
         (Type::Bool, Value::Bool(flag)) => Ok(flag.into()),
         (Type::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(n.into()),
         (Type::Int64, Value::Number(n)) if n.is_i64() => Ok(n.into()),
-        (Type::Float, Value::Number(n)) => Ok(n.into()),
+        (Type::Float, Value::Number(n)) => Ok(n.as_f64().map_or_else(|| n.clone().into(), float)),
         (Type::Int32 | Type::Int64, Value::Number(n)) => Err(place.mismatch(&format!("number {n}"), plain_go(kind))),
         (Type::Base64, Value::String(text)) => base64_text(&text),
         (Type::Quantity, Value::String(text)) => quantity_text(&text),

@@ -102,6 +102,12 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// A float as Go writes it: without decimals where there are none.
+pub(crate) fn float(value: f64) -> Value {
+    const WHOLE: f64 = 9.0e18;
+    if value.fract() == 0.0 && value.abs() < WHOLE { (value as i64).into() } else { value.into() }
+}
+
 /// Null, or an empty list or map.
 pub(crate) fn is_zero(value: &Value) -> bool {
     match value {

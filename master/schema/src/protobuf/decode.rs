@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::table::{Field, Message, Type, table};
 use super::wire::{Content, Damage, Reader};
 use super::{ENVELOPE, Error, MAGIC, MEDIA_TYPE, message};
-use crate::value::Object;
+use crate::value::{Object, float};
 
 pub(super) fn body(body: &[u8], api_version: &str, kind: &str) -> Result<Value, Error> {
     let envelope = Envelope::read(body.strip_prefix(MAGIC).ok_or(Error::Prefix)?)?;
@@ -219,7 +219,7 @@ impl Place<'_> {
             });
         }
         if let (Type::Double, Content::Fixed64(bits)) = (kind, content) {
-            return Ok(number(f64::from_bits(bits)));
+            return Ok(float(f64::from_bits(bits)));
         }
         let bytes = self.bytes(content)?;
         match kind {
@@ -330,10 +330,4 @@ impl Place<'_> {
     fn each<'b>(&self, bytes: &'b [u8], take: impl FnMut(u32, Content<'b>) -> Result<(), Error>) -> Result<(), Error> {
         each(self.message.name, bytes, take)
     }
-}
-
-/// As Go writes a float: without decimals where there are none.
-fn number(value: f64) -> Value {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() < EXACT { (value as i64).into() } else { value.into() }
 }
