@@ -10,6 +10,9 @@ use super::wire::{Content, Damage, Reader};
 use super::{ENVELOPE, Error, MAGIC, MEDIA_TYPE, message};
 use crate::value::{Object, float};
 
+/// How deep messages may be nested; JSON of a client may be no deeper.
+const DEEPEST: usize = 128;
+
 pub(super) fn body(body: &[u8], api_version: &str, kind: &str) -> Result<Value, Error> {
     let envelope = Envelope::read(body.strip_prefix(MAGIC).ok_or(Error::Prefix)?)?;
     // An envelope could hold compressed bytes or JSON, but no client sends that.
@@ -20,7 +23,7 @@ pub(super) fn body(body: &[u8], api_version: &str, kind: &str) -> Result<Value, 
     let (version, kind) = (or(envelope.api_version, api_version), or(envelope.kind, kind));
     let Some(message) = message(&version, &kind) else { return Err(Error::Unknown { version, kind }) };
     let mut object = Object::new();
-    fields(message, envelope.raw, &mut object)?;
+    fields(message, envelope.raw, &mut object, 0)?;
     object.insert("apiVersion".into(), version.into());
     object.insert("kind".into(), kind.into());
     Ok(Value::Object(object))
@@ -105,9 +108,9 @@ fn integer_of(content: Content<'_>, field: u32) -> Result<i64, Damage> {
 
 /// Reads a message into an object that may have some of its fields already. Fields that nobody knows are passed over, as
 /// protobuf wants it.
-fn fields(message: &Message, bytes: &[u8], object: &mut Object) -> Result<(), Error> {
+fn fields(message: &Message, bytes: &[u8], object: &mut Object, depth: usize) -> Result<(), Error> {
     each(message.name, bytes, |number, content| match message.field(number) {
-        Some(field) => Place { message, field }.read(content, object),
+        Some(field) => Place { message, field, depth }.read(content, object),
         None => Ok(()),
     })
 }
@@ -116,6 +119,8 @@ fn fields(message: &Message, bytes: &[u8], object: &mut Object) -> Result<(), Er
 struct Place<'a> {
     message: &'a Message,
     field: &'a Field,
+    /// How many messages lie around it.
+    depth: usize,
 }
 
 impl Place<'_> {
@@ -171,7 +176,11 @@ impl Place<'_> {
     }
 
     fn message(&self, index: usize, bytes: &[u8], object: &mut Object) -> Result<(), Error> {
-        table().get(index).map_or(Ok(()), |message| fields(message, bytes, object))
+        // Schemas hold schemas: what a client sends must not go deeper than the stack.
+        if self.depth == DEEPEST {
+            return Err(self.wrong("messages that are nested too deep"));
+        }
+        table().get(index).map_or(Ok(()), |message| fields(message, bytes, object, self.depth + 1))
     }
 
     /// Items of a list: one, or as many numbers as were packed together.
