@@ -252,3 +252,19 @@ async fn a_stage_that_panics_has_failed_and_is_tried_again() {
     node.api.delete("p", 1);
     node.down().await;
 }
+
+/// The last look at the runtime still has it then: that makes no orphan of it, which would be ended again and again until the next look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_is_gone_is_let_go() {
+    let node = Node::new("gone");
+    let _agent = node.agent();
+    node.api.create("p", spec());
+    node.up().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.api.delete("p", 1);
+    node.down().await;
+    let then = node.fake.calls().len();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let calls: Vec<_> = node.fake.calls().into_iter().skip(then).map(|call| call.rpc).collect();
+    assert!(calls.len() < 20, "{calls:?}");
+}
