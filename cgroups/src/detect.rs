@@ -14,9 +14,9 @@ pub const MOUNT: &str = "/sys/fs/cgroup";
 pub enum Hierarchy {
     /// One tree for all controllers.
     V2 { mount: PathBuf },
-    /// A tree for each controller. `named` are trees without a controller (`name=systemd`); `unified` is the cgroup2
-    /// tree beside them, in which runtimes put nothing (a hybrid machine).
-    V1 { controllers: BTreeMap<String, PathBuf>, named: Vec<PathBuf>, unified: Option<PathBuf> },
+    /// A tree for each controller. `others` are trees without one, in which runtimes put containers nevertheless:
+    /// `name=systemd`, and the cgroup2 tree of a hybrid machine.
+    V1 { controllers: BTreeMap<String, PathBuf>, others: Vec<PathBuf> },
 }
 
 impl Hierarchy {
@@ -41,13 +41,12 @@ pub fn detect() -> Result<Hierarchy, Error> {
 #[must_use]
 pub fn parse(mountinfo: &str, below: &Path) -> Option<Hierarchy> {
     let mut controllers = BTreeMap::new();
-    let mut named = Vec::new();
-    let mut unified = None;
+    let mut others = Vec::new();
     for mount in mountinfo.lines().filter_map(Mount::parse).filter(|m| m.point.starts_with(below)) {
         match mount.kind {
             "cgroup2" if mount.point == below => return Some(Hierarchy::V2 { mount: mount.point }),
-            "cgroup2" => unified = Some(mount.point),
-            "cgroup" if mount.options.contains("name=") => named.push(mount.point),
+            "cgroup2" => others.push(mount.point),
+            "cgroup" if mount.options.contains("name=") => others.push(mount.point),
             "cgroup" => {
                 for option in mount.options.split(',').filter(|o| is_controller(o)) {
                     controllers.entry(option.to_owned()).or_insert_with(|| mount.point.clone());
@@ -56,7 +55,7 @@ pub fn parse(mountinfo: &str, below: &Path) -> Option<Hierarchy> {
             _ => {}
         }
     }
-    (!controllers.is_empty()).then_some(Hierarchy::V1 { controllers, named, unified })
+    (!controllers.is_empty()).then_some(Hierarchy::V1 { controllers, others })
 }
 
 fn is_controller(option: &str) -> bool {
@@ -101,15 +100,14 @@ mod tests {
 
     #[test]
     fn legacy_and_hybrid() {
-        let Some(Hierarchy::V1 { controllers, named, unified }) = parse(V1, Path::new(MOUNT)) else { panic!("v1") };
+        let Some(Hierarchy::V1 { controllers, others }) = parse(V1, Path::new(MOUNT)) else { panic!("v1") };
         assert_eq!(controllers.keys().collect::<Vec<_>>(), ["cpu", "cpuacct", "memory"]);
         assert_eq!(controllers["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct"));
-        assert_eq!(named, [Path::new("/sys/fs/cgroup/systemd")]);
-        assert_eq!(unified, None);
-        let Some(Hierarchy::V1 { unified, .. }) = parse(&format!("{V1}{HYBRID}"), Path::new(MOUNT)) else {
+        assert_eq!(others, [Path::new("/sys/fs/cgroup/systemd")]);
+        let Some(Hierarchy::V1 { others, .. }) = parse(&format!("{V1}{HYBRID}"), Path::new(MOUNT)) else {
             panic!("v1")
         };
-        assert_eq!(unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(others, [Path::new("/sys/fs/cgroup/systemd"), Path::new("/sys/fs/cgroup/unified")]);
     }
 
     #[test]

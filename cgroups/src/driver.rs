@@ -57,7 +57,7 @@ pub trait Driver: Send + Sync {
 pub fn open(hierarchy: Hierarchy) -> Result<Box<dyn Driver>, Error> {
     Ok(match hierarchy {
         Hierarchy::V2 { mount } => Box::new(v2::Cgroupfs::new(mount)?),
-        Hierarchy::V1 { controllers, named, .. } => Box::new(v1::Cgroupfs::new(controllers, named)?),
+        Hierarchy::V1 { controllers, others } => Box::new(v1::Cgroupfs::new(controllers, others)?),
     })
 }
 

@@ -17,7 +17,7 @@ const REQUIRED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 pub struct Cgroupfs {
     controllers: BTreeMap<String, PathBuf>,
     /// Hierarchies without a controller: runtimes put containers there too, so that they are cleaned but not filled.
-    named: Vec<PathBuf>,
+    others: Vec<PathBuf>,
 }
 
 impl Cgroupfs {
@@ -25,9 +25,9 @@ impl Cgroupfs {
     ///
     /// # Errors
     /// When one that is needed is missing.
-    pub fn new(controllers: BTreeMap<String, PathBuf>, named: Vec<PathBuf>) -> Result<Self, Error> {
+    pub fn new(controllers: BTreeMap<String, PathBuf>, others: Vec<PathBuf>) -> Result<Self, Error> {
         let missing: Vec<_> = REQUIRED.into_iter().filter(|name| !controllers.contains_key(*name)).collect();
-        if missing.is_empty() { Ok(Self { controllers, named }) } else { Err(Error::MissingControllers { missing }) }
+        if missing.is_empty() { Ok(Self { controllers, others }) } else { Err(Error::MissingControllers { missing }) }
     }
 
     /// Mount points, each once: cpu and cpuacct often share theirs.
@@ -94,7 +94,7 @@ impl Driver for Cgroupfs {
         let folders: Vec<_> = self
             .mounts()
             .into_iter()
-            .chain(self.named.iter().map(PathBuf::as_path))
+            .chain(self.others.iter().map(PathBuf::as_path))
             .map(|mount| mount.join(&relative))
             .collect();
         for folder in &folders {

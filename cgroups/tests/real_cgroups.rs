@@ -1,7 +1,7 @@
 //! Against the kernel's own cgroups, as root, under a root of this process' own. Covers whichever version is mounted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use cgroups::driver;
@@ -31,13 +31,17 @@ impl Machine {
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
     }
 
-    fn enter(&self, pid: u32, name: &cgroups::name::CgroupName) {
+    /// Where the cgroup is: in each tree on v1, those without a controller as well.
+    fn folders(&self, name: &cgroups::name::CgroupName) -> Vec<PathBuf> {
         let mounts = match detect::detect().unwrap() {
             Hierarchy::V2 { mount } => vec![mount],
-            Hierarchy::V1 { controllers, named, .. } => controllers.into_values().chain(named).collect(),
+            Hierarchy::V1 { controllers, others } => controllers.into_values().chain(others).collect(),
         };
-        for mount in mounts {
-            let folder = mount.join(self.driver.naming().relative(name));
+        mounts.into_iter().map(|mount| mount.join(self.driver.naming().relative(name))).collect()
+    }
+
+    fn enter(&self, pid: u32, name: &cgroups::name::CgroupName) {
+        for folder in self.folders(name) {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
         }
@@ -108,14 +112,15 @@ fn destroy_kills_what_is_left_and_can_be_repeated() {
     let stats = driver.stats(&path, Depth::Full).unwrap();
     assert!(stats.memory.working_set <= stats.memory.usage, "{stats:?}");
     assert_eq!((stats.memory.oom_kills, stats.tasks.current), (0, 1));
-    let machine = driver.stats(Path::new(""), Depth::Full).unwrap();
-    assert!(machine.cpu.usage > stats.cpu.usage && machine.memory.usage > stats.memory.usage, "{machine:?}");
+    let whole = driver.stats(Path::new(""), Depth::Full).unwrap();
+    assert!(whole.cpu.usage > stats.cpu.usage && whole.memory.usage > stats.memory.usage, "{whole:?}");
 
     // A killed process stays in its cgroup until it is reaped; containers are reaped by their shim, this one by us.
     let reaper = std::thread::spawn(move || child.wait().unwrap());
     driver.destroy(&pod).unwrap();
     assert!(!reaper.join().unwrap().success());
     assert!(!driver.exists(&pod));
+    assert_eq!(machine.folders(&pod).into_iter().find(|folder| folder.exists()), None);
     driver.destroy(&pod).unwrap();
     assert_eq!(driver::pods(driver.as_ref(), tree).unwrap(), []);
 }
