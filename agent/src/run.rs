@@ -116,6 +116,7 @@ impl Node {
             client,
             addresses: node.addresses.clone(),
             changed: node.look(),
+            doubted: node.doubted(),
         })
         .context("network")?;
         Ok(Self { config, _node: node, _network: network, _server: server, _pods: pods, tasks })

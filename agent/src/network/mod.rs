@@ -38,6 +38,8 @@ pub struct NetworkInputs {
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     /// Told when the conflist was written: the node may be Ready now.
     pub changed: Arc<Notify>,
+    /// Told when the Node's status says that nothing is known of the node.
+    pub doubted: Arc<Notify>,
 }
 
 /// The running tasks; dropping it ends them and leaves the network as it is.
@@ -82,11 +84,11 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     let feed = services::Feed {
         client: inputs.client.clone(),
         node_name: inputs.config.node.node_name.clone(),
-        addresses: inputs.addresses,
+        addresses: inputs.addresses.clone(),
         cluster: seen,
         namespace,
     };
-    let follower = nodes::Follower::new(inputs.config, inputs.client, inputs.changed, cluster);
+    let follower = nodes::Follower::new(inputs, cluster);
     Ok(NetworkHandle { tasks: vec![tokio::spawn(follower.run()), tokio::spawn(feed.run())] })
 }
 

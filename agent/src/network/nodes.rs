@@ -10,7 +10,7 @@ use netns::{Netlink, Route};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 
-use super::{Cluster, conflist};
+use super::{Cluster, NetworkInputs, conflist};
 use crate::client::watch::{Change, Collection, Trimmed, describe, encode, follow};
 use crate::config::Config;
 
@@ -49,6 +49,12 @@ struct Spec {
 #[serde(default)]
 struct Status {
     addresses: Option<Vec<Address>>,
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Condition {
+    status: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -56,6 +62,13 @@ struct Address {
     #[serde(rename = "type")]
     type_: String,
     address: String,
+}
+
+impl NodeSeen {
+    /// The node lifecycle controller has not heard of the node and says that nothing is known of it.
+    fn is_doubted(&self) -> bool {
+        self.status.conditions.iter().flatten().any(|condition| condition.status == "Unknown")
+    }
 }
 
 impl Trimmed for NodeSeen {
@@ -91,18 +104,15 @@ pub(super) struct Follower {
     config: Arc<Config>,
     client: kube::Client,
     changed: Arc<Notify>,
+    doubted: Arc<Notify>,
     cluster: watch::Sender<Cluster>,
     peers: BTreeMap<String, Peer>,
 }
 
 impl Follower {
-    pub(super) fn new(
-        config: Arc<Config>,
-        client: kube::Client,
-        changed: Arc<Notify>,
-        cluster: watch::Sender<Cluster>,
-    ) -> Self {
-        Self { config, client, changed, cluster, peers: BTreeMap::new() }
+    pub(super) fn new(inputs: NetworkInputs, cluster: watch::Sender<Cluster>) -> Self {
+        let NetworkInputs { config, client, changed, doubted, .. } = inputs;
+        Self { config, client, changed, doubted, cluster, peers: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) {
@@ -135,8 +145,14 @@ impl Follower {
     /// Says whether this node's own network or addresses changed.
     fn absorb_own(&mut self, change: Change<NodeSeen>) -> bool {
         match change {
-            Change::Replaced(nodes) => nodes.into_iter().any(|node| self.absorb(Change::Applied(node))),
-            other => self.absorb(other),
+            Change::Replaced(nodes) => nodes.into_iter().any(|node| self.absorb_own(Change::Applied(node))),
+            Change::Applied(node) => {
+                if node.is_doubted() {
+                    self.doubted.notify_one();
+                }
+                self.absorb(Change::Applied(node))
+            }
+            deleted @ Change::Deleted(_) => self.absorb(deleted),
         }
     }
 
@@ -225,6 +241,17 @@ mod tests {
 
     fn peer(json: &str) -> Peer {
         serde_json::from_str::<NodeSeen>(json).unwrap().into()
+    }
+
+    #[test]
+    fn a_node_of_which_nothing_is_known_is_doubted() {
+        let with = |status: &str| {
+            let node = format!(
+                r#"{{"metadata":{{"name":"n"}},"status":{{"conditions":[{{"type":"Ready","status":"{status}"}}]}}}}"#
+            );
+            serde_json::from_str::<NodeSeen>(&node).unwrap().is_doubted()
+        };
+        assert_eq!(["True", "False", "Unknown"].map(with), [false, false, true]);
     }
 
     #[test]

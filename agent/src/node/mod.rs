@@ -61,6 +61,7 @@ pub struct NodeHandle {
     /// The Node's uid, once it is registered.
     pub uid: watch::Receiver<Option<String>>,
     look: Arc<Notify>,
+    doubted: Arc<Notify>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -69,6 +70,13 @@ impl NodeHandle {
     #[must_use]
     pub fn look(&self) -> Arc<Notify> {
         Arc::clone(&self.look)
+    }
+
+    /// Somebody else has written into the status, as the node lifecycle controller does when it has not heard of the node for a
+    /// while: what is true is sent again at once.
+    #[must_use]
+    pub fn doubted(&self) -> Arc<Notify> {
+        Arc::clone(&self.doubted)
     }
 }
 
@@ -85,7 +93,7 @@ impl Drop for NodeHandle {
 pub fn start(inputs: NodeInputs) -> NodeHandle {
     let (addresses, addresses_seen) = watch::channel(Vec::new());
     let (uid, uid_seen) = watch::channel(None);
-    let look = Arc::new(Notify::new());
+    let (look, doubted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let config = Arc::clone(&inputs.config);
     let keeper = LeaseKeeper::new(
         &inputs.client,
@@ -100,6 +108,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         addresses,
         uid,
         look: Arc::clone(&look),
+        doubted: Arc::clone(&doubted),
         sent: None,
         previous: Vec::new(),
         runtime_version: None,
@@ -107,7 +116,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         images: None,
     };
     let tasks = vec![tokio::spawn(task.run()), tokio::spawn(keeper.run())];
-    NodeHandle { addresses: addresses_seen, uid: uid_seen, look, tasks }
+    NodeHandle { addresses: addresses_seen, uid: uid_seen, look, doubted, tasks }
 }
 
 /// The status that was sent last.
@@ -124,6 +133,7 @@ struct NodeTask {
     addresses: watch::Sender<Vec<IpAddr>>,
     uid: watch::Sender<Option<String>>,
     look: Arc<Notify>,
+    doubted: Arc<Notify>,
     sent: Option<Sent>,
     previous: Vec<NodeCondition>,
     runtime_version: Option<String>,
@@ -155,16 +165,26 @@ impl NodeTask {
                     backoff.pause()
                 }
             };
-            let look = Arc::clone(&self.look);
+            let (look, doubted) = (Arc::clone(&self.look), Arc::clone(&self.doubted));
             // Cancel-safe: a notification that comes while nobody waits is kept as a permit.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 Ok(()) = self.inputs.pressures.changed() => {}
+                () = doubted.notified() => self.doubt().await,
                 () = look.notified() => {
                     looks_left = UNREADY_LOOKS;
                     self.images_at = None;
                 }
             }
+        }
+    }
+
+    /// What somebody else wrote is what is compared with next, so that its end is a transition.
+    async fn doubt(&mut self) {
+        self.sent = None;
+        match self.api.get(self.name()).await {
+            Ok(node) => self.previous = node.status.and_then(|status| status.conditions).unwrap_or_default(),
+            Err(error) => tracing::debug!(error = %describe(&error), "own node not read"),
         }
     }
 

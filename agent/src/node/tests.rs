@@ -129,6 +129,26 @@ async fn a_node_registers_and_reports_only_changes() {
     assert_eq!(api.count(STATUS), 2);
 }
 
+/// The node lifecycle controller says that nothing is known of a node that it has not heard of for a while.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_doubted_reports_at_once() {
+    let api = Api::default();
+    let node = begin(&api);
+    api.until(STATUS, 1).await;
+    let then = "2026-01-01T00:00:00Z";
+    let unknown =
+        json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": then}]);
+    api.objects.lock().unwrap().get_mut(NODE).unwrap()["status"]["conditions"] = unknown;
+    let asked = Instant::now();
+    node.doubted().notify_one();
+    api.until(STATUS, 2).await;
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    let stored = api.objects.lock().unwrap()[NODE].clone();
+    let ready = stored["status"]["conditions"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(ready["message"], "container runtime is down");
+    assert_ne!(ready["lastTransitionTime"], then);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_renewed_every_ten_seconds_and_owned_by_the_node() {
     let api = Api::default();

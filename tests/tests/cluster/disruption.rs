@@ -15,6 +15,7 @@ use crate::load::Load;
 pub const TESTS: &[Test] = &[
     ("disruption::killing_agent_and_containerd_restarts_no_container", kill_node_programs),
     ("disruption::pods_live_on_without_the_api", api_away),
+    ("disruption::a_node_of_which_nothing_was_known_is_ready_again_at_once", doubted_node),
     ("disruption::killing_the_master_loses_nothing", kill_master),
     ("disruption::a_lost_node_is_tainted_and_evicted", lost_node),
 ];
@@ -115,6 +116,19 @@ fn api_away(context: &Context) -> Result<()> {
         context.cluster().wait_ready(node)?;
     }
     Ok(())
+}
+
+/// What the node lifecycle controller writes after an outage, while the node has nothing new to report by itself.
+fn doubted_node(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    let unknown = r#"{"status":{"conditions":[{"type":"Ready","status":"Unknown","reason":"NodeStatusUnknown"}]}}"#;
+    let status = |wanted: &str| {
+        let now = ns.say("get node n3 -o jsonpath={.status.conditions[?(@.type=='Ready')].reason}")?;
+        ensure!(now == wanted, "{now}");
+        Ok(())
+    };
+    ns.run(&["patch", "node", "n3", "--subresource=status", "-p", unknown])?;
+    wait_for("the node to be Ready", Duration::from_secs(20), || status("KubeletReady"))
 }
 
 fn kill_master(context: &Context) -> Result<()> {
