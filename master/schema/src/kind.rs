@@ -152,7 +152,9 @@ pub struct Hooks {
     pub prepare_create: fn(&mut Value),
     pub prepare_update: fn(Part, &mut Value, &Value),
     pub validate: fn(&Value, &mut Errors),
-    /// Runs after metadata was compared; calls `validate` itself where upstream does.
+    /// Whether an update of the object itself, not of a subresource, must be valid as a new object must.
+    pub revalidate: bool,
+    /// Runs after that. Where a subresource is validated, too, or in another order, it calls `validate` itself.
     pub validate_update: fn(Part, &Value, &Value, &mut Errors),
     /// The cells of [`Kind::columns`].
     pub row: fn(&Value, Timestamp) -> Vec<Value>,
@@ -166,6 +168,7 @@ impl Hooks {
         prepare_create: |_| {},
         prepare_update: |_, _, _| {},
         validate: |_, _| {},
+        revalidate: false,
         validate_update: |_, _, _, _| {},
         row: table::name_and_age,
         to_storage: |object| object,

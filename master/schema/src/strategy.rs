@@ -110,6 +110,9 @@ pub(crate) fn validate_update(kind: &Kind, part: Part, object: &Value, old: &Val
     if kind.names != NameRule::Any {
         meta::update(kind, object, old, &mut errors);
     }
+    if kind.hooks.revalidate && part == Part::Main {
+        (kind.hooks.validate)(object, &mut errors);
+    }
     (kind.hooks.validate_update)(part, object, old, &mut errors);
     if let Some(custom) = kind.custom {
         custom.validate(part, object, Some(old), &mut errors);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::validating_webhook_configuration::{COLUMNS, row};
 use super::webhooks;
 use crate::errors::{Errors, Path};
-use crate::kind::{Hooks, Kind, Names, Part};
+use crate::kind::{Hooks, Kind, Names};
 use crate::value::{Fields, objects_in, set_if_unset};
 
 pub static KIND: Kind = Kind {
@@ -13,7 +13,7 @@ pub static KIND: Kind = Kind {
     categories: &["api-extensions"],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 
@@ -30,10 +30,6 @@ fn default(object: &mut Value) {
     for webhook in objects_in(object, "webhooks") {
         set_if_unset(webhook, "reinvocationPolicy", "Never");
     }
-}
-
-fn validate_update(_: Part, object: &Value, _: &Value, errors: &mut Errors) {
-    validate(object, errors);
 }
 
 fn validate(object: &Value, errors: &mut Errors) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::rules;
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
+use crate::kind::{Column, Hooks, Kind, Names, Subresource};
 use crate::meta;
 use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
@@ -16,7 +16,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 
@@ -53,12 +53,6 @@ fn default(object: &mut Value) {
     set_if_unset(spec, "failurePolicy", "Fail");
     if let Some(Value::Object(constraints)) = spec.get_mut("matchConstraints") {
         rules::default(constraints, &["resourceRules", "excludeResourceRules"]);
-    }
-}
-
-fn validate_update(part: Part, object: &Value, _: &Value, errors: &mut Errors) {
-    if part == Part::Main {
-        validate(object, errors);
     }
 }
 

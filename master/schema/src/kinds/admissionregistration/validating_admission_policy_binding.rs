@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::rules;
 use super::validating_admission_policy::resources;
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names, Part};
+use crate::kind::{Column, Hooks, Kind, Names};
 use crate::meta;
 use crate::table;
 use crate::value::{Fields, object_in};
@@ -16,7 +16,7 @@ pub static KIND: Kind = Kind {
     categories: &["api-extensions"],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 
@@ -51,10 +51,6 @@ fn default(object: &mut Value) {
     if let Some(Value::Object(matches)) = object_in(object, "spec").get_mut("matchResources") {
         rules::default(matches, &["resourceRules", "excludeResourceRules"]);
     }
-}
-
-fn validate_update(_: Part, object: &Value, _: &Value, errors: &mut Errors) {
-    validate(object, errors);
 }
 
 fn validate(object: &Value, errors: &mut Errors) {

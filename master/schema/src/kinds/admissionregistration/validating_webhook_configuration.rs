@@ -13,13 +13,7 @@ pub static KIND: Kind = Kind {
     categories: &["api-extensions"],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks {
-        default: webhooks::default,
-        row,
-        validate: webhooks::validate,
-        validate_update: |_, object, _, errors| webhooks::validate(object, errors),
-        ..Hooks::PLAIN
-    },
+    hooks: Hooks { default: webhooks::default, row, validate: webhooks::validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 

@@ -13,7 +13,7 @@ pub static KIND: Kind = Kind {
     create_on_update: true,
     unconditional_update: false,
     columns: COLUMNS,
-    hooks: Hooks { row, validate, validate_update: |_, object, _, errors| validate(object, errors), ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("coordination.k8s.io", "v1", NAMES)
 };
 

@@ -15,13 +15,7 @@ pub static KIND: Kind = Kind {
     short_names: &["ep"],
     create_on_update: true,
     columns: COLUMNS,
-    hooks: Hooks {
-        row,
-        default,
-        validate,
-        validate_update: |_, object, _, errors| validate(object, errors),
-        ..Hooks::PLAIN
-    },
+    hooks: Hooks { row, default, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 

@@ -14,13 +14,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.LimitRange",
     short_names: &["limits"],
     columns: &[Column::NAME, Column { kind: "date", ..Column::text("Created At", "When the object was created") }],
-    hooks: Hooks {
-        default,
-        row,
-        validate,
-        validate_update: |_, object, _, errors| validate(object, errors),
-        ..Hooks::PLAIN
-    },
+    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 

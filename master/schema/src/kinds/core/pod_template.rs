@@ -13,7 +13,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.PodTemplate",
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { row, validate, validate_update: |_, object, _, errors| validate(object, errors), ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
+use crate::kind::{Column, Hooks, Kind, Names, Subresource};
 use crate::table;
 use crate::value::{Fields, object_in};
 
@@ -14,7 +14,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     unconditional_update: false,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::cluster("flowcontrol.apiserver.k8s.io", "v1", NAMES)
 };
 
@@ -51,12 +51,6 @@ fn default(object: &mut Value) {
     let spec = object_in(object, "spec");
     if spec.int("matchingPrecedence").unwrap_or(0) == 0 {
         spec.insert("matchingPrecedence".into(), 1_000.into());
-    }
-}
-
-fn validate_update(part: Part, object: &Value, _: &Value, errors: &mut Errors) {
-    if part == Part::Main {
-        validate(object, errors);
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
+use crate::kind::{Column, Hooks, Kind, Names, Subresource};
 use crate::names::{dns_1035_label, dns_subdomain, port_name, port_number};
 use crate::table;
 use crate::value::Fields;
@@ -15,7 +15,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("networking.k8s.io", "v1", "Ingress")],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("networking.k8s.io", "v1", NAMES)
 };
 
@@ -58,12 +58,6 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         if spec.list("tls").is_empty() { "80".into() } else { "80, 443".into() },
         table::age(object, now),
     ]
-}
-
-fn validate_update(part: Part, object: &Value, _old: &Value, errors: &mut Errors) {
-    if part == Part::Main {
-        validate(object, errors);
-    }
 }
 
 fn validate(object: &Value, errors: &mut Errors) {

@@ -15,13 +15,7 @@ pub static KIND: Kind = Kind {
     short_names: &["netpol"],
     generation: true,
     columns: &[Column::NAME, Column::text("Pod-Selector", "The pods that it is about"), Column::AGE],
-    hooks: Hooks {
-        default,
-        row,
-        validate,
-        validate_update: |_, object, _, errors| validate(object, errors),
-        ..Hooks::PLAIN
-    },
+    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("networking.k8s.io", "v1", NAMES)
 };
 

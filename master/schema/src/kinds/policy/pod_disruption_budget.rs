@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
+use crate::kind::{Column, Hooks, Kind, Names, Subresource};
 use crate::kinds::apps::shared;
 use crate::meta;
 use crate::table;
@@ -17,16 +17,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     unconditional_update: false,
     columns: COLUMNS,
-    hooks: Hooks {
-        row,
-        validate,
-        validate_update: |part, object, _, errors| {
-            if part == Part::Main {
-                validate(object, errors)
-            }
-        },
-        ..Hooks::PLAIN
-    },
+    hooks: Hooks { row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("policy", "v1", NAMES)
 };
 

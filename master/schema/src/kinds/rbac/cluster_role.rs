@@ -12,7 +12,7 @@ pub static KIND: Kind = Kind {
     hooks: Hooks {
         row: table::name_and_created,
         validate: |object, errors| shared::role_validate(object, false, errors),
-        validate_update: |_, object, _, errors| shared::role_validate(object, false, errors),
+        revalidate: true,
         ..Hooks::PLAIN
     },
     ..Kind::cluster(shared::GROUP, "v1", NAMES)
