@@ -5,7 +5,6 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
-use machinery::{Change, Outcome, Retry, WorkQueue, run_workers};
+use machinery::{Change, Outcome, Retry, WorkQueue};
 use serde_json::json;
 
 use crate::context::Context;
@@ -43,12 +42,9 @@ pub(crate) fn start(context: &mut Context) {
             to.add(other.metadata.name.as_deref().unwrap_or_default());
         }
     });
-    let controller = Arc::new(Controller { client: context.client(NAME) });
+    let controller = Controller { client: context.client(NAME) };
     // One worker: two could give the same name away twice.
-    context.spawn_synced(run_workers(NAME, queue, 1, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    }));
+    context.spawn_workers(NAME, queue, 1, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {

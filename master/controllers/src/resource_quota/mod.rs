@@ -10,18 +10,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use machinery::{Change, Outcome, Retry, WorkQueue, key_of, run_workers, split_key};
+use machinery::{Change, Outcome, Retry, WorkQueue, key_of, split_key};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::context::{Caches, Context};
 use crate::discovery;
+use crate::pods;
 
 const NAME: &str = "resourcequota-controller";
 const WORKERS: usize = 4;
@@ -61,22 +62,15 @@ pub(crate) fn start(context: &mut Context) {
     let on_end = waker.clone();
     caches.pods.on_change(move |change| {
         // A pod that ends uses nothing any more; those that go are seen by the watches below.
-        let ended =
-            |pod: &Pod| matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
-        if ended(change.object()) && change.old().is_some_and(|old| !ended(old)) {
+        if pods::has_ended(change.object()) && change.old().is_some_and(|old| !pods::has_ended(old)) {
             on_end.wake(change.object().metadata.namespace.as_deref());
         }
     });
     let (found, resources) = mpsc::channel(WATCHES);
     let client = context.client(NAME);
-    let controller = Arc::new(Controller { client: client.clone(), watched: Mutex::default(), found });
-    let workers = run_workers(NAME, queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    });
-    context.spawn_synced(async move {
-        futures::join!(workers, follow_all(client, resources, waker));
-    });
+    let controller = Controller { client: client.clone(), watched: Mutex::default(), found };
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
+    context.spawn_synced(follow_all(client, resources, waker));
 }
 
 impl Waker {
@@ -157,7 +151,7 @@ impl Controller {
         let is_new =
             self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone(), resource.clone());
         if is_new.is_none() {
-            // The receiver lives as long as the workers do.
+            // The receiver lives as long as the control plane does.
             let _ = self.found.send(resource.clone()).await;
         }
         Ok(Some(resource))
