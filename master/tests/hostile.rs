@@ -8,16 +8,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use common::{Master, said};
+use common::Master;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-fn started() -> Master {
-    let mut master = Master::new();
-    said(&master.init(&[]));
-    master.start();
-    master
-}
 
 /// `curl` as the administrator; the status code is the last line.
 fn curl(master: &Master, path: &str, more: &[&str], body: &str) -> String {
@@ -66,7 +59,7 @@ fn is_well(master: &Master) {
 
 #[test]
 fn bodies_that_are_too_large_or_too_deep_are_refused() {
-    let master = started();
+    let master = Master::started();
     let large = format!(r#"{{"metadata":{{"name":"x"}},"data":{{"a":"{}"}}}}"#, "x".repeat(4 << 20));
     let said = curl(&master, MAPS, &[], &large);
     assert!(said.contains("Request entity too large: limit is 3145728") && said.ends_with("\n413"), "{said}");
@@ -83,7 +76,7 @@ fn bodies_that_are_too_large_or_too_deep_are_refused() {
 
 #[test]
 fn paths_from_nowhere_get_an_answer() {
-    let master = started();
+    let master = Master::started();
     for (path, code) in [
         ("/api/v1/namespaces/default/configmaps/%00", "404"),
         ("/api/v1/namespaces/%2e%2e/pods/x", "404"),
@@ -104,7 +97,7 @@ fn paths_from_nowhere_get_an_answer() {
 
 #[test]
 fn silent_and_slow_clients_keep_nobody_waiting() {
-    let master = started();
+    let master = Master::started();
     let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(("127.0.0.1", master.port)).unwrap()).collect();
     let token = token(&master);
     let begun = format!("POST {MAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
@@ -125,7 +118,7 @@ fn silent_and_slow_clients_keep_nobody_waiting() {
 
 #[test]
 fn what_is_no_tls_is_hung_up_on() {
-    let master = started();
+    let master = Master::started();
     for noise in [&b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 4096], b"\x16\x03\x01\xff\xff\x01"] {
         let mut tcp = TcpStream::connect(("127.0.0.1", master.port)).unwrap();
         tcp.write_all(noise).unwrap();

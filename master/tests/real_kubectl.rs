@@ -9,13 +9,6 @@ use std::process::Command;
 
 use common::{Master, join_line, said};
 
-fn started() -> Master {
-    let mut master = Master::new();
-    said(&master.init(&[]));
-    master.start();
-    master
-}
-
 /// A kubeconfig with a bearer token.
 fn with_token(master: &Master, token: &str) -> std::path::PathBuf {
     let path = master.path("token.conf");
@@ -36,7 +29,7 @@ fn refused(output: &std::process::Output) -> String {
 
 #[test]
 fn a_fresh_cluster_has_what_it_needs() {
-    let mut master = started();
+    let mut master = Master::started();
     let names = |what: &str, flags: &[&str]| {
         let mut words = vec!["get", what, "-o", "jsonpath={.items[*].metadata.name}"];
         words.extend(flags);
@@ -84,7 +77,7 @@ const USER: &str = "apiGroup: rbac.authorization.k8s.io, kind: User";
 
 #[test]
 fn rights_are_as_the_roles_say() {
-    let master = started();
+    let master = Master::started();
     let can =
         |who: &str, resource: &str| {
             let review = format!(
@@ -111,7 +104,7 @@ fn rights_are_as_the_roles_say() {
 
 #[test]
 fn nobody_grants_what_he_does_not_have() {
-    let master = started();
+    let master = Master::started();
     said(&master.create(&role("creator", "roles, rolebindings", "create", "rbac.authorization.k8s.io"), &[]));
     said(&master.create(&binding("creator", "Role", "creator", &format!("{{{USER}, name: joe}}")), &[]));
     let message = refused(&master.create(&role("more", "secrets", "get", ""), &["--as=joe"]));
@@ -124,7 +117,7 @@ fn nobody_grants_what_he_does_not_have() {
 
 #[test]
 fn tokens_of_service_accounts_come_and_go_with_them() {
-    let master = started();
+    let master = Master::started();
     said(&master.create("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: app}\n", &[]));
     let request = |seconds: u32| {
         let body = format!(
@@ -175,7 +168,7 @@ fn the_printed_token_authenticates_until_it_is_deleted() {
 
 #[test]
 fn nothing_is_open_to_strangers() {
-    let master = started();
+    let master = Master::started();
     let url = format!("https://127.0.0.1:{}", master.port);
     let get = |path: &str| {
         let output = Command::new("curl")
@@ -198,7 +191,7 @@ fn nothing_is_open_to_strangers() {
 
 #[test]
 fn the_chain_shows_the_ca() {
-    let master = started();
+    let master = Master::started();
     let script = format!(
         "openssl s_client -connect 127.0.0.1:{} -showcerts </dev/null 2>/dev/null | grep -c 'BEGIN CERT'",
         master.port
@@ -208,7 +201,7 @@ fn the_chain_shows_the_ca() {
 
 #[test]
 fn a_crash_and_a_restart_lose_nothing() {
-    let mut master = started();
+    let mut master = Master::started();
     said(&master.create("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndata: {a: b}\n", &[]));
     master.kill();
     master.start();
@@ -226,7 +219,7 @@ fn a_crash_and_a_restart_lose_nothing() {
 
 #[test]
 fn a_second_master_in_the_same_place_is_refused() {
-    let master = started();
+    let master = Master::started();
     let second = master.call(&["run"]);
     let message = refused(&second);
     assert!(message.contains("cannot listen on 127.0.0.1:"), "{message}");
@@ -235,7 +228,7 @@ fn a_second_master_in_the_same_place_is_refused() {
 
 #[test]
 fn namespaces_that_are_needed_stay() {
-    let master = started();
+    let master = Master::started();
     assert_eq!(
         refused(&master.kubectl(&["delete", "namespace", "kube-system"])),
         "Error from server (Forbidden): namespaces \"kube-system\" is forbidden: this namespace may not be deleted"
@@ -248,7 +241,7 @@ fn namespaces_that_are_needed_stay() {
 /// These commands send protobuf.
 #[test]
 fn typed_commands_are_understood() {
-    let master = started();
+    let master = Master::started();
     for words in [
         &["create", "namespace", "typed"][..],
         &["-n", "typed", "create", "deployment", "web", "--image=nginx", "--replicas=2", "--port=80"],
@@ -284,7 +277,7 @@ fn typed_commands_are_understood() {
 /// What client-side apply made is taken over by server-side apply; what others changed meanwhile is theirs.
 #[test]
 fn configurations_are_applied_by_client_and_by_server() {
-    let master = started();
+    let master = Master::started();
     let config = |replicas: u32| {
         format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  \
@@ -319,7 +312,7 @@ fn configurations_are_applied_by_client_and_by_server() {
 /// Nothing runs the pods here: the test says how they end.
 #[test]
 fn jobs_count_their_pods_and_go_away() {
-    let master = started();
+    let master = Master::started();
     let job = |name: &str, more: &str| {
         format!(
             "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec:\n  {more}\n  template: {{spec: {{restartPolicy: Never, \

@@ -4,18 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use agent::config::KubeletConfiguration;
-use agent::events::Recorder;
-use agent::node::facts::Facts;
-use agent::pods::manifests::Manifests;
-use agent::pods::stages::limits::Machine;
-use agent::pods::{Deps, PodsConfig, PodsHandle};
-use cgroups::values::{Allocatable, Policy};
+use agent::pods::PodsHandle;
 use cri::import::{Image, ImageConfig, import};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::api::Api;
+use crate::node::{config, start};
 
 const IMAGE: &str = "example.com/pause:test";
 
@@ -62,48 +56,7 @@ impl Node {
     }
 
     pub fn agent(&self, api: &Api) -> PodsHandle {
-        let (_, addresses) = watch::channel(vec!["127.0.0.1".parse().unwrap()]);
-        let config = PodsConfig {
-            node_name: "node".into(),
-            node_labels: std::collections::BTreeMap::new(),
-            data_dir: self.path("data"),
-            logs_dir: self.path("logs"),
-            cgroup_root: self.root.clone(),
-            machine: Machine { policy: Policy::default(), memory: 8 << 30, cgroup_v2: false },
-            enforced: Allocatable { cpu: 2000, memory: None, pids: None },
-            allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
-            dns: pod::resolve::DnsFacts::default(),
-            allowed_unsafe_sysctls: Vec::new(),
-            app_armor: false,
-            seccomp_default: false,
-            images: agent::images::Settings::new(&KubeletConfiguration::default(), self.path("data")),
-            backoff_max: Duration::from_secs(300),
-            manifests: Manifests {
-                path: Some((self.path("manifests"), Duration::from_secs(20))),
-                ..Manifests::default()
-            },
-            log_limit: (1 << 20, 3),
-            volume_stats_period: Duration::from_secs(60),
-            eviction: agent::eviction::Settings {
-                thresholds: Vec::new(),
-                transition: Duration::ZERO,
-                max_grace: 0,
-                isolation: false,
-            },
-        };
-        let client = api.client();
-        let recorder = Recorder::start(client.clone(), "node", 0, 0);
-        agent::pods::start(Deps {
-            cgroups: agent::pods::open_cgroups(cgroups::Naming::Cgroupfs, &config).unwrap(),
-            config,
-            client,
-            runtime: self.runtime.clone(),
-            recorder,
-            addresses,
-            facts: Facts::default(),
-            pressures: watch::Sender::default(),
-        })
-        .unwrap()
+        start(config(self.folder.path(), &self.root), api.client(), self.runtime.clone())
     }
 
     async fn counts(&self) -> (usize, usize) {

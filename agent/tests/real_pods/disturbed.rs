@@ -7,19 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agent::config::KubeletConfiguration;
-use agent::events::Recorder;
-use agent::node::facts::Facts;
-use agent::pods::manifests::Manifests;
-use agent::pods::stages::limits::Machine;
-use agent::pods::{Deps, PodsConfig, PodsHandle};
-use cgroups::values::{Allocatable, Policy};
+use agent::pods::{PodsConfig, PodsHandle};
 use cri::fake::{Failure, Fake, Program, Status};
 use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::api::Api;
+use crate::node::{config, start};
 
 /// More lives at a time would only wait for each other.
 const AT_A_TIME: usize = 24;
@@ -56,46 +50,9 @@ impl Node {
 
     /// An agent that is configured otherwise.
     pub fn agent_with(&self, change: impl FnOnce(&mut PodsConfig)) -> PodsHandle {
-        let (_, addresses) = watch::channel(vec!["127.0.0.1".parse().unwrap()]);
-        let mut config = PodsConfig {
-            node_name: "node".into(),
-            node_labels: BTreeMap::new(),
-            data_dir: self.data(),
-            logs_dir: self.folder.path().join("logs"),
-            cgroup_root: self.name.clone(),
-            machine: Machine { policy: Policy::default(), memory: 8 << 30, cgroup_v2: false },
-            enforced: Allocatable { cpu: 2000, memory: None, pids: None },
-            allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
-            dns: pod::resolve::DnsFacts::default(),
-            allowed_unsafe_sysctls: Vec::new(),
-            app_armor: false,
-            seccomp_default: false,
-            images: agent::images::Settings::new(&KubeletConfiguration::default(), self.folder.path().join("data")),
-            backoff_max: Duration::from_secs(300),
-            manifests: Manifests { path: Some((self.manifests(), Duration::from_secs(20))), ..Manifests::default() },
-            log_limit: (1 << 20, 3),
-            volume_stats_period: Duration::from_secs(60),
-            eviction: agent::eviction::Settings {
-                thresholds: Vec::new(),
-                transition: Duration::ZERO,
-                max_grace: 0,
-                isolation: false,
-            },
-        };
+        let mut config = config(self.folder.path(), &self.name);
         change(&mut config);
-        let client = self.api.client();
-        let recorder = Recorder::start(client.clone(), "node", 0, 0);
-        agent::pods::start(Deps {
-            cgroups: agent::pods::open_cgroups(cgroups::Naming::Cgroupfs, &config).unwrap(),
-            config,
-            client,
-            runtime: self.fake.client(),
-            recorder,
-            addresses,
-            facts: Facts::default(),
-            pressures: watch::Sender::default(),
-        })
-        .unwrap()
+        start(config, self.api.client(), self.fake.client())
     }
 
     /// Until the pod is Ready.

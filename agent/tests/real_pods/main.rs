@@ -5,6 +5,7 @@ mod api;
 mod away;
 mod containerd;
 mod disturbed;
+mod node;
 mod objects;
 mod pressure;
 mod resize;

@@ -2,22 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
+mod common;
+
 use std::sync::Arc;
 
+use common::Nobody;
 use store::{
-    Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Hooks, Key, ListRequest, Options, Proposal, Start,
-    Store, Watch, WatchRequest, Write,
+    Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Key, ListRequest, Options, Proposal, Start, Store,
+    Watch, WatchRequest, Write,
 };
-
-struct Nobody;
-
-impl Hooks for Nobody {
-    fn facets(&self, _: &Key, _: &[u8]) -> Facets {
-        Facets::default()
-    }
-
-    fn committed(&self, _: &Key, _: Option<&[u8]>) {}
-}
 
 fn open(folder: &tempfile::TempDir) -> Store {
     let backend = Embedded::open(folder.path().join("store")).unwrap();

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
+mod common;
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -12,22 +14,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::Nobody;
 use rand::Rng as _;
-use store::{Backend as _, Embedded, Encoded, Expect, Facets, Hooks, Key, Options, Proposal, Store, Write};
+use store::{Backend as _, Embedded, Encoded, Expect, Facets, Key, Options, Proposal, Store, Write};
 
 const FILE: &str = "CRASH_STORE";
 const WRITERS: usize = 8;
 const KEYS: u64 = 40;
-
-struct Nobody;
-
-impl Hooks for Nobody {
-    fn facets(&self, _: &Key, _: &[u8]) -> Facets {
-        Facets::default()
-    }
-
-    fn committed(&self, _: &Key, _: Option<&[u8]>) {}
-}
 
 fn value(round: u64, writer: usize, count: u64) -> Encoded {
     let filler = "x".repeat((count % 3_000) as usize);

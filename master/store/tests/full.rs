@@ -2,22 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
+mod common;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{CommitError, Embedded, Encoded, Expect, Facets, Hooks, Key, Options, Proposal, Store, Write};
-
-struct Nobody;
-
-impl Hooks for Nobody {
-    fn facets(&self, _: &Key, _: &[u8]) -> Facets {
-        Facets::default()
-    }
-
-    fn committed(&self, _: &Key, _: Option<&[u8]>) {}
-}
+use common::Nobody;
+use store::{CommitError, Embedded, Encoded, Expect, Facets, Key, Options, Proposal, Store, Write};
 
 /// A tmpfs with little room beside the journal, unmounted in the end.
 struct Small(tempfile::TempDir);

@@ -62,6 +62,14 @@ pub fn join_line(text: &str) -> &str {
 
 #[allow(dead_code, reason = "each test binary uses a part of this")]
 impl Master {
+    /// One that was made and answers.
+    pub fn started() -> Self {
+        let mut master = Self::new();
+        said(&master.init(&[]));
+        master.start();
+        master
+    }
+
     /// Starts serving and waits until it answers.
     pub fn start(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
