@@ -29,6 +29,10 @@ const WORKERS: usize = 4;
 /// Everything is counted anew now and then (`--resource-quota-sync-period`).
 const RESYNC: Duration = Duration::from_secs(300);
 
+/// When what was counted is less than what was charged, it is counted once more: a charge whose object was not in the
+/// store yet may have been taken off.
+const RECOUNT: Duration = Duration::from_secs(1);
+
 /// How many resources may wait to be watched; who finds more waits.
 const WATCHES: usize = 16;
 
@@ -54,7 +58,7 @@ pub(crate) fn start(context: &mut Context) {
     let caches = context.caches.clone();
     let to = queue.clone();
     caches.quotas.on_change(move |change| {
-        if !matches!(change, Change::Deleted(_)) {
+        if is_to_be_counted(change.old().map(Arc::as_ref), change.object()) && !matches!(change, Change::Deleted(_)) {
             to.add(key_of(&change.object().metadata));
         }
     });
@@ -80,6 +84,13 @@ impl Waker {
             self.queue.add(key_of(&quota.metadata));
         }
     }
+}
+
+/// A quota is counted when it is new and when its bounds change, never because of what admission charged to it: that
+/// stands in the status before the object is in the store, so that a count between the two would take it off again.
+fn is_to_be_counted(old: Option<&ResourceQuota>, new: &ResourceQuota) -> bool {
+    let hard = |quota: &ResourceQuota| quota.status.as_ref().and_then(|status| status.hard.clone());
+    old.is_none_or(|old| old.spec != new.spec || hard(old) != hard(new))
 }
 
 /// Follows each resource that is found, for ever.
@@ -116,16 +127,14 @@ impl Controller {
                 objects.insert(place, self.list(namespace, &resource).await?);
             }
         }
-        if let Some(status) = plan::status(&shown, &objects) {
-            let status =
-                serde_json::from_value(status).map_err(|error| Retry::Failed(kube::Error::SerdeError(error)))?;
-            let changed = ResourceQuota { status: Some(status), ..quota };
-            match api.replace_status(name, &PostParams::default(), &changed).await {
-                Err(error) if !machinery::is_not_found(&error) => return Err(error.into()),
-                _ => {}
-            }
+        let Some(status) = plan::status(&shown, &objects) else { return Ok(Outcome::After(RESYNC)) };
+        let again = if plan::lowers(&status, &shown) { RECOUNT } else { RESYNC };
+        let status = serde_json::from_value(status).map_err(|error| Retry::Failed(kube::Error::SerdeError(error)))?;
+        let changed = ResourceQuota { status: Some(status), ..quota };
+        match api.replace_status(name, &PostParams::default(), &changed).await {
+            Err(error) if !machinery::is_not_found(&error) => Err(error.into()),
+            _ => Ok(Outcome::After(again)),
         }
-        Ok(Outcome::After(RESYNC))
     }
 
     async fn list(&self, namespace: &str, resource: &ApiResource) -> Result<Vec<Value>, kube::Error> {

@@ -40,6 +40,12 @@ pub(super) fn status(quota: &Value, objects: &BTreeMap<(String, String), Vec<Val
     if same("hard") && same("used") { None } else { Some(status) }
 }
 
+/// Whether less is used by a new status than the quota says so far.
+pub(super) fn lowers(status: &Value, quota: &Value) -> bool {
+    let (new, old) = (as_amounts(status.get("used")), as_amounts(quota.pointer("/status/used")));
+    new.iter().any(|(name, amount)| old.get(name).is_some_and(|old| amount < old))
+}
+
 fn as_amounts(list: Option<&Value>) -> BTreeMap<&str, Option<Quantity>> {
     let entries = list.and_then(Value::as_object).into_iter().flatten();
     entries.map(|(name, amount)| (name.as_str(), amount.as_str().and_then(|text| text.parse().ok()))).collect()

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::plan::{counted, status};
+use super::is_to_be_counted;
+use super::plan::{counted, lowers, status};
 
 fn quota(hard: Value, status: Value) -> Value {
     json!({ "spec": { "hard": hard }, "status": status })
@@ -28,4 +29,26 @@ fn a_status_counts_what_there_is_and_settles() {
     assert_eq!(status(&quota, &objects), None);
     quota["status"]["used"]["requests.cpu"] = "1000m".into();
     assert_eq!(status(&quota, &objects), None, "the same amount written otherwise");
+}
+
+#[test]
+fn what_admission_charges_is_not_counted_at_once() {
+    let object = |hard: &str, status_hard: &str, used: &str| {
+        let status = json!({ "hard": { "pods": status_hard }, "used": { "pods": used } });
+        serde_json::from_value(quota(json!({ "pods": hard }), status)).unwrap()
+    };
+    let (before, charged) = (object("3", "3", "1"), object("3", "3", "2"));
+    assert!(!is_to_be_counted(Some(&before), &charged));
+    assert!(is_to_be_counted(None, &charged));
+    assert!(is_to_be_counted(Some(&before), &object("4", "3", "1")), "other bounds");
+    assert!(is_to_be_counted(Some(&before), &object("3", "9", "1")), "a status that somebody wrote");
+}
+
+#[test]
+fn what_was_taken_off_is_seen() {
+    let quota = quota(json!({}), json!({ "used": { "pods": "2", "requests.cpu": "1" } }));
+    let lowered = |pods: &str, cpu: &str| lowers(&json!({ "used": { "pods": pods, "requests.cpu": cpu } }), &quota);
+    assert!(lowered("3", "900m"));
+    assert!(!lowered("2", "1000m"));
+    assert!(!lowered("3", "2"));
 }
