@@ -54,12 +54,13 @@ impl Written {
     }
 }
 
-/// Writes a pod with its status. Blocks.
+/// Writes a pod with its status, into its folder, which a pod without volumes does not have yet. Blocks.
 ///
 /// # Errors
 /// What the filesystem said.
 pub fn write(layout: &Layout, uid: &str, pod: &Pod, status: Option<&PodStatus>) -> io::Result<()> {
     let status = status.cloned().or_else(|| pod.status.clone());
+    fs::create_dir_all(layout.pod(uid))?;
     write_versioned(&path(layout, uid), Content { pod: Pod { status, ..pod.clone() } })
 }
 
@@ -135,12 +136,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         assert!(read_all(&layout).is_empty());
-        for uid in ["a", "b", "c", "d"] {
-            fs::create_dir_all(layout.pod(uid)).unwrap();
-        }
         let status = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
         write(&layout, "a", &pod("a"), Some(&status)).unwrap();
         write(&layout, "b", &pod("another"), None).unwrap();
+        for uid in ["c", "d"] {
+            fs::create_dir_all(layout.pod(uid)).unwrap();
+        }
         fs::write(path(&layout, "c"), "{").unwrap();
         fs::write(path(&layout, "d"), json!({"version": 2, "pod": pod("d")}).to_string()).unwrap();
         let found = read_all(&layout);

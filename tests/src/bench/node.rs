@@ -6,7 +6,7 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::run::Bench;
-use super::{Figures, cost};
+use super::{Figures, Side, cost};
 use crate::harness::cluster::Progress;
 use crate::harness::process::Process;
 
@@ -40,13 +40,30 @@ pub(super) fn measure(bench: &mut Bench<'_>, progress: &mut dyn Progress) -> Res
     Ok(figures)
 }
 
-/// Bare pods on the node's own containerd. A node agent removes sandboxes that it does not know: it is halted meanwhile.
-fn floor(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
+/// Bare pods on the node's own containerd. A node agent removes sandboxes that it does not know, so it must not run meanwhile.
+/// The stock programs are halted; ours is ended and started again, since it follows the runtime's events, and containerd 2 starts
+/// no container while somebody follows them and does not read.
+fn floor(bench: &mut Bench<'_>, figures: &mut Figures) -> Result<()> {
+    let programs = bench.processes(bench.side.node_parts())?;
+    match bench.side {
+        Side::Stock => {
+            let _halted = Halted::these(programs)?;
+            bare_pods(bench, figures)
+        }
+        Side::Ours => {
+            programs.iter().try_for_each(Process::kill)?;
+            bare_pods(bench, figures)?;
+            bench.cluster.run_agent("n1")?;
+            bench.cluster.wait_ready("n1")
+        }
+    }
+}
+
+fn bare_pods(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
     let host = bench.cluster.layout.host("n1");
     let (endpoint, cgroup) = (host.endpoint(), format!("{}/floor", host.cgroup_root()));
     let logs = host.dir().join("floor-logs");
     let base = ["-endpoint", &endpoint, "-cgroup", &cgroup, "-logs", &logs.to_string_lossy()].map(str::to_owned);
-    let _halted = Halted::these(bench.processes(bench.side.node_parts())?)?;
     let pods = bench.sizes.pods.to_string();
     let burst = bench.sizes.burst.to_string();
     for (part, more) in [

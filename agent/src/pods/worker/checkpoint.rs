@@ -1,19 +1,32 @@
 //! The pod on the disk, for an agent that is started while the API server is away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use pod::Desired;
+use tokio::time::Instant;
 
 use super::jobs::{Done, guarded};
 use super::{Origin, Worker, pod_of};
+use crate::client::backoff::Backoff;
 use crate::pods::checkpoint::{self, Written};
 
+/// Pauses after one that could not be written.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// What was written, and whether that is still being done.
-#[derive(Default)]
 pub struct Checkpoint {
     written: Option<Written>,
     running: bool,
+    not_before: Option<Instant>,
+    retry: Backoff,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { written: None, running: false, not_before: None, retry: Backoff::new(RETRY.0, RETRY.1) }
+    }
 }
 
 impl Checkpoint {
@@ -21,11 +34,28 @@ impl Checkpoint {
         self.running
     }
 
+    fn begin(&mut self, written: Written) {
+        (self.written, self.running) = (Some(written), true);
+    }
+
     pub fn done(&mut self, worked: bool) {
         self.running = false;
-        if !worked {
+        if worked {
+            self.not_before = None;
+            self.retry.reset();
+        } else {
             self.written = None;
+            self.not_before = Some(Instant::now() + self.retry.pause());
         }
+    }
+
+    /// When to try again after a failure.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    fn may_begin(&self) -> bool {
+        !self.running && self.not_before.is_none_or(|at| at <= Instant::now())
     }
 }
 
@@ -35,7 +65,7 @@ impl Worker {
     pub(super) fn checkpoint(&mut self) {
         let is_api =
             matches!(self.inputs.origin, Origin::Api) && matches!(*self.inputs.desired.borrow(), Desired::Present(_));
-        if !is_api || self.checkpoint.running || !self.memory.prepared.volumes_on_disk {
+        if !is_api || !self.checkpoint.may_begin() || !self.memory.prepared.volumes_on_disk {
             return;
         }
         let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };
@@ -43,7 +73,7 @@ impl Worker {
         if self.checkpoint.written.as_ref().is_some_and(|written| written.is_current(&now)) {
             return;
         }
-        self.checkpoint = Checkpoint { written: Some(now), running: true };
+        self.checkpoint.begin(now);
         self.write_checkpoint(pod);
     }
 

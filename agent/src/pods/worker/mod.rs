@@ -176,6 +176,7 @@ impl Worker {
 
     /// One pass: world, plan, and everything that follows from it. Answers when to look again.
     fn pass(&mut self) -> (Plan, Option<Instant>) {
+        let begun = Instant::now();
         let desired = self.inputs.desired.borrow_and_update().clone();
         let asked = pod_of(&desired);
         self.adopt_allocation(asked.as_ref());
@@ -199,7 +200,7 @@ impl Worker {
         }
         self.refresh();
         self.checkpoint();
-        let wake = self.wake_at(&plan, world.now);
+        let wake = self.wake_at(&plan, world.now, begun);
         (plan, wake)
     }
 
@@ -362,15 +363,14 @@ impl Worker {
         });
     }
 
-    fn wake_at(&self, plan: &Plan, now: Timestamp) -> Option<Instant> {
+    /// When to look again. What was due when the pass began is dealt with, even where there was nothing to be done.
+    fn wake_at(&self, plan: &Plan, now: Timestamp, begun: Instant) -> Option<Instant> {
         let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         // A moment later than asked: the clocks differ, and too early would be a pass for nothing.
         let planned = plan.wake_at.map(|at| Instant::now() + until(at) + Duration::from_millis(1));
-        [planned, self.publication.wake_at(), self.refresh.wake_at(), self.jobs.wake_at(), self.admit_at]
-            .into_iter()
-            .flatten()
-            .chain(self.waiting.as_ref().map(Waiting::until))
-            .min()
+        let retries = [self.publication.wake_at(), self.refresh.wake_at(), self.checkpoint.wake_at()];
+        let others = [planned, self.jobs.wake_at(), self.admit_at, self.waiting.as_ref().map(Waiting::until)];
+        retries.into_iter().chain(others).flatten().filter(|at| *at > begun).min()
     }
 
     async fn wait(&mut self, wake: Option<Instant>) {
