@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::time::Instant;
 
+use super::source::trim;
 use super::status::Written;
 use crate::client::backoff::Backoff;
 use crate::client::watch::describe;
@@ -79,7 +80,10 @@ impl Publication {
             // Meanwhile another object took its place, and was told nothing yet.
             Ok(_) if !self.base.as_ref().is_some_and(same) => {}
             Ok(Written::Accepted(pod)) => {
-                self.seen(&Arc::new(*pod));
+                // Of the same object the watch's copy is kept, which the worker holds anyway.
+                if self.base.as_ref().is_some_and(|base| version(&pod) > version(base)) {
+                    self.seen(&Arc::new(trim(*pod)));
+                }
                 self.accepted = Some(status);
                 self.retry.reset();
                 self.not_before = None;

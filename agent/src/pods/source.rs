@@ -23,7 +23,8 @@ pub fn follow(client: kube::Client, node_name: &str) -> mpsc::Receiver<Change<Ar
 
 /// Who wrote which field is of no use here, and is the largest part of many objects. What comes from the API server
 /// cannot call itself static.
-fn trim(mut pod: Pod) -> Pod {
+#[must_use]
+pub fn trim(mut pod: Pod) -> Pod {
     pod.metadata.managed_fields = None;
     if api::pod::is_static(&pod) && !api::pod::is_mirror(&pod) {
         pod.metadata.annotations.iter_mut().for_each(|all| drop(all.remove(api::pod::SOURCE_ANNOTATION)));
