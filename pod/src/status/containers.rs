@@ -34,7 +34,11 @@ pub(super) fn fill(view: &View<'_>, ending: Option<&Ending>, status: &mut PodSta
     for list in [&mut apps, &mut ephemeral] {
         list.sort_by(|a: &ContainerStatus, b| a.name.cmp(&b.name));
     }
-    let listed = |list: Vec<ContainerStatus>| (!list.is_empty()).then_some(list);
+    let listed = |mut list: Vec<ContainerStatus>| {
+        // It is kept for as long as the pod lives, and a vector that grows makes room for four.
+        list.shrink_to_fit();
+        (!list.is_empty()).then_some(list)
+    };
     status.init_container_statuses = listed(init);
     status.container_statuses = listed(apps);
     status.ephemeral_container_statuses = listed(ephemeral);
