@@ -98,25 +98,29 @@ impl Node {
         let mut tasks = credentials.keep_valid(&config);
         tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
         let (pressures, pressures_seen) = watch::channel(Pressures::new());
+        let (own, own_followed) =
+            node::own::follow(client.clone(), &config.node.node_name, &node::labels(&config));
+        tasks.push(own_followed);
         let inputs = NodeInputs {
             config: Arc::clone(&config),
             client: client.clone(),
             runtime: runtime.clone(),
             recorder: recorder.clone(),
             pressures: pressures_seen,
+            own: own.clone(),
         };
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
-        let pods = pods(&config, (&client, &runtime, &recorder), &node, pressures).await?;
+        let pods = pods(&config, (&client, &runtime, &recorder), (&node, own.clone()), pressures).await?;
         let server = serve(&config, &client, &runtime, &pods, serving).await?;
         tasks.extend(healthz(&config).await);
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
             client,
             addresses: node.addresses.clone(),
+            own,
             changed: node.look(),
-            doubted: node.doubted(),
         })
         .context("network")?;
         Ok(Self { config, _node: node, _network: network, _server: server, _pods: pods, tasks })
@@ -164,7 +168,7 @@ async fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
 async fn pods(
     config: &Config,
     (client, runtime, recorder): (&kube::Client, &cri::Client, &Recorder),
-    node: &NodeHandle,
+    (node, own): (&NodeHandle, node::own::Receiver),
     pressures: watch::Sender<Pressures>,
 ) -> anyhow::Result<PodsHandle> {
     let facts = node::facts::read(Path::new("/"));
@@ -181,6 +185,7 @@ async fn pods(
         runtime: runtime.clone(),
         recorder: recorder.clone(),
         addresses: node.addresses.clone(),
+        node: own,
         facts,
         cgroups,
         pressures,

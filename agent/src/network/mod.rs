@@ -1,6 +1,6 @@
 //! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
 //!
-//! Two tasks. One follows Nodes: its own podCIDR becomes the conflist, the others' become routes. The other follows
+//! Two tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. The other follows
 //! Services and EndpointSlices and hands them to `proxy`. Both keep what they have while the API server is away.
 
 mod conflist;
@@ -21,6 +21,7 @@ pub use plugins::PluginError;
 
 use crate::client::watch::describe;
 use crate::config::Config;
+use crate::node::own;
 
 /// Where libcni, in containerd, keeps the results of the plugins.
 const CNI_CACHE: &str = "/var/lib/cni/results";
@@ -38,8 +39,8 @@ pub struct NetworkInputs {
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     /// Told when the conflist was written: the node may be Ready now.
     pub changed: Arc<Notify>,
-    /// Told when the Node's status says that nothing is known of the node.
-    pub doubted: Arc<Notify>,
+    /// The Node as the API server has it.
+    pub own: own::Receiver,
 }
 
 /// The running tasks; dropping it ends them and leaves the network as it is.

@@ -7,6 +7,7 @@
 pub mod conditions;
 pub mod facts;
 mod lease;
+pub mod own;
 pub mod resources;
 pub mod runtime;
 mod status;
@@ -51,6 +52,8 @@ pub struct NodeInputs {
     pub recorder: Recorder,
     /// What the node is short of.
     pub pressures: watch::Receiver<Pressures>,
+    /// The Node as the API server has it.
+    pub own: own::Receiver,
 }
 
 /// A handle on the running tasks, which end when it is dropped.
@@ -61,7 +64,6 @@ pub struct NodeHandle {
     /// The Node's uid, once it is registered.
     pub uid: watch::Receiver<Option<String>>,
     look: Arc<Notify>,
-    doubted: Arc<Notify>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -70,13 +72,6 @@ impl NodeHandle {
     #[must_use]
     pub fn look(&self) -> Arc<Notify> {
         Arc::clone(&self.look)
-    }
-
-    /// Somebody else has written into the status, as the node lifecycle controller does when it has not heard of the node for a
-    /// while: what is true is sent again at once.
-    #[must_use]
-    pub fn doubted(&self) -> Arc<Notify> {
-        Arc::clone(&self.doubted)
     }
 }
 
@@ -93,7 +88,7 @@ impl Drop for NodeHandle {
 pub fn start(inputs: NodeInputs) -> NodeHandle {
     let (addresses, addresses_seen) = watch::channel(Vec::new());
     let (uid, uid_seen) = watch::channel(None);
-    let (look, doubted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let look = Arc::new(Notify::new());
     let config = Arc::clone(&inputs.config);
     let keeper = LeaseKeeper::new(
         &inputs.client,
@@ -108,7 +103,6 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         addresses,
         uid,
         look: Arc::clone(&look),
-        doubted: Arc::clone(&doubted),
         sent: None,
         previous: Vec::new(),
         runtime_version: None,
@@ -116,7 +110,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         images: None,
     };
     let tasks = vec![tokio::spawn(task.run()), tokio::spawn(keeper.run())];
-    NodeHandle { addresses: addresses_seen, uid: uid_seen, look, doubted, tasks }
+    NodeHandle { addresses: addresses_seen, uid: uid_seen, look, tasks }
 }
 
 /// The status that was sent last.
@@ -133,7 +127,6 @@ struct NodeTask {
     addresses: watch::Sender<Vec<IpAddr>>,
     uid: watch::Sender<Option<String>>,
     look: Arc<Notify>,
-    doubted: Arc<Notify>,
     sent: Option<Sent>,
     previous: Vec<NodeCondition>,
     runtime_version: Option<String>,
@@ -165,12 +158,12 @@ impl NodeTask {
                     backoff.pause()
                 }
             };
-            let (look, doubted) = (Arc::clone(&self.look), Arc::clone(&self.doubted));
-            // Cancel-safe: a notification that comes while nobody waits is kept as a permit.
+            let look = Arc::clone(&self.look);
+            // Cancel-safe: watches keep what is not read, and a notification that comes while nobody waits is a permit.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 Ok(()) = self.inputs.pressures.changed() => {}
-                () = doubted.notified() => self.doubt().await,
+                Ok(()) = self.inputs.own.changed() => self.doubt().await,
                 () = look.notified() => {
                     looks_left = UNREADY_LOOKS;
                     self.images_at = None;
@@ -179,8 +172,12 @@ impl NodeTask {
         }
     }
 
-    /// What somebody else wrote is what is compared with next, so that its end is a transition.
+    /// The node lifecycle controller writes into the status of a node that it has not heard of for a while: what is true is
+    /// sent again at once. What it wrote is what is compared with next, so that its end is a transition.
     async fn doubt(&mut self) {
+        if self.inputs.own.borrow_and_update().as_ref().is_none_or(|own| own.doubted.is_none()) {
+            return;
+        }
         self.sent = None;
         match self.api.get(self.name()).await {
             Ok(node) => self.previous = node.status.and_then(|status| status.conditions).unwrap_or_default(),

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use http::{Method, Request, Response};
 use kube::client::Body;
 
+use super::own::OwnNode;
 use super::*;
 use crate::config::{KubeletConfiguration, Layout, NodeSettings};
 
@@ -97,6 +98,10 @@ fn config() -> Config {
 }
 
 fn begin(api: &Api) -> NodeHandle {
+    begin_with(api, watch::channel(None).1)
+}
+
+fn begin_with(api: &Api, own: own::Receiver) -> NodeHandle {
     let (recorder, _) = Recorder::channel();
     start(NodeInputs {
         config: Arc::new(config()),
@@ -104,6 +109,7 @@ fn begin(api: &Api) -> NodeHandle {
         runtime: cri::Client::new("unix:///nonexistent.sock").unwrap(),
         recorder,
         pressures: watch::channel(Pressures::default()).1,
+        own,
     })
 }
 
@@ -133,14 +139,15 @@ async fn a_node_registers_and_reports_only_changes() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_doubted_reports_at_once() {
     let api = Api::default();
-    let node = begin(&api);
+    let (own, seen) = watch::channel(None);
+    let _node = begin_with(&api, seen);
     api.until(STATUS, 1).await;
     let then = "2026-01-01T00:00:00Z";
     let unknown =
         json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": then}]);
     api.objects.lock().unwrap().get_mut(NODE).unwrap()["status"]["conditions"] = unknown;
     let asked = Instant::now();
-    node.doubted().notify_one();
+    own.send_replace(Some(Arc::new(OwnNode { doubted: Some("7".to_owned()), ..OwnNode::default() })));
     api.until(STATUS, 2).await;
     assert!(asked.elapsed() < Duration::from_secs(5));
     let stored = api.objects.lock().unwrap()[NODE].clone();

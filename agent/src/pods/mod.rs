@@ -28,7 +28,6 @@ pub mod labels;
 pub mod logs;
 pub mod manifests;
 pub mod memory;
-pub mod node;
 pub mod objects;
 pub mod observe;
 pub mod orders;
@@ -67,6 +66,7 @@ use crate::events::{Recorder, node_reference};
 use crate::eviction;
 use crate::images;
 use crate::node::facts::Facts;
+use crate::node::own;
 use crate::stats::{self, disk::DiskUsage};
 use manifests::Manifests;
 use objects::ApiObjects;
@@ -82,6 +82,8 @@ pub struct Deps {
     pub recorder: Recorder,
     /// The node's addresses, primary first.
     pub addresses: watch::Receiver<Vec<IpAddr>>,
+    /// The Node as the API server has it.
+    pub node: own::Receiver,
     /// What this machine is.
     pub facts: Facts,
     /// This machine's cgroups, from [`open_cgroups`].
@@ -233,7 +235,7 @@ pub struct Context {
     pub recorder: Recorder,
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     pub runtime_facts: watch::Receiver<runtime::RuntimeFacts>,
-    pub node: node::Receiver,
+    pub node: own::Receiver,
     pub cgroups: Arc<dyn Driver>,
     pub tree: Tree,
     pub layout: volumes::Layout,
@@ -292,7 +294,6 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let registry = Arc::new(Registry::default());
     let (runtime_facts, runtime_followed) = runtime::follow(deps.runtime.clone());
     let (services, following) = services::follow(deps.client.clone(), &config.data_dir);
-    let (node, node_followed) = node::follow(deps.client.clone(), &config.node_name, &config.node_labels);
     let context = Arc::new(Context {
         objects: Arc::new(ApiObjects::new(deps.client.clone())),
         images: images::Puller::new(deps.runtime.clone(), &config.images),
@@ -303,7 +304,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         recorder: deps.recorder,
         addresses: deps.addresses,
         runtime_facts,
-        node,
+        node: deps.node,
         cgroups: deps.cgroups,
         tree: Tree::new(&config.cgroup_root),
         services,
@@ -324,7 +325,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     Ok(PodsHandle {
         registry,
         stats,
-        tasks: vec![set, eviction, rotation, collection, runtime_followed, following, node_followed],
+        tasks: vec![set, eviction, rotation, collection, runtime_followed, following],
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use agent::config::KubeletConfiguration;
 use agent::events::Recorder;
 use agent::node::facts::Facts;
+use agent::node::own;
 use agent::pods::manifests::Manifests;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
@@ -49,6 +50,8 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
 pub fn start(config: PodsConfig, client: kube::Client, runtime: cri::Client) -> PodsHandle {
     let (_, addresses) = watch::channel(vec!["127.0.0.1".parse().unwrap()]);
     let recorder = Recorder::start(client.clone(), "node", 0, 0);
+    // It ends with the test's runtime.
+    let (node, _) = own::follow(client.clone(), &config.node_name, &config.node_labels);
     agent::pods::start(Deps {
         cgroups: agent::pods::open_cgroups(cgroups::Naming::Cgroupfs, &config).unwrap(),
         config,
@@ -56,6 +59,7 @@ pub fn start(config: PodsConfig, client: kube::Client, runtime: cri::Client) -> 
         runtime,
         recorder,
         addresses,
+        node,
         facts: Facts::default(),
         pressures: watch::Sender::default(),
     })

@@ -13,9 +13,9 @@ use api::resources::{self, ResourceList};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::{Admission, Eviction};
 
-use super::node::OwnNode;
 use super::{Context, PodsConfig, sysctls};
 use crate::eviction;
+use crate::node::own::OwnNode;
 use preemption::Shortage;
 
 /// What came of asking.

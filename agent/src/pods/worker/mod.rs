@@ -37,8 +37,9 @@ use super::record::Record;
 use super::registry::Running;
 use super::runtime::RuntimeFacts;
 use super::stages::{Job, PodFacts, Say};
-use super::{Context, admission, node, orders, status};
+use super::{Context, admission, orders, status};
 use crate::client::backoff::Backoff;
+use crate::node::own;
 use checkpoint::Checkpoint;
 use jobs::{Done, Jobs, guarded};
 pub use mirror::{Mirrors, Origin};
@@ -78,7 +79,7 @@ struct Worker {
     orders: orders::Receiver,
     /// When admission is asked again: pods that must go first are on their way.
     admit_at: Option<Instant>,
-    node: node::Receiver,
+    node: own::Receiver,
     retry: Backoff,
     probing: ProbeSet,
     jobs: Jobs,
