@@ -13,6 +13,8 @@ use crate::{Entry, Key};
 
 /// How many events of one resource are kept at most.
 const RING: usize = 16_384;
+/// How many of them keep what was made of them for watchers.
+const FRAMES: usize = 256;
 
 /// What to list.
 pub struct ListRequest<'a> {
@@ -186,6 +188,9 @@ impl Resource {
             self.forgotten = self.forgotten.max(oldest.revision());
         }
         self.ring.push_back(event);
+        if let Some(past) = self.ring.len().checked_sub(FRAMES + 1).and_then(|at| self.ring.get(at)) {
+            past.pass();
+        }
     }
 
     fn forget(&mut self, revision: u64) {

@@ -1,7 +1,7 @@
 //! Following the changes of one resource.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -37,13 +37,30 @@ pub struct Event {
     revision: u64,
     pub(crate) old: Option<Arc<Entry>>,
     pub(crate) new: Option<Arc<Entry>>,
-    frame: OnceLock<Bytes>,
-    transcoded: OnceLock<Bytes>,
+    frames: Mutex<Frames>,
+}
+
+/// What was made of a change for its watchers. Each is as large as the object.
+#[derive(Debug, Default)]
+struct Frames {
+    json: Option<Bytes>,
+    transcoded: Option<Bytes>,
+    /// The change is of the past: whoever still comes to read it comes alone.
+    past: bool,
 }
 
 impl Event {
     pub(crate) fn new(revision: u64, old: Option<Arc<Entry>>, new: Option<Arc<Entry>>) -> Self {
-        Event { revision, old, new, frame: OnceLock::new(), transcoded: OnceLock::new() }
+        Event { revision, old, new, frames: Mutex::default() }
+    }
+
+    /// Nothing made of the change is kept any longer.
+    pub(crate) fn pass(&self) {
+        *self.frames() = Frames { past: true, ..Frames::default() };
+    }
+
+    fn frames(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn revision(&self) -> u64 {
@@ -108,11 +125,16 @@ impl Delivery {
 
     /// The line of a JSON watch; made once for all watchers that see the change in the same way.
     pub fn frame(&self) -> Bytes {
-        if self.change == self.event.natural() {
-            self.event.frame.get_or_init(|| self.compose()).clone()
-        } else {
-            self.compose()
+        if self.change != self.event.natural() {
+            return self.compose();
         }
+        let mut frames = self.event.frames();
+        if let Some(made) = &frames.json {
+            return made.clone();
+        }
+        let made = self.compose();
+        frames.json = (!frames.past).then(|| made.clone());
+        made
     }
 
     /// The frame of a watch in another encoding, which `make` makes of [`Delivery::json`]; made once for all watchers that
@@ -121,11 +143,13 @@ impl Delivery {
         if self.change != self.event.natural() {
             return make(&self.json());
         }
-        if let Some(made) = self.event.transcoded.get() {
+        let mut frames = self.event.frames();
+        if let Some(made) = &frames.transcoded {
             return Some(made.clone());
         }
         let made = make(&self.json())?;
-        Some(self.event.transcoded.get_or_init(|| made).clone())
+        frames.transcoded = (!frames.past).then(|| made.clone());
+        Some(made)
     }
 
     fn compose(&self) -> Bytes {

@@ -137,3 +137,26 @@ async fn many_writers_are_committed_in_order() {
     }
     assert_eq!((count, last), (640, store.revision()));
 }
+
+#[tokio::test]
+async fn only_the_last_changes_keep_what_was_made_for_watchers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let mut watch = watch(&store, Start::Now, None, 512);
+    for name in 0..300 {
+        write(&store, &name.to_string(), Some("1"), Expect::Absent).await.unwrap();
+    }
+    let mut deliveries = Vec::new();
+    for _ in 0..300 {
+        deliveries.push(watch.next().await.unwrap());
+    }
+    let is_kept = |at: usize| {
+        let (one, other) = (deliveries[at].frame(), deliveries[at].frame());
+        assert_eq!(one, other);
+        let made = |_: &[u8]| Some(vec![0].into());
+        let same = deliveries[at].transcoded(made).unwrap().as_ptr() == deliveries[at].transcoded(made).unwrap().as_ptr();
+        assert_eq!(same, one.as_ptr() == other.as_ptr());
+        same
+    };
+    assert_eq!([0, 43, 44, 299].map(is_kept), [false, false, true, true]);
+}
