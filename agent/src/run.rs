@@ -98,8 +98,7 @@ impl Node {
         let mut tasks = credentials.keep_valid(&config);
         tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
         let (pressures, pressures_seen) = watch::channel(Pressures::new());
-        let (own, own_followed) =
-            node::own::follow(client.clone(), &config.node.node_name, &node::labels(&config));
+        let (own, own_followed) = node::own::follow(client.clone(), &config.node.node_name, &node::labels(&config));
         tasks.push(own_followed);
         let inputs = NodeInputs {
             config: Arc::clone(&config),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::pod::is_terminal_phase;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 
@@ -64,7 +65,7 @@ fn spec_of(pod: &Value) -> Option<PodSpec> {
 
 /// Pods that have ended use nothing but their own existence.
 fn pod(pod: &Value, used: &mut ResourceList) {
-    if matches!(text(pod, "/status/phase"), "Failed" | "Succeeded") {
+    if is_terminal_phase(Some(text(pod, "/status/phase"))) {
         return;
     }
     used.insert("pods".to_owned(), ONE());

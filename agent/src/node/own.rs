@@ -180,8 +180,10 @@ mod tests {
             "status":{"addresses":[{"type":"Hostname","address":"n"},{"type":"InternalIP","address":"192.168.0.2"}]}}"#,
         );
         assert_eq!((node.uid.as_deref(), node.labels["a"].as_str(), node.taints.len()), (Some("u"), "b", 1));
-        let place =
-            Place { pod_cidrs: vec!["10.1.2.0/24".parse().unwrap()], internal_ips: vec!["192.168.0.2".parse().unwrap()] };
+        let place = Place {
+            pod_cidrs: vec!["10.1.2.0/24".parse().unwrap()],
+            internal_ips: vec!["192.168.0.2".parse().unwrap()],
+        };
         assert_eq!(node.place, place);
         assert_eq!(own(r#"{"metadata":{}}"#), OwnNode::default());
     }

@@ -322,11 +322,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let manager = eviction::Manager::new(Arc::clone(&context), Arc::clone(&stats), images, deps.pressures);
     let eviction = tokio::spawn(manager.run());
     let set = tokio::spawn(set::run(context));
-    Ok(PodsHandle {
-        registry,
-        stats,
-        tasks: vec![set, eviction, rotation, collection, runtime_followed, following],
-    })
+    Ok(PodsHandle { registry, stats, tasks: vec![set, eviction, rotation, collection, runtime_followed, following] })
 }
 
 fn provider(context: &Context, facts: Facts) -> stats::Provider {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::pod::is_terminal;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::DeleteParams;
@@ -38,7 +39,7 @@ pub(crate) fn start(context: &mut Context) {
         if matches!(change, Change::Deleted(_)) {
             return;
         }
-        if pods::has_ended(pod) {
+        if is_terminal(pod) {
             to.add_after(ENDED, GATHER);
         }
         match pods::node_name(pod) {
@@ -92,7 +93,7 @@ impl Controller {
 
 /// The oldest ended pods beyond the threshold.
 fn surplus(all: Vec<Arc<Pod>>, most: usize) -> Vec<Arc<Pod>> {
-    let mut ended: Vec<Arc<Pod>> = all.into_iter().filter(|pod| pods::has_ended(pod)).collect();
+    let mut ended: Vec<Arc<Pod>> = all.into_iter().filter(|pod| is_terminal(pod)).collect();
     let count = ended.len().saturating_sub(most);
     ended.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
     ended.truncate(count);

@@ -1,5 +1,6 @@
 //! What controllers ask about pods.
 
+use api::pod::is_terminal;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -16,16 +17,10 @@ pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 
-/// Whether all containers ended for good.
-#[must_use]
-pub fn has_ended(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
-}
-
 /// Whether the pod counts as one of its owner's: neither ended nor being deleted.
 #[must_use]
 pub fn is_active(pod: &Pod) -> bool {
-    !has_ended(pod) && pod.metadata.deletion_timestamp.is_none()
+    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// One of the pod's conditions.

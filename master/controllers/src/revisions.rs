@@ -27,31 +27,25 @@ pub(crate) trait Revised: Resource<DynamicType = ()> {
     fn history_limit(&self) -> Option<i32>;
 }
 
-impl Revised for DaemonSet {
-    const HASH_LABEL: &'static str = REVISION_LABEL;
-    fn template(&self) -> Option<&PodTemplateSpec> {
-        self.spec.as_ref().map(|spec| &spec.template)
-    }
-    fn collisions(&self) -> i32 {
-        self.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0)
-    }
-    fn history_limit(&self) -> Option<i32> {
-        self.spec.as_ref().and_then(|spec| spec.revision_history_limit)
-    }
+macro_rules! revised {
+    ($kind:ty, $hash_label:expr) => {
+        impl Revised for $kind {
+            const HASH_LABEL: &'static str = $hash_label;
+            fn template(&self) -> Option<&PodTemplateSpec> {
+                self.spec.as_ref().map(|spec| &spec.template)
+            }
+            fn collisions(&self) -> i32 {
+                self.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0)
+            }
+            fn history_limit(&self) -> Option<i32> {
+                self.spec.as_ref().and_then(|spec| spec.revision_history_limit)
+            }
+        }
+    };
 }
 
-impl Revised for StatefulSet {
-    const HASH_LABEL: &'static str = "controller.kubernetes.io/hash";
-    fn template(&self) -> Option<&PodTemplateSpec> {
-        self.spec.as_ref().map(|spec| &spec.template)
-    }
-    fn collisions(&self) -> i32 {
-        self.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0)
-    }
-    fn history_limit(&self) -> Option<i32> {
-        self.spec.as_ref().and_then(|spec| spec.revision_history_limit)
-    }
-}
+revised!(DaemonSet, REVISION_LABEL);
+revised!(StatefulSet, "controller.kubernetes.io/hash");
 
 /// The revision of the present template, numbered after all others.
 pub(crate) fn of<K: Revised>(set: &K, known: &[Arc<ControllerRevision>]) -> ControllerRevision {

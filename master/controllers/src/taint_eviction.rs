@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::pod::is_terminal;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -88,7 +89,7 @@ pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], created: Tim
 impl Controller {
     async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
         let Some(pod) = self.caches.pods.get(key) else { return Ok(Outcome::Done) };
-        if pod.metadata.deletion_timestamp.is_some() || pods::has_ended(&pod) {
+        if pod.metadata.deletion_timestamp.is_some() || is_terminal(&pod) {
             return Ok(Outcome::Done);
         }
         let Some(node) = pods::node_name(&pod).and_then(|name| self.caches.nodes.get(name)) else {
@@ -134,7 +135,7 @@ pub(crate) async fn delete_disrupted(
     });
     let mut status = json!({"conditions": [condition]});
     if params.grace_period_seconds == Some(0)
-        && !pods::has_ended(pod)
+        && !is_terminal(pod)
         && let Some(fields) = status.as_object_mut()
     {
         // Nobody is there to end it, so that this is where it ends.

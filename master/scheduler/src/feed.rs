@@ -107,8 +107,7 @@ fn identity<K: Kind>(object: &K) -> String {
 fn pod_input(step: Step<Pod>, scheduler_name: &str) -> Option<Input> {
     Some(match step {
         Step::Present(pod) => {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            if matches!(phase, Some("Succeeded" | "Failed")) {
+            if api::pod::is_terminal(&pod) {
                 return Some(Input::PodGone(identity(&pod)));
             }
             let named = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());

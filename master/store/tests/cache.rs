@@ -154,7 +154,8 @@ async fn only_the_last_changes_keep_what_was_made_for_watchers() {
         let (one, other) = (deliveries[at].frame(), deliveries[at].frame());
         assert_eq!(one, other);
         let made = |_: &[u8]| Some(vec![0].into());
-        let same = deliveries[at].transcoded(made).unwrap().as_ptr() == deliveries[at].transcoded(made).unwrap().as_ptr();
+        let same =
+            deliveries[at].transcoded(made).unwrap().as_ptr() == deliveries[at].transcoded(made).unwrap().as_ptr();
         assert_eq!(same, one.as_ptr() == other.as_ptr());
         same
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use admission::{Operation, Request};
+use api::pod::is_terminal_phase;
 use auth::UserInfo;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -341,7 +342,7 @@ fn grace(kind: &Kind, object: &Value, options: &DeleteOptions) -> Grace {
         };
     }
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    if text("/spec/nodeName").is_empty() || matches!(text("/status/phase"), "Failed" | "Succeeded") {
+    if text("/spec/nodeName").is_empty() || is_terminal_phase(Some(text("/status/phase"))) {
         return Grace::Seconds(0);
     }
     let own = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::pod::is_terminal_phase;
 use jiff::Timestamp;
 use schema::{Kind, Registry};
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ pub(super) async fn spend(core: &Core, namespace: &str, pod: &Value, dry_run: bo
 /// Pods that have ended, have not begun, or go already can be evicted freely.
 fn needs_none(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-    matches!(phase, "Succeeded" | "Failed" | "Pending") || pod["metadata"].get("deletionTimestamp").is_some()
+    phase == "Pending" || is_terminal_phase(Some(phase)) || pod["metadata"].get("deletionTimestamp").is_some()
 }
 
 /// A pod that is not ready costs nothing, if the policy says so, or if the healthy ones suffice.

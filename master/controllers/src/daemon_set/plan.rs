@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use api::pod::is_terminal;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
@@ -110,7 +111,7 @@ pub(super) fn strategy(set: &DaemonSet) -> &str {
 /// On a node that may run the pod: ended ones go, surplus ones go (the youngest), a missing one is made.
 fn keep_one(facts: &Facts<'_>, node: &str, present: &[&Arc<Pod>], may_start: bool, plan: &mut Plan) {
     let (ended, live): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
-        present.iter().copied().filter(|pod| !is_going(pod)).partition(|pod| pods::has_ended(pod));
+        present.iter().copied().filter(|pod| !is_going(pod)).partition(|pod| is_terminal(pod));
     for pod in &ended {
         plan.delete.push((*pod).clone());
         if pods::phase(pod) == "Failed" {

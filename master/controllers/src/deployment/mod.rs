@@ -15,6 +15,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::pod::is_terminal;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -25,7 +26,6 @@ use serde_json::{Value, json};
 use crate::context::{Caches, Context};
 use crate::owner::{self, claim, controller_of, selects};
 use crate::pod_control::{answer, candidates};
-use crate::pods;
 use plan::{Action, Facts};
 
 pub(crate) use sets::scaled;
@@ -74,7 +74,7 @@ fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>) {
     let (queue, sets, deployments) = (queue.clone(), caches.replica_sets.clone(), caches.deployments.clone());
     caches.pods.on_change(move |change| {
         let pod = change.object();
-        if !matches!(change, Change::Deleted(_)) && !pods::has_ended(pod) {
+        if !matches!(change, Change::Deleted(_)) && !is_terminal(pod) {
             return;
         }
         let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet");
@@ -106,7 +106,7 @@ impl Controller {
     async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
         let Some(deployment) = self.caches.deployments.get(key) else { return Ok(Outcome::Done) };
         let sets = self.claimed(&deployment).await?;
-        let runs = |pod: &Arc<Pod>| !pods::has_ended(pod);
+        let runs = |pod: &Arc<Pod>| !is_terminal(pod);
         let uids = sets.iter().filter_map(|set| set.metadata.uid.clone());
         let with_pods = uids.filter(|uid| self.caches.pods.indexed(&format!("owner/{uid}")).iter().any(runs)).collect();
         let now = jiff::Timestamp::now();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::pod::is_terminal;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -139,7 +140,7 @@ fn belongs(service: &Service, pod: &Pod) -> bool {
     if pod.metadata.deletion_timestamp.is_some() && !select::publishes_not_ready(service) {
         return false;
     }
-    !pods::has_ended(pod)
+    !is_terminal(pod)
 }
 
 fn ports(service: &Service, pod: &Pod) -> Vec<PortKey> {

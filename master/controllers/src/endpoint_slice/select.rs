@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::pod::is_terminal;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -39,7 +40,7 @@ pub(crate) fn differs(old: &Pod, new: &Pod) -> bool {
     let facts = |pod: &Pod| {
         let status = pod.status.as_ref();
         (
-            pods::has_ended(pod),
+            is_terminal(pod),
             pods::is_ready(pod),
             pod.metadata.deletion_timestamp.is_some(),
             pods::node_name(pod).map(str::to_owned),
@@ -74,7 +75,7 @@ pub(crate) fn wanted(service: &Service, pods: &[Arc<Pod>], zone_of: &dyn Fn(&str
 
 /// Pods that ended have no address any more; one that is being deleted stays, as terminating.
 fn belongs(pod: &Pod) -> bool {
-    !pods::has_ended(pod)
+    !is_terminal(pod)
 }
 
 pub(crate) fn address(pod: &Pod, family: &str) -> Option<String> {

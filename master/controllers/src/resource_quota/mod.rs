@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api::pod::is_terminal;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
@@ -22,7 +23,6 @@ use tokio::task::JoinSet;
 
 use crate::context::{Caches, Context};
 use crate::discovery;
-use crate::pods;
 
 const NAME: &str = "resourcequota-controller";
 const WORKERS: usize = 4;
@@ -66,7 +66,7 @@ pub(crate) fn start(context: &mut Context) {
     let on_end = waker.clone();
     caches.pods.on_change(move |change| {
         // A pod that ends uses nothing any more; those that go are seen by the watches below.
-        if pods::has_ended(change.object()) && change.old().is_some_and(|old| !pods::has_ended(old)) {
+        if is_terminal(change.object()) && change.old().is_some_and(|old| !is_terminal(old)) {
             on_end.wake(change.object().metadata.namespace.as_deref());
         }
     });

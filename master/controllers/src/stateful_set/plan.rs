@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use api::pod::is_terminal;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -123,7 +124,7 @@ fn keep(facts: &Facts<'_>, at: i32, pod: Option<&Arc<Pod>>, steps: &mut Vec<Step
         steps.push(Step::Create { ordinal: at, updated: is_updated(facts.spec, at) });
         return ControlFlow::Break(());
     };
-    if pods::has_ended(pod) {
+    if is_terminal(pod) {
         if pod.metadata.deletion_timestamp.is_none() {
             steps.push(Step::Delete(pod.clone()));
         }

@@ -1,5 +1,6 @@
 //! The row of a pod: upstream's `printPod`.
 
+use api::pod::is_terminal_phase;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -72,7 +73,7 @@ impl Summary {
         if pod.at("metadata").has("deletionTimestamp") {
             if status.text("reason") == "NodeLost" {
                 summary.reason = "Unknown".to_string();
-            } else if !matches!(phase, "Succeeded" | "Failed") {
+            } else if !is_terminal_phase(Some(phase)) {
                 summary.reason = "Terminating".to_string();
             }
         }
