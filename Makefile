@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BENCH = $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SMALL),--small) $(if $(FRESH),--fresh)
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help up down build test machines crash check bench bench-beside conformance conformance-slice conformance-down prepare prepare-up prepare-machines prepare-upstream
+.PHONY: help up down build package test machines crash check bench bench-beside conformance conformance-slice conformance-down prepare prepare-up prepare-machines prepare-package prepare-upstream
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -19,6 +19,10 @@ down: ## end it and list whatever it left behind
 
 build: prepare ## the programs: agent, master, CNI plugins, and the hello image's server
 	@scripts/build
+
+package: prepare-package ## Debian packages and an archive of static programs, with bills of materials, into target/packages
+	@cargo run --locked --quiet -p xtask -- package
+	@lintian --fail-on error,warning --allow-root target/packages/*.deb
 
 test: prepare-up build ## every test of the project but the long suites
 	@scripts/test
@@ -54,6 +58,9 @@ prepare:
 
 prepare-up:
 	@scripts/prepare up
+
+prepare-package:
+	@scripts/prepare package
 
 prepare-machines: prepare-up
 	@scripts/prepare machines

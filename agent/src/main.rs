@@ -10,7 +10,7 @@ use agent::join::options::JoinOptions;
 use agent::leave::LeaveOptions;
 use agent::{doctor, join, leave, run};
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Keelson's node agent: everything a worker machine needs beside containerd.
@@ -37,6 +37,12 @@ enum Command {
     Doctor(DoctorOptions),
     /// Print the version
     Version,
+    /// Write man pages and completions below a folder such as /usr/share: for packages
+    #[command(hide = true)]
+    Manual {
+        /// The folder
+        share: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,6 +81,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Version => {
             println!("{}", agent::node::facts::KUBELET_VERSION);
             Ok(())
+        }
+        Command::Manual { share } => {
+            manual::write(&Cli::command(), &share).with_context(|| share.display().to_string())
         }
     }
 }

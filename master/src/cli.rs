@@ -26,6 +26,12 @@ pub enum Command {
     /// Makes, lists and deletes bootstrap tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Writes man pages and completions below a folder such as /usr/share: for packages.
+    #[command(hide = true)]
+    Manual {
+        /// The folder.
+        share: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

@@ -21,7 +21,8 @@ mod token;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
 
 /// What a burst of writes took is given back when its history is forgotten (docs/adr/0015-allocator.md).
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
         Command::Init(options) => init::init(&options),
         Command::Run(options) => init::run(&options),
         Command::Token(command) => token::run(&command),
+        Command::Manual { share } => {
+            manual::write(&Cli::command(), &share).with_context(|| share.display().to_string())
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,8 @@ use crate::unit::{Role, SLICE, Service, service_text, slice_text};
 
 /// Where an administrator's units live (systemd.unit(5)).
 pub const UNIT_DIR: &str = "/etc/systemd/system";
+/// Where those of packages live.
+const PACKAGED_DIR: &str = "/usr/lib/systemd/system";
 
 /// What can go wrong with units.
 #[derive(Debug, thiserror::Error)]
@@ -51,26 +53,31 @@ pub fn is_running() -> bool {
 #[derive(Debug, Clone)]
 pub struct Manager {
     unit_dir: PathBuf,
+    packaged_dir: PathBuf,
     systemctl: PathBuf,
 }
 
 impl Default for Manager {
     fn default() -> Self {
-        Self::new(UNIT_DIR, "systemctl")
+        Self::new(UNIT_DIR, PACKAGED_DIR, "systemctl")
     }
 }
 
 impl Manager {
-    /// A manager that writes to `unit_dir` and runs `systemctl`.
-    pub fn new(unit_dir: impl Into<PathBuf>, systemctl: impl Into<PathBuf>) -> Self {
-        Self { unit_dir: unit_dir.into(), systemctl: systemctl.into() }
+    /// A manager that writes to `unit_dir` what is not in `packaged_dir`, and runs `systemctl`.
+    pub fn new(unit_dir: impl Into<PathBuf>, packaged_dir: impl Into<PathBuf>, systemctl: impl Into<PathBuf>) -> Self {
+        Self { unit_dir: unit_dir.into(), packaged_dir: packaged_dir.into(), systemctl: systemctl.into() }
     }
 
-    /// Writes the unit (and its slice) where it differs from what is there. Returns whether anything changed.
+    /// Writes the unit (and its slice) where it differs from what is there. Returns whether anything changed. A package's unit that
+    /// runs the same program the same way is left to serve, with upgrades of the package to change it.
     ///
     /// # Errors
     /// A file that cannot be written, or a failing `daemon-reload`.
     pub fn install(&self, service: &Service) -> Result<bool, Error> {
+        if self.is_packaged(service) {
+            return self.remove_own(service.role);
+        }
         let slice = self.write_if_changed(SLICE, &slice_text())?;
         let unit = self.write_if_changed(service.role.unit_name(), &service_text(service))?;
         if slice || unit {
@@ -96,16 +103,17 @@ impl Manager {
     /// # Errors
     /// A file that cannot be deleted, or what `systemctl` said.
     pub fn remove(&self, role: Role) -> Result<(), Error> {
-        let path = self.unit_dir.join(role.unit_name());
-        if !path.exists() {
+        let places = [&self.unit_dir, &self.packaged_dir].map(|dir| dir.join(role.unit_name()));
+        if !places.iter().any(|place| place.exists()) {
             return Ok(());
         }
         self.run(&["disable", "--now", role.unit_name()])?;
-        fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
-        let slice = self.unit_dir.join(SLICE);
-        if slice.exists() && !self.unit_dir.join(role.other().unit_name()).exists() {
+        self.remove_file(role.unit_name())?;
+        if !self.is_active(role.other()) {
             self.run(&["stop", SLICE])?;
-            fs::remove_file(&slice).map_err(|source| Error::File { path: slice, source })?;
+        }
+        if !self.unit_dir.join(role.other().unit_name()).exists() {
+            self.remove_file(SLICE)?;
         }
         self.run(&["daemon-reload"])
     }
@@ -114,6 +122,31 @@ impl Manager {
     #[must_use]
     pub fn is_active(&self, role: Role) -> bool {
         self.output(&["is-active", "--quiet", role.unit_name()]).is_ok_and(|out| out.status.success())
+    }
+
+    /// Whether a package has this very unit.
+    fn is_packaged(&self, service: &Service) -> bool {
+        let path = self.packaged_dir.join(service.role.unit_name());
+        fs::read_to_string(path).is_ok_and(|text| text == service_text(service))
+    }
+
+    /// Removes a unit that was written before a package had it: it would stand before the package's.
+    fn remove_own(&self, role: Role) -> Result<bool, Error> {
+        let was_there = self.remove_file(role.unit_name())?;
+        if was_there {
+            self.run(&["daemon-reload"])?;
+        }
+        Ok(was_there)
+    }
+
+    /// Whether there was such a file.
+    fn remove_file(&self, name: &str) -> Result<bool, Error> {
+        let path = self.unit_dir.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(Error::File { path, source }),
+        }
     }
 
     fn write_if_changed(&self, name: &str, text: &str) -> Result<bool, Error> {
@@ -153,12 +186,14 @@ mod tests {
     fn fake(dir: &Path) -> Manager {
         let script = dir.join("systemctl");
         let text = format!(
-            "#!/bin/sh\necho \"$@\" >> {0}/calls\nif [ -e {0}/fail ]; then echo refused >&2; exit 1; fi\n",
+            "#!/bin/sh\necho \"$@\" >> {0}/calls\nif [ -e {0}/fail ]; then echo refused >&2; exit 1; fi\n\
+             [ $1 != is-active ]\n",
             dir.display()
         );
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        Manager::new(dir, script)
+        fs::create_dir_all(dir.join("packaged")).unwrap();
+        Manager::new(dir, dir.join("packaged"), script)
     }
 
     fn agent() -> Service {
@@ -182,10 +217,30 @@ mod tests {
         manager.remove(Role::Agent).unwrap();
         let calls = fs::read_to_string(dir.join("calls")).unwrap();
         let expected = "daemon-reload\nenable agent.service\n--no-block start agent.service\n\
-                        disable --now agent.service\nstop keelson.slice\ndaemon-reload\n";
+                        disable --now agent.service\nis-active --quiet master.service\nstop keelson.slice\ndaemon-reload\n";
         assert_eq!(calls, expected);
         assert!(!dir.join(SLICE).exists());
         assert!(!dir.join("agent.service").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_packages_unit_serves_and_is_never_deleted() {
+        let dir = temp("packaged");
+        let manager = fake(&dir);
+        let service = Service::packaged(Role::Agent);
+        manager.install(&service).unwrap();
+        assert!(dir.join("agent.service").exists(), "no package has it yet");
+        let packaged = dir.join("packaged/agent.service");
+        fs::write(&packaged, service_text(&service)).unwrap();
+        assert!(manager.install(&service).unwrap());
+        assert!(!dir.join("agent.service").exists(), "it would stand before the package's");
+        assert!(!manager.install(&service).unwrap());
+        // Another program, or other folders, are no affair of the package.
+        manager.install(&agent()).unwrap();
+        assert!(dir.join("agent.service").exists());
+        manager.remove(Role::Agent).unwrap();
+        assert!(packaged.exists() && !dir.join("agent.service").exists());
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -51,6 +51,18 @@ pub struct Service {
     pub args: Vec<String>,
 }
 
+impl Service {
+    /// The service as a package has it: programs in `/usr/bin`, folders as they are where nobody chose others.
+    #[must_use]
+    pub fn packaged(role: Role) -> Self {
+        let (executable, option, folder) = match role {
+            Role::Agent => ("/usr/bin/agent", "--config-dir", "/etc/keelson"),
+            Role::Master => ("/usr/bin/master", "--data-dir", "/var/lib/keelson-master"),
+        };
+        Self { role, executable: executable.into(), args: ["run", option, folder].map(str::to_owned).to_vec() }
+    }
+}
+
 /// The text of `keelson.slice`.
 #[must_use]
 pub fn slice_text() -> String {
@@ -83,9 +95,10 @@ pub fn service_text(service: &Service) -> String {
         "[Unit]\nDescription={description}\nDocumentation=https://kubernetes.io/docs/\nWants={after}\nAfter={after}\n\
          StartLimitIntervalSec=0\n\n\
          [Service]\nType=notify\nNotifyAccess=main\nExecStart={command}\nRestart=always\nRestartSec=1\nSlice={SLICE}\n\
-         WatchdogSec=60\nLimitNOFILE=1048576\n{extra}{HARDENING}\n\
+         EnvironmentFile=-/etc/default/keelson-{program}\nWatchdogSec=60\nLimitNOFILE=1048576\n{extra}{HARDENING}\n\
          [Install]\nWantedBy=multi-user.target\n",
         description = service.role.description(),
+        program = service.role.unit_name().trim_end_matches(".service"),
         command = command_line(&service.executable, &service.args),
     )
 }

@@ -1,8 +1,9 @@
-//! What developers type, behind `make`: `cargo xtask up | down | bench | bench-beside | conformance | check`.
+//! What developers type, behind `make`: `cargo xtask up | down | bench | bench-beside | conformance | package | check`.
 
 mod bench;
 mod check;
 mod conformance;
+mod package;
 mod show;
 mod twins;
 mod up;
@@ -34,6 +35,8 @@ enum Command {
     BenchBeside(bench::Options),
     /// Run upstream's conformance tests and print one table
     Conformance(conformance::Options),
+    /// Build what is shipped: Debian packages, an archive, their bills of materials
+    Package(package::Options),
     /// Check the house rules: layers, sizes
     Check,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::alone(&options),
         Command::BenchBeside(options) => bench::beside(&options),
         Command::Conformance(options) => conformance::conformance(options),
+        Command::Package(options) => package::package(&options),
         Command::Check => check::check(),
     };
     match result {

@@ -11,12 +11,14 @@ const NAMES: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 const BINARY: &str = "keelson-cni";
 /// What it may be called beside the agent: as installed, and as cargo builds it.
 const SOURCES: [&str; 2] = ["keelson-cni", "cni-plugins"];
+/// Where packages have it: programs that nobody calls by hand.
+const PACKAGED: &str = "/usr/lib/keelson/keelson-cni";
 
 /// Why the plugins are not in place.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// Nothing to install.
-    #[error("no {BINARY} beside {0}")]
+    #[error("no {BINARY} beside {0}, and no {PACKAGED}")]
     Missing(PathBuf),
     /// A file or folder that could not be made.
     #[error("{path}")]
@@ -41,6 +43,7 @@ pub(super) fn install(dir: &Path) -> Result<usize, PluginError> {
     let source = SOURCES
         .iter()
         .map(|name| beside.join(name))
+        .chain([PathBuf::from(PACKAGED)])
         .find(|path| path.is_file())
         .ok_or_else(|| PluginError::Missing(executable.clone()))?;
     place(&source, dir)

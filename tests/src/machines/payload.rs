@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use cri::import::ImageConfig;
@@ -9,10 +10,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::harness::images::{Recipe, bin_dir, recipes};
-use crate::harness::shell::run;
+use crate::harness::shell::{output, run};
 
-/// The programs, under the names that an installation gives them.
-const PROGRAMS: [(&str, &str); 2] = [("agent", "agent"), ("cni-plugins", "keelson-cni")];
+/// The Debian package on the disk.
+const PACKAGE: &str = "keelson-agent.deb";
 
 /// The disk, and where it is mounted in the machine.
 #[derive(Debug, Clone)]
@@ -24,24 +25,29 @@ impl Payload {
     /// Where machines find it: they mount it themselves.
     pub const MOUNT: &'static str = "/mnt";
 
-    /// Gathers programs and images below `dir` and makes a disk of them.
+    /// Gathers our package and images below `dir` and makes a disk of them.
     ///
     /// # Errors
     /// When a program was not built.
     pub fn make(dir: &Path) -> Result<Self> {
         let (content, disk) = (dir.join("payload"), dir.join("payload.ext4"));
         fs::create_dir_all(&content)?;
-        for (built, installed) in PROGRAMS {
-            // Without what only debuggers want: an emulated machine reads its disk slowly.
-            let (from, to) = (bin_dir().join(built), content.join(installed));
-            run("strip", ["-o".as_ref(), to.as_os_str(), from.as_os_str()])
-                .with_context(|| format!("{}: build it with `make build`", from.display()))?;
-        }
+        package(dir, &content.join(PACKAGE))?;
         archive(&content.join("images.tar"), recipes()?)?;
         run("mke2fs", ["-q", "-t", "ext4", "-d", &content.to_string_lossy(), &disk.to_string_lossy(), "256M"])?;
         fs::remove_dir_all(&content)?;
         Ok(Self { disk })
     }
+}
+
+/// Has the programs that were built packaged as they are shipped.
+fn package(dir: &Path, to: &Path) -> Result<()> {
+    let (programs, out) = (bin_dir(), dir.join("packages"));
+    let mut xtask = Command::new(programs.join("xtask"));
+    xtask.args(["package", "--release", "1"]).arg("--programs").arg(&programs).arg("--out").arg(&out);
+    output(&mut xtask).with_context(|| format!("{}: build it with `make build`", programs.display()))?;
+    fs::copy(out.join("keelson-agent_1_amd64.deb"), to).context("the package of the agent")?;
+    fs::remove_dir_all(&out).with_context(|| out.display().to_string())
 }
 
 /// One archive of several images, as `docker save` writes it and `ctr images import` reads it.

@@ -9,6 +9,8 @@ use keelson_tests::harness::kubectl::Kubectl;
 use keelson_tests::harness::shell::wait_for;
 use keelson_tests::machines::{Guest, Machine, Payload, State};
 
+/// Installs our package; said again it is an upgrade.
+pub const INSTALL: &str = "dpkg -i /root/keelson-agent.deb";
 /// How long a pod or a node may take on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -18,12 +20,14 @@ pub struct Context {
     machine: Mutex<Machine>,
     /// The machine as it was before it joined.
     before: Mutex<Option<State>>,
+    /// The machine as it was before anything of ours was installed.
+    bare: Mutex<Option<State>>,
 }
 
 impl Context {
     pub fn new(cluster: Cluster, machine: Machine) -> Self {
         let kubectl = cluster.kubectl();
-        Self { cluster, kubectl, machine: Mutex::new(machine), before: Mutex::new(None) }
+        Self { cluster, kubectl, machine: Mutex::new(machine), before: Mutex::new(None), bare: Mutex::new(None) }
     }
 
     pub fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -43,11 +47,18 @@ impl Context {
         let guest = self.guest();
         let mount = Payload::MOUNT;
         guest.say(&format!("mount -o ro /dev/vdb {mount}"))?;
-        guest.say(&format!("install -m 755 {mount}/agent {mount}/keelson-cni /usr/local/bin/"))?;
-        guest.say(&format!("ctr -n k8s.io images import {mount}/images.tar"))?;
+        guest.say(&format!("cp {mount}/keelson-agent.deb /root/ && ctr -n k8s.io images import {mount}/images.tar"))?;
         guest.say(&format!("umount {mount}"))?;
+        *self.bare.lock().unwrap_or_else(PoisonError::into_inner) = Some(State::of(&guest)?);
+        guest.say(INSTALL)?;
         *before = Some(State::of(&guest)?);
         Ok(())
+    }
+
+    /// What is different on the machine since before it was installed.
+    pub fn changes_since_bare(&self) -> Result<Vec<String>> {
+        let bare = self.bare.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(State::of(&self.guest())?.changes(&bare.context("the machine was not provisioned")?))
     }
 
     /// What is different on the machine since [`Self::provision`].

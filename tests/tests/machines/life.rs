@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::Test;
-use super::context::Context;
+use super::context::{Context, INSTALL};
 use super::pods::LONG;
 
 pub const JOINING: &[Test] = &[("join_makes_a_ready_node_of_a_debian", join)];
 pub const TROUBLE: &[Test] = &[
     ("restarting_the_agent_restarts_no_container", restart),
+    ("an_upgrade_of_the_package_restarts_no_container", upgrade),
     ("doctor_says_what_is_wrong", doctor),
     ("pods_come_back_after_a_reboot", reboot),
     ("pods_come_back_after_a_power_cut", power_cut),
@@ -22,7 +23,7 @@ pub const AGAIN: &[Test] = &[
     ("systemd_driver: limits", super::pods::limits),
     ("systemd_driver: slices_survive_a_reload", reload),
     ("systemd_driver: restart", restart),
-    ("systemd_driver: leave", leave_with_systemd),
+    ("systemd_driver: purging_the_package_leaves_nothing", purge_with_systemd),
 ];
 
 /// What an administrator writes who follows containerd's own advice for machines with systemd.
@@ -71,10 +72,20 @@ fn starts(context: &Context) -> Result<String> {
 }
 
 fn restart(context: &Context) -> Result<()> {
+    replaced(context, "systemctl restart agent")
+}
+
+/// The new program takes over what the old one ran.
+fn upgrade(context: &Context) -> Result<()> {
+    replaced(context, INSTALL)
+}
+
+/// A command after which another process is the agent, and containers are the same.
+fn replaced(context: &Context, command: &str) -> Result<()> {
     let guest = context.guest();
     let before = starts(context)?;
     let pid = guest.say("systemctl show agent -p MainPID --value")?;
-    guest.say("systemctl restart agent")?;
+    guest.say(command)?;
     ensure!(guest.say("systemctl show agent -p MainPID --value")? != pid, "it was not restarted");
     let active = guest.say("systemctl is-active agent")?;
     ensure!(active == "active\n", "{active}");
@@ -150,11 +161,19 @@ fn reload(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn leave_with_systemd(context: &Context) -> Result<()> {
-    context.guest().say(
+/// Of a machine that still is a node: it leaves, and then nothing is left of the package either.
+fn purge_with_systemd(context: &Context) -> Result<()> {
+    let guest = context.guest();
+    guest.say(
         "cp /root/config.toml /etc/containerd/config.toml && rm /root/config.toml && systemctl restart containerd",
     )?;
-    leave(context)
+    let said = guest.say("dpkg --purge keelson-agent")?;
+    ensure!(said.contains("this machine is as it was before it joined"), "{said}");
+    context.kubectl.say("delete node v1")?;
+    context.kubectl.say(&format!("delete pod {LONG} --force --grace-period=0 --ignore-not-found"))?;
+    let changes = context.changes_since_bare()?;
+    ensure!(changes.is_empty(), "the package left\n{}", changes.join("\n"));
+    Ok(())
 }
 
 /// A node that is well says so; without its runtime it names what to start.
