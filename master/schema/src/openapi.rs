@@ -12,6 +12,7 @@ use crate::kind::Kind;
 use crate::registry::Registry;
 use crate::value::Object;
 
+mod gnostic;
 mod paths;
 
 static DATA: &[u8] = include_bytes!("../data/openapi.json.gz");
@@ -104,14 +105,22 @@ pub fn v3(registry: &Registry, group: &str, version: &str) -> Result<Option<Vec<
 
 /// The v2 document, as JSON.
 pub fn v2(registry: &Registry) -> Result<Vec<u8>, OpenApiError> {
+    Ok(serde_json::to_vec(&v2_document(registry)?)?)
+}
+
+/// The v2 document, as protobuf.
+pub fn v2_protobuf(registry: &Registry) -> Result<Vec<u8>, OpenApiError> {
+    Ok(gnostic::document(&v2_document(registry)?))
+}
+
+fn v2_document(registry: &Registry) -> Result<Object, OpenApiError> {
     let kinds: Vec<&Kind> = registry.kinds().filter(|k| !k.plural.is_empty()).collect();
-    let document = json!({
-        "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": VERSION },
-        "paths": paths::all(&kinds, Form::V2),
-        "definitions": definitions(&kinds, Form::V2)?,
-    });
-    Ok(serde_json::to_vec(&document)?)
+    let mut document = Object::new();
+    document.insert("swagger".to_owned(), "2.0".into());
+    document.insert("info".to_owned(), json!({ "title": "Kubernetes", "version": VERSION }));
+    document.insert("paths".to_owned(), paths::all(&kinds, Form::V2));
+    document.insert("definitions".to_owned(), definitions(&kinds, Form::V2)?.into());
+    Ok(document)
 }
 
 /// The release whose definitions these are.

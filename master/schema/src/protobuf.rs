@@ -10,7 +10,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod transcode;
-mod wire;
+pub(crate) mod wire;
 
 use serde_json::Value;
 

@@ -106,6 +106,10 @@ fn unknown_fields(context: &Context) -> Result<()> {
     let refused = ns.fed(&["create", "-f", "-"], manifest).unwrap_err().to_string();
     ensure!(refused.contains("unknown field \"dada\""), "{refused}");
     ns.fed(&["create", "--validate=warn", "-f", "-"], manifest)?;
+    // A kind that is in no document of v3 is looked for in v2, in protobuf.
+    let unknown = "{apiVersion: example.org/v1, kind: Unheard, metadata: {name: u}}";
+    let refused = ns.fed(&["apply", "-f", "-"], unknown).unwrap_err().to_string();
+    ensure!(refused.contains("no matches for kind \"Unheard\" in version \"example.org/v1\""), "{refused}");
     Ok(())
 }
 

@@ -106,26 +106,26 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// A field of an integer or a bool. Negative numbers take ten bytes, of 32 bits too.
-pub(super) fn put_integer(out: &mut Vec<u8>, field: u32, value: i64) {
+pub(crate) fn put_integer(out: &mut Vec<u8>, field: u32, value: i64) {
     put_varint(out, u64::from(field) << 3);
     put_varint(out, value.cast_unsigned());
 }
 
 /// A field of a double.
-pub(super) fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
+pub(crate) fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
     put_varint(out, u64::from(field) << 3 | 1);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// A field of text, bytes or a message.
-pub(super) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_varint(out, u64::from(field) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// A field of a message that `write` writes.
-pub(super) fn put_message<E>(
+pub(crate) fn put_message<E>(
     out: &mut Vec<u8>,
     field: u32,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
