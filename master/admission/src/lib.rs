@@ -15,6 +15,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_resize_validator;
+mod pod_security;
 mod pods;
 mod priority;
 mod rbac_escalation;
@@ -96,6 +97,11 @@ trait Plugin: Send + Sync {
     fn validate(&self, _: &Context, _: &Request<'_>, _: Option<&Value>) -> Result<(), Refusal> {
         Ok(())
     }
+
+    /// What the client is told although the object, as it would be stored, is let in.
+    fn warnings(&self, _: &Context, _: &Request<'_>, _: &Value) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The plugins in order.
@@ -112,6 +118,7 @@ impl Chain {
             Box::new(service_account::ServiceAccount),
             Box::new(node_restriction::NodeRestriction),
             Box::new(taint_nodes_by_condition::TaintNodesByCondition),
+            Box::new(pod_security::PodSecurity),
             Box::new(priority::Priority),
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
             Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
@@ -135,6 +142,11 @@ impl Chain {
     /// The validating pass: after validation, last before the commit. Deletes have no object.
     pub fn validate(&self, request: &Request<'_>, object: Option<&Value>) -> Result<(), Refusal> {
         self.plugins.iter().try_for_each(|plugin| plugin.validate(&self.context, request, object))
+    }
+
+    /// What the client is told of an object that [`Chain::validate`] lets in.
+    pub fn warnings(&self, request: &Request<'_>, object: &Value) -> Vec<String> {
+        self.plugins.iter().flat_map(|plugin| plugin.warnings(&self.context, request, object)).collect()
     }
 
     /// Whether the request would be refused only because its namespace is so young that the `default` ServiceAccount is not

@@ -37,7 +37,7 @@ pub use impersonation::impersonate;
 pub use jwt::{KeyError, SigningKey, VerifyingKey};
 pub use node::{NodeAuthorizer, NodeGraph, node_identity};
 pub use rbac::{DefaultObject, PolicyError, PolicyRule, Rbac, aggregate, default_objects, escalation, reconcile};
-pub use refusal::Refusal;
+pub use refusal::{FieldCause, Refusal};
 pub use reviews::Reviews;
 pub use secret::SecretText;
 pub use service_account::{ServiceAccountTokens, TokenIssuerConfig};

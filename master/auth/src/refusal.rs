@@ -47,11 +47,17 @@ impl Refusal {
         Self::new(409, "Conflict", message, details(group, resource, name))
     }
 
-    /// 422 for one field; `why` is the whole cause text, e.g. `Invalid value: 1: may not …`.
-    pub fn invalid(group: &str, kind: &str, name: &str, cause: &FieldCause<'_>) -> Self {
-        let message = format!("{} \"{name}\" is invalid: {}: {}", qualified(group, kind), cause.field, cause.message);
+    /// 422 for some fields; their messages are the whole cause texts, e.g. `Invalid value: 1: may not …`.
+    pub fn invalid(group: &str, kind: &str, name: &str, causes: &[FieldCause<'_>]) -> Self {
+        let shown: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let list = match shown.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let message = format!("{} \"{name}\" is invalid: {list}", qualified(group, kind));
         let mut details = details(group, kind, name);
-        details["causes"] = json!([{ "reason": cause.reason, "message": cause.message, "field": cause.field }]);
+        let cause = |c: &FieldCause<'_>| json!({ "reason": c.reason, "message": c.message, "field": c.field });
+        details["causes"] = causes.iter().map(cause).collect();
         Self::new(422, "Invalid", message, details)
     }
 

@@ -211,7 +211,7 @@ impl AccessSpec {
                 field: "spec.user",
                 message: "Invalid value: \"\": at least one of user or group must be specified",
             };
-            return Err(Refusal::invalid(AUTHORIZATION, kind, "", &cause));
+            return Err(Refusal::invalid(AUTHORIZATION, kind, "", &[cause]));
         }
         Ok(UserInfo {
             username: self.user.clone(),
@@ -264,7 +264,7 @@ fn exactly_one(kind: &str) -> Refusal {
         field: "spec.resourceAttributes",
         message: "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
     };
-    Refusal::invalid(AUTHORIZATION, kind, "", &cause)
+    Refusal::invalid(AUTHORIZATION, kind, "", &[cause])
 }
 
 #[cfg(test)]

@@ -369,7 +369,7 @@ fn must_match_url(request: &Value, field: &str, wanted: &str) -> Result<(), Refu
         field: &format!("metadata.{field}"),
         message: &format!("Invalid value: {given:?}: must match the service account {what} if specified"),
     };
-    Err(Refusal::invalid(GROUP, KIND, wanted, &cause))
+    Err(Refusal::invalid(GROUP, KIND, wanted, &[cause]))
 }
 
 /// `spec.expirationSeconds`, within upstream's bounds (`ValidateTokenRequest`).
@@ -386,7 +386,7 @@ fn lifetime(request: &Value) -> Result<i64, Refusal> {
         field: "spec.expirationSeconds",
         message: &format!("Invalid value: {seconds}: {why}"),
     };
-    Err(Refusal::invalid(GROUP, KIND, "", &cause))
+    Err(Refusal::invalid(GROUP, KIND, "", &[cause]))
 }
 
 fn audiences(request: &Value) -> Vec<String> {

@@ -5,8 +5,11 @@ use anyhow::{Result, ensure};
 use crate::Test;
 use crate::context::Context;
 
-pub const TESTS: &[Test] =
-    &[("admission::quotas_bound_a_namespace", quotas), ("admission::policies_judge_by_expressions", policies)];
+pub const TESTS: &[Test] = &[
+    ("admission::quotas_bound_a_namespace", quotas),
+    ("admission::policies_judge_by_expressions", policies),
+    ("admission::pods_keep_the_security_of_their_namespace", pod_security),
+];
 
 fn quotas(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
@@ -39,6 +42,38 @@ fn quotas(context: &Context) -> Result<()> {
     let second = ns.apply(&pod("second", "200m")).err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(second.contains("exceeded quota: small, requested: pods=1,requests.cpu=200m"), "{second}");
     Ok(())
+}
+
+fn pod_security(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    let label = |level: &str| {
+        let label = format!("pod-security.kubernetes.io/enforce={level}");
+        ns.run(&["label", "--overwrite", "namespace", &ns.name, &label])
+    };
+    label("baseline")?;
+    let pod = |name: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  schedulerName: nobody\n  containers: [{{name: c, \
+             image: x}}]\n{more}"
+        )
+    };
+    let refused = ns.apply(&pod("host", "  hostNetwork: true\n")).unwrap_err();
+    let words = format!(
+        "pods \"host\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
+    );
+    ensure!(format!("{refused:#}").contains(&words), "{refused:#}");
+    ns.apply(&pod("plain", ""))?;
+    let wrong = label("strict").unwrap_err();
+    ensure!(format!("{wrong:#}").contains("must be one of privileged, baseline, restricted"), "{wrong:#}");
+    label("restricted")?;
+    ensure!(ns.apply(&pod("late", "")).is_err(), "a plain pod was let into a restricted namespace");
+    // What is made from a template is refused later: the maker is told at once.
+    ns.say("create deployment d --image=x --replicas=1")?;
+    ns.until("the replica set says why it has no pods", || {
+        let said = ns.say("get events -o jsonpath={.items[*].message}")?;
+        ensure!(said.contains("violates PodSecurity \"restricted:latest\""), "{said}");
+        Ok(())
+    })
 }
 
 fn policies(context: &Context) -> Result<()> {

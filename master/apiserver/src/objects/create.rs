@@ -159,7 +159,9 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
         return Err(Problem::invalid(kind.group, kind.kind, shown, &errors));
     }
     let _reserved = core.allocators.allocate(kind, &mut object, None)?;
-    core.admission.validate(&request(user, kind, namespace, &name), Some(&object))?;
+    let request = request(user, kind, namespace, &name);
+    core.admission.validate(&request, Some(&object))?;
+    call.tell(core.admission.warnings(&request, &object));
     let asked = attributes(user, kind, (namespace, &name), dry_run);
     call.tell(webhooks::validate(core, &asked, Some(&object)).await?);
     let key = hooks::key(kind, namespace, &name);

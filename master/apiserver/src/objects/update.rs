@@ -144,6 +144,7 @@ async fn attempt(
     }
     let _reserved = core.allocators.allocate(kind, &mut new, Some(old))?;
     core.admission.validate(&request, Some(&new))?;
+    call.tell(core.admission.warnings(&request, &new));
     ask_to_validate(core, call, asked, &new).await?;
     kind.settle(&mut new, old);
     if new == *old {
