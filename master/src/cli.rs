@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
@@ -32,6 +32,69 @@ pub enum Command {
         /// The folder.
         share: PathBuf,
     },
+    /// Shows certificates, and makes new ones before their time.
+    #[command(subcommand)]
+    Certs(CertsCommand),
+    /// Says whether the master on this machine is well; fails where it is not.
+    Status(StatusOptions),
+    /// Writes all objects and settings into one file, also while the master runs.
+    Backup(BackupOptions),
+    /// Puts a backup into a data folder. The master must not run.
+    Restore(RestoreOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Shows every certificate, until when it is good and for which names.
+    Show {
+        #[command(flatten)]
+        location: Location,
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
+    },
+    /// Signs all certificates of the master anew, and the kubeconfigs; a running master takes them by itself.
+    Rotate {
+        #[command(flatten)]
+        location: Location,
+    },
+}
+
+/// How something is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct StatusOptions {
+    #[command(flatten)]
+    pub location: Location,
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BackupOptions {
+    #[command(flatten)]
+    pub location: Location,
+    /// Also the CA's key and the one that signs ServiceAccount tokens: with them, nodes and pods go on after a restoration
+    /// on another machine.
+    #[arg(long)]
+    pub with_pki: bool,
+    /// Where it is written.
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RestoreOptions {
+    #[command(flatten)]
+    pub location: Location,
+    /// Replace what is in the data folder; it is kept in a folder `replaced-…` there.
+    #[arg(long)]
+    pub force: bool,
+    /// What `master backup` wrote.
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Clone, Args)]

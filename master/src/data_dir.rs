@@ -62,15 +62,20 @@ impl DataDir {
 
 /// Writes a file that only its owner may read. Other processes see the old or the new content, also after a power loss.
 pub fn write_private(path: &Path, content: &str) -> Result<()> {
+    write_private_bytes(path, content.as_bytes())
+}
+
+/// As [`write_private`], for what is no text.
+pub fn write_private_bytes(path: &Path, content: &[u8]) -> Result<()> {
     write(path, content, 0o600).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// As [`write_private`], for what everyone may read.
 pub fn write_public(path: &Path, content: &str) -> Result<()> {
-    write(path, content, 0o644).with_context(|| format!("cannot write {}", path.display()))
+    write(path, content.as_bytes(), 0o644).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
+fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
@@ -80,12 +85,13 @@ fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
 }
 
-fn write_temporary(path: &Path, content: &str, mode: u32) -> io::Result<()> {
+fn write_temporary(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.write_all(content.as_bytes())?;
+    file.write_all(content)?;
     file.sync_all()
 }
 

@@ -96,7 +96,7 @@ async fn wait_ready(dir: &DataDir) -> Result<()> {
     Ok(())
 }
 
-async fn is_ready(client: &Client) -> bool {
+pub async fn is_ready(client: &Client) -> bool {
     let request = http::Request::get("/readyz").body(Vec::new());
     let Ok(request) = request else { return false };
     tokio::time::timeout(PROBE, client.request_text(request)).await.is_ok_and(|answer| answer.is_ok())
@@ -119,6 +119,6 @@ async fn token_to_print(dir: &DataDir, options: &InitOptions, now: Timestamp) ->
     Ok(token)
 }
 
-fn runtime() -> Result<Runtime> {
+pub fn runtime() -> Result<Runtime> {
     Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }

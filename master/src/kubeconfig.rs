@@ -1,6 +1,6 @@
 //! Kubeconfig files for people.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use auth::pki::{Ca, CertifiedKey, Leaf};
@@ -15,29 +15,46 @@ use crate::pki::{Pki, is_due};
 use crate::settings::Settings;
 
 const CLUSTER: &str = "kubernetes";
+const CLIENT_CERTIFICATE: &str = "/users/0/user/client-certificate-data";
 
 /// Writes `admin.conf` and `super-admin.conf` where they are missing, expiring or for another server.
 pub fn ensure(dir: &DataDir, settings: &Settings, pki: &Pki, now: Timestamp) -> Result<()> {
-    let signer = pki.signer()?;
     let server = format!("https://{}", settings.endpoint());
-    for (path, leaf) in [(dir.admin_conf(), leaves::admin()), (dir.super_admin_conf(), leaves::super_admin())] {
+    for (path, leaf) in all(dir) {
         if !is_current(&path, &server, &pki.ca.certificate_pem, &leaf, now)? {
-            write(&path, &server, &signer, &leaf, now)?;
+            write(&path, &server, &pki.signer()?, &leaf, now)?;
         }
     }
     Ok(())
 }
 
+/// Writes them in any case, with new certificates.
+pub fn rotate(dir: &DataDir, settings: &Settings, pki: &Pki, now: Timestamp) -> Result<()> {
+    let server = format!("https://{}", settings.endpoint());
+    all(dir).into_iter().try_for_each(|(path, leaf)| write(&path, &server, &pki.signer()?, &leaf, now))
+}
+
+fn all(dir: &DataDir) -> [(PathBuf, Leaf<'static>); 2] {
+    [(dir.admin_conf(), leaves::admin()), (dir.super_admin_conf(), leaves::super_admin())]
+}
+
 fn is_current(path: &Path, server: &str, ca_pem: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<bool> {
     let Some(text) = data_dir::read(path)? else { return Ok(false) };
     let Ok(config) = serde_saphyr::from_str::<Value>(&text) else { return Ok(false) };
-    let pem = |pointer: &str| {
-        let encoded = config.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
-    };
     Ok(config.pointer("/clusters/0/cluster/server").and_then(Value::as_str) == Some(server)
-        && pem("/clusters/0/cluster/certificate-authority-data") == ca_pem
-        && !is_due(&pem("/users/0/user/client-certificate-data"), leaf, now))
+        && pem(&config, "/clusters/0/cluster/certificate-authority-data") == ca_pem
+        && !is_due(&pem(&config, CLIENT_CERTIFICATE), leaf, now))
+}
+
+/// PEM that a kubeconfig has in base64; empty where it has none.
+fn pem(config: &Value, pointer: &str) -> String {
+    let encoded = config.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+/// The certificate of a kubeconfig's user; empty where it has none.
+pub fn client_certificate(kubeconfig: &str) -> String {
+    serde_saphyr::from_str(kubeconfig).map(|config| pem(&config, CLIENT_CERTIFICATE)).unwrap_or_default()
 }
 
 fn write(path: &Path, server: &str, signer: &Ca, leaf: &Leaf<'_>, now: Timestamp) -> Result<()> {

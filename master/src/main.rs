@@ -2,10 +2,14 @@
 //!
 //! `master init` makes what a cluster is known by: its CA and certificates ([`pki`]), kubeconfigs ([`kubeconfig`]), settings
 //! ([`settings`]) and a first bootstrap token ([`join`]). `master run` serves it ([`run`]): store, API server, scheduler and
-//! controllers, the last two through the API like anyone else. `master token` talks to the running API ([`token`]).
+//! controllers, the last two through the API like anyone else. `master token` talks to the running API ([`token`]), as does
+//! `master status` ([`status`]); `master backup` and `master restore` are [`backup`], their file is [`archive`].
 
 mod api;
+mod archive;
+mod backup;
 mod bootstrap;
+mod certs;
 mod cli;
 mod data_dir;
 mod init;
@@ -16,6 +20,7 @@ mod logging;
 mod pki;
 mod run;
 mod settings;
+mod status;
 mod tls;
 mod token;
 
@@ -39,6 +44,10 @@ fn main() -> ExitCode {
         Command::Manual { share } => {
             manual::write(&Cli::command(), &share).with_context(|| share.display().to_string())
         }
+        Command::Certs(command) => certs::run(&command),
+        Command::Status(options) => status::run(&options),
+        Command::Backup(options) => backup::backup(&options),
+        Command::Restore(options) => backup::restore(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! The certificates and keys below `pki/`: made once, renewed before they expire, never replaced without need.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use auth::SecretText;
@@ -13,6 +13,9 @@ use crate::settings::Settings;
 
 /// A leaf is renewed when less than a third of its life is left.
 const RENEW_BEFORE_SECONDS: i64 = LEAF_LIFETIME_SECONDS / 3;
+
+const SERVING: &str = "apiserver";
+const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
 
 /// Everything that serving needs.
 pub struct Pki {
@@ -31,10 +34,18 @@ impl Pki {
         let serving = leaves::serving(settings, &hostname())?;
         Ok(Pki {
             ca,
-            serving: ensure_leaf(dir, &signer, "apiserver", &serving, now)?,
-            kubelet_client: ensure_leaf(dir, &signer, "apiserver-kubelet-client", &leaves::kubelet_client(), now)?,
+            serving: ensure_leaf(dir, &signer, SERVING, &serving, now)?,
+            kubelet_client: ensure_leaf(dir, &signer, KUBELET_CLIENT, &leaves::kubelet_client(), now)?,
             service_account_key: ensure_service_account_key(dir)?,
         })
+    }
+
+    /// The same with new leaves, whatever is left of the old ones.
+    pub fn rotate(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
+        let (signer, _) = ensure_ca(dir, now)?;
+        issue(dir, &signer, SERVING, &leaves::serving(settings, &hostname())?, now)?;
+        issue(dir, &signer, KUBELET_CLIENT, &leaves::kubelet_client(), now)?;
+        Self::ensure(dir, settings, now)
     }
 
     /// What the API server presents: its own certificate and the CA's, so that a joining machine can pin the CA.
@@ -73,12 +84,19 @@ fn ensure_ca(dir: &DataDir, now: Timestamp) -> Result<(Ca, CertifiedKey)> {
 }
 
 fn ensure_leaf(dir: &DataDir, ca: &Ca, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
-    let (certificate, key) = (dir.pki(&format!("{name}.crt")), dir.pki(&format!("{name}.key")));
-    if let Some(pair) = read_pair(&certificate, &key)?
-        && !is_due(&pair.certificate_pem, leaf, now)
-    {
-        return Ok(pair);
+    let (certificate, key) = leaf_files(dir, name);
+    match read_pair(&certificate, &key)? {
+        Some(pair) if !is_due(&pair.certificate_pem, leaf, now) => Ok(pair),
+        _ => issue(dir, ca, name, leaf, now),
     }
+}
+
+fn leaf_files(dir: &DataDir, name: &str) -> (PathBuf, PathBuf) {
+    (dir.pki(&format!("{name}.crt")), dir.pki(&format!("{name}.key")))
+}
+
+fn issue(dir: &DataDir, ca: &Ca, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
+    let (certificate, key) = leaf_files(dir, name);
     let pair = ca.issue(leaf, now).with_context(|| format!("cannot issue {}", certificate.display()))?;
     write_pair(&certificate, &key, &pair)?;
     Ok(pair)

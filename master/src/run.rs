@@ -29,7 +29,8 @@ const CONTROLLERS: &str = "kube-controller-manager";
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 /// How long a certificate lives that the certificate controller signs (`--cluster-signing-duration`).
 const SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
+/// How often the certificates are looked at: what is due is renewed, what `master certs rotate` made is presented.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(dir: &DataDir) -> Result<()> {

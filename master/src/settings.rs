@@ -32,8 +32,11 @@ impl Settings {
     pub fn load(dir: &DataDir) -> Result<Option<Self>> {
         let path = dir.settings();
         let Some(text) = data_dir::read(&path)? else { return Ok(None) };
-        let settings = serde_saphyr::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some(settings))
+        Self::parse(&text).with_context(|| format!("cannot read {}", path.display())).map(Some)
+    }
+
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(serde_saphyr::from_str(text)?)
     }
 
     pub fn save(&self, dir: &DataDir) -> Result<()> {

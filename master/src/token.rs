@@ -109,7 +109,7 @@ async fn stored(client: &Client) -> Result<Vec<BootstrapToken>> {
 }
 
 /// `23h`, `45m`, `10s`: as kubectl shows ages.
-fn human(left: SignedDuration) -> String {
+pub fn human(left: SignedDuration) -> String {
     match left.as_secs() {
         seconds @ ..120 => format!("{seconds}s"),
         seconds @ 120..7200 => format!("{}m", seconds / 60),

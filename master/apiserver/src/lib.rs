@@ -24,6 +24,7 @@ mod quota;
 mod request;
 mod road;
 mod server;
+mod snapshot;
 mod subresources;
 mod webhooks;
 
@@ -31,3 +32,4 @@ pub use body::{Body, BoxError};
 pub use bootstrap::BootstrapError;
 pub use in_process::InProcess;
 pub use server::{ApiServer, Config, Network, Security, StartError};
+pub use snapshot::PATH as SNAPSHOT_PATH;

@@ -44,6 +44,22 @@ async fn paths_and_methods_that_are_not_there() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_for_who_may_do_everything() {
+    let server = server().await;
+    let request = || Request::builder().uri(apiserver::SNAPSHOT_PATH).body(Full::default()).unwrap();
+    // The paths of everything that is no resource are not enough: Secrets are in it.
+    for group in [names::ALL_AUTHENTICATED, "system:monitoring"] {
+        let user = UserInfo::new("jane", &[group, names::ALL_AUTHENTICATED]);
+        assert_eq!(server.raw(user, request()).await.status(), 403, "{group}");
+    }
+    let response = server.raw(common::admin(), request()).await;
+    assert_eq!(response.status(), 200);
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let snapshot = store::Snapshot::decode(&bytes).unwrap();
+    assert!(snapshot.records.iter().any(|record| record.key.as_str() == "/registry/namespaces/kube-system"));
+}
+
+#[tokio::test]
 async fn discovery_lists_every_kind() {
     let server = server().await;
     let core = server.get("/api/v1").await.expect(200);

@@ -130,6 +130,12 @@ impl Store {
         self.cache.list(request)
     }
 
+    /// All objects of a resource as they were at a revision.
+    pub(crate) fn all_at(&self, resource: &str, revision: u64) -> Result<Vec<Arc<Entry>>, ListError> {
+        let request = ListRequest { resource, namespace: "", after: None, limit: 0, at: Some(revision), filter: None };
+        self.cache.list(&request).map(|page| page.entries)
+    }
+
     pub fn watch(&self, request: WatchRequest) -> Result<Watch, TooOld> {
         self.cache.watch(request)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{Encoded, Key};
+use crate::{Encoded, Key, Record};
 
 /// What selectors look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +51,14 @@ impl Entry {
         let own = field(self.revision).len();
         spliced(head, revision, rest.get(own..).unwrap_or_default())
     }
+
+    /// The version as the backend keeps it.
+    pub(crate) fn record(&self) -> Record {
+        let (head, rest) = self.json.split_at((self.splice as usize).min(self.json.len()));
+        let tail = rest.get(field(self.revision).len()..).unwrap_or_default();
+        let value = Encoded { json: [head, tail].concat().into(), splice: self.splice };
+        Record { revision: self.revision, key: self.key.clone(), value: Some(value) }
+    }
 }
 
 impl fmt::Debug for Entry {
@@ -84,5 +92,6 @@ mod tests {
         let entry = Entry::new(Key::new("pods", "a", "x"), 99, &value, Facets::default());
         assert_eq!(entry.json().as_ref(), br#"{"metadata":{"resourceVersion":"99","name":"x"}}"#);
         assert_eq!(entry.json_at(100).as_ref(), br#"{"metadata":{"resourceVersion":"100","name":"x"}}"#);
+        assert_eq!(entry.record().value, Some(value));
     }
 }

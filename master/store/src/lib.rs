@@ -16,12 +16,14 @@ pub mod contract;
 mod embedded;
 mod entry;
 mod key;
+mod snapshot;
 mod watch;
 
 pub use backend::{Backend, BackendError, Encoded, Expect, Mismatch, Position, Record, Write};
 pub use cache::{ListError, ListRequest, Page};
 pub use committer::{CommitError, Hooks, Options, Proposal, Store};
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Occupant};
 pub use entry::{Entry, Facets};
 pub use key::Key;
+pub use snapshot::{Snapshot, SnapshotError};
 pub use watch::{Change, Delivery, Event, Filter, Lagged, Start, TooOld, Watch, WatchRequest};

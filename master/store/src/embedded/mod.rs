@@ -6,7 +6,8 @@
 //! head of that queue, and redb reuses their pages.
 
 mod journal;
-mod record;
+pub(crate) mod record;
+mod restore;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::{fs, io};
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 
 use journal::Journal;
+pub use restore::Occupant;
 
 use crate::{Backend, BackendError, Expect, Key, Mismatch, Position, Record, Write};
 
@@ -64,6 +66,9 @@ struct Superseded {
 }
 
 impl Embedded {
+    /// What this version writes; older formats are brought to it when they are opened.
+    pub const FORMAT: u64 = *FORMATS.end();
+
     /// Opens the files or makes them. The folder must exist and be on a file system that honours fsync.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
         let path = path.as_ref().to_path_buf();

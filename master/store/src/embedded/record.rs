@@ -8,7 +8,7 @@ const DELETED: u8 = 0;
 const PRESENT: u8 = 1;
 const HEAD: usize = 1 + 4 + 4;
 
-pub(super) fn encode(key: &Key, value: Option<&Encoded>) -> Vec<u8> {
+pub(crate) fn encode(key: &Key, value: Option<&Encoded>) -> Vec<u8> {
     let name = key.as_str().as_bytes();
     let (flag, splice, json) = match value {
         Some(value) => (PRESENT, value.splice, value.json.as_ref()),
@@ -24,7 +24,7 @@ pub(super) fn encode(key: &Key, value: Option<&Encoded>) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode(revision: u64, bytes: &[u8]) -> Option<Record> {
+pub(crate) fn decode(revision: u64, bytes: &[u8]) -> Option<Record> {
     let (flag, rest) = bytes.split_first()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let (splice, rest) = rest.split_first_chunk::<4>()?;

@@ -1,0 +1,112 @@
+//! `master certs`: which certificates there are, until when, and for whom; and new ones before their time.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, bail};
+use auth::pki;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::cli::{CertsCommand, Output};
+use crate::data_dir::{self, DataDir};
+use crate::pki::Pki;
+use crate::settings::Settings;
+use crate::{kubeconfig, token};
+
+/// The certificates below `pki/`.
+const FILES: [&str; 3] = ["ca.crt", "apiserver.crt", "apiserver-kubelet-client.crt"];
+
+/// A certificate as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    /// Its file, below the data folder.
+    pub file: String,
+    pub expires: Timestamp,
+    /// Names and addresses that it is good for; none for clients.
+    pub sans: Vec<String>,
+}
+
+pub fn run(command: &CertsCommand) -> Result<()> {
+    match command {
+        CertsCommand::Show { location, output } => show(&DataDir::new(&location.data_dir), *output),
+        CertsCommand::Rotate { location } => rotate(&DataDir::new(&location.data_dir)),
+    }
+}
+
+/// Reads all certificates of a data folder; one that is missing or cannot be read is an error that names its file.
+pub fn all(dir: &DataDir) -> Result<Vec<Certificate>> {
+    let mut found = Vec::new();
+    for name in FILES {
+        let path = dir.pki(name);
+        let pem = data_dir::read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        found.push(certificate(&format!("pki/{name}"), &pem)?);
+    }
+    for path in [dir.admin_conf(), dir.super_admin_conf()] {
+        let text = data_dir::read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        found.push(certificate(&name, &kubeconfig::client_certificate(&text))?);
+    }
+    Ok(found)
+}
+
+fn certificate(file: &str, pem: &str) -> Result<Certificate> {
+    let validity = pki::validity(pem).with_context(|| format!("the certificate in {file}"))?;
+    let addresses = validity.addresses.iter().map(IpAddr::to_string);
+    Ok(Certificate {
+        file: file.to_owned(),
+        expires: validity.not_after,
+        sans: validity.dns_names.iter().cloned().chain(addresses).collect(),
+    })
+}
+
+fn show(dir: &DataDir, output: Output) -> Result<()> {
+    let certificates = all(dir)?;
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&certificates)?),
+        Output::Text => print!("{}", table(&certificates, Timestamp::now())),
+    }
+    Ok(())
+}
+
+pub fn table(certificates: &[Certificate], now: Timestamp) -> String {
+    let mut out = format!("{:<34}{:<24}{:<12}FOR\n", "CERTIFICATE", "EXPIRES", "LEFT");
+    for Certificate { file, expires, sans } in certificates {
+        let left = expires.duration_since(now);
+        let left = if left > SignedDuration::ZERO { token::human(left) } else { "<expired>".to_owned() };
+        // A timestamp does not pad itself.
+        let expires = expires.to_string();
+        out += &format!("{file:<34}{expires:<24}{left:<12}{}\n", sans.join(","));
+    }
+    out
+}
+
+/// Signs all leaves anew. The running master sees the new files by itself.
+fn rotate(dir: &DataDir) -> Result<()> {
+    let Some(settings) = Settings::load(dir)? else { bail!("there is no cluster in {}", dir.root().display()) };
+    let now = Timestamp::now();
+    let pki = Pki::rotate(dir, &settings, now)?;
+    kubeconfig::rotate(dir, &settings, &pki, now)?;
+    print!("{}", table(&all(dir)?, now));
+    println!("A running master presents them within {} seconds.", crate::run::RENEWAL_INTERVAL.as_secs());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_shown() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let of = |seconds: i64| Certificate {
+            file: "pki/apiserver.crt".into(),
+            expires: now + SignedDuration::from_secs(seconds),
+            sans: vec!["kubernetes".into(), "10.96.0.1".into()],
+        };
+        let shown = table(&[of(3600 * 24 * 10), of(-1)], now);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].contains("Z    240h ") && lines[1].ends_with("kubernetes,10.96.0.1"), "{shown}");
+        assert!(lines[2].contains("<expired>"), "{shown}");
+    }
+}
