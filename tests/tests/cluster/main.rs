@@ -14,7 +14,6 @@ mod kubectl;
 mod load;
 mod network;
 mod node;
-mod operate;
 mod sessions;
 mod workloads;
 
@@ -43,7 +42,6 @@ fn main() -> ExitCode {
         workloads::TESTS,
         node::TESTS,
         network::TESTS,
-        operate::TESTS,
         disruption::TESTS,
     ]
     .concat();
