@@ -6,13 +6,16 @@ use auth::{UserInfo, names};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::server::ApiServer;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Also the name of the default ServiceCIDR.
 const SERVICE: &str = "kubernetes";
+const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
 /// Why the start-up objects could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,7 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     for (path, object) in crate::flow_control::objects() {
         ensure(server, &path, &object, Existing::Keep).await?;
     }
+    service_cidr(server).await?;
     let advertise = server.core.network.advertise;
     let service_ip = server
         .core
@@ -70,6 +74,44 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     });
     let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
     ensure(server, slices, &slice, Existing::Replace).await
+}
+
+/// The network that Services have their addresses from, as an object: ready from the start
+/// (`pkg/controlplane/controller/defaultservicecidr`).
+async fn service_cidr(server: &ApiServer) -> Result<(), BootstrapError> {
+    let cidrs = json!([server.core.network.services.trunc()]);
+    let wanted = json!({
+        "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
+        "metadata": { "name": SERVICE }, "spec": { "cidrs": cidrs },
+    });
+    ensure(server, SERVICE_CIDRS, &wanted, Existing::Keep).await?;
+    let path = format!("{SERVICE_CIDRS}/{SERVICE}");
+    let (code, mut found) = send(server, "GET", &path, &Value::Null).await;
+    if !code.is_success() {
+        return Err(refused("GET", &path, code, &found));
+    }
+    if found["spec"]["cidrs"] != cidrs {
+        tracing::warn!(found = %found["spec"]["cidrs"], configured = %cidrs, "the default ServiceCIDR is another one");
+        return Ok(());
+    }
+    if found["metadata"].get("deletionTimestamp").is_some() || is_judged(&found) {
+        return Ok(());
+    }
+    found["status"] = json!({ "conditions": [{
+        "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": Timestamp::now(),
+    }]});
+    let path = format!("{path}/status");
+    match send(server, "PUT", &path, &found).await {
+        (code, _) if code.is_success() => Ok(()),
+        (code, answer) => Err(refused("PUT", &path, code, &answer)),
+    }
+}
+
+/// Whether somebody said already if a ServiceCIDR is ready.
+fn is_judged(cidr: &Value) -> bool {
+    let conditions = cidr["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.filter(|condition| condition["type"] == "Ready").any(|condition| condition["status"] != "Unknown")
 }
 
 /// What is done with an object that is there.

@@ -271,3 +271,25 @@ async fn evictions_spend_what_the_budget_allows() {
     let why = "The disruption budget x needs 1 healthy pods and has 2 currently";
     assert_eq!(refused["details"]["causes"][0], json!({ "reason": "DisruptionBudget", "message": why }));
 }
+
+#[tokio::test]
+async fn the_network_of_services_is_a_ready_object_also_after_a_restart() {
+    const DEFAULT: &str = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
+    let server = server().await;
+    let made = server.get(DEFAULT).await.expect(200);
+    assert_eq!(made["spec"]["cidrs"], json!(["10.96.0.0/24"]));
+    let ready = &made["status"]["conditions"][0];
+    assert_eq!((&ready["type"], &ready["status"]), (&json!("Ready"), &json!("True")));
+    assert_eq!(ready["message"], "Kubernetes default Service CIDR is ready");
+    server.api.bootstrap().await.unwrap();
+    assert_eq!(server.get(DEFAULT).await.expect(200), made);
+    // What an administrator says of it stays, and nobody says it in the object itself.
+    let mut judged = made.clone();
+    judged["status"]["conditions"][0]["status"] = "False".into();
+    let kept = server.call("PUT", DEFAULT, &judged).await.expect(200);
+    assert_eq!(kept["status"], made["status"]);
+    judged["metadata"]["resourceVersion"] = kept["metadata"]["resourceVersion"].clone();
+    server.call("PUT", &format!("{DEFAULT}/status"), &judged).await.expect(200);
+    server.api.bootstrap().await.unwrap();
+    assert_eq!(server.get(DEFAULT).await.expect(200)["status"]["conditions"][0]["status"], "False");
+}

@@ -1,6 +1,8 @@
 //! From a request body to an object: types checked, unknown fields dropped, values made canonical, and zero values
 //! left out or filled in as a round trip through upstream's Go structs would.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -17,7 +19,29 @@ pub(crate) fn from_json(kind: &Kind, body: &[u8], validation: FieldValidation) -
     let (value, duplicates) = json::parse(body).map_err(|e| DecodeError::Syntax(e.to_string()))?;
     let duplicates: Vec<String> =
         duplicates.into_iter().map(|path| format!("duplicate field {}", quote(&path))).collect();
-    from_value(kind, value, duplicates, validation)
+    let mut decoded = from_value(kind, value, duplicates, validation);
+    match &mut decoded {
+        // What a schema says of a custom object is said after all that its text says.
+        Ok(Decoded { warnings, .. }) | Err(DecodeError::Strict(warnings)) if kind.custom.is_none() => {
+            as_they_come(warnings, body);
+        }
+        _ => {}
+    }
+    decoded
+}
+
+/// Brings unknown and duplicate fields into the order of the text, each named once, as Go's decoder meets them.
+fn as_they_come(warnings: &mut Vec<String>, body: &[u8]) {
+    if warnings.len() < 2 {
+        return;
+    }
+    let mut places = HashMap::new();
+    for (place, field) in json::fields(body).iter().enumerate() {
+        places.entry(format!("unknown field {}", quote(field))).or_insert(place);
+        places.insert(format!("duplicate field {}", quote(field)), place);
+    }
+    warnings.sort_by_key(|warning| places.get(warning).copied().unwrap_or(usize::MAX));
+    warnings.dedup();
 }
 
 pub(crate) fn from_value(

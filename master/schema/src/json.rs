@@ -8,22 +8,43 @@ use serde_json::{Map, Number, Value};
 /// Parses a document and names every duplicate field, as `spec.containers[0].image`.
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let mut duplicates = Vec::new();
+    let note: Note = &mut |path, is_duplicate| {
+        if is_duplicate {
+            duplicates.push(path.to_owned());
+        }
+    };
+    let value = read(body, note)?;
+    Ok((value, duplicates))
+}
+
+/// Every field of a document that [`parse`] took, as often as it is there, in the order of its text.
+pub(crate) fn fields(body: &[u8]) -> Vec<String> {
+    let mut fields = Vec::new();
+    match read(body, &mut |path, _| fields.push(path.to_owned())) {
+        Ok(_) => fields,
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Told the path of each field, and whether it was there before.
+type Note<'a> = &'a mut dyn FnMut(&str, bool);
+
+fn read(body: &[u8], note: Note) -> Result<Value, serde_json::Error> {
     let mut path = String::new();
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let reader = Reader { path: &mut path, duplicates: &mut duplicates };
-    let value = deserializer.deserialize_any(reader)?;
+    let value = deserializer.deserialize_any(Reader { path: &mut path, note })?;
     deserializer.end()?;
-    Ok((value, duplicates))
+    Ok(value)
 }
 
 struct Reader<'a> {
     path: &'a mut String,
-    duplicates: &'a mut Vec<String>,
+    note: Note<'a>,
 }
 
 impl Reader<'_> {
     fn again(&mut self) -> Reader<'_> {
-        Reader { path: self.path, duplicates: self.duplicates }
+        Reader { path: self.path, note: self.note }
     }
 }
 
@@ -92,10 +113,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
+            (self.note)(self.path, map.contains_key(&key));
             let value = access.next_value_seed(self.again())?;
-            if map.contains_key(&key) {
-                self.duplicates.push(self.path.clone());
-            }
             self.path.truncate(length);
             map.insert(key, value);
         }

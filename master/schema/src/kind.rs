@@ -140,6 +140,8 @@ pub enum NameRule {
     Label1035,
     /// Whatever can stand in a URL path: RBAC kinds.
     PathSegment,
+    /// An address in its canonical form: IPAddress.
+    IpAddress,
     /// Nothing is asked of it: reviews.
     Any,
 }

@@ -2,6 +2,7 @@
 
 pub(crate) use api::names::{label_key_errors as qualified_name, label_value_errors as label_value};
 
+use crate::addresses;
 use crate::kind::NameRule;
 
 pub(crate) type Complaints = Vec<String>;
@@ -207,6 +208,7 @@ pub(crate) fn check(rule: NameRule, value: &str, prefix: bool) -> Complaints {
         NameRule::Label => dns_label(&masked),
         NameRule::Label1035 => dns_1035_label(&masked),
         NameRule::PathSegment => path_segment(value, prefix),
+        NameRule::IpAddress => addresses::strict_ip(value).into_iter().collect(),
         NameRule::Any => Vec::new(),
     }
 }

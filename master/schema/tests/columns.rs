@@ -212,3 +212,15 @@ fn jobs_and_what_they_store() {
     let quota = row("v1", "ResourceQuota", json!({ "metadata": meta(), "status": quota }));
     assert_eq!(quota, ["x", "pods: 1/5", "limits.cpu: 500m/2", "60m"]);
 }
+
+#[test]
+fn addresses_and_their_networks() {
+    let parent = json!({ "group": "Gateways.example", "resource": "Routes", "namespace": "ns", "name": "r" });
+    let address = |spec: Value| row("networking.k8s.io/v1", "IPAddress", json!({ "metadata": meta(), "spec": spec }));
+    assert_eq!(address(json!({ "parentRef": parent })), ["x", "routes.gateways.example/ns/r"]);
+    assert_eq!(address(json!({ "parentRef": { "resource": "services", "name": "s" } })), ["x", "services/s"]);
+    assert_eq!(address(json!({})), ["x", "<none>"]);
+    let spec = json!({ "cidrs": ["10.0.0.0/8", "2001:db8::/64"] });
+    let network = row("networking.k8s.io/v1", "ServiceCIDR", json!({ "metadata": meta(), "spec": spec }));
+    assert_eq!(network, ["x", "10.0.0.0/8,2001:db8::/64", "60m"]);
+}

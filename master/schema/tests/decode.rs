@@ -23,8 +23,8 @@ fn unknown_and_duplicate_fields_are_named() {
         [
             r#"duplicate field "metadata.name""#,
             r#"duplicate field "metadata.labels.a""#,
-            r#"unknown field "spec.containers[0].imag""#,
             r#"unknown field "spec.foo""#,
+            r#"unknown field "spec.containers[0].imag""#,
         ]
     );
     let decoded = pod.decode(body, FieldValidation::Warn).unwrap();
@@ -34,6 +34,14 @@ fn unknown_and_duplicate_fields_are_named() {
     assert!(pod.decode(body, FieldValidation::Ignore).unwrap().warnings.is_empty());
     let error = pod.decode(br#"{"spec":{"foo":1}}"#, FieldValidation::Strict).unwrap_err();
     assert_eq!(error.to_string(), r#"strict decoding error: unknown field "spec.foo""#);
+}
+
+#[test]
+fn what_is_wrong_is_told_once_and_in_the_order_of_the_text() {
+    let body = br#"{"spec":{"unknownField":"foo","replicas":1,"replicas":2,"replicas":3,"a":1}}"#;
+    let error = kind("apps/v1", "Deployment").decode(body, FieldValidation::Strict).unwrap_err();
+    let told = r#"unknown field "spec.unknownField", duplicate field "spec.replicas", unknown field "spec.a""#;
+    assert_eq!(error.to_string(), format!("strict decoding error: {told}"));
 }
 
 #[test]

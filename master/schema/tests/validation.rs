@@ -226,3 +226,34 @@ fn what_cannot_be_resized_says_why() {
     let errors = update_errors(kind, Part::Other("resize"), burstable(), &old);
     assert_eq!(errors, ["spec.resources: Forbidden: pod-level resources cannot be removed"]);
 }
+
+#[test]
+fn service_networks_stay_and_one_of_the_other_family_may_join() {
+    let kind = kind("networking.k8s.io/v1 ServiceCIDR");
+    let object = |cidrs: &[&str]| json!({ "metadata": { "name": "x", "uid": "u", "resourceVersion": "1" }, "spec": { "cidrs": cidrs } });
+    let (v4, v6) = ("10.0.0.0/8", "2001:db8::/64");
+    let old = prepared(kind, object(&[v4]));
+    let errors = |cidrs: &[&str]| update_errors(kind, Part::Main, object(cidrs), &old);
+    assert_eq!(errors(&[v4]), Vec::<String>::new());
+    assert_eq!(errors(&[v4, v6]), Vec::<String>::new());
+    assert_eq!(errors(&[v6]), ["spec.cidrs[0]: Invalid value: \"2001:db8::/64\": field is immutable"]);
+    let twice = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+    let refused = format!("spec.cidrs: Invalid value: [\"10.0.0.0/8\",\"11.0.0.0/8\"]: {twice}");
+    assert_eq!(errors(&[v4, "11.0.0.0/8"]), [refused]);
+    assert_eq!(errors(&[]), ["spec.cidrs: Invalid value: null: field is immutable"]);
+}
+
+#[test]
+fn the_owner_of_an_address_stays() {
+    let kind = kind("networking.k8s.io/v1 IPAddress");
+    let object = |name: &str| {
+        json!({
+            "metadata": { "name": "10.0.0.1", "uid": "u", "resourceVersion": "1" },
+            "spec": { "parentRef": { "resource": "services", "namespace": "default", "name": name } },
+        })
+    };
+    let old = prepared(kind, object("a"));
+    assert_eq!(update_errors(kind, Part::Main, object("a"), &old), Vec::<String>::new());
+    let errors = update_errors(kind, Part::Main, object("b"), &old);
+    assert!(matches!(errors.as_slice(), [only] if only.ends_with("field is immutable")), "{errors:?}");
+}

@@ -67,6 +67,8 @@ pub(crate) static ALL: &[&Kind] = &[
     &networking::ingress::KIND,
     &networking::ingress_class::KIND,
     &networking::network_policy::KIND,
+    &networking::ip_address::KIND,
+    &networking::service_cidr::KIND,
     &node::runtime_class::KIND,
     &storage::storage_class::KIND,
     &storage::csi_driver::KIND,

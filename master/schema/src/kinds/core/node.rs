@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::addresses::INVALID_CIDR;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, StatusOnCreate, Subresource};
 use crate::meta;
@@ -134,8 +135,7 @@ fn taints(object: &Value, path: &Path, errors: &mut Errors) {
 fn pod_cidrs(spec: &Value, path: &Path, errors: &mut Errors) {
     for (index, cidr) in spec.list("podCIDRs").iter().filter_map(Value::as_str).enumerate() {
         if cidr.parse::<ipnet::IpNet>().is_err() {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.invalid(&path.index(index), cidr, detail);
+            errors.invalid(&path.index(index), cidr, INVALID_CIDR);
         }
     }
 }

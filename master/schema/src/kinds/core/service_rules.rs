@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::addresses::endpoint_ip;
+use crate::addresses::{INVALID_CIDR, endpoint_ip};
 use crate::errors::{Errors, Path};
 use crate::kind::Part;
 use crate::meta;
@@ -189,8 +189,7 @@ fn load_balancer(spec: &Value, errors: &mut Errors) {
     }
     for (index, range) in ranges.iter().filter_map(Value::as_str).map(str::trim).enumerate() {
         if range.parse::<ipnet::IpNet>().is_err() {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.invalid(&path.index(index), range, detail);
+            errors.invalid(&path.index(index), range, INVALID_CIDR);
         }
     }
     for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {

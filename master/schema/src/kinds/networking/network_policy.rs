@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::addresses::INVALID_CIDR;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names};
 use crate::names::port_number;
@@ -121,16 +122,15 @@ fn policy_peer(peer: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn ip_block(block: &Value, path: &Path, errors: &mut Errors) {
-    const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     let cidr = block.text("cidr");
     if cidr.is_empty() {
         return errors.required(&path.child("cidr"), "");
     }
-    let Ok(whole) = cidr.parse::<IpNet>() else { return errors.invalid(&path.child("cidr"), cidr, CIDR) };
+    let Ok(whole) = cidr.parse::<IpNet>() else { return errors.invalid(&path.child("cidr"), cidr, INVALID_CIDR) };
     let at = path.child("except");
     for (index, except) in block.list("except").iter().filter_map(Value::as_str).enumerate() {
         match except.parse::<IpNet>() {
-            Err(_) => errors.invalid(&at.index(index), except, CIDR),
+            Err(_) => errors.invalid(&at.index(index), except, INVALID_CIDR),
             Ok(part) if !whole.contains(&part) || part.prefix_len() <= whole.prefix_len() => {
                 errors.invalid(&at.index(index), except, "must be a strict subset of `cidr`");
             }

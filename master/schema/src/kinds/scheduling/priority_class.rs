@@ -51,10 +51,9 @@ fn validate(object: &Value, errors: &mut Errors) {
     let name = object.at("metadata").text("name");
     let value = object.int("value").unwrap_or(0);
     if name.starts_with("system-") {
-        if !SYSTEM.contains(&(name, value)) {
-            let path = Path::root("metadata");
-            let detail = "priority class names with 'system-' prefix are reserved for system use only. error:                           no system priority class of this name and value";
-            errors.forbidden(&path.child("name"), detail);
+        if let Some(why) = not_of_the_system(name, value, object.flag("globalDefault")) {
+            let reserved = "priority class names with 'system-' prefix are reserved for system use only. error: ";
+            errors.forbidden(&Path::root("metadata").child("name"), &format!("{reserved}{why}"));
         }
     } else if value > HIGHEST {
         let detail = format!("maximum allowed value of a user defined priority is {HIGHEST}");
@@ -63,6 +62,16 @@ fn validate(object: &Value, errors: &mut Errors) {
     let policy = object.text("preemptionPolicy");
     if !matches!(policy, "" | "PreemptLowerPriority" | "Never") {
         errors.not_supported(&Path::root("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+    }
+}
+
+/// Upstream's `IsKnownSystemPriorityClass`.
+fn not_of_the_system(name: &str, value: i64, is_global: bool) -> Option<String> {
+    match SYSTEM.iter().find(|(system, _)| *system == name) {
+        None => Some(format!("{name} is not a known system priority class")),
+        Some((_, wanted)) if *wanted != value => Some(format!("value of {name} PriorityClass must be {wanted}")),
+        Some(_) if is_global => Some(format!("globalDefault of {name} PriorityClass must be false")),
+        Some(_) => None,
     }
 }
 
