@@ -14,6 +14,7 @@ mod kubectl;
 mod load;
 mod network;
 mod node;
+mod operate;
 mod sessions;
 mod workloads;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         workloads::TESTS,
         node::TESTS,
         network::TESTS,
+        operate::TESTS,
         disruption::TESTS,
     ]
     .concat();
