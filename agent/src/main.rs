@@ -45,6 +45,11 @@ enum Command {
     },
 }
 
+/// As it is shipped: musl's own allocator serves one thread at a time (docs/adr/0015-allocator.md).
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
