@@ -11,6 +11,7 @@ pub mod eviction;
 pub mod exposition;
 pub mod identity;
 pub mod images;
+pub mod inspect;
 pub mod join;
 pub mod leave;
 pub mod network;

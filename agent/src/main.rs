@@ -1,14 +1,16 @@
-//! `agent join`, `agent run`, `agent doctor`, `agent leave`, `agent version`.
+//! `agent join`, `agent run`, `agent status`, `agent pods`, `agent top`, `agent explain`, `agent doctor`, `agent leave`,
+//! `agent version`.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent::doctor::DoctorOptions;
+use agent::inspect::{ExplainOptions, InspectOptions};
 use agent::join::JoinError;
 use agent::join::options::JoinOptions;
 use agent::leave::LeaveOptions;
-use agent::{doctor, join, leave, run};
+use agent::{doctor, inspect, join, leave, run};
 use anyhow::Context;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -31,6 +33,14 @@ enum Command {
         #[arg(long, default_value = "/etc/keelson")]
         config_dir: PathBuf,
     },
+    /// Say whether this node works, and how long its certificates last
+    Status(InspectOptions),
+    /// List the pods and containers of this node
+    Pods(InspectOptions),
+    /// Show what pods and containers use
+    Top(InspectOptions),
+    /// Say what is wanted next for a pod, and what was decided before, with the reasons
+    Explain(ExplainOptions),
     /// Undo what join and run made on this machine
     Leave(LeaveOptions),
     /// Say what is wrong with this node, and what to do about it
@@ -82,6 +92,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Join(options) => runtime.block_on(join_and_run(&options)),
         Command::Run { config_dir } => runtime.block_on(run::run(&config_dir)),
         Command::Doctor(options) => runtime.block_on(doctor::doctor(&options)),
+        Command::Status(options) => runtime.block_on(inspect::status(&options)),
+        Command::Pods(options) => runtime.block_on(inspect::pods(&options)),
+        Command::Top(options) => runtime.block_on(inspect::top(&options)),
+        Command::Explain(options) => runtime.block_on(inspect::explain(&options)),
         Command::Leave(options) => runtime.block_on(leave::leave(&options)),
         Command::Version => {
             println!("{}", agent::node::facts::KUBELET_VERSION);

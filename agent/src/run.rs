@@ -17,6 +17,7 @@ use crate::eviction::Pressures;
 use crate::identity::csr::Purpose;
 use crate::identity::rotate::Rotation;
 use crate::identity::{Identity, certificates};
+use crate::inspect::socket::{self, Inspector};
 use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
@@ -114,6 +115,7 @@ impl Node {
         let pods = pods(&config, (&client, &runtime, &recorder), (&node, own.clone()), pressures).await?;
         let server = serve(&config, &client, &runtime, &pods, serving).await?;
         tasks.extend(healthz(&config).await);
+        tasks.extend(inspector(&config, &pods));
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
             client,
@@ -158,6 +160,18 @@ async fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
         Ok(listener) => Some(tokio::spawn(healthz::serve(listener))),
         Err(error) => {
             tracing::warn!(%error, address, port, "healthz is not served");
+            None
+        }
+    }
+}
+
+/// The socket for people on this machine, without which a node works as well.
+fn inspector(config: &Config, pods: &PodsHandle) -> Option<tokio::task::JoinHandle<()>> {
+    let path = config.layout.agent_socket();
+    match socket::bind(&path) {
+        Ok(listener) => Some(tokio::spawn(socket::serve(listener, Inspector::new(pods)))),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "agent pods, top and explain will not work");
             None
         }
     }

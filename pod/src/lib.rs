@@ -8,6 +8,7 @@ pub mod allocation;
 pub mod backoff;
 pub mod env;
 pub mod events;
+pub mod explain;
 pub mod fields;
 pub mod hash;
 pub mod plan;
@@ -18,6 +19,7 @@ mod view;
 pub mod world;
 
 pub use allocation::{Actuated, Allocation, Deferral};
+pub use explain::{Explanation, explain};
 pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Resize, Resized, Role, StartContainer, Step, plan};
 pub use status::status;
 pub use world::{

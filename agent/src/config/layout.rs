@@ -49,6 +49,12 @@ impl Layout {
         self.config_dir.join("pki")
     }
 
+    /// Where the running agent answers people on this machine.
+    #[must_use]
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run_dir.join("agent.sock")
+    }
+
     /// The cluster's CA.
     #[must_use]
     pub fn ca_cert(&self) -> PathBuf {

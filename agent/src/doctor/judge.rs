@@ -22,11 +22,14 @@ pub(super) fn certificate(subject: &'static str, validity: Option<(i64, i64)>, n
         return Finding::fault(subject, "not valid yet by this machine's clock", "set the clock (timedatectl, chrony)");
     }
     let left = until.saturating_sub(now);
-    let remaining = format!("valid for another {} days", left / DAY);
+    let date = jiff::Timestamp::from_second(until).map(|at| format!(", until {at}")).unwrap_or_default();
+    let remaining = format!("valid for another {} days{date}", left / DAY);
     // Short-lived ones are renewed as late as their lifetime says.
     let late = LATE.min(until.saturating_sub(from) / 20);
     match left {
-        ..=0 => Finding::fault(subject, format!("expired {} days ago", -left / DAY), REJOIN),
+        ..=0 => {
+            Finding::fault(subject, format!("expired {} days ago{}", -left / DAY, date.replace("until", "on")), REJOIN)
+        }
         left if left < late => Finding::warning(
             subject,
             format!("{remaining}, and not renewed"),

@@ -46,11 +46,18 @@ pub(super) fn leftovers() -> Vec<Finding> {
 
 /// A node, from its configuration up.
 pub(super) async fn node(config_dir: &Path) -> Vec<Finding> {
+    let (config, mut findings) = essentials(config_dir).await;
+    findings.extend(config.iter().flat_map(machine));
+    findings
+}
+
+/// All of it but the machine below.
+pub(super) async fn essentials(config_dir: &Path) -> (Option<Config>, Vec<Finding>) {
     let config = match Config::load(config_dir) {
         Ok((config, _)) => config,
         Err(error) => {
             let remedy = "this machine has not joined a cluster: agent join";
-            return vec![Finding::fault("configuration", describe(&error), remedy)];
+            return (None, vec![Finding::fault("configuration", describe(&error), remedy)]);
         }
     };
     let mut findings =
@@ -59,8 +66,7 @@ pub(super) async fn node(config_dir: &Path) -> Vec<Finding> {
     findings.extend(certificates(&config));
     findings.extend(runtime(&config.kubelet.container_runtime_endpoint).await);
     findings.extend(cluster(&config).await);
-    findings.extend(machine(&config));
-    findings
+    (Some(config), findings)
 }
 
 fn service() -> Option<Finding> {

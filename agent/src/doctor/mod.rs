@@ -5,7 +5,7 @@
 mod judge;
 mod look;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn ok(subject: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn ok(subject: &'static str, message: impl Into<String>) -> Self {
         Self { subject, severity: Severity::Ok, message: message.into(), remedy: None }
     }
 
@@ -68,7 +68,7 @@ impl Finding {
         Self { subject, severity: Severity::Warning, message: message.into(), remedy: Some(remedy.into()) }
     }
 
-    fn fault(subject: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn fault(subject: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { subject, severity: Severity::Fault, message: message.into(), remedy: Some(remedy.into()) }
     }
 }
@@ -79,9 +79,22 @@ impl Finding {
 /// When something is at fault.
 pub async fn doctor(options: &DoctorOptions) -> anyhow::Result<()> {
     let findings = if options.leftovers { look::leftovers() } else { look::node(&options.config_dir).await };
-    match options.output {
+    print(&findings, options.output)
+}
+
+/// What matters most of a node: configuration, service, certificates, runtime, API server.
+pub(crate) async fn essentials(config_dir: &Path) -> Vec<Finding> {
+    look::essentials(config_dir).await.1
+}
+
+/// Prints findings.
+///
+/// # Errors
+/// When something is at fault.
+pub(crate) fn print(findings: &[Finding], output: Output) -> anyhow::Result<()> {
+    match output {
         Output::Text => findings.iter().for_each(|finding| print!("{}", text(finding))),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
+        Output::Json => println!("{}", serde_json::to_string_pretty(findings)?),
     }
     let faults = findings.iter().filter(|finding| finding.severity == Severity::Fault).count();
     anyhow::ensure!(faults == 0, "{faults} thing(s) at fault");

@@ -37,21 +37,6 @@ pub struct Memory {
     stopped: HashSet<SandboxId>,
 }
 
-/// The stage that a step's failure counts for.
-#[must_use]
-pub fn stage(step: &Step) -> Stage {
-    match step {
-        Step::PrepareVolumes => Stage::Volumes,
-        Step::CreateCgroup => Stage::Cgroup,
-        Step::RunSandbox { .. } => Stage::Sandbox,
-        Step::StartContainer(start) => Stage::Container(start.name.clone()),
-        Step::KillContainer(kill) => Stage::Kill(kill.name.clone()),
-        Step::CreateMirror { .. } | Step::DeleteMirror { .. } => Stage::Mirror,
-        Step::RecordAllocation | Step::Resize(_) => Stage::Resize,
-        _ => Stage::Teardown,
-    }
-}
-
 impl Memory {
     /// A step is about to run.
     pub fn begun(&mut self, step: &Step, now: Timestamp) {
@@ -66,7 +51,7 @@ impl Memory {
 
     /// A step did what it was to do.
     pub fn succeeded(&mut self, step: &Step, begun: Timestamp) {
-        self.failures.remove(&stage(step));
+        self.failures.remove(&step.stage());
         match step {
             Step::CreateCgroup => self.prepared.cgroup = true,
             Step::RemoveCgroup => self.prepared.cgroup = false,
@@ -84,7 +69,7 @@ impl Memory {
 
     /// A step failed.
     pub fn failed(&mut self, step: &Step, begun: Timestamp, error: &StageError) -> Failure {
-        let stage = stage(step);
+        let stage = step.stage();
         let count = self.failures.get(&stage).map_or(0, |failure| failure.count).saturating_add(1);
         let failure =
             Failure { reason: error.reason.clone(), message: error.message.clone(), at: Timestamp::now(), count };

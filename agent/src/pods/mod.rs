@@ -15,6 +15,7 @@
 //! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
 //! * [`admission`], [`sysctls`]: whether the node takes a pod; [`orders`]: that it ends one.
 //! * [`checkpoint`], [`record`]: pods, and what they were given, for an agent that is started again.
+//! * [`journal`], [`questions`]: what was decided and what is about to be, for people who ask.
 //! * [`sandbox_seccomp`]: what pause containers may ask of the kernel.
 //! * [`source`], [`gc`], [`qos`], [`logs`], [`runtime`], [`node`]: what runs beside the workers.
 //!
@@ -24,6 +25,7 @@ pub mod admission;
 pub mod checkpoint;
 pub mod gc;
 pub mod hooks;
+pub mod journal;
 pub mod labels;
 pub mod logs;
 pub mod manifests;
@@ -34,6 +36,7 @@ pub mod orders;
 pub mod probing;
 pub mod publication;
 pub mod qos;
+pub mod questions;
 pub mod record;
 pub mod registry;
 pub mod runtime;
@@ -68,9 +71,11 @@ use crate::images;
 use crate::node::facts::Facts;
 use crate::node::own;
 use crate::stats::{self, disk::DiskUsage};
+use journal::Journal;
 use manifests::Manifests;
 use objects::ApiObjects;
 use orders::Orders;
+use questions::Questions;
 use registry::Registry;
 use stages::limits::Machine;
 
@@ -246,6 +251,8 @@ pub struct Context {
     pub services: services::Services,
     pub registry: Arc<Registry>,
     pub orders: Orders,
+    pub journal: Arc<Journal>,
+    pub questions: Arc<Questions>,
     pub shares: qos::Shares,
     /// What the node is short of.
     pub pressures: watch::Receiver<eviction::Pressures>,
@@ -257,6 +264,8 @@ pub struct Context {
 pub struct PodsHandle {
     registry: Arc<Registry>,
     stats: Arc<stats::Provider>,
+    journal: Arc<Journal>,
+    questions: Arc<Questions>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -271,6 +280,18 @@ impl PodsHandle {
     #[must_use]
     pub fn stats(&self) -> Arc<stats::Provider> {
         Arc::clone(&self.stats)
+    }
+
+    /// What was decided about them.
+    #[must_use]
+    pub fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
+    }
+
+    /// What is about to be.
+    #[must_use]
+    pub fn questions(&self) -> Arc<Questions> {
+        Arc::clone(&self.questions)
     }
 }
 
@@ -292,6 +313,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let seccomp = sandbox_seccomp::write(&config.data_dir);
     let seccomp = seccomp.map_err(|error| StartError::Seccomp(config.data_dir.clone(), error))?;
     let registry = Arc::new(Registry::default());
+    let (journal, questions) = (Arc::<Journal>::default(), Arc::<Questions>::default());
     let (runtime_facts, runtime_followed) = runtime::follow(deps.runtime.clone());
     let (services, following) = services::follow(deps.client.clone(), &config.data_dir);
     let context = Arc::new(Context {
@@ -310,6 +332,8 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         services,
         registry: Arc::clone(&registry),
         orders: Orders::default(),
+        journal: Arc::clone(&journal),
+        questions: Arc::clone(&questions),
         shares: qos::Shares::default(),
         pressures: deps.pressures.subscribe(),
         admitting: Mutex::default(),
@@ -322,7 +346,13 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let manager = eviction::Manager::new(Arc::clone(&context), Arc::clone(&stats), images, deps.pressures);
     let eviction = tokio::spawn(manager.run());
     let set = tokio::spawn(set::run(context));
-    Ok(PodsHandle { registry, stats, tasks: vec![set, eviction, rotation, collection, runtime_followed, following] })
+    Ok(PodsHandle {
+        registry,
+        stats,
+        journal,
+        questions,
+        tasks: vec![set, eviction, rotation, collection, runtime_followed, following],
+    })
 }
 
 fn provider(context: &Context, facts: Facts) -> stats::Provider {

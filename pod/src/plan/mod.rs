@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use crate::allocation::Allocation;
 use crate::view::View;
-use crate::world::World;
+use crate::world::{Stage, World};
 
 mod containers;
 mod mirror;
@@ -126,6 +126,23 @@ pub enum Step {
         /// Its `metadata.uid`: a precondition.
         uid: String,
     },
+}
+
+impl Step {
+    /// The stage whose failures are those of this step.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::PrepareVolumes => Stage::Volumes,
+            Self::CreateCgroup => Stage::Cgroup,
+            Self::RunSandbox { .. } => Stage::Sandbox,
+            Self::StartContainer(start) => Stage::Container(start.name.clone()),
+            Self::KillContainer(kill) => Stage::Kill(kill.name.clone()),
+            Self::CreateMirror { .. } | Self::DeleteMirror { .. } => Stage::Mirror,
+            Self::RecordAllocation | Self::Resize(_) => Stage::Resize,
+            _ => Stage::Teardown,
+        }
+    }
 }
 
 /// How a container takes part in a pod.

@@ -35,6 +35,8 @@ impl Worker {
     fn absorb_step(&mut self, step: &Step, begun: Timestamp, result: Result<Outcome, StageError>) {
         self.jobs.ended(step, None);
         self.note_stale(step, result.as_ref().ok());
+        let error = result.as_ref().err().map(|error| format!("{}: {}", error.reason, error.message));
+        self.context.journal.came_to(&self.uid, begun, error);
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => return self.absorb_failure(step, begun, &error),
@@ -110,6 +112,7 @@ impl Worker {
             Ok(()) => HookState::Succeeded,
             Err(message) => {
                 tracing::debug!(pod = %self.uid, container = %name, %message, "postStart hook failed");
+                self.note_hook(name, &message);
                 if let Some(pod) = pod_of(&self.inputs.desired.borrow()) {
                     let role = events::role(&pod, name).unwrap_or(Role::App);
                     let event = Event::warning("FailedPostStartHook", "PostStartHook failed").of_container(role, name);

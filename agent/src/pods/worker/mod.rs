@@ -14,6 +14,7 @@ mod absorb;
 mod checkpoint;
 mod jobs;
 mod mirror;
+mod note;
 mod probe;
 mod refresh;
 mod resize;
@@ -25,7 +26,7 @@ use api::PodUid;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod::{Desired, Event, NodeFacts, Plan, Step, World, events};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::admission::Answer;
@@ -33,6 +34,7 @@ use super::memory::{Memory, current_sandbox, running};
 use super::observe::{self, Seen, Stale};
 use super::probing::ProbeSet;
 use super::publication::Publication;
+use super::questions::Question;
 use super::record::Record;
 use super::registry::Running;
 use super::runtime::RuntimeFacts;
@@ -77,6 +79,9 @@ struct Worker {
     closed: bool,
     runtime_facts: watch::Receiver<RuntimeFacts>,
     orders: orders::Receiver,
+    questions: mpsc::Receiver<Question>,
+    /// What was asked since the last pass.
+    asked: Option<Question>,
     /// When admission is asked again: pods that must go first are on their way.
     admit_at: Option<Instant>,
     node: own::Receiver,
@@ -100,6 +105,8 @@ impl Worker {
             refresh: Refresh::new(Arc::clone(&context.objects)),
             runtime_facts: context.runtime_facts.clone(),
             orders: context.orders.listen(),
+            questions: context.questions.listen(&uid),
+            asked: None,
             admit_at: None,
             node: context.node.clone(),
             context,
@@ -134,6 +141,7 @@ impl Worker {
                 wake
             } else {
                 self.publish();
+                self.asked = None;
                 Some(Instant::now() + self.retry.pause())
             };
             self.wait(wake).await;
@@ -141,6 +149,8 @@ impl Worker {
         if !self.closed {
             self.context.registry.remove(&self.uid);
             self.context.orders.forget(&self.uid);
+            self.context.questions.forget(&self.uid);
+            self.context.journal.ended(&self.uid);
             self.context.objects.forget(self.uid.as_str());
         }
     }
@@ -196,8 +206,12 @@ impl Worker {
         self.register(pod.as_ref());
         self.announce(pod.as_ref(), &plan);
         self.probe(pod.as_ref(), &plan.probes, world.previous.as_ref());
+        if let Some(question) = self.asked.take() {
+            // Who asked may have gone.
+            drop(question.send(pod::explain(&world, &plan)));
+        }
         for step in &plan.steps {
-            self.launch(pod.as_ref(), step);
+            self.launch(&world, pod.as_ref(), step);
         }
         self.refresh();
         self.checkpoint();
@@ -265,7 +279,10 @@ impl Worker {
         let Some(pod) = pod else { return };
         self.admit_at = None;
         match admission::admit(&self.uid, pod, &self.context) {
-            Answer::Decided(admission) => self.memory.admission = Some(admission),
+            Answer::Decided(admission) => {
+                self.note_admission(pod, &admission);
+                self.memory.admission = Some(admission);
+            }
             Answer::Preempt(victims) => {
                 for victim in victims {
                     self.context.orders.give(&victim, admission::preemption());
@@ -319,7 +336,7 @@ impl Worker {
         }
     }
 
-    fn launch(&mut self, pod: Option<&Arc<Pod>>, step: &Step) {
+    fn launch(&mut self, world: &World, pod: Option<&Arc<Pod>>, step: &Step) {
         if matches!(step, Step::Admit | Step::Allocate | Step::Reject { .. }) {
             return;
         }
@@ -329,6 +346,7 @@ impl Worker {
         }
         let begun = Timestamp::now();
         self.memory.begun(step, begun);
+        self.note(pod, begun, pod::explain::reason(world, step));
         if let (Step::PrepareVolumes, Some(pod)) = (step, pod) {
             self.refresh.begin(pod);
         }
@@ -392,6 +410,7 @@ impl Worker {
             Some(done) = self.jobs.next() => self.absorb(done),
             Ok(()) = self.runtime_facts.changed() => {}
             Ok(()) = self.orders.changed() => {}
+            Some(question) = self.questions.recv() => self.asked = Some(question),
             Ok(()) = self.node.changed() => {}
             () = self.inputs.origin.changed() => {}
             () = self.refresh.changed() => self.object_changed(),
