@@ -1,10 +1,11 @@
-//! `agent join`, `agent run`, `agent status`, `agent pods`, `agent top`, `agent explain`, `agent doctor`, `agent leave`,
+//! `agent join`, `agent run`, `agent status`, `agent pods`, `agent top`, `agent explain`, `agent doctor`, `agent config`, `agent leave`,
 //! `agent version`.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use agent::config::check::{self, ConfigOptions};
 use agent::doctor::DoctorOptions;
 use agent::inspect::{ExplainOptions, InspectOptions};
 use agent::join::JoinError;
@@ -41,6 +42,8 @@ enum Command {
     Top(InspectOptions),
     /// Say what is wanted next for a pod, and what was decided before, with the reasons
     Explain(ExplainOptions),
+    /// Check a configuration
+    Config(ConfigOptions),
     /// Undo what join and run made on this machine
     Leave(LeaveOptions),
     /// Say what is wrong with this node, and what to do about it
@@ -96,6 +99,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Pods(options) => runtime.block_on(inspect::pods(&options)),
         Command::Top(options) => runtime.block_on(inspect::top(&options)),
         Command::Explain(options) => runtime.block_on(inspect::explain(&options)),
+        Command::Config(options) => check::run(&options),
         Command::Leave(options) => runtime.block_on(leave::leave(&options)),
         Command::Version => {
             println!("{}", agent::node::facts::KUBELET_VERSION);

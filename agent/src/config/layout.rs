@@ -31,6 +31,12 @@ impl Layout {
         self.config_dir.join("agent.yaml")
     }
 
+    /// Files that change it.
+    #[must_use]
+    pub fn dropin_dir(&self) -> PathBuf {
+        self.config_dir.join("agent.conf.d")
+    }
+
     /// What a `KubeletConfiguration` cannot say.
     #[must_use]
     pub fn node_yaml(&self) -> PathBuf {

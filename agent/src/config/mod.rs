@@ -1,17 +1,19 @@
-//! What the agent is told: `agent.yaml` (a `KubeletConfiguration`), `node.yaml` ([`NodeSettings`]: what a
+//! What the agent is told: `agent.yaml` (a `KubeletConfiguration`) and the files that change it (`agent.conf.d`), `node.yaml` ([`NodeSettings`]: what a
 //! `KubeletConfiguration` cannot say), and where its files lie ([`Layout`]).
 
+pub mod check;
+mod dropins;
 pub mod duration;
 mod fields;
 pub mod kubelet;
 mod layout;
 pub mod settings;
+mod validate;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use api::quantity::Quantity;
 use serde_json::Value;
 
 pub use kubelet::KubeletConfiguration;
@@ -38,14 +40,18 @@ pub enum Error {
         /// What the parser said.
         message: String,
     },
-    /// A value that no node can run with.
-    #[error("invalid configuration: {field}: {message}")]
-    Invalid {
-        /// The field's path.
-        field: &'static str,
-        /// What is wrong with its value.
-        message: String,
-    },
+    /// Values that no node can run with: all of them.
+    #[error("{}", aggregate(.0))]
+    Invalid(Vec<String>),
+}
+
+/// As upstream says one or several errors.
+fn aggregate(messages: &[String]) -> String {
+    let all: Vec<String> = messages.iter().map(|message| format!("invalid configuration: {message}")).collect();
+    match all.as_slice() {
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    }
 }
 
 /// Everything that is configured.
@@ -68,8 +74,9 @@ impl Config {
         let settings_path = config_dir.join(layout::NODE_YAML);
         let node: NodeSettings = parse_yaml(&settings_path, &read(&settings_path)?)?;
         let layout = Layout::new(config_dir, &node.data_dir, &node.run_dir);
-        let path = layout.agent_yaml();
-        let (kubelet, warnings) = parse_kubelet(&path, &read(&path)?)?;
+        let mut files = vec![layout.agent_yaml()];
+        files.extend(dropins::files(&layout.dropin_dir())?);
+        let (kubelet, warnings) = read_kubelet(&files)?;
         Ok((Self { layout, kubelet, node }, warnings))
     }
 
@@ -106,6 +113,55 @@ pub fn parse_kubelet_over(
     origin: &Path,
     text: &str,
 ) -> Result<(KubeletConfiguration, Vec<String>), Error> {
+    let fail = |message: String| Error::Parse { path: origin.to_owned(), message };
+    let (document, warnings) = document(origin, text)?;
+    let mut fields = serde_json::to_value(base).map_err(|e| fail(e.to_string()))?;
+    match (&mut fields, without_unset(document)) {
+        (Value::Object(fields), Value::Object(set)) => fields.extend(set),
+        (fields, set) => *fields = set,
+    }
+    Ok((checked(complete(origin, fields)?)?, warnings))
+}
+
+/// Reads a configuration and the files that change it, in this order; what comes out of all of them must be valid.
+///
+/// # Errors
+/// As [`parse_kubelet`].
+pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<String>), Error> {
+    let (mut kubelet, mut warnings) = (KubeletConfiguration::default(), Vec::new());
+    for (index, path) in files.iter().enumerate() {
+        let (document, more) = document(path, &read(path)?)?;
+        warnings.extend(more.into_iter().map(|warning| match index {
+            0 => warning,
+            _ => format!("{}: {warning}", path.display()),
+        }));
+        // As upstream, drop-ins change what the first file says with the defaults in their places.
+        let fields = if index == 0 {
+            document
+        } else {
+            let fail = |e: serde_json::Error| Error::Parse { path: path.clone(), message: e.to_string() };
+            let mut fields = serde_json::to_value(&kubelet).map_err(fail)?;
+            dropins::merge(&mut fields, document);
+            fields
+        };
+        kubelet = complete(path, without_unset(fields))?;
+    }
+    Ok((checked(kubelet)?, warnings))
+}
+
+fn complete(origin: &Path, fields: Value) -> Result<KubeletConfiguration, Error> {
+    let kubelet: KubeletConfiguration =
+        serde_json::from_value(fields).map_err(|e| Error::Parse { path: origin.to_owned(), message: e.to_string() })?;
+    Ok(kubelet.completed())
+}
+
+fn checked(kubelet: KubeletConfiguration) -> Result<KubeletConfiguration, Error> {
+    let wrong = validate::validate(&kubelet);
+    if wrong.is_empty() { Ok(kubelet) } else { Err(Error::Invalid(wrong)) }
+}
+
+/// A document of the right kind, and the warnings that it deserves.
+fn document(origin: &Path, text: &str) -> Result<(Value, Vec<String>), Error> {
     let document: Value = parse_yaml(origin, text)?;
     let fail = |message: String| Error::Parse { path: origin.to_owned(), message };
     let head = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -119,15 +175,7 @@ pub fn parse_kubelet_over(
         )));
     }
     let warnings = fields::warnings(&document);
-    let mut fields = serde_json::to_value(base).map_err(|e| fail(e.to_string()))?;
-    match (&mut fields, without_unset(document)) {
-        (Value::Object(fields), Value::Object(set)) => fields.extend(set),
-        (fields, set) => *fields = set,
-    }
-    let kubelet: KubeletConfiguration = serde_json::from_value(fields).map_err(|e| fail(e.to_string()))?;
-    let kubelet = kubelet.completed();
-    validate(&kubelet)?;
-    Ok((kubelet, warnings))
+    Ok((document, warnings))
 }
 
 /// Drops what upstream's defaulting takes for "not set": nulls and zero durations, which kubeadm's rendering of a
@@ -140,108 +188,6 @@ fn without_unset(document: Value) -> Value {
             .map(|(name, value)| (name, without_unset(value)))
             .collect(),
         other => other,
-    }
-}
-
-/// The checks that upstream's `ValidateKubeletConfiguration` makes of the fields obeyed here.
-fn validate(config: &KubeletConfiguration) -> Result<(), Error> {
-    let invalid = |field, message: String| Err(Error::Invalid { field, message });
-    if config.max_pods < 0 {
-        return invalid("maxPods", format!("{} must not be a negative number", config.max_pods));
-    }
-    if config.pods_per_core < 0 {
-        return invalid("podsPerCore", format!("{} must not be a negative number", config.pods_per_core));
-    }
-    if config.port == 0 {
-        return invalid("port", "0 must be between 1 and 65535, inclusive".into());
-    }
-    if config.node_lease_duration_seconds <= 0 {
-        return invalid("nodeLeaseDurationSeconds", "must be greater than 0".into());
-    }
-    if config.container_log_max_files < 2 {
-        return invalid("containerLogMaxFiles", "must be greater than 1".into());
-    }
-    if !["cgroupfs", "systemd"].contains(&config.cgroup_driver.as_str()) {
-        return invalid("cgroupDriver", format!("{:?} must be cgroupfs or systemd", config.cgroup_driver));
-    }
-    if !["Webhook", "AlwaysAllow"].contains(&config.authorization.mode.as_str()) {
-        return invalid(
-            "authorization.mode",
-            format!("{:?} must be Webhook or AlwaysAllow", config.authorization.mode),
-        );
-    }
-    for (field, list) in [("systemReserved", &config.system_reserved), ("kubeReserved", &config.kube_reserved)] {
-        for (name, text) in list {
-            if !text.parse::<Quantity>().is_ok_and(|q| !q.is_negative()) {
-                return invalid(field, format!("{name}: {text:?} is not a quantity of 0 or more"));
-            }
-        }
-    }
-    if let Err(wrong) = crate::eviction::threshold::parse(config) {
-        return invalid(wrong.field, wrong.message);
-    }
-    if config.eviction_max_pod_grace_period < 0 {
-        let message = format!("{} must be a non-negative integer", config.eviction_max_pod_grace_period);
-        return invalid("evictionMaxPodGracePeriod", message);
-    }
-    images(config)?;
-    for pattern in &config.allowed_unsafe_sysctls {
-        if let Err(message) = crate::pods::sysctls::check_pattern(pattern) {
-            return invalid("allowedUnsafeSysctls", message);
-        }
-    }
-    if config.tls_cert_file.is_empty() != config.tls_private_key_file.is_empty() {
-        return invalid("tlsCertFile", "must be set together with tlsPrivateKeyFile".into());
-    }
-    Ok(())
-}
-
-/// The checks of images: their garbage collection, pulls, and who may use them.
-fn images(config: &KubeletConfiguration) -> Result<(), Error> {
-    let invalid = |field, message: String| Err(Error::Invalid { field, message });
-    let (high, low) = (config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent);
-    if !(0..=100).contains(&high) {
-        return invalid("imageGCHighThresholdPercent", format!("{high} must be between 0 and 100, inclusive"));
-    }
-    if !(0..=100).contains(&low) {
-        return invalid("imageGCLowThresholdPercent", format!("{low} must be between 0 and 100, inclusive"));
-    }
-    if low >= high {
-        return invalid(
-            "imageGCLowThresholdPercent",
-            format!("{low} must be less than imageGCHighThresholdPercent {high}"),
-        );
-    }
-    let (min, max) = (config.image_minimum_gc_age.0, config.image_maximum_gc_age.0);
-    if !max.is_zero() && max < min {
-        return invalid("imageMaximumGCAge", "must be greater than imageMinimumGCAge".into());
-    }
-    if config.max_parallel_image_pulls.is_some_and(|max| max < 1) {
-        return invalid("maxParallelImagePulls", "must be a positive number".into());
-    }
-    if config.serialize_image_pulls == Some(true) && config.max_parallel_image_pulls.is_some_and(|max| max > 1) {
-        return invalid("maxParallelImagePulls", "cannot be larger than 1 unless serializeImagePulls is false".into());
-    }
-    if config.registry_pull_qps < 0 {
-        return invalid("registryPullQPS", format!("{} must not be a negative number", config.registry_pull_qps));
-    }
-    if config.registry_burst < 0 {
-        return invalid("registryBurst", format!("{} must not be a negative number", config.registry_burst));
-    }
-    let (policy, allowlist) =
-        (config.image_pull_credentials_verification_policy.as_str(), &config.preloaded_images_verification_allowlist);
-    let policies = ["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"];
-    if !policies.contains(&policy) {
-        let message = format!("{policy:?} is not one of {}", policies.join(", "));
-        return invalid("imagePullCredentialsVerificationPolicy", message);
-    }
-    if !allowlist.is_empty() && policy != "NeverVerifyAllowlistedImages" {
-        let message = "can only be used with the NeverVerifyAllowlistedImages policy".to_owned();
-        return invalid("preloadedImagesVerificationAllowlist", message);
-    }
-    match allowlist.iter().find_map(|pattern| crate::images::records::check_pattern(pattern)) {
-        Some(message) => invalid("preloadedImagesVerificationAllowlist", message),
-        None => Ok(()),
     }
 }
 

@@ -157,25 +157,72 @@ fn what_is_saved_is_loaded_again() {
 
 #[test]
 fn values_no_node_can_run_with_are_named() {
-    for (change, field) in [
-        ("maxPods: -1", "maxPods"),
-        ("cgroupDriver: none", "cgroupDriver"),
-        ("authorization: {mode: RBAC}", "authorization.mode"),
-        ("containerLogMaxFiles: 1", "containerLogMaxFiles"),
-        ("tlsCertFile: /x", "tlsCertFile"),
-        ("imageGCHighThresholdPercent: 101", "imageGCHighThresholdPercent"),
-        ("imageGCLowThresholdPercent: 90", "imageGCLowThresholdPercent"),
-        ("imageMaximumGCAge: 1m", "imageMaximumGCAge"),
-        ("maxParallelImagePulls: 0", "maxParallelImagePulls"),
-        ("serializeImagePulls: true\nmaxParallelImagePulls: 2", "maxParallelImagePulls"),
-        ("imagePullCredentialsVerificationPolicy: Maybe", "imagePullCredentialsVerificationPolicy"),
-        ("preloadedImagesVerificationAllowlist: [a]", "preloadedImagesVerificationAllowlist"),
-        ("systemReserved: {cpu: much}", "systemReserved"),
-        ("allowedUnsafeSysctls: [\"vm.*\"]", "allowedUnsafeSysctls"),
-        ("kubeReserved: {memory: -1Gi}", "kubeReserved"),
-        ("evictionHard: {memory.available: 110%}", "evictionHard"),
+    for (change, says) in [
+        ("maxPods: -1", "maxPods (--max-pods) -1 must not be a negative number"),
+        ("cgroupDriver: none", "cgroupDriver (--cgroup-driver) \"none\" must be cgroupfs or systemd"),
+        (
+            "authorization: {mode: RBAC}",
+            "authorization.mode (--authorization-mode) \"RBAC\" must be AlwaysAllow or Webhook",
+        ),
+        ("containerLogMaxFiles: 1", "containerLogMaxFiles must be greater than 1"),
+        ("tlsCertFile: /x", "tlsCertFile (--tls-cert-file) must be set together"),
+        (
+            "imageGCHighThresholdPercent: 101",
+            "imageGCHighThresholdPercent (--image-gc-high-threshold) 101 must be between 0 and 100, inclusive",
+        ),
+        (
+            "imageGCLowThresholdPercent: 90",
+            "imageGCLowThresholdPercent (--image-gc-low-threshold) 90 must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) 85",
+        ),
+        ("imageMaximumGCAge: 1m", "imageMaximumGCAge 1m0s must be greater than imageMinimumGCAge 2m0s"),
+        ("maxParallelImagePulls: 0", "maxParallelImagePulls 0 must be a positive number"),
+        (
+            "serializeImagePulls: true\nmaxParallelImagePulls: 2",
+            "maxParallelImagePulls cannot be larger than 1 unless SerializeImagePulls (--serialize-image-pulls) is set to false",
+        ),
+        (
+            "imagePullCredentialsVerificationPolicy: Maybe",
+            "option \"Maybe\" specified for imagePullCredentialsVerificationPolicy. Valid options are",
+        ),
+        ("preloadedImagesVerificationAllowlist: [a]", "can't set `preloadedImagesVerificationAllowlist` if"),
+        ("enforceNodeAllocatable: [none, pods]", "may not contain additional enforcements when \"none\" is specified"),
+        (
+            "enforceNodeAllocatable: [pods, pods]",
+            "duplicated enforcements \"pods\" in enforceNodeAllocatable (--enforce-node-allocatable)",
+        ),
+        ("memorySwap: {swapBehavior: Some}", "memorySwap.swapBehavior \"Some\" must be one of"),
+        ("podLogsDir: logs", "pod logs path \"logs\" must be absolute path"),
+        ("podLogsDir: /var//logs", "pod logs path \"/var//logs\" must be normalized"),
+        (
+            "cpuCFSQuotaPeriod: 2s",
+            "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) 2s must be between 1ms and 1sec, inclusive",
+        ),
+        ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "(got: 301 seconds) must be set between 1s and 300s"),
+        ("systemReserved: {cpu: much}", "systemReserved: cpu"),
+        ("allowedUnsafeSysctls: [\"vm.*\"]", "allowedUnsafeSysctls: "),
+        ("kubeReserved: {memory: -1Gi}", "kubeReserved: memory"),
+        ("evictionHard: {memory.available: 110%}", "evictionHard: "),
     ] {
         let error = parse(&format!("{HEAD}{change}\n")).unwrap_err().to_string();
-        assert!(error.contains(&format!(" {field}: ")), "{error}");
+        assert!(error.starts_with("invalid configuration: ") && error.contains(says), "{error}");
     }
+}
+
+#[test]
+fn drop_in_files_change_field_by_field_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { layout: Layout::new(folder.path(), "/d", "/r"), ..minimal() };
+    config.save().unwrap();
+    let dropins = config.layout.dropin_dir();
+    fs::create_dir(&dropins).unwrap();
+    fs::write(dropins.join("20.conf"), format!("{HEAD}maxPods: 20\n")).unwrap();
+    let first = "maxPods: 10\nclusterDNS: [10.1.0.10]\nevictionHard: {memory.available: 7%}\n";
+    fs::write(dropins.join("10.conf"), format!("{HEAD}{first}")).unwrap();
+    let (loaded, _) = Config::load(folder.path()).unwrap();
+    assert_eq!((loaded.kubelet.max_pods, loaded.kubelet.cluster_dns.as_slice()), (20, &["10.1.0.10".to_owned()][..]));
+    assert_eq!(loaded.kubelet.eviction_hard["memory.available"], "7%");
+    assert!(loaded.kubelet.eviction_hard.contains_key("nodefs.available"), "as upstream: maps are merged");
+    fs::write(dropins.join("30.conf"), "maxPods: 1\n").unwrap();
+    let error = Config::load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("30.conf: expected kubelet.config.k8s.io/v1beta1 KubeletConfiguration"), "{error}");
 }
