@@ -90,7 +90,9 @@ pub fn plan(pod: &Pod) -> Plan {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let used = mounted(spec);
-    let volumes = spec.volumes.iter().flatten().filter(|v| used.contains(v.name.as_str())).map(volume).collect();
+    // What an image volume holds, the runtime mounts itself.
+    let own = spec.volumes.iter().flatten().filter(|v| v.image.is_none());
+    let volumes = own.filter(|v| used.contains(v.name.as_str())).map(volume).collect();
     Plan {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         pod_name: pod.metadata.name.clone().unwrap_or_default(),

@@ -9,11 +9,8 @@ use cri::v1::{ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequ
 use super::say;
 use crate::client::watch::describe;
 use crate::config::Config;
-use crate::pods::open_cgroups_of;
+use crate::pods::{log_links, open_cgroups_of};
 use crate::runtime_info::configured_driver;
-
-/// Where kubelets link every container's log.
-const CONTAINER_LOGS: &str = "/var/log/containers";
 
 /// Ends all pods and removes what they had; answers what could not be.
 pub(super) async fn end(config: &Config) -> Vec<String> {
@@ -76,7 +73,8 @@ fn cgroups(config: &Config) -> Result<(), cgroups::Error> {
 
 /// Folders named `<namespace>_<name>_<uid>`, and the links to logs in them.
 fn logs(dir: &Path) -> std::io::Result<()> {
-    for link in fs::read_dir(CONTAINER_LOGS).into_iter().flatten().flatten().map(|entry| entry.path()) {
+    let links = log_links::folder(dir);
+    for link in fs::read_dir(&links).into_iter().flatten().flatten().map(|entry| entry.path()) {
         if fs::read_link(&link).is_ok_and(|target| target.starts_with(dir)) {
             fs::remove_file(&link)?;
         }
@@ -87,7 +85,7 @@ fn logs(dir: &Path) -> std::io::Result<()> {
         }
     }
     // They stay where something else is in them.
-    for folder in [Path::new(CONTAINER_LOGS), dir] {
+    for folder in [&links, dir] {
         let _ = fs::remove_dir(folder);
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::ContainerId;
-use cri::v1::{CreateContainerRequest, Device, Mount, RemoveContainerRequest, StartContainerRequest};
+use cri::v1::{CreateContainerRequest, Device, ImageSpec, Mount, RemoveContainerRequest, StartContainerRequest};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
@@ -18,13 +18,13 @@ use volumes::{ObjectError, Objects, subpath};
 use super::prepare::field_facts;
 use super::request::{self, ContainerParts};
 use super::security::Given;
-use super::{Job, Outcome, StageError, blocking, sandbox};
+use super::{Job, Outcome, StageError, blocking, image_volumes, sandbox};
 use crate::client::watch::describe;
 use crate::images::{Ask, Image};
-use crate::pods::hooks;
+use crate::pods::{hooks, log_links};
 
 /// Reason of a container that cannot be configured.
-const CONFIG_ERROR: &str = "CreateContainerConfigError";
+pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// The image of a container is here, its environment is known, and its mounts are in place.
 struct Ready<'a> {
@@ -48,7 +48,8 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     let say = job.say();
     let ask = Ask { pod, container: &container, role: start.role, say: &say, objects: &*job.context.objects };
     let (image, env) = tokio::try_join!(job.context.images.ensure(ask), environment(job, pod, &container),)?;
-    let mounts = mounts(job, pod, &container, &env).await?;
+    let images = image_volumes::pull(job, pod, &container, start, &say).await?;
+    let mounts = mounts(job, pod, &container, &env, &images).await?;
     let devices = devices(job, pod, &container)?;
     let ready = Ready { pod, container: &container, image, env, mounts, devices };
     // Boxed: requests are large, and every pod has one of these tasks.
@@ -62,6 +63,9 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     let request = StartContainerRequest { container_id: id.as_str().to_owned() };
     job.context.runtime.start_container(request).await.map_err(|error| StageError::cri("RunContainerError", &error))?;
     told(&ContainerState::Running);
+    let log = request::log_directory(&job.context.config.logs_dir, pod);
+    let log = log.join(request::log_path(&start.name, start.attempt));
+    log_links::make(&log, &request::container_labels(pod, &container), id.as_str()).await;
     Ok(id)
 }
 
@@ -207,23 +211,28 @@ async fn mounts(
     pod: &Pod,
     container: &Container,
     env: &BTreeMap<String, String>,
+    images: &BTreeMap<String, ImageSpec>,
 ) -> Result<Vec<Mount>, StageError> {
     let plans = volumes::plan::container_mounts(container.volume_mounts.as_deref().unwrap_or_default());
     let mut out = Vec::with_capacity(plans.len() + 2);
     for plan in &plans {
         let forced = is_read_only(pod, &plan.volume);
         let plan = &MountPlan { read_only: plan.read_only || forced, ..plan.clone() };
+        let sub_path = match &plan.sub_path {
+            SubPath::Whole => None,
+            SubPath::Fixed(path) => Some(path.clone()),
+            SubPath::Expression(text) => Some(pod::env::expand(text, |name| env.get(name).cloned())),
+        };
+        if let Some(image) = images.get(&plan.volume) {
+            out.push(image_volumes::mount(plan, image, sub_path)?);
+            continue;
+        }
         let volume = job.facts.volumes.get(&plan.volume).ok_or_else(|| {
             StageError::new(
                 CONFIG_ERROR,
                 format!("cannot find volume {:?} to mount into container {:?}", plan.volume, container.name),
             )
         })?;
-        let sub_path = match &plan.sub_path {
-            SubPath::Whole => None,
-            SubPath::Fixed(path) => Some(path.clone()),
-            SubPath::Expression(text) => Some(pod::env::expand(text, |name| env.get(name).cloned())),
-        };
         let host_path = match sub_path {
             None => volume.clone(),
             Some(path) => {
@@ -377,15 +386,16 @@ pub async fn remove(job: &Job, id: &ContainerId, name: &str) -> Result<Outcome, 
 /// # Errors
 /// What the runtime said.
 pub async fn remove_container(runtime: &cri::Client, id: &str, name: &str) -> Result<(), cri::CallError> {
-    let log = match runtime.container(id).await {
-        Ok(answer) => answer.status.map(|status| PathBuf::from(status.log_path)),
+    let known = match runtime.container(id).await {
+        Ok(answer) => answer.status.map(|status| (PathBuf::from(status.log_path), status.labels)),
         Err(_) => None,
     };
     match runtime.remove_container(RemoveContainerRequest { container_id: id.to_owned() }).await {
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
     }
-    if let Some(log) = log.filter(|log| log.parent().is_some_and(|folder| folder.ends_with(name))) {
+    if let Some((log, labels)) = known.filter(|(log, _)| log.parent().is_some_and(|folder| folder.ends_with(name))) {
+        log_links::remove(&log, &labels, id).await;
         remove_logs(&log).await;
     }
     Ok(())

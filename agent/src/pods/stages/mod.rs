@@ -3,6 +3,7 @@
 //! A failure is data: [`StageError`] goes back to the worker, which puts it into the world for the next plan.
 
 pub mod container;
+pub mod image_volumes;
 pub mod limits;
 pub mod mirror;
 pub mod prepare;

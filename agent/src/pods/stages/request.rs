@@ -173,7 +173,9 @@ pub fn container(pod: &Pod, container: &Container, parts: ContainerParts<'_>) ->
     })
 }
 
-fn container_labels(pod: &Pod, container: &Container) -> HashMap<String, String> {
+/// The labels that a container is found by.
+#[must_use]
+pub fn container_labels(pod: &Pod, container: &Container) -> HashMap<String, String> {
     let mut out = HashMap::from([(labels::CONTAINER_NAME.to_owned(), container.name.clone())]);
     identity(pod, &mut out);
     out
