@@ -20,9 +20,11 @@ pub mod world;
 
 pub use allocation::{Actuated, Allocation, Deferral};
 pub use explain::{Explanation, explain};
-pub use plan::{Event, EventKind, KillContainer, Plan, ProbeTarget, Resize, Resized, Role, StartContainer, Step, plan};
+pub use plan::{
+    Event, EventKind, KillContainer, Plan, PreStop, ProbeTarget, Resize, Resized, Role, StartContainer, Step, plan,
+};
 pub use status::status;
 pub use world::{
-    Admission, Container, ContainerState, Desired, Eviction, Failure, HookState, Kill, NodeFacts, Observed, Prepared,
-    ProbeResults, Sandbox, Source, Stage, UserFacts, Verdict, World,
+    Admission, Begun, Container, ContainerState, Desired, Eviction, Failure, HookState, Kill, NodeFacts, Observed,
+    Prepared, ProbeResults, Sandbox, Source, Stage, UserFacts, Verdict, World,
 };

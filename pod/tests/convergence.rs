@@ -30,6 +30,7 @@ impl Case {
             let mut container = json!({"name": name, "image": "x"});
             if *sidecar {
                 container["restartPolicy"] = "Always".into();
+                container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}});
             }
             init.push(container);
             script.insert(name, VecDeque::from(codes.clone()));

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use api::{ContainerId, SandboxId};
 use jiff::Timestamp;
 use pod::{
-    Actuated, Admission, Allocation, ContainerState, Deferral, Failure, HookState, Kill, Observed, Prepared, Stage,
-    Step,
+    Actuated, Admission, Allocation, Begun, ContainerState, Deferral, Failure, HookState, Kill, Observed, Prepared,
+    Stage, Step,
 };
 
 use super::observe::Seen;
@@ -28,6 +28,7 @@ pub struct Memory {
     pub failures: BTreeMap<Stage, Failure>,
     pub hooks: BTreeMap<ContainerId, HookState>,
     pub kills: BTreeMap<ContainerId, Kill>,
+    pub pre_stops: BTreeMap<ContainerId, Begun>,
     pub starting: BTreeSet<String>,
     pub prepared: Prepared,
     /// Where the volumes lie, once they are prepared.
@@ -44,6 +45,9 @@ impl Memory {
             Step::StartContainer(start) => drop(self.starting.insert(start.name.clone())),
             Step::KillContainer(kill) => {
                 self.kills.insert(kill.id.clone(), Kill { at: now, grace: kill.grace, running: true });
+            }
+            Step::PreStop(hook) => {
+                self.pre_stops.insert(hook.id.clone(), Begun { at: now, running: true });
             }
             _ => {}
         }
@@ -85,6 +89,11 @@ impl Memory {
     fn ended(&mut self, step: &Step, begun: Timestamp) {
         match step {
             Step::StartContainer(start) => drop(self.starting.remove(&start.name)),
+            Step::PreStop(hook) => {
+                if let Some(known) = self.pre_stops.get_mut(&hook.id) {
+                    known.running = false;
+                }
+            }
             Step::KillContainer(kill) => {
                 // A later kill with less grace is a matter of its own.
                 if let Some(known) = self.kills.get_mut(&kill.id).filter(|known| known.at == begun) {
@@ -100,6 +109,7 @@ impl Memory {
         let known: BTreeSet<_> = seen.containers.iter().map(|container| container.id.clone()).collect();
         self.hooks.retain(|id, _| known.contains(id));
         self.kills.retain(|id, kill| kill.running || known.contains(id));
+        self.pre_stops.retain(|id, _| known.contains(id));
         self.started.retain(|id| known.contains(id));
         self.actuated.containers.retain(|id, _| known.contains(id));
         self.stopped.retain(|id| seen.sandboxes.iter().any(|sandbox| sandbox.id == *id));
@@ -119,6 +129,7 @@ impl Memory {
             probes: BTreeMap::new(),
             hooks: self.hooks.clone(),
             kills: self.kills.clone(),
+            pre_stops: self.pre_stops.clone(),
             starting: self.starting.clone(),
             actuated: self.actuated.clone(),
             unrecorded: self.unrecorded,

@@ -26,6 +26,9 @@ fn words(step: &Step) -> String {
         Step::RemoveSandbox { id } => format!("remove sandbox {}", short(id.as_str())),
         Step::StartContainer(start) if start.attempt == 0 => format!("start container {}", start.name),
         Step::StartContainer(start) => format!("restart container {} (attempt {})", start.name, start.attempt),
+        Step::PreStop(hook) => {
+            format!("run the preStop hook of container {} ({})", hook.name, short(hook.id.as_str()))
+        }
         Step::KillContainer(kill) => {
             format!("kill container {} ({}, grace {} s)", kill.name, short(kill.id.as_str()), kill.grace)
         }
@@ -58,7 +61,8 @@ fn because(view: &View<'_>, step: &Step) -> String {
             }
             _ => ending(view),
         },
-        Step::StopSandbox { .. }
+        Step::PreStop(_)
+        | Step::StopSandbox { .. }
         | Step::RemoveSandbox { .. }
         | Step::UnmountVolumes
         | Step::RemoveCgroup

@@ -101,6 +101,8 @@ pub enum Step {
     },
     /// Pull the image, create and start a container.
     StartContainer(StartContainer),
+    /// Run the preStop hook of a container whose turn to be killed comes later.
+    PreStop(PreStop),
     /// Kill a container.
     KillContainer(KillContainer),
     /// Remove a container that does not run, and its log.
@@ -137,6 +139,7 @@ impl Step {
             Self::CreateCgroup => Stage::Cgroup,
             Self::RunSandbox { .. } => Stage::Sandbox,
             Self::StartContainer(start) => Stage::Container(start.name.clone()),
+            Self::PreStop(hook) => Stage::Kill(hook.name.clone()),
             Self::KillContainer(kill) => Stage::Kill(kill.name.clone()),
             Self::CreateMirror { .. } | Self::DeleteMirror { .. } => Stage::Mirror,
             Self::RecordAllocation | Self::Resize(_) => Stage::Resize,
@@ -194,6 +197,17 @@ pub struct Resized {
     pub name: String,
     /// What it has.
     pub has: ResourceRequirements,
+}
+
+/// A preStop hook that runs ahead of the kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreStop {
+    /// Which.
+    pub id: ContainerId,
+    /// Its name in the spec.
+    pub name: String,
+    /// Seconds that the hook may take.
+    pub limit: i64,
 }
 
 /// The kill of a container.

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use crate::backoff::seconds_later;
-use crate::plan::{Event, KillContainer, Plan, Role, Step, run};
+use crate::plan::{Event, KillContainer, Plan, PreStop, Role, Step, run};
 use crate::view::{Cause, Ending, View};
 use crate::world::{Admission, Container, ContainerState, Desired, Stage};
 
@@ -51,21 +51,49 @@ fn announce(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     }
 }
 
-/// Init, app and ephemeral containers at once; then the sidecars one by one, the last started first (KEP-753).
+/// Init, app and ephemeral containers at once; then the sidecars one by one, the last started first (KEP-753). Their preStop hooks all
+/// begin at once, and when the grace period is over, nobody waits for a turn any more.
 fn kill_containers(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     let sidecars: Vec<String> =
         view.members().filter(|member| member.role == Role::Sidecar).map(|member| member.spec.name.clone()).collect();
     let order = |container: &Container| sidecars.iter().position(|name| *name == container.name);
     let first_turn = view.live().any(|container| order(container).is_none());
     let turn = if first_turn { None } else { view.live().filter_map(order).max() };
-    let begun = begun(view);
-    let left = |at: Timestamp| ending.grace - view.world.now.duration_since(at).as_secs();
-    for container in view.live().filter(|container| order(container) == turn) {
-        let grace = match (turn, begun) {
-            (Some(_), Some(begun)) => left(begun).clamp(MINIMUM_GRACE.min(ending.grace), ending.grace),
+    let now = view.world.now;
+    let over = seconds_later(begun(view).unwrap_or(now), ending.grace);
+    for container in view.live() {
+        let place = order(container);
+        if place != turn && now < over {
+            pre_stop(view, container, ending.grace, plan);
+            plan.wake(over);
+            continue;
+        }
+        let hook = view.world.observed.pre_stops.get(&container.id);
+        if hook.is_some_and(|hook| hook.running) && now < over {
+            plan.wake(over);
+            continue;
+        }
+        let grace = match (place, begun(view)) {
+            (Some(_), Some(begun)) => {
+                let left = ending.grace - now.duration_since(begun).as_secs();
+                left.clamp(MINIMUM_GRACE.min(ending.grace), ending.grace)
+            }
             _ => ending.grace,
         };
         kill(view, container, grace, plan);
+    }
+}
+
+/// Once.
+fn pre_stop(view: &View<'_>, container: &Container, limit: i64, plan: &mut Plan) {
+    let observed = &view.world.observed;
+    let is_done = observed.pre_stops.contains_key(&container.id) || observed.kills.contains_key(&container.id);
+    let member = view.members().find(|member| member.spec.name == container.name);
+    let hook =
+        member.and_then(|member| member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.clone()));
+    if hook.is_some() && !is_done && container.state == ContainerState::Running {
+        let (id, name) = (container.id.clone(), container.name.clone());
+        plan.steps.push(Step::PreStop(PreStop { id, name, limit }));
     }
 }
 
@@ -77,9 +105,13 @@ fn begun(view: &View<'_>) -> Option<Timestamp> {
         let grace = meta.deletion_grace_period_seconds.unwrap_or(0);
         meta.deletion_timestamp.as_ref().map(|at| seconds_later(at.0, -grace))
     });
+    let observed = &view.world.observed;
     let latest = view.members().filter_map(|member| view.latest(&member.spec.name).map(|latest| latest.id.clone()));
-    let kills = latest.filter_map(|id| view.world.observed.kills.get(&id)).map(|kill| kill.at);
-    kills.filter(|at| asked.is_none_or(|asked| *at >= asked)).min()
+    let begun = latest.flat_map(|id| {
+        let kill = observed.kills.get(&id).map(|kill| kill.at);
+        kill.into_iter().chain(observed.pre_stops.get(&id).map(|hook| hook.at))
+    });
+    begun.filter(|at| asked.is_none_or(|asked| *at >= asked)).min()
 }
 
 /// Once; again when that failed, or when less grace is given now.
@@ -93,11 +125,12 @@ fn kill(view: &View<'_>, container: &Container, grace: i64, plan: &mut Plan) {
     } else if !run::may_try(view, &Stage::Kill(container.name.clone()), plan) {
         return;
     }
+    let has_hooked = view.world.observed.pre_stops.contains_key(&container.id);
     plan.steps.push(Step::KillContainer(KillContainer {
         id: container.id.clone(),
         name: container.name.clone(),
         grace,
-        pre_stop: container.state == ContainerState::Running,
+        pre_stop: container.state == ContainerState::Running && !has_hooked,
         reason: "Killing".to_owned(),
         message: format!("Stopping container {}", container.name),
     }));

@@ -122,6 +122,8 @@ pub struct Observed {
     pub hooks: BTreeMap<ContainerId, HookState>,
     /// Kills that were begun, also finished ones as long as their container is known.
     pub kills: BTreeMap<ContainerId, Kill>,
+    /// preStop hooks that were begun ahead of the kill, also finished ones as long as their container is known.
+    pub pre_stops: BTreeMap<ContainerId, Begun>,
     /// Names of containers whose `StartContainer` step runs at the moment.
     pub starting: BTreeSet<String>,
     /// The resources in force.
@@ -271,6 +273,15 @@ pub struct Kill {
     /// With how many seconds of grace.
     pub grace: i64,
     /// Whether it is still under way. A kill that has ended while its container runs on has failed.
+    pub running: bool,
+}
+
+/// A hook that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// When.
+    pub at: Timestamp,
+    /// Whether it is still under way.
     pub running: bool,
 }
 

@@ -7,8 +7,8 @@ use api::{ContainerId, PodUid, SandboxId};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod::{
-    Actuated, Admission, Allocation, Container, ContainerState, Deferral, Desired, Failure, Kill, NodeFacts, Observed,
-    Plan, Resize, Sandbox, Source, Stage, StartContainer, Step, World,
+    Actuated, Admission, Allocation, Begun, Container, ContainerState, Deferral, Desired, Failure, Kill, NodeFacts,
+    Observed, Plan, Resize, Sandbox, Source, Stage, StartContainer, Step, World,
 };
 
 /// What happens to the machine beside what it is told.
@@ -207,6 +207,12 @@ impl Machine {
                 observed.sandboxes.retain(|sandbox| sandbox.id != *id);
             }
             Step::StartContainer(start) => self.start(start),
+            Step::PreStop(hook) => {
+                let live = |c: &&Container| c.id == hook.id && c.state == ContainerState::Running;
+                assert!(observed.containers.iter().any(|container| live(&container)));
+                let record = Begun { at: self.now, running: false };
+                assert!(observed.pre_stops.insert(hook.id.clone(), record).is_none(), "a hook ran twice");
+            }
             Step::KillContainer(kill) => {
                 let record = Kill { at: self.now, grace: kill.grace, running: false };
                 observed.kills.insert(kill.id.clone(), record);

@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
 use pod::plan::MINIMUM_GRACE;
-use pod::{ContainerState, Event, KillContainer, Role, StartContainer, events, resolve};
+use pod::{ContainerState, Event, KillContainer, PreStop, Role, StartContainer, events, resolve};
 use volumes::plan::{MountPlan, SubPath};
 use volumes::{ObjectError, Objects, subpath};
 
@@ -348,7 +348,7 @@ pub async fn kill(job: &Job, kill: &KillContainer) -> Result<Outcome, StageError
     if let Some(pod) = &job.pod
         && kill.pre_stop
     {
-        pre_stop(job, pod, kill).await;
+        pre_stop(job, pod, &kill.id, &kill.name, kill.grace).await;
     }
     let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
     let grace = if spent > 0 { kill.grace.saturating_sub(spent).max(MINIMUM_GRACE) } else { kill.grace };
@@ -358,17 +358,28 @@ pub async fn kill(job: &Job, kill: &KillContainer) -> Result<Outcome, StageError
     }
 }
 
-async fn pre_stop(job: &Job, pod: &Arc<Pod>, kill: &KillContainer) {
-    let container = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, &kill.name));
+/// Runs a preStop hook ahead of the kill.
+///
+/// # Errors
+/// None: a hook that fails is only an event.
+pub async fn hook(job: &Job, hook: &PreStop) -> Result<Outcome, StageError> {
+    if let Some(pod) = &job.pod {
+        pre_stop(job, pod, &hook.id, &hook.name, hook.limit).await;
+    }
+    Ok(Outcome::Done)
+}
+
+async fn pre_stop(job: &Job, pod: &Arc<Pod>, id: &ContainerId, name: &str, seconds: i64) {
+    let container = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, name));
     let Some(container) = container else { return };
     let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
     let ip = job.facts.ips.first().copied().or_else(|| job.context.addresses.borrow().first().copied());
-    let limit = Duration::from_secs(u64::try_from(kill.grace).unwrap_or(0));
-    let ran = tokio::time::timeout(limit, hooks::run(&job.context, pod, &container, &kill.id, hook, ip)).await;
+    let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let ran = tokio::time::timeout(limit, hooks::run(&job.context, pod, &container, id, hook, ip)).await;
     if let Ok(Err(error)) = ran {
-        tracing::debug!(pod = %job.uid, container = %kill.name, %error, "preStop hook failed");
-        let role = events::role(pod, &kill.name).unwrap_or(Role::App);
-        job.say().event(Event::warning("FailedPreStopHook", "PreStopHook failed").of_container(role, &kill.name));
+        tracing::debug!(pod = %job.uid, container = %name, %error, "preStop hook failed");
+        let role = events::role(pod, name).unwrap_or(Role::App);
+        job.say().event(Event::warning("FailedPreStopHook", "PreStopHook failed").of_container(role, name));
     }
 }
 

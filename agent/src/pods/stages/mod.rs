@@ -163,6 +163,7 @@ pub async fn run(job: &Job) -> Result<Outcome, StageError> {
         Step::StopSandbox { id } => sandbox::stop(job, id).await,
         Step::RemoveSandbox { id } => sandbox::remove(job, id).await,
         Step::StartContainer(start) => Box::pin(container::start(job, start)).await.map(Outcome::Started),
+        Step::PreStop(hook) => container::hook(job, hook).await,
         Step::KillContainer(kill) => container::kill(job, kill).await,
         Step::RemoveContainer { id, name } => container::remove(job, id, name).await,
         Step::UnmountVolumes => teardown::volumes(job).await,

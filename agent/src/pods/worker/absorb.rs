@@ -131,6 +131,7 @@ fn is_seen_in_runtime(step: &Step) -> bool {
         step,
         Step::PrepareVolumes
             | Step::CreateCgroup
+            | Step::PreStop(_)
             | Step::RecordAllocation
             | Step::Resize(_)
             | Step::UnmountVolumes

@@ -106,6 +106,7 @@ impl Jobs {
 fn key(step: &Step) -> String {
     match step {
         Step::StartContainer(start) => format!("start {}", start.name),
+        Step::PreStop(hook) => format!("preStop {}", hook.id),
         Step::KillContainer(kill) => format!("kill {} {}", kill.id, kill.grace),
         Step::StopSandbox { id } => format!("stop {id}"),
         Step::RemoveSandbox { id } => format!("remove {id}"),
