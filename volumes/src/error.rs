@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::kinds::PagesError;
 use crate::objects::ObjectError;
 
 /// Why a volume's files could not be made, changed or removed. Texts that clients match on are the kubelet's.
@@ -28,6 +29,8 @@ pub enum Error {
     LocalKind { path: PathBuf, expected: &'static str },
     #[error("no volume plugin matched: {0}")]
     Unsupported(&'static str),
+    #[error(transparent)]
+    Pages(#[from] PagesError),
     #[error("unknown storage medium {0:?}")]
     Medium(String),
     #[error("{0:?} is not a quantity")]

@@ -20,6 +20,16 @@ pub fn tmpfs(path: &Path, size: Option<u64>) -> Result<(), Error> {
         .map_err(Error::errno("mount tmpfs on", path))
 }
 
+/// Mounts huge pages of `size` bytes on a folder where nothing is mounted yet.
+pub fn huge_pages(path: &Path, size: u64) -> Result<(), Error> {
+    if files::on_other_device(path)? {
+        return Ok(());
+    }
+    let options = format!("pagesize={size}");
+    mount(Some("nodev"), path, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(Error::errno("mount hugetlbfs on", path))
+}
+
 /// Unmounts everything at and below `path`, the last mounted first.
 pub fn unmount_below(path: &Path) -> Result<(), Error> {
     for point in below(path)? {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 
 use crate::kinds::Kind;
 
@@ -92,7 +92,10 @@ pub fn plan(pod: &Pod) -> Plan {
     let used = mounted(spec);
     // What an image volume holds, the runtime mounts itself.
     let own = spec.volumes.iter().flatten().filter(|v| v.image.is_none());
-    let volumes = own.filter(|v| used.contains(v.name.as_str())).map(volume).collect();
+    let volumes = own
+        .filter(|v| used.contains(v.name.as_str()))
+        .map(|v| VolumePlan { name: v.name.clone(), kind: Kind::of(v, spec) });
+    let volumes = volumes.collect();
     Plan {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         pod_name: pod.metadata.name.clone().unwrap_or_default(),
@@ -105,10 +108,6 @@ pub fn plan(pod: &Pod) -> Plan {
         volumes,
         ownership: ownership(spec),
     }
-}
-
-fn volume(volume: &Volume) -> VolumePlan {
-    VolumePlan { name: volume.name.clone(), kind: Kind::of(volume) }
 }
 
 /// Names of the volumes that containers mount.

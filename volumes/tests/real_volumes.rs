@@ -87,7 +87,8 @@ fn planned(volumes: serde_json::Value) -> Plan {
         "metadata": {"name": "p", "namespace": "n", "uid": "uid-1"},
         "spec": {
             "securityContext": {"fsGroup": 4711},
-            "containers": [{"name": "c", "volumeMounts": mounts}],
+            "containers": [{"name": "c", "volumeMounts": mounts,
+                "resources": {"requests": {"hugepages-2Mi": "2Mi"}}}],
             "volumes": volumes
         }
     }))
@@ -119,6 +120,7 @@ async fn every_kind_is_made_refreshed_and_removed() {
     let plan = planned(serde_json::json!([
         {"name": "disk", "emptyDir": {}},
         {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "huge", "emptyDir": {"medium": "HugePages"}},
         {"name": "host", "hostPath": {"path": root.path().join("made"), "type": "DirectoryOrCreate"}},
         {"name": "config", "configMap": {"name": "cm", "items": [{"key": "a", "path": "deep/a", "mode": 0o400}]}},
         {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
@@ -145,8 +147,11 @@ async fn every_kind_is_made_refreshed_and_removed() {
     assert_eq!((disk.gid(), disk.mode() & 0o7777), (4711, 0o2777));
     assert_eq!(fs::metadata(at("mem")).unwrap().mode() & 0o7777, 0o3777, "a tmpfs is sticky");
     assert!(root.path().join("made").is_dir());
-    // mem, sec, down, all.
-    assert_eq!(mounts_below(root.path()), 4);
+    let mounts = read("/proc/self/mountinfo");
+    let huge = mounts.lines().find(|line| line.contains(at("huge").to_str().unwrap())).unwrap();
+    assert!(huge.contains("hugetlbfs") && huge.contains("pagesize=2M"), "{huge}");
+    // mem, huge, sec, down, all.
+    assert_eq!(mounts_below(root.path()), 5);
     assert!(fs::write(at("mem").join("big"), vec![1; 2 << 20]).is_err());
 
     cluster.set_config("cm", &[("a", "changed"), ("c", "3")]);
@@ -154,7 +159,7 @@ async fn every_kind_is_made_refreshed_and_removed() {
     assert_eq!(read(at("config").join("deep/a")), "changed");
     assert_eq!(read(at("all").join("c")), "3");
     assert!(!at("all").join("b").exists());
-    assert_eq!(mounts_below(root.path()), 4);
+    assert_eq!(mounts_below(root.path()), 5);
 
     assert_eq!(teardown::existing(&layout).unwrap(), ["uid-1"]);
     teardown::tear_down(&layout, "uid-1").unwrap();

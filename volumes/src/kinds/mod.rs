@@ -10,12 +10,13 @@ pub mod projected;
 pub mod secret;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeSource, KeyToPath, ProjectedVolumeSource, SecretVolumeSource, Volume,
-    VolumeProjection,
+    ConfigMapVolumeSource, DownwardAPIVolumeSource, KeyToPath, PodSpec, ProjectedVolumeSource, SecretVolumeSource,
+    Volume, VolumeProjection,
 };
 
 use crate::atomic::{File, Payload};
 use crate::{Error, Reference};
+pub use empty_dir::PagesError;
 
 /// Permission bits where neither the item nor the volume says any.
 const DEFAULT_MODE: i32 = 0o644;
@@ -49,14 +50,17 @@ pub enum Kind {
 pub enum Medium {
     Disk,
     Memory,
-    /// Such as `HugePages`.
+    /// Pages of so many bytes.
+    HugePages(u64),
+    /// Pages of which the pod asks for no size, or for several.
+    NoPages(PagesError),
     Unknown(String),
 }
 
 impl Kind {
     /// A volume's type. A volume without any is an emptyDir (the API server's default).
     #[must_use]
-    pub fn of(volume: &Volume) -> Self {
+    pub fn of(volume: &Volume, spec: &PodSpec) -> Self {
         if let Some(source) = &volume.host_path {
             return Self::HostPath { path: source.path.clone(), check: source.type_.clone().unwrap_or_default() };
         }
@@ -77,7 +81,7 @@ impl Kind {
         }
         match unsupported(volume) {
             Some(name) => Self::Unsupported(name),
-            None => empty_dir::of(volume.empty_dir.as_ref()),
+            None => empty_dir::of(volume.empty_dir.as_ref(), spec),
         }
     }
 
