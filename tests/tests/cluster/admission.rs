@@ -58,10 +58,9 @@ fn pod_security(context: &Context) -> Result<()> {
         )
     };
     let refused = ns.apply(&pod("host", "  hostNetwork: true\n")).unwrap_err();
-    let words = format!(
-        "pods \"host\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
-    );
-    ensure!(format!("{refused:#}").contains(&words), "{refused:#}");
+    let words =
+        "pods \"host\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
+    ensure!(format!("{refused:#}").contains(words), "{refused:#}");
     ns.apply(&pod("plain", ""))?;
     let wrong = label("strict").unwrap_err();
     ensure!(format!("{wrong:#}").contains("must be one of privileged, baseline, restricted"), "{wrong:#}");
