@@ -77,7 +77,9 @@ impl From<&pod::Sandbox> for Running {
 }
 
 impl Entry {
-    fn is_active(&self) -> bool {
+    /// Whether the node admitted it, and it has not ended.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
         self.admitted && !self.has_ended()
     }
 

@@ -136,7 +136,7 @@ impl Router {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(StatusCode::OK, "ok")),
             ["pods"] => json_of(&pod_list(&self.pods.all())),
             ["stats", "summary"] => self.summary(query).await,
-            ["metrics"] => Ok(metrics_response(metrics::process())),
+            ["metrics"] => Ok(metrics_response(metrics::process() + &self.stats.kubelet_metrics().await)),
             ["metrics", "resource"] => Ok(metrics_response(self.stats.resource_metrics().await)),
             ["metrics", "cadvisor"] => Ok(metrics_response(self.stats.cadvisor_metrics().await)),
             _ => return None,

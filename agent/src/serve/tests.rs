@@ -201,6 +201,8 @@ async fn statistics_are_those_of_this_machine() {
     assert!(brief.contains("\"cpu\"") && !brief.contains("\"rlimit\""), "{brief}");
     for (path, series) in [
         ("/metrics", "\nprocess_resident_memory_bytes "),
+        ("/metrics", "\nprocess_start_time_seconds "),
+        ("/metrics", "\nkubelet_running_pods 0"),
         ("/metrics/resource", "\nnode_memory_working_set_bytes "),
         ("/metrics/cadvisor", "\nmachine_cpu_cores{"),
     ] {

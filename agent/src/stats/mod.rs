@@ -7,6 +7,7 @@
 
 pub mod cadvisor;
 pub mod disk;
+pub mod kubelet;
 mod machine;
 mod network;
 mod processes;
@@ -145,6 +146,14 @@ impl Provider {
         let sample = self.sample(Detail::Everything).await.inspect_err(failed).ok();
         let look = self.storage.look().await;
         cadvisor::text(&self.host, sample.as_deref(), &look)
+    }
+
+    /// What `/metrics` says of pods and of the volumes of claims.
+    pub async fn kubelet_metrics(&self) -> String {
+        let entries = self.registry.entries();
+        let claiming = kubelet::claiming(&entries);
+        let look = if claiming.is_empty() { storage::Look::default() } else { self.storage.of(&claiming).await };
+        kubelet::text(&self.host.node_name, &entries, &look)
     }
 
     /// Memory of the machine and of all pods together.
