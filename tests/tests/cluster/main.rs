@@ -16,6 +16,7 @@ mod network;
 mod node;
 mod operate;
 mod sessions;
+mod storage;
 mod workloads;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         sessions::TESTS,
         workloads::TESTS,
         node::TESTS,
+        storage::TESTS,
         network::TESTS,
         operate::TESTS,
         disruption::TESTS,
