@@ -83,6 +83,8 @@ calls! {
     runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse, "ContainerStatus", CALL;
     /// Changes the cgroup limits of a running container.
     runtime.update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources", CALL;
+    /// Tells of the resources of a pod whose cgroup is about to change (containerd 2.2 and later know the call).
+    runtime.update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse, "UpdatePodSandboxResources", CALL;
     /// Makes the runtime reopen a log file that was rotated away.
     runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", CALL;
     /// The URL at which the runtime streams an exec session.

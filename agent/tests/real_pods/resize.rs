@@ -66,6 +66,7 @@ async fn a_container_gets_more_without_a_restart_and_keeps_it() {
     let resources =
         containers.iter().find(|c| c.name() == "c").unwrap().config.linux.clone().unwrap().resources.unwrap();
     assert_eq!((resources.cpu_quota, resources.memory_limit_in_bytes >> 20), (20_000, 128));
+    assert_eq!(node.fake.count("UpdatePodSandboxResources"), 3, "memory, quota, shares");
     node.until("it is told", || said(&node, "ResizeCompleted Pod resize completed: {") == 1).await;
     assert_eq!(said(&node, "ResizeStarted Pod resize started: {"), 1);
     let pod = node.api.pod("p").unwrap();

@@ -258,6 +258,24 @@ impl RuntimeService for Fake {
         Ok(Response::new(v1::UpdateContainerResourcesResponse {}))
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+        let request = request.into_inner();
+        self.change("UpdatePodSandboxResources", &request.pod_sandbox_id, |state| {
+            let id = &request.pod_sandbox_id;
+            let sandbox = state.sandboxes.get_mut(id).ok_or_else(|| missing("sandbox", id))?;
+            if let Some(linux) = &mut sandbox.config.linux {
+                linux.resources = request.resources;
+                linux.overhead = request.overhead;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(v1::UpdatePodSandboxResourcesResponse {}))
+    }
+
     async fn reopen_container_log(
         &self,
         request: Request<v1::ReopenContainerLogRequest>,

@@ -77,6 +77,23 @@ pub fn sandbox(spec: &PodSpec, machine: &Machine) -> LinuxContainerResources {
     }
 }
 
+/// Values of a pod's cgroup as its sandbox is told of them, without what the sandbox itself costs.
+#[must_use]
+pub fn told(values: &Values) -> LinuxContainerResources {
+    let limit = |limit: Option<Limit>| match limit {
+        None => 0,
+        Some(Limit::Unlimited) => -1,
+        Some(Limit::At(amount)) => signed(amount),
+    };
+    LinuxContainerResources {
+        cpu_shares: values.cpu_shares.map_or(0, signed),
+        cpu_quota: limit(values.cpu_quota),
+        cpu_period: values.cpu_period.map_or(0, signed),
+        memory_limit_in_bytes: limit(values.memory),
+        ..LinuxContainerResources::default()
+    }
+}
+
 /// What the sandbox itself costs (`spec.overhead`), as it is told.
 #[must_use]
 pub fn overhead(spec: &PodSpec, machine: &Machine) -> LinuxContainerResources {

@@ -47,6 +47,8 @@ pub struct PodFacts {
     pub ips: Vec<IpAddr>,
     /// The container of each name that runs in the current sandbox.
     pub running: BTreeMap<String, ContainerId>,
+    /// The current sandbox.
+    pub sandbox: Option<SandboxId>,
     /// The sandbox's runtime handler can mount recursively read-only.
     pub recursive_read_only: bool,
     /// What to write down of its resources; only for the steps that do.

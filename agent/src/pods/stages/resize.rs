@@ -9,7 +9,7 @@ use api::quantity::Quantity;
 use api::resources;
 use cgroups::name::CgroupName;
 use cgroups::{Depth, Limit, Values};
-use cri::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
+use cri::v1::{LinuxContainerResources, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use pod::{Actuated, Allocation, Resize, Resized};
 
@@ -55,8 +55,12 @@ pub async fn run(job: &Job, resize: &Resize) -> Result<Outcome, StageError> {
     let from = resize.cgroup.apply(to).unwrap_or_else(|| to.clone());
     let name = context.tree.pod(limits::level(api::qos::class(to)), job.uid.as_str());
     check_memory(context, &name, shrinking(&from, to, &resize.containers)).await?;
+    let mut told = Told::new(&from, to, &context.config.machine);
     for write in writes(&from, to, &resize.containers, &context.config.machine) {
-        apply(context, &name, write).await?;
+        match write {
+            Write::Pod(values) => pod_cgroup(job, &name, values, &mut told).await?,
+            Write::Container { id, resources } => container(context, &id, *resources).await?,
+        }
     }
     let actuated = actuated(pod, resize);
     if let Some(record) = &job.facts.record {
@@ -81,22 +85,74 @@ fn actuated(pod: &Pod, resize: &Resize) -> Actuated {
     Actuated { containers, cgroup: Some(given) }
 }
 
-async fn apply(context: &Arc<Context>, name: &CgroupName, write: Write) -> Result<(), StageError> {
-    match write {
-        Write::Pod(values) => {
-            let (context, name) = (Arc::clone(context), name.clone());
-            blocking(ERROR, move || context.cgroups.ensure(&name, &values).map_err(|error| describe(&error))).await
-        }
-        Write::Container { id, resources } => {
-            let request = UpdateContainerResourcesRequest {
-                container_id: id.as_str().to_owned(),
-                linux: Some(*resources),
-                ..UpdateContainerResourcesRequest::default()
-            };
-            let answer = context.runtime.update_container_resources(request).await;
-            answer.map(drop).map_err(|error| StageError::cri(ERROR, &error))
+/// What the runtime is told of a pod's cgroup as it changes.
+struct Told {
+    now: Values,
+    then: Values,
+    overhead: LinuxContainerResources,
+}
+
+impl Told {
+    fn new(from: &PodSpec, to: &PodSpec, machine: &Machine) -> Self {
+        let values = |spec: &PodSpec| limits::pod(&PodSpec { overhead: None, ..spec.clone() }, machine);
+        Self { now: values(from), then: values(to), overhead: limits::overhead(to, machine) }
+    }
+
+    /// What holds after a write.
+    fn after(&self, write: &Values) -> Values {
+        let (now, then) = (&self.now, &self.then);
+        Values {
+            cpu_shares: write.cpu_shares.and(then.cpu_shares).or(now.cpu_shares),
+            cpu_quota: write.cpu_quota.and(then.cpu_quota).or(now.cpu_quota),
+            cpu_period: write.cpu_period.and(then.cpu_period).or(now.cpu_period),
+            memory: write.memory.and(then.memory).or(now.memory),
+            pids: now.pids,
         }
     }
+}
+
+/// Tells the runtime, which may refuse, then writes; what could not be written is taken back.
+async fn pod_cgroup(job: &Job, name: &CgroupName, values: Values, told: &mut Told) -> Result<(), StageError> {
+    let resource = if values.memory.is_some() { "memory" } else { "cpu" };
+    let after = told.after(&values);
+    tell(job, &after, &told.overhead).await.map_err(|error| {
+        let why = "failed to notify runtime for UpdatePodSandboxResources";
+        StageError::new(ERROR, format!("{why} (resource={resource}); resize rejected: {}", error.rpc_text()))
+    })?;
+    let (context, name) = (Arc::clone(&job.context), name.clone());
+    let written =
+        blocking(ERROR, move || context.cgroups.ensure(&name, &values).map_err(|error| describe(&error))).await;
+    if written.is_ok() {
+        told.now = after;
+    } else if let Err(error) = tell(job, &told.now, &told.overhead).await {
+        tracing::warn!(pod = %job.uid, %error, "the runtime was not told that a resize failed");
+    }
+    written
+}
+
+/// Tells the runtime of the resources of a pod. Most do not want to know.
+async fn tell(job: &Job, values: &Values, overhead: &LinuxContainerResources) -> Result<(), cri::CallError> {
+    let Some(sandbox) = &job.facts.sandbox else { return Ok(()) };
+    let request = UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: sandbox.as_str().to_owned(),
+        overhead: Some(overhead.clone()),
+        resources: Some(limits::told(values)),
+    };
+    match job.context.runtime.update_pod_sandbox_resources(request).await {
+        // containerd 2.2 has no code for it.
+        Err(error) if !(error.is_unimplemented() || error.message().contains("not implemented")) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn container(context: &Context, id: &ContainerId, resources: LinuxContainerResources) -> Result<(), StageError> {
+    let request = UpdateContainerResourcesRequest {
+        container_id: id.as_str().to_owned(),
+        linux: Some(resources),
+        ..UpdateContainerResourcesRequest::default()
+    };
+    let answer = context.runtime.update_container_resources(request).await;
+    answer.map(drop).map_err(|error| StageError::cri(ERROR, &error))
 }
 
 /// All changes in their order.

@@ -358,6 +358,7 @@ impl Worker {
             volumes: self.memory.volumes.clone(),
             ips: self.ips(),
             running: running(&self.seen),
+            sandbox: current_sandbox(&self.seen).map(|sandbox| sandbox.id.clone()),
             recursive_read_only: self.runtime_facts.borrow().recursive_read_only.contains(handler),
             record: self.record().filter(|_| matches!(step, Step::RecordAllocation | Step::Resize(_))),
         };

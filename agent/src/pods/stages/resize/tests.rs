@@ -46,6 +46,25 @@ fn told(from: &[(u32, u32)], to: &[(u32, u32)]) -> Vec<String> {
 }
 
 #[test]
+fn the_runtime_is_told_step_by_step_and_without_overhead() {
+    let with_overhead = |amounts| {
+        let overhead = serde_json::from_value(json!({"cpu": "100m", "memory": "8Mi"})).unwrap();
+        PodSpec { overhead: Some(overhead), ..spec(amounts) }
+    };
+    let (from, to) = (with_overhead(&[(100, 64)]), with_overhead(&[(200, 128)]));
+    let mut told = Told::new(&from, &to, &MACHINE);
+    let mut steps = Vec::new();
+    for write in writes(&from, &to, &resized(&from), &MACHINE) {
+        let Write::Pod(values) = write else { continue };
+        told.now = told.after(&values);
+        let now = limits::told(&told.now);
+        steps.push((now.cpu_quota, now.cpu_shares, now.memory_limit_in_bytes >> 20));
+    }
+    assert_eq!(steps, [(10_000, 102, 128), (20_000, 102, 128), (20_000, 204, 128)]);
+    assert_eq!((told.overhead.cpu_quota, told.overhead.memory_limit_in_bytes >> 20), (10_000, 8));
+}
+
+#[test]
 fn a_pod_grows_before_its_containers() {
     assert_eq!(
         told(&[(100, 64)], &[(200, 128)]),
