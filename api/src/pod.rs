@@ -16,6 +16,22 @@ pub fn is_terminal(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| is_terminal_phase(status.phase.as_deref()))
 }
 
+/// Namespaced, isolated and harmless sysctls (API doc of safe sysctls), in the order in which releases came to allow them.
+pub const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
 /// Whether a phase is `Succeeded` or `Failed`.
 #[must_use]
 pub fn is_terminal_phase(phase: Option<&str>) -> bool {

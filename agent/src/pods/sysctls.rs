@@ -3,23 +3,8 @@
 
 use std::fmt;
 
+use api::pod::SAFE_SYSCTLS;
 use k8s_openapi::api::core::v1::Pod;
-
-/// Namespaced, isolated and harmless (API doc of safe sysctls, Kubernetes 1.36).
-const SAFE: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Namespace {
@@ -75,7 +60,7 @@ pub fn forbidden(pod: &Pod, allowed: &[String]) -> Option<String> {
 }
 
 fn is_allowed(name: &str, allowed: &[String]) -> bool {
-    SAFE.contains(&name)
+    SAFE_SYSCTLS.contains(&name)
         || allowed.iter().map(|pattern| pod::resolve::dotted(pattern)).any(|pattern| match pattern.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
             None => name == pattern,

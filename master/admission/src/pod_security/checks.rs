@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use api::pod::SAFE_SYSCTLS;
 use serde_json::Value;
 
 use super::policy::{Level, Rule, Version};
@@ -367,25 +368,9 @@ fn seccomp_everywhere(pod: &Value) -> Option<Violation> {
     if silent.is_empty() { None } else { violation("seccompProfile", detail()) }
 }
 
-/// In the order in which releases came to allow them.
-const SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
-
 /// The first so many are allowed.
 fn sysctls(pod: &Value, allowed: usize) -> Option<Violation> {
-    let is_allowed = |name: &str| SYSCTLS.iter().take(allowed).any(|known| *known == name);
+    let is_allowed = |name: &str| SAFE_SYSCTLS.iter().take(allowed).any(|known| *known == name);
     let bad: Vec<&str> =
         items(pod, "/spec/securityContext/sysctls").map(name).filter(|name| !is_allowed(name)).collect();
     if bad.is_empty() { None } else { violation("forbidden sysctls", bad.join(", ")) }
