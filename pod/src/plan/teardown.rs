@@ -60,7 +60,7 @@ fn kill_containers(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     let first_turn = view.live().any(|container| order(container).is_none());
     let turn = if first_turn { None } else { view.live().filter_map(order).max() };
     let now = view.world.now;
-    let over = seconds_later(begun(view).unwrap_or(now), ending.grace);
+    let over = seconds_later(begun(view, ending).unwrap_or(now), ending.grace);
     for container in view.live() {
         let place = order(container);
         if place != turn && now < over {
@@ -73,7 +73,7 @@ fn kill_containers(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
             plan.wake(over);
             continue;
         }
-        let grace = match (place, begun(view)) {
+        let grace = match (place, begun(view, ending)) {
             (Some(_), Some(begun)) => {
                 let left = ending.grace - now.duration_since(begun).as_secs();
                 left.clamp(MINIMUM_GRACE.min(ending.grace), ending.grace)
@@ -98,15 +98,18 @@ fn pre_stop(view: &View<'_>, container: &Container, limit: i64, plan: &mut Plan)
 }
 
 /// When the containers began to be killed for this end; `None` when none was, or when that was forgotten.
-fn begun(view: &View<'_>) -> Option<Timestamp> {
+fn begun(view: &View<'_>, ending: &Ending) -> Option<Timestamp> {
     // Kills by probes, some time before the pod was deleted, count for nothing.
     let meta = view.pod.map(|pod| &pod.metadata).filter(|meta| meta.deletion_timestamp.is_some());
     let asked = meta.and_then(|meta| {
         let grace = meta.deletion_grace_period_seconds.unwrap_or(0);
         meta.deletion_timestamp.as_ref().map(|at| seconds_later(at.0, -grace))
     });
+    // Nor do those by which the containers of a pod that is complete may have ended: only its sidecars are left to kill.
+    let counts = |role: Role| ending.cause != Cause::Completed || role == Role::Sidecar;
     let observed = &view.world.observed;
-    let latest = view.members().filter_map(|member| view.latest(&member.spec.name).map(|latest| latest.id.clone()));
+    let members = view.members().filter(|member| counts(member.role));
+    let latest = members.filter_map(|member| view.latest(&member.spec.name).map(|latest| latest.id.clone()));
     let begun = latest.flat_map(|id| {
         let kill = observed.kills.get(&id).map(|kill| kill.at);
         kill.into_iter().chain(observed.pre_stops.get(&id).map(|hook| hook.at))

@@ -129,6 +129,19 @@ fn nobody_waits_for_a_turn_when_the_grace_period_is_over() {
 }
 
 #[test]
+fn a_kill_long_before_the_completion_of_the_pod_spends_no_grace() {
+    let mut world = all_hooked();
+    change(&mut world, |pod| pod.spec.as_mut().unwrap().restart_policy = Some("Never".to_owned()));
+    killed(&mut world, "c-0", 20, 30, false);
+    for name in ["c", "d"] {
+        end(&mut world, name, 60);
+    }
+    let first = plan(&world);
+    assert_eq!(kills(&first), [("t-0", 30, "Stopping container t")]);
+    assert_eq!(hooks(&first), [("s-0", 30)]);
+}
+
+#[test]
 fn kills_of_an_earlier_time_shorten_no_grace() {
     let mut world = all_running();
     killed(&mut world, "c-0", 20, 30, false);
