@@ -10,6 +10,7 @@ mod api;
 mod context;
 mod custom;
 mod disruption;
+mod inspect;
 mod kubectl;
 mod load;
 mod network;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         node::TESTS,
         storage::TESTS,
         network::TESTS,
+        inspect::TESTS,
         operate::TESTS,
         disruption::TESTS,
     ]

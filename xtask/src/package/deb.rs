@@ -68,7 +68,8 @@ fn documents(package: &Package, release: &Release, stage: &Stage) -> Result<()> 
     stage.write(&path, changes, 0o644)?;
     output(Command::new("gzip").arg("-9n").arg(stage.root.join(path)))?;
     let mut overrides = format!(
-        "# Runs on any distribution: musl is linked in, and nothing is looked up at run time.\n{name}: statically-linked-binary\n"
+        "# Runs on any distribution: musl is linked in, and nothing is looked up at run time. What is static and may lie anywhere\n\
+         # in memory looks like a library to lintian.\n{name}: statically-linked-binary\n{name}: shared-library-lacks-prerequisites\n"
     );
     if package.role == Role::Agent {
         overrides.push_str("# Called by containerd, never by hand.\n");
