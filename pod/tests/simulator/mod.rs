@@ -208,8 +208,8 @@ impl Machine {
             }
             Step::StartContainer(start) => self.start(start),
             Step::PreStop(hook) => {
-                let live = |c: &&Container| c.id == hook.id && c.state == ContainerState::Running;
-                assert!(observed.containers.iter().any(|container| live(&container)));
+                // Its sandbox may have died since the plan was made; the hook then fails.
+                assert!(observed.containers.iter().any(|container| container.id == hook.id));
                 let record = Begun { at: self.now, running: false };
                 assert!(observed.pre_stops.insert(hook.id.clone(), record).is_none(), "a hook ran twice");
             }

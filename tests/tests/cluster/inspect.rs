@@ -8,10 +8,8 @@ use serde_json::Value;
 use crate::Test;
 use crate::context::Context;
 
-pub const TESTS: &[Test] = &[
-    ("inspect::a_restart_is_explained_on_the_machine", explained),
-    ("inspect::a_node_says_that_it_works", works),
-];
+pub const TESTS: &[Test] =
+    &[("inspect::a_restart_is_explained_on_the_machine", explained), ("inspect::a_node_says_that_it_works", works)];
 
 /// `agent ARGS --config-dir …` on n1.
 fn agent(context: &Context, line: &str) -> Result<String> {
@@ -52,7 +50,10 @@ fn explained(context: &Context) -> Result<()> {
 
 fn works(context: &Context) -> Result<()> {
     let status: Value = serde_json::from_str(&agent(context, "status --output json")?)?;
-    ensure!(status["node"] == "n1", "{status}");
+    let findings: Vec<&Value> = status.as_array().into_iter().flatten().collect();
+    ensure!(findings.iter().all(|finding| finding["severity"] == "ok"), "{status}");
+    let subjects = ["client certificate", "serving certificate", "runtime", "API server", "agent"];
+    ensure!(subjects.iter().all(|subject| findings.iter().any(|finding| finding["subject"] == *subject)), "{status}");
     let said = agent(context, "config check")?;
     ensure!(!said.contains("invalid"), "{said}");
     Ok(())
