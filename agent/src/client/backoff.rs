@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::Rng;
+use tokio::time::Instant;
 
 /// Pauses that double from a first to a last value; each is stretched by up to its own length, so that a thousand nodes
 /// do not come back in the same second.
@@ -41,6 +42,44 @@ impl Backoff {
     /// Sleeps for the next pause.
     pub async fn wait(&mut self) {
         tokio::time::sleep(self.pause()).await;
+    }
+}
+
+/// Something that is tried again after a pause when it failed; the caller sleeps.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl Retry {
+    /// Pauses from `first` to `last`.
+    #[must_use]
+    pub fn new(first: Duration, last: Duration) -> Self {
+        Self { backoff: Backoff::new(first, last), not_before: None }
+    }
+
+    /// It worked.
+    pub fn worked(&mut self) {
+        self.backoff.reset();
+        self.not_before = None;
+    }
+
+    /// It failed: a pause begins.
+    pub fn failed(&mut self) {
+        self.not_before = Some(Instant::now() + self.backoff.pause());
+    }
+
+    /// Whether no pause holds it up.
+    #[must_use]
+    pub fn may_begin(&self) -> bool {
+        self.not_before.is_none_or(|at| at <= Instant::now())
+    }
+
+    /// When the pause ends, or has ended.
+    #[must_use]
+    pub fn at(&self) -> Option<Instant> {
+        self.not_before
     }
 }
 

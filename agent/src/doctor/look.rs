@@ -51,8 +51,8 @@ pub(super) async fn node(config_dir: &Path) -> Vec<Finding> {
     findings
 }
 
-/// All of it but the machine below.
-pub(super) async fn essentials(config_dir: &Path) -> (Option<Config>, Vec<Finding>) {
+/// What matters most of a node: configuration, service, certificates, runtime, API server; and its configuration, where there is one.
+pub(crate) async fn essentials(config_dir: &Path) -> (Option<Config>, Vec<Finding>) {
     let config = match Config::load(config_dir) {
         Ok((config, _)) => config,
         Err(error) => {

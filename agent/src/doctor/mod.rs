@@ -5,7 +5,9 @@
 mod judge;
 mod look;
 
-use std::path::{Path, PathBuf};
+pub(crate) use look::essentials;
+
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -80,11 +82,6 @@ impl Finding {
 pub async fn doctor(options: &DoctorOptions) -> anyhow::Result<()> {
     let findings = if options.leftovers { look::leftovers() } else { look::node(&options.config_dir).await };
     print(&findings, options.output)
-}
-
-/// What matters most of a node: configuration, service, certificates, runtime, API server.
-pub(crate) async fn essentials(config_dir: &Path) -> Vec<Finding> {
-    look::essentials(config_dir).await.1
 }
 
 /// Prints findings.

@@ -3,7 +3,6 @@
 use super::views::PodView;
 use super::{InspectOptions, ask};
 use crate::client::watch::describe;
-use crate::config::Config;
 use crate::doctor::{self, Finding};
 
 /// Prints what the node is, whether its agent, master and runtime answer, how long its certificates last, and its pods.
@@ -11,8 +10,8 @@ use crate::doctor::{self, Finding};
 /// # Errors
 /// When something is at fault.
 pub async fn status(options: &InspectOptions) -> anyhow::Result<()> {
-    let mut findings = doctor::essentials(&options.config_dir).await;
-    if let Ok((config, _)) = Config::load(&options.config_dir) {
+    let (config, mut findings) = doctor::essentials(&options.config_dir).await;
+    if let Some(config) = config {
         let pods = ask::ask::<Vec<PodView>>(&config.layout.agent_socket(), "/pods").await;
         findings.push(agent(pods.map_err(|error| describe(&error))));
     }

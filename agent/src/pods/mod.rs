@@ -17,7 +17,7 @@
 //! * [`checkpoint`], [`record`]: pods, and what they were given, for an agent that is started again.
 //! * [`journal`], [`questions`]: what was decided and what is about to be, for people who ask.
 //! * [`sandbox_seccomp`]: what pause containers may ask of the kernel.
-//! * [`source`], [`gc`], [`qos`], [`logs`], [`log_links`], [`runtime`], [`node`]: what runs beside the workers.
+//! * [`source`], [`gc`], [`qos`], [`logs`], [`log_links`], [`runtime`]: what runs beside the workers.
 //!
 //! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
 

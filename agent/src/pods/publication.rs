@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::source::trim;
 use super::status::Written;
-use crate::client::backoff::Backoff;
+use crate::client::backoff::Retry;
 use crate::client::watch::describe;
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -21,8 +21,7 @@ pub struct Publication {
     accepted: Option<Arc<PodStatus>>,
     /// The object that is being written to.
     writing: Option<Arc<Pod>>,
-    retry: Backoff,
-    not_before: Option<Instant>,
+    retry: Retry,
 }
 
 /// What to send now.
@@ -33,7 +32,7 @@ pub struct Write {
 
 impl Default for Publication {
     fn default() -> Self {
-        Self { base: None, accepted: None, writing: None, retry: Backoff::new(RETRY.0, RETRY.1), not_before: None }
+        Self { base: None, accepted: None, writing: None, retry: Retry::new(RETRY.0, RETRY.1) }
     }
 }
 
@@ -63,8 +62,7 @@ impl Publication {
 
     /// What to send of the latest status, if anything, now.
     pub fn next(&mut self, status: &Arc<PodStatus>) -> Option<Write> {
-        let early = self.not_before.is_some_and(|at| at > Instant::now());
-        if self.writing.is_some() || early || self.has(Some(status)) {
+        if self.writing.is_some() || !self.retry.may_begin() || self.has(Some(status)) {
             return None;
         }
         let base = Arc::clone(self.base.as_ref()?);
@@ -85,14 +83,13 @@ impl Publication {
                     self.seen(&Arc::new(trim(*pod)));
                 }
                 self.accepted = Some(status);
-                self.retry.reset();
-                self.not_before = None;
+                self.retry.worked();
             }
             // The watch will say so too.
             Ok(Written::Gone) => self.accepted = Some(status),
             Err(error) => {
                 tracing::debug!(error = %describe(&error), "pod status not written, will retry");
-                self.not_before = Some(Instant::now() + self.retry.pause());
+                self.retry.failed();
             }
         }
     }
@@ -100,7 +97,7 @@ impl Publication {
     /// When to try again after a failure.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.not_before.filter(|_| self.writing.is_none())
+        self.retry.at().filter(|_| self.writing.is_none())
     }
 }
 

@@ -125,30 +125,27 @@ impl Delivery {
 
     /// The line of a JSON watch; made once for all watchers that see the change in the same way.
     pub fn frame(&self) -> Bytes {
-        if self.change != self.event.natural() {
-            return self.compose();
-        }
-        let mut frames = self.event.frames();
-        if let Some(made) = &frames.json {
-            return made.clone();
-        }
-        let made = self.compose();
-        frames.json = (!frames.past).then(|| made.clone());
-        made
+        self.once(|frames| &mut frames.json, || Some(self.compose())).unwrap_or_default()
     }
 
     /// The frame of a watch in another encoding, which `make` makes of [`Delivery::json`]; made once for all watchers that
     /// see the change in the same way, as long as all give the same `make`. `None` when it could not be made.
     pub fn transcoded(&self, make: impl Fn(&[u8]) -> Option<Bytes>) -> Option<Bytes> {
+        self.once(|frames| &mut frames.transcoded, || make(&self.json()))
+    }
+
+    fn once(&self, slot: fn(&mut Frames) -> &mut Option<Bytes>, make: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
         if self.change != self.event.natural() {
-            return make(&self.json());
+            return make();
         }
         let mut frames = self.event.frames();
-        if let Some(made) = &frames.transcoded {
+        if let Some(made) = slot(&mut frames) {
             return Some(made.clone());
         }
-        let made = make(&self.json())?;
-        frames.transcoded = (!frames.past).then(|| made.clone());
+        let made = make()?;
+        if !frames.past {
+            *slot(&mut frames) = Some(made.clone());
+        }
         Some(made)
     }
 

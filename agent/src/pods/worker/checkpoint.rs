@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::jobs::{Done, guarded};
 use super::{Origin, Worker, pod_of};
-use crate::client::backoff::Backoff;
+use crate::client::backoff::Retry;
 use crate::pods::checkpoint::{self, Written};
 
 /// Pauses after one that could not be written.
@@ -19,13 +19,12 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub struct Checkpoint {
     written: Option<Written>,
     running: bool,
-    not_before: Option<Instant>,
-    retry: Backoff,
+    retry: Retry,
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self { written: None, running: false, not_before: None, retry: Backoff::new(RETRY.0, RETRY.1) }
+        Self { written: None, running: false, retry: Retry::new(RETRY.0, RETRY.1) }
     }
 }
 
@@ -41,21 +40,20 @@ impl Checkpoint {
     pub fn done(&mut self, worked: bool) {
         self.running = false;
         if worked {
-            self.not_before = None;
-            self.retry.reset();
+            self.retry.worked();
         } else {
             self.written = None;
-            self.not_before = Some(Instant::now() + self.retry.pause());
+            self.retry.failed();
         }
     }
 
     /// When to try again after a failure.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.not_before
+        self.retry.at()
     }
 
     fn may_begin(&self) -> bool {
-        !self.running && self.not_before.is_none_or(|at| at <= Instant::now())
+        !self.running && self.retry.may_begin()
     }
 }
 

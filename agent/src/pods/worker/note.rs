@@ -25,9 +25,7 @@ impl Worker {
             Admission::Admitted => ("admit the pod", "it fits".to_owned()),
             Admission::Rejected { reason, message } => ("turn the pod away", format!("{reason}: {message}")),
         };
-        let at = Timestamp::now();
-        self.note(Some(pod), at, Reason { step: step.to_owned(), because });
-        self.context.journal.came_to(&self.uid, at, None);
+        self.note_done(Some(pod), Reason { step: step.to_owned(), because });
     }
 
     /// A postStart hook failed, which ends its container.
@@ -35,8 +33,13 @@ impl Worker {
         let pod = pod_of(&self.inputs.desired.borrow());
         let step = format!("give up container {container}");
         let because = format!("its postStart hook failed: {message}");
+        self.note_done(pod.as_ref(), Reason { step, because });
+    }
+
+    /// A decision was taken, and nothing is to be waited for.
+    fn note_done(&self, pod: Option<&Arc<Pod>>, reason: Reason) {
         let at = Timestamp::now();
-        self.note(pod.as_ref(), at, Reason { step, because });
+        self.note(pod, at, reason);
         self.context.journal.came_to(&self.uid, at, None);
     }
 }

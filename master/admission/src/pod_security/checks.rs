@@ -101,6 +101,11 @@ fn violation(reason: &str, detail: String) -> Option<Violation> {
     Some(Violation { reason: reason.to_owned(), detail })
 }
 
+/// A violation of some containers; none where there are none.
+fn of_containers(reason: &str, names: &[&str], detail: impl FnOnce(&str) -> String) -> Option<Violation> {
+    if names.is_empty() { None } else { violation(reason, detail(&containers(names))) }
+}
+
 fn quoted<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String {
     words.into_iter().map(|word| format!("\"{}\"", word.as_ref())).collect::<Vec<_>>().join(", ")
 }
@@ -190,9 +195,11 @@ const DEFAULT_CAPABILITIES: [&str; 13] = [
 
 fn default_capabilities(pod: &Value) -> Option<Violation> {
     let (names, bad) = added(pod, &DEFAULT_CAPABILITIES);
-    let text =
-        || format!("{} must not include {} in securityContext.capabilities.add", containers(&names), quoted(&bad));
-    if names.is_empty() { None } else { violation("non-default capabilities", text()) }
+    of_containers("non-default capabilities", &names, |who| not_included(who, &bad))
+}
+
+fn not_included(who: &str, bad: &BTreeSet<&str>) -> String {
+    format!("{who} must not include {} in securityContext.capabilities.add", quoted(bad))
 }
 
 /// Who adds capabilities beyond those that are allowed, and which.
@@ -219,11 +226,7 @@ fn dropped_capabilities(pod: &Value) -> Option<Violation> {
         details.push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", containers(&missing)));
     }
     if !names.is_empty() {
-        details.push(format!(
-            "{} must not include {} in securityContext.capabilities.add",
-            containers(&names),
-            quoted(&bad)
-        ));
+        details.push(not_included(&containers(&names), &bad));
     }
     if details.is_empty() { None } else { violation("unrestricted capabilities", details.join("; ")) }
 }
@@ -277,8 +280,7 @@ fn probed_hosts(pod: &Value) -> Option<Violation> {
 
 fn privileged(pod: &Value) -> Option<Violation> {
     let names = who(pod, |container| container["securityContext"]["privileged"] == true);
-    let detail = || format!("{} must not set securityContext.privileged=true", containers(&names));
-    if names.is_empty() { None } else { violation("privileged", detail()) }
+    of_containers("privileged", &names, |who| format!("{who} must not set securityContext.privileged=true"))
 }
 
 fn proc_mount(pod: &Value) -> Option<Violation> {
@@ -286,8 +288,9 @@ fn proc_mount(pod: &Value) -> Option<Violation> {
     let bad: Vec<_> = each.into_iter().filter(|(_, kind)| *kind != "Default").collect();
     let names: Vec<&str> = bad.iter().map(|(name, _)| *name).collect();
     let kinds: BTreeSet<&str> = bad.iter().filter_map(|(_, kind)| kind.as_str()).collect();
-    let detail = || format!("{} must not set securityContext.procMount to {}", containers(&names), quoted(&kinds));
-    if names.is_empty() { None } else { violation("procMount", detail()) }
+    of_containers("procMount", &names, |who| {
+        format!("{who} must not set securityContext.procMount to {}", quoted(&kinds))
+    })
 }
 
 const SE_LINUX: [&str; 4] = ["", "container_t", "container_init_t", "container_kvm_t"];
@@ -359,13 +362,9 @@ fn seccomp_everywhere(pod: &Value) -> Option<Violation> {
         return None;
     }
     let silent = who(pod, |container| !pods::is_set(container, "/securityContext/seccompProfile"));
-    let detail = || {
-        format!(
-            "pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"",
-            containers(&silent)
-        )
-    };
-    if silent.is_empty() { None } else { violation("seccompProfile", detail()) }
+    of_containers("seccompProfile", &silent, |who| {
+        format!("pod or {who} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"")
+    })
 }
 
 /// The first so many are allowed.
@@ -385,8 +384,9 @@ fn windows_host_process(pod: &Value) -> Option<Violation> {
 
 fn privilege_escalation(pod: &Value) -> Option<Violation> {
     let names = who(pod, |container| container["securityContext"]["allowPrivilegeEscalation"] != false);
-    let detail = || format!("{} must set securityContext.allowPrivilegeEscalation=false", containers(&names));
-    if names.is_empty() { None } else { violation("allowPrivilegeEscalation != false", detail()) }
+    of_containers("allowPrivilegeEscalation != false", &names, |who| {
+        format!("{who} must set securityContext.allowPrivilegeEscalation=false")
+    })
 }
 
 fn volume_types(pod: &Value) -> Option<Violation> {
@@ -429,8 +429,7 @@ fn run_as_non_root(pod: &Value) -> Option<Violation> {
         return None;
     }
     let silent = who(pod, |container| !pods::is_set(container, "/securityContext/runAsNonRoot"));
-    let detail = || format!("pod or {} must set securityContext.runAsNonRoot=true", containers(&silent));
-    if silent.is_empty() { None } else { violation(REASON, detail()) }
+    of_containers(REASON, &silent, |who| format!("pod or {who} must set securityContext.runAsNonRoot=true"))
 }
 
 fn run_as_user(pod: &Value) -> Option<Violation> {
