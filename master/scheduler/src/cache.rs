@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::budgets::Budgets;
 use crate::node::{NodeFacts, NodeInfo};
+use crate::nominated::Nominated;
 use crate::pod::PodInfo;
 use crate::volumes::Volumes;
 
@@ -24,6 +26,8 @@ pub struct Cache {
     guarded: BTreeSet<String>,
     namespaces: Namespaces,
     volumes: Volumes,
+    nominated: Nominated,
+    budgets: Budgets,
     known: usize,
 }
 
@@ -73,6 +77,28 @@ impl Cache {
     /// The same, to change them.
     pub fn volumes_mut(&mut self) -> &mut Volumes {
         &mut self.volumes
+    }
+
+    /// Pods that room is kept for.
+    #[must_use]
+    pub fn nominated(&self) -> &Nominated {
+        &self.nominated
+    }
+
+    /// The same, to change them.
+    pub fn nominated_mut(&mut self) -> &mut Nominated {
+        &mut self.nominated
+    }
+
+    /// PodDisruptionBudgets.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// The same, to change them.
+    pub fn budgets_mut(&mut self) -> &mut Budgets {
+        &mut self.budgets
     }
 
     /// The labels of all namespaces.
@@ -163,12 +189,6 @@ impl Cache {
     #[must_use]
     pub fn pod_uids(&self) -> Vec<String> {
         self.node_of.keys().cloned().collect()
-    }
-
-    /// Whether a pod with a lower priority is on any node: only then could preemption help.
-    #[must_use]
-    pub fn has_pod_below(&self, priority: i32) -> bool {
-        self.nodes.iter().any(|node| node.pods.values().any(|pod| pod.priority < priority))
     }
 
     fn position_of(&mut self, name: &str) -> usize {

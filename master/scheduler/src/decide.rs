@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::cache::Cache;
-use crate::node::NodeFacts;
+use crate::node::{NodeFacts, NodeInfo};
 use crate::plugins::{Prepared, Reason, score};
 use crate::pod::PodInfo;
+use crate::preemption::{self, Futile, Preemption};
+use crate::view::View;
 use crate::volumes::Choice;
 
 /// Below this many nodes all are looked at.
@@ -25,16 +27,14 @@ pub struct Decision {
 }
 
 /// No node can take the pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Unfit {
     /// How many nodes exist.
     pub nodes: usize,
     /// How many nodes gave each reason.
     pub reasons: BTreeMap<Reason, usize>,
-    /// How many nodes could not be made to fit by removing pods.
-    pub unresolvable: usize,
-    /// Whether some running pod has a lower priority, so that preemption might have found room.
-    pub preemption_might_help: bool,
+    /// Room that can be made for it, or why none is.
+    pub preemption: Result<Preemption, Futile>,
 }
 
 impl Unfit {
@@ -44,50 +44,55 @@ impl Unfit {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
-        let told = |(reason, count): (&Reason, &usize)| match reason {
+        let is_claim = |(reason, _): &(&Reason, &usize)| matches!(reason, Reason::Claim(_));
+        let mut message = match self.reasons.iter().find(is_claim) {
             // It is no matter of nodes.
-            Reason::Claim(why) => why.clone(),
-            reason => format!("{count} {reason}"),
+            Some((why, _)) => format!("0/{} nodes are available: {why}.", self.nodes),
+            None => {
+                let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+                for (reason, count) in &self.reasons {
+                    *counts.entry(reason.to_string()).or_default() += count;
+                }
+                histogram(self.nodes, &counts)
+            }
         };
-        let mut reasons: Vec<String> = self.reasons.iter().map(told).collect();
-        reasons.sort();
-        let mut message = format!("0/{} nodes are available: {}.", self.nodes, reasons.join(", "));
-        if !self.preemption_might_help {
-            let victims = self.nodes.saturating_sub(self.unresolvable);
-            let parts = [
-                (self.unresolvable, "Preemption is not helpful for scheduling"),
-                (victims, "No preemption victims found for incoming pod"),
-            ];
-            let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, text)| format!("{count} {text}"));
-            let mut parts: Vec<String> = parts.collect();
-            parts.sort();
-            message.push_str(&format!(" preemption: 0/{} nodes are available: {}.", self.nodes, parts.join(", ")));
+        if let Err(futile) = &self.preemption {
+            message.push_str(&format!(" preemption: {}", futile.why));
         }
         message
     }
 }
 
-/// Finds the best node for the pod, searching from position `start` on.
+/// How many of the nodes gave which reason, in kube-scheduler's words.
+pub(crate) fn histogram(nodes: usize, counts: &BTreeMap<String, usize>) -> String {
+    let mut reasons: Vec<String> = counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    reasons.sort();
+    format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
+}
+
+/// Finds the best node for the pod, searching from position `start` on. A node that the pod is nominated to comes first.
 ///
 /// # Errors
 /// [`Unfit`] with the reasons of all nodes when none can take it.
 pub fn decide(cache: &Cache, pod: &PodInfo, start: usize) -> Result<Decision, Unfit> {
-    let prepared = Prepared::new(pod, cache);
+    let prepared = Prepared::new(pod, cache.into());
+    let decided = |facts: &NodeFacts, looked_at: usize| {
+        Ok(Decision { node: facts.name.clone(), looked_at, volumes: prepared.choose(facts) })
+    };
+    if let Some((facts, node)) = cache.nominated().node_of(&pod.uid).and_then(|name| cache.node(name))
+        && fits(cache, pod, &prepared, (facts, node)).is_ok()
+    {
+        return decided(facts, 0);
+    }
     let wanted = nodes_to_find(cache.node_count());
     let mut candidates = Vec::with_capacity(wanted.min(cache.node_count()));
-    let mut unfit =
-        Unfit { nodes: cache.node_count(), reasons: BTreeMap::new(), unresolvable: 0, preemption_might_help: false };
+    let mut reasons: BTreeMap<Reason, usize> = BTreeMap::new();
     let mut looked_at = 0;
     for (facts, node) in cache.nodes_from(start) {
         looked_at += 1;
-        match prepared.filter(facts, node) {
+        match fits(cache, pod, &prepared, (facts, node)) {
             Ok(()) => candidates.push((facts, node)),
-            Err(reasons) => {
-                unfit.unresolvable += usize::from(reasons.iter().any(Reason::is_unresolvable));
-                for reason in reasons {
-                    *unfit.reasons.entry(reason).or_default() += 1;
-                }
-            }
+            Err(refused) => refused.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1),
         }
         if candidates.len() >= wanted {
             break;
@@ -102,12 +107,26 @@ pub fn decide(cache: &Cache, pod: &PodInfo, start: usize) -> Result<Decision, Un
         }
     }
     match best {
-        Some((_, facts)) => Ok(Decision { node: facts.name.clone(), looked_at, volumes: prepared.choose(facts) }),
-        None => {
-            unfit.preemption_might_help = unfit.unresolvable < unfit.nodes && cache.has_pod_below(pod.priority);
-            Err(unfit)
-        }
+        Some((_, facts)) => decided(facts, looked_at),
+        None => Err(Unfit { nodes: cache.node_count(), reasons, preemption: preemption::find(cache, pod, start) }),
     }
+}
+
+/// Whether a node can take the pod, also when those come first that room is kept for there.
+pub(crate) fn fits(
+    cache: &Cache,
+    pod: &PodInfo,
+    prepared: &Prepared<'_>,
+    (facts, node): (&NodeFacts, &NodeInfo),
+) -> Result<(), Vec<Reason>> {
+    prepared.filter(facts, node)?;
+    let mut first = cache.nominated().before(pod, &facts.name).peekable();
+    if first.peek().is_none() {
+        return Ok(());
+    }
+    let mut crowded = node.clone();
+    first.for_each(|other| crowded.add(other.clone()));
+    Prepared::new(pod, View::with(cache, facts, &crowded)).filter(facts, &crowded)
 }
 
 /// After how many fitting nodes the search stops (kube-scheduler's percentageOfNodesToScore, adaptive by default).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -36,6 +37,14 @@ pub enum Input {
     NamespaceGone(String),
     /// A claim, a volume or a class changed.
     Volumes(Change),
+    /// A PodDisruptionBudget by namespace and name.
+    Budget(String, Box<PodDisruptionBudget>),
+    /// A budget is gone.
+    BudgetGone(String),
+    /// These are all budgets; others are gone.
+    BudgetsListed(HashSet<String>),
+    /// The victims of a pod were told to leave, with the error if one was not.
+    Preempted(Arc<PodInfo>, Option<String>),
     /// Binding a pod to a node ended, with the error if it failed.
     Bound(Arc<PodInfo>, Option<String>),
 }
@@ -50,8 +59,9 @@ pub async fn run(client: Client, scheduler_name: &str, inputs: mpsc::Sender<Inpu
     let spaces = follow(Api::<Namespace>::all(client.clone()), plain(), inputs.clone(), namespace_input);
     let claims = follow(Api::<PersistentVolumeClaim>::all(client.clone()), plain(), inputs.clone(), claim_input);
     let volumes = follow(Api::<PersistentVolume>::all(client.clone()), plain(), inputs.clone(), volume_input);
-    let classes = follow(Api::<StorageClass>::all(client), plain(), inputs, class_input);
-    futures::join!(pods, nodes, spaces, claims, volumes, classes);
+    let classes = follow(Api::<StorageClass>::all(client.clone()), plain(), inputs.clone(), class_input);
+    let budgets = follow(Api::<PodDisruptionBudget>::all(client), plain(), inputs, budget_input);
+    futures::join!(pods, nodes, spaces, claims, volumes, classes, budgets);
 }
 
 /// One step of a watch.
@@ -163,4 +173,12 @@ fn class_input(step: Step<StorageClass>) -> Option<Input> {
         Step::Gone(class) => Change::ClassGone(identity(&class)),
         Step::Listed(_) => return None,
     }))
+}
+
+fn budget_input(step: Step<PodDisruptionBudget>) -> Option<Input> {
+    Some(match step {
+        Step::Present(budget) => Input::Budget(identity(&budget), Box::new(budget)),
+        Step::Gone(budget) => Input::BudgetGone(identity(&budget)),
+        Step::Listed(all) => Input::BudgetsListed(all),
+    })
 }

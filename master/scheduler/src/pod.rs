@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    NodeSelector, ObjectReference, Pod, PodAffinityTerm, PodSpec, PreferredSchedulingTerm, Toleration,
+    NodeSelector, ObjectReference, Pod, PodAffinityTerm, PodCondition, PodSpec, PreferredSchedulingTerm, Toleration,
     TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -16,6 +16,9 @@ use crate::resources::Resources;
 /// What a container without a request is taken to use when nodes are scored (not when they are filtered).
 const DEFAULT_MILLI_CPU: i64 = 100;
 const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
+/// The condition of a pod that others make leave, and its reason when a scheduler does.
+pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
+pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
 /// Labels that differ between pods of one application.
 const REVISION_LABELS: [&str; 4] = [
     "pod-template-hash",
@@ -128,6 +131,14 @@ pub struct PodInfo {
     pub claims: Vec<String>,
     /// The images of the containers.
     pub images: Vec<String>,
+    /// spec.preemptionPolicy is not Never.
+    pub preempts: bool,
+    /// status.nominatedNodeName, empty without one.
+    pub nominated: String,
+    /// status.startTime
+    pub started: Option<Timestamp>,
+    /// It is being deleted because a scheduler needs its room.
+    pub preempted: bool,
     /// Message of the PodScheduled condition when that is False.
     pub unschedulable_message: Option<String>,
 }
@@ -138,7 +149,7 @@ impl PodInfo {
     pub fn new(pod: &Pod) -> Arc<Self> {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let meta = &pod.metadata;
+        let (meta, status) = (&pod.metadata, pod.status.as_ref());
         let namespace = meta.namespace.clone().unwrap_or_default();
         let labels = meta.labels.clone().unwrap_or_default();
         let mut requests = Resources::from_list(&api::resources::write(&api::resources::held(pod)));
@@ -159,7 +170,11 @@ impl PodInfo {
             deleting: meta.deletion_timestamp.is_some(),
             claims: api::volumes::claims(meta.name.as_deref().unwrap_or_default(), spec).collect(),
             images: spec.containers.iter().filter_map(|container| container.image.clone()).collect(),
-            unschedulable_message: unschedulable_message(pod),
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
+            nominated: status.and_then(|status| status.nominated_node_name.clone()).unwrap_or_default(),
+            started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
+            preempted: meta.deletion_timestamp.is_some() && is_preempted(pod),
+            unschedulable_message: condition(pod, "PodScheduled", "False").and_then(|told| told.message.clone()),
             namespace,
             labels,
         };
@@ -181,6 +196,7 @@ impl PodInfo {
         self.tolerations = Vec::new();
         self.images = Vec::new();
         self.unschedulable_message = None;
+        self.nominated = String::new();
         if self.wishes.as_ref().is_some_and(|wishes| {
             wishes.affinity.is_empty() && wishes.anti_affinity.is_empty() && wishes.preferred_pods.is_empty()
         }) {
@@ -251,11 +267,13 @@ fn application(namespace: &str, labels: &BTreeMap<String, String>) -> u64 {
     hasher.finish()
 }
 
-fn unschedulable_message(pod: &Pod) -> Option<String> {
+fn condition<'a>(pod: &'a Pod, type_: &str, status: &str) -> Option<&'a PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let condition =
-        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-    condition.message.clone()
+    conditions.iter().find(|condition| condition.type_ == type_ && condition.status == status)
+}
+
+fn is_preempted(pod: &Pod) -> bool {
+    condition(pod, DISRUPTION_TARGET, "True").and_then(|told| told.reason.as_deref()) == Some(PREEMPTED)
 }
 
 fn wishes(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Wishes> {

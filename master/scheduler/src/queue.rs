@@ -54,6 +54,7 @@ impl Event {
             Reason::OtherNode => &[Self::NodeLabels],
             Reason::NodeAffinity => &[Self::NodeLabels],
             Reason::Ports => &[Self::PodGone],
+            Reason::Smaller(_) => &[Self::NodeAllocatable],
             Reason::Insufficient(_) | Reason::TooManyPods => &[Self::PodGone, Self::NodeAllocatable],
             Reason::Spread | Reason::SpreadLabel => {
                 &[Self::PodGone, Self::PodPlaced, Self::NodeLabels, Self::NodeTaints]
@@ -151,6 +152,13 @@ impl Queue {
         self.activate(uid, now);
     }
 
+    /// The pod lost the room that was kept for it: it looks for other room.
+    pub fn retry(&mut self, uid: &str, now: Instant) {
+        if self.pods.get(uid).is_some_and(|waiting| matches!(waiting.place, Place::Unschedulable { .. })) {
+            self.activate(uid, now);
+        }
+    }
+
     /// Wakes the pods that the event may help.
     pub fn wake(&mut self, event: Event, now: Instant) {
         let helped = self.pods.iter().filter(|(_, waiting)| match &waiting.place {
@@ -192,6 +200,12 @@ impl Queue {
     #[must_use]
     pub fn uids(&self) -> Vec<String> {
         self.pods.keys().cloned().collect()
+    }
+
+    /// The pod, if it waits here.
+    #[must_use]
+    pub fn get(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.pods.get(uid).map(|waiting| &waiting.pod)
     }
 
     /// Whether the pod waits here.

@@ -1,6 +1,5 @@
 //! The task that owns the scheduler's state, and the writes around it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use kube::Client;
@@ -14,6 +13,7 @@ use crate::decide::{Unfit, decide};
 use crate::feed::{self, Input};
 use crate::node::NodeFacts;
 use crate::pod::PodInfo;
+use crate::preemption::Preemption;
 use crate::queue::{Event, Queue};
 use crate::write::Writer;
 
@@ -43,7 +43,7 @@ pub async fn run(client: Client, config: Config) {
     let scheduler = Scheduler {
         cache: Cache::default(),
         queue: Queue::default(),
-        writer: Writer::new(client, recorder),
+        writer: Writer::new(client, recorder, config.scheduler_name),
         writes: JoinSet::new(),
         sender,
         start: 0,
@@ -100,6 +100,7 @@ impl Scheduler {
         match decide(&self.cache, &pod, self.start) {
             Ok(decision) => {
                 self.start = self.start.wrapping_add(decision.looked_at) % self.cache.node_count().max(1);
+                self.cache.nominated_mut().remove(&pod.uid);
                 self.cache.set_pod(pod.placed_on(&decision.node));
                 self.cache.volumes_mut().assume(&pod.uid, &decision.volumes);
                 let (writer, sender) = (self.writer.clone(), self.sender.clone());
@@ -109,16 +110,51 @@ impl Scheduler {
                     let _ = sender.send(Input::Bound(pod, error)).await;
                 });
             }
-            Err(unfit) => self.report(pod, &unfit),
+            Err(unfit) => self.give_up(pod, unfit),
         }
     }
 
-    fn report(&mut self, pod: Arc<PodInfo>, unfit: &Unfit) {
-        let reasons: HashSet<_> = unfit.reasons.keys().cloned().collect();
-        self.queue.unschedulable(&pod.uid, reasons, Instant::now());
-        let (writer, message) = (self.writer.clone(), unfit.message());
+    fn give_up(&mut self, pod: Arc<PodInfo>, unfit: Unfit) {
+        let message = unfit.message();
         tracing::debug!(pod = pod.name, namespace = pod.namespace, message, "no node fits");
-        self.writes.spawn(async move { writer.report_failure(&pod, "Unschedulable", message).await });
+        let futile = match unfit.preemption {
+            Ok(preemption) => return self.preempt(pod, preemption, message),
+            Err(futile) => futile,
+        };
+        let mut lost = false;
+        if !futile.keeps_nomination {
+            lost = self.cache.nominated_mut().remove(&pod.uid) || !pod.nominated.is_empty();
+        }
+        self.queue.unschedulable(&pod.uid, unfit.reasons.into_keys().collect(), Instant::now());
+        let writer = self.writer.clone();
+        self.writes.spawn(async move {
+            writer.report_failure(&pod, "Unschedulable", message).await;
+            if lost {
+                writer.nominate(&pod, None).await;
+            }
+        });
+    }
+
+    /// Keeps the room for the pod that its victims leave. It is tried again when they were told, so that it misses no leaving.
+    fn preempt(&mut self, pod: Arc<PodInfo>, preemption: Preemption, message: String) {
+        let now = Instant::now();
+        let displaced = self.cache.nominated().below(pod.priority, &preemption.node);
+        for other in &displaced {
+            self.cache.nominated_mut().remove(&other.uid);
+            self.queue.retry(&other.uid, now);
+        }
+        self.cache.nominated_mut().set(&pod, &preemption.node);
+        let (writer, sender) = (self.writer.clone(), self.sender.clone());
+        self.writes.spawn(async move {
+            writer.report_failure(&pod, "Unschedulable", message).await;
+            writer.nominate(&pod, Some(&preemption.node)).await;
+            let error = writer.preempt(&pod, &preemption).await.err();
+            for other in &displaced {
+                writer.nominate(other, None).await;
+            }
+            // When the receiver is gone the scheduler has ended: there is nobody to tell.
+            let _ = sender.send(Input::Preempted(pod, error)).await;
+        });
     }
 
     fn absorb(&mut self, input: Input) {
@@ -152,6 +188,15 @@ impl Scheduler {
                 self.cache.volumes_mut().apply(change);
                 self.queue.wake(Event::Volume, now);
             }
+            Input::Budget(key, budget) => self.cache.budgets_mut().set(key, &budget),
+            Input::BudgetGone(key) => self.cache.budgets_mut().remove(&key),
+            Input::BudgetsListed(present) => self.cache.budgets_mut().keep(&present),
+            Input::Preempted(pod, error) => {
+                if let Some(error) = error {
+                    tracing::warn!(pod = pod.name, namespace = pod.namespace, error, "preemption failed");
+                }
+                self.queue.failed(&pod.uid, now);
+            }
             Input::Bound(pod, error) => self.absorb_binding(pod, error, now),
         }
     }
@@ -161,15 +206,38 @@ impl Scheduler {
             let uid = pod.uid.clone();
             let is_new = self.cache.node_of(&uid) != Some(&pod.node_name);
             self.queue.remove(&uid);
+            self.cache.nominated_mut().remove(&uid);
             self.cache.set_pod(pod);
             if is_new {
                 self.queue.wake(Event::PodPlaced, now);
             }
         } else if !ours || pod.deleting {
             self.queue.remove(&pod.uid);
+            self.release(&pod.uid, now);
         } else if self.cache.node_of(&pod.uid).is_none() || self.queue.contains(&pod.uid) {
             // Pods that are assumed on a node stay in the queue, out of turn, until their binding is confirmed.
+            self.absorb_nomination(&pod, now);
             self.queue.set(pod, now);
+        }
+    }
+
+    /// Takes over which node a pod is nominated to when that was changed by somebody; what is decided here comes back late.
+    fn absorb_nomination(&mut self, pod: &PodInfo, now: Instant) {
+        let before = self.queue.get(&pod.uid).map(|known| known.nominated.clone()).unwrap_or_default();
+        if before == pod.nominated {
+            return;
+        }
+        if pod.nominated.is_empty() {
+            self.release(&pod.uid, now);
+        } else {
+            self.cache.nominated_mut().set(pod, &pod.nominated);
+        }
+    }
+
+    /// Room that was kept for the pod is there for others.
+    fn release(&mut self, uid: &str, now: Instant) {
+        if self.cache.nominated_mut().remove(uid) {
+            self.queue.wake(Event::PodGone, now);
         }
     }
 
@@ -191,6 +259,7 @@ impl Scheduler {
 
     fn forget_pod(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
+        self.release(uid, now);
         if self.cache.remove_pod(uid) {
             self.queue.wake(Event::PodGone, now);
         }

@@ -15,6 +15,8 @@ use crate::pod::PodInfo;
 use crate::queue::{Event, Queue};
 use crate::volumes::{Change, Choice};
 
+mod preemption;
+
 fn node(name: &str, more: Value) -> NodeFacts {
     let mut value = json!({
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
@@ -79,7 +81,7 @@ fn the_message_counts_reasons_as_upstream_words_them() {
         message(&cache, &pod("p", json!({}))),
         "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint \
          {node-role.kubernetes.io/control-plane: }, 1 node(s) were unschedulable. preemption: 0/3 nodes are available: \
-         1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+         3 Preemption is not helpful for scheduling."
     );
     assert_eq!(message(&Cache::default(), &pod("p", json!({}))), "no nodes available to schedule pods");
 }
@@ -102,10 +104,10 @@ fn filters_refuse_for_their_own_reason() {
         (affinity("In", json!(["ssd"])), None),
         (affinity("NotIn", json!(["ssd"])), Some(Reason::NodeAffinity)),
         (by_field, Some(Reason::NodeAffinity)),
-        (gpu, Some(Reason::Insufficient("example.com/gpu".into()))),
+        (gpu, Some(Reason::Smaller("example.com/gpu".into()))),
         (
             json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "9Gi"}}}]}}),
-            Some(Reason::Insufficient("memory".into())),
+            Some(Reason::Smaller("memory".into())),
         ),
     ];
     for (more, expected) in table {

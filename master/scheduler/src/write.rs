@@ -5,13 +5,14 @@ use std::time::Duration;
 use api::volumes::{BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, claim_ref, has_annotation, is_bound_to};
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use machinery::{EventType, Recorder, reference};
 use serde_json::{Value, json};
 
 use crate::decide::Decision;
-use crate::pod::PodInfo;
+use crate::pod::{DISRUPTION_TARGET, PREEMPTED, PodInfo};
+use crate::preemption::Preemption;
 use crate::volumes::Choice;
 
 /// How long the volumes of a pod may take (`bindTimeoutSeconds`).
@@ -23,12 +24,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Writer {
     client: Client,
     recorder: Recorder,
+    scheduler_name: &'static str,
 }
 
 impl Writer {
     /// A writer with this identity.
-    pub fn new(client: Client, recorder: Recorder) -> Self {
-        Self { client, recorder }
+    pub fn new(client: Client, recorder: Recorder, scheduler_name: &'static str) -> Self {
+        Self { client, recorder, scheduler_name }
     }
 
     /// Binds what the pod's claims get, and then the pod.
@@ -111,6 +113,56 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes the victims of a pod leave, each with a note in its status why.
+    ///
+    /// # Errors
+    /// Why one of them stays, for people.
+    pub async fn preempt(&self, pod: &PodInfo, preemption: &Preemption) -> Result<(), String> {
+        let each = preemption.victims.iter().map(|victim| self.evict(pod, victim, &preemption.node));
+        futures::future::try_join_all(each).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn evict(&self, pod: &PodInfo, victim: &PodInfo, node: &str) -> Result<(), kube::Error> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), &victim.namespace);
+        let gone = |error: &kube::Error| machinery::is_not_found(error) || machinery::is_conflict(error);
+        let condition = json!({
+            "type": DISRUPTION_TARGET,
+            "status": "True",
+            "reason": PREEMPTED,
+            "message": format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name),
+            "lastProbeTime": null,
+            "lastTransitionTime": Time(jiff::Timestamp::now()),
+        });
+        let status = json!({"conditions": [condition]});
+        match self.patch_status(victim, status).await {
+            Err(error) if gone(&error) => return Ok(()),
+            patched => patched?,
+        }
+        let only_this = Preconditions { uid: Some(victim.uid.clone()), resource_version: None };
+        match api.delete(&victim.name, &DeleteParams::default().preconditions(only_this)).await {
+            Err(error) if gone(&error) => return Ok(()),
+            deleted => deleted.map(drop)?,
+        }
+        let message = format!("Preempted by pod {} on node {node}", pod.uid);
+        self.recorder.event_with_action(victim.reference(), EventType::Normal, ("Preempted", "Preempting"), message);
+        Ok(())
+    }
+
+    /// Says in the pod's status which node room is made on, or that none is any more.
+    pub async fn nominate(&self, pod: &PodInfo, node: Option<&str>) {
+        if let Err(error) = self.patch_status(pod, json!({"nominatedNodeName": node})).await
+            && !machinery::is_not_found(&error)
+        {
+            tracing::warn!(pod = pod.name, namespace = pod.namespace, %error, "could not write the nominated node");
+        }
+    }
+
+    async fn patch_status(&self, pod: &PodInfo, status: Value) -> Result<(), kube::Error> {
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
+        let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
+        api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+    }
+
     /// Says in the pod's status and in an event why it has no node.
     pub async fn report_failure(&self, pod: &PodInfo, reason: &str, message: String) {
         self.recorder.event_with_action(
@@ -130,9 +182,7 @@ impl Writer {
             "lastProbeTime": null,
             "lastTransitionTime": Time(jiff::Timestamp::now()),
         });
-        let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
-        let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
-        if let Err(error) = api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await
+        if let Err(error) = self.patch_status(pod, json!({"conditions": [condition]})).await
             && !machinery::is_not_found(&error)
         {
             tracing::warn!(pod = pod.name, namespace = pod.namespace, %error, "could not write the PodScheduled condition");

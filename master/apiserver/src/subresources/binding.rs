@@ -102,6 +102,10 @@ fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value) -> Result<Value>
     }
     let mut new = pod.clone();
     schema::bind_pod(&mut new, binding);
+    // What it was nominated for has happened (KEP-5278).
+    if let Some(status) = new["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
     scheduled(&mut new);
     Ok(new)
 }

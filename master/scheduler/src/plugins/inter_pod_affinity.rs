@@ -6,6 +6,7 @@ use crate::cache::Cache;
 use crate::node::NodeFacts;
 use crate::plugins::Reason;
 use crate::pod::{AffinityTerm, PodInfo};
+use crate::view::View;
 
 /// The weight that a required affinity term of a running pod adds to the score of its domain.
 const HARD_POD_AFFINITY_WEIGHT: i64 = 1;
@@ -26,14 +27,14 @@ pub struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Looks at all pods if the pod has rules about others, else only at those that have rules themselves.
     #[must_use]
-    pub fn new(pod: &'a PodInfo, cache: &Cache) -> Self {
+    pub fn new(pod: &'a PodInfo, view: View<'_>) -> Self {
         let (affinity, anti) = pod
             .wishes
             .as_ref()
             .map_or((&[][..], &[][..]), |wishes| (wishes.affinity.as_slice(), wishes.anti_affinity.as_slice()));
         let mut prepared = Self {
             pod,
-            guarded: guarded_domains(pod, cache),
+            guarded: guarded_domains(pod, view),
             near: vec![HashSet::new(); affinity.len()],
             apart: vec![HashSet::new(); anti.len()],
             may_be_first: false,
@@ -42,14 +43,14 @@ impl<'a> Prepared<'a> {
             return prepared;
         }
         let all_select = |other: &PodInfo| {
-            !affinity.is_empty() && affinity.iter().all(|term| term.selects(other, cache.namespaces()))
+            !affinity.is_empty() && affinity.iter().all(|term| term.selects(other, view.namespaces()))
         };
-        for (facts, node) in cache.nodes() {
+        for (facts, node) in view.nodes() {
             for other in node.pods.values().filter(|other| other.uid != pod.uid) {
                 if all_select(other) {
                     note(&mut prepared.near, affinity, facts, |_| true);
                 }
-                note(&mut prepared.apart, anti, facts, |term| term.selects(other, cache.namespaces()));
+                note(&mut prepared.apart, anti, facts, |term| term.selects(other, view.namespaces()));
             }
         }
         prepared.may_be_first = prepared.near.iter().all(HashSet::is_empty) && all_select(pod);
@@ -97,11 +98,11 @@ fn note(
     }
 }
 
-fn guarded_domains(pod: &PodInfo, cache: &Cache) -> HashSet<(String, String)> {
+fn guarded_domains(pod: &PodInfo, view: View<'_>) -> HashSet<(String, String)> {
     let mut guarded = HashSet::new();
-    for (facts, node) in cache.guarded() {
+    for (facts, node) in view.guarded() {
         for other in node.pods.values() {
-            for term in other.anti_affinity().iter().filter(|term| term.selects(pod, cache.namespaces())) {
+            for term in other.anti_affinity().iter().filter(|term| term.selects(pod, view.namespaces())) {
                 if let Some(domain) = facts.labels.get(&term.topology_key) {
                     guarded.insert((term.topology_key.clone(), domain.clone()));
                 }

@@ -10,9 +10,9 @@ pub mod volume_binding;
 
 use std::fmt;
 
-use crate::cache::Cache;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
+use crate::view::View;
 use crate::volumes::Choice;
 
 /// Why a node cannot take a pod. `Display` is the text of kube-scheduler's reason.
@@ -35,6 +35,8 @@ pub enum Reason {
     Ports,
     /// NodeResourcesFit: a resource by name.
     Insufficient(String),
+    /// NodeResourcesFit: a resource of which an empty node would not have enough.
+    Smaller(String),
     /// NodeResourcesFit: as many pods as the node allows.
     TooManyPods,
     /// PodTopologySpread
@@ -67,6 +69,7 @@ impl Reason {
                 | Self::OtherNode
                 | Self::Taint { .. }
                 | Self::NodeAffinity
+                | Self::Smaller(_)
                 | Self::SpreadLabel
                 | Self::PodAffinity
                 | Self::Claim(_)
@@ -85,7 +88,7 @@ impl fmt::Display for Reason {
             Self::Taint { key, value } => write!(to, "node(s) had untolerated taint {{{key}: {value}}}"),
             Self::NodeAffinity => to.write_str("node(s) didn't match Pod's node affinity/selector"),
             Self::Ports => to.write_str("node(s) didn't have free ports for the requested pod ports"),
-            Self::Insufficient(resource) => write!(to, "Insufficient {resource}"),
+            Self::Insufficient(resource) | Self::Smaller(resource) => write!(to, "Insufficient {resource}"),
             Self::TooManyPods => to.write_str("Too many pods"),
             Self::Spread => to.write_str("node(s) didn't match pod topology spread constraints"),
             Self::SpreadLabel => {
@@ -115,12 +118,12 @@ pub struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Gathers it. Costs nothing for a pod without wishes in a cluster without required anti-affinity.
     #[must_use]
-    pub fn new(pod: &'a PodInfo, cache: &'a Cache) -> Self {
+    pub fn new(pod: &'a PodInfo, view: View<'a>) -> Self {
         Self {
             pod,
-            pods: inter_pod_affinity::Prepared::new(pod, cache),
-            spread: topology_spread::Prepared::new(pod, cache),
-            volumes: volume_binding::Prepared::new(pod, cache.volumes()),
+            pods: inter_pod_affinity::Prepared::new(pod, view),
+            spread: topology_spread::Prepared::new(pod, view),
+            volumes: volume_binding::Prepared::new(pod, view.volumes()),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::node::{NodeFacts, NodeInfo};
 use crate::plugins::Reason;
 use crate::pod::PodInfo;
+use crate::resources::Resources;
 
 /// The best score of any plugin.
 const MAX: i64 = 100;
@@ -16,22 +17,23 @@ pub fn missing(pod: &PodInfo, facts: &NodeFacts, node: &NodeInfo) -> Vec<Reason>
         missing.push(Reason::TooManyPods);
     }
     let plain = [
-        ("cpu", asks.milli_cpu, has.milli_cpu - used.milli_cpu),
-        ("memory", asks.memory, has.memory - used.memory),
-        ("ephemeral-storage", asks.ephemeral_storage, has.ephemeral_storage - used.ephemeral_storage),
+        ("cpu", asks.milli_cpu, has.milli_cpu, used.milli_cpu),
+        ("memory", asks.memory, has.memory, used.memory),
+        ("ephemeral-storage", asks.ephemeral_storage, has.ephemeral_storage, used.ephemeral_storage),
     ];
-    for (name, asked, left) in plain {
-        if asked > 0 && asked > left {
-            missing.push(Reason::Insufficient(name.to_owned()));
-        }
+    for (name, asked, has, used) in plain {
+        missing.extend(lacks(name, asked, has, used));
     }
     for (name, asked) in &asks.scalars {
-        let left = has.scalars.get(name).unwrap_or(&0) - used.scalars.get(name).unwrap_or(&0);
-        if *asked > 0 && *asked > left {
-            missing.push(Reason::Insufficient(name.clone()));
-        }
+        let of = |list: &Resources| list.scalars.get(name).copied().unwrap_or(0);
+        missing.extend(lacks(name, *asked, of(has), of(used)));
     }
     missing
+}
+
+fn lacks(resource: &str, asked: i64, has: i64, used: i64) -> Option<Reason> {
+    let reason = if asked > has { Reason::Smaller } else { Reason::Insufficient };
+    (asked > 0 && asked > has - used).then(|| reason(resource.to_owned()))
 }
 
 /// LeastAllocated: the more of CPU and memory is left, the better.

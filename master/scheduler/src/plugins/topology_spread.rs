@@ -8,6 +8,7 @@ use crate::cache::Cache;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::plugins::{Reason, node_affinity, taint_toleration};
 use crate::pod::{PodInfo, matches};
+use crate::view::View;
 
 struct Constraint<'a> {
     of: &'a TopologySpreadConstraint,
@@ -26,12 +27,12 @@ pub struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Counts matching pods in each domain.
     #[must_use]
-    pub fn new(pod: &'a PodInfo, cache: &Cache) -> Self {
+    pub fn new(pod: &'a PodInfo, view: View<'_>) -> Self {
         let all = pod.wishes.as_ref().map_or(&[][..], |wishes| wishes.spread.as_slice());
         let hard: Vec<&TopologySpreadConstraint> =
             all.iter().filter(|one| one.when_unsatisfiable == "DoNotSchedule").collect();
         let counted = hard.iter().map(|one| {
-            let counts = count_domains(pod, one, &hard, cache);
+            let counts = count_domains(pod, one, &hard, view);
             let domains = i32::try_from(counts.len()).unwrap_or(i32::MAX);
             let enough = one.min_domains.is_none_or(|wanted| domains >= wanted);
             let least = if enough { counts.values().copied().min().unwrap_or(0) } else { 0 };
@@ -67,7 +68,7 @@ pub fn soft_counts(pod: &PodInfo, cache: &Cache) -> Option<SoftCounts> {
     }
     let counts = soft
         .iter()
-        .map(|one| (one.topology_key.clone(), i64::from(one.max_skew), count_domains(pod, one, &soft, cache)));
+        .map(|one| (one.topology_key.clone(), i64::from(one.max_skew), count_domains(pod, one, &soft, cache.into())));
     Some(SoftCounts { counts: counts.collect() })
 }
 
@@ -93,10 +94,10 @@ fn count_domains(
     pod: &PodInfo,
     one: &TopologySpreadConstraint,
     all: &[&TopologySpreadConstraint],
-    cache: &Cache,
+    view: View<'_>,
 ) -> HashMap<String, i64> {
     let mut counts = HashMap::new();
-    for (facts, node) in cache.nodes() {
+    for (facts, node) in view.nodes() {
         if !all.iter().all(|other| facts.labels.contains_key(&other.topology_key)) || !eligible(pod, one, facts) {
             continue;
         }
