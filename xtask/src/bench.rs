@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use keelson_tests::bench::compare::compare;
 use keelson_tests::bench::goals::judge;
+use keelson_tests::bench::machine::Busy;
 use keelson_tests::bench::page::{self, Block};
 use keelson_tests::bench::run::Tools;
 use keelson_tests::bench::store::{self, Finished, Run, Store};
@@ -126,15 +127,16 @@ impl<'a> Session<'a> {
     fn measure(&mut self, section: Section, side: Side) -> Result<Finished> {
         // The last run may still be on its way out.
         std::thread::sleep(Duration::from_secs(1));
-        let busy_percent = machine::busy_percent(Duration::from_secs(2))?;
-        if busy_percent > QUIET_PERCENT {
+        let busy = Busy::now(Duration::from_secs(2))?;
+        if busy.percent > QUIET_PERCENT {
             println!(
-                "  {busy_percent:.0} % of this machine is used by others: the figures of this run will say little"
+                "  {:.0} % of this machine is used by others: the figures of this run will say little",
+                busy.percent
             );
         }
         let figures = self.tools.run(section, side, &mut self.show)?;
         self.show.done();
-        Ok(Finished { day: jiff::Zoned::now().date().to_string(), busy_percent, figures })
+        Ok(Finished { day: jiff::Zoned::now().date().to_string(), busy, figures })
     }
 
     /// Prints a section and writes it to the page; answers how many goals are missed.
@@ -158,7 +160,7 @@ impl<'a> Session<'a> {
     fn measured(&self, finished: &[&Finished]) -> Result<[String; 3]> {
         let days: BTreeSet<&str> = finished.iter().map(|f| f.day.as_str()).collect();
         let days = days.into_iter().collect::<Vec<_>>().join(" and ");
-        let busy = finished.iter().map(|f| f.busy_percent).fold(0.0, f64::max);
+        let busy = Busy::worst(finished.iter().map(|f| f.busy));
         let rounds = match self.rounds {
             1 => "One round".to_owned(),
             rounds => format!("{rounds} alternating rounds: the middle, in brackets the lowest and the highest"),
@@ -166,7 +168,10 @@ impl<'a> Session<'a> {
         Ok([
             format!("Measured on {days} on {}.", machine::describe()?),
             format!("{}.", self.tools.versions()?.join(", ")),
-            format!("{rounds}. Just before the runs others used at most {busy:.0} % of the machine."),
+            format!(
+                "{rounds}. Just before the runs others used at most {:.0} % of the machine, and niced programs {:.0} % more.",
+                busy.percent, busy.niced
+            ),
         ])
     }
 

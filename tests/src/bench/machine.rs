@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// The machine in a line: processor, memory, system, kernel, cgroup version.
 ///
@@ -34,19 +35,40 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_start().strip_prefix(':')?.trim()))
 }
 
-/// How much of all processors is used, in per cent, while this waits.
-///
-/// # Errors
-/// When /proc/stat is not what it used to be.
-pub fn busy_percent(time: Duration) -> Result<f64> {
-    let before = Ticks::now()?;
-    thread::sleep(time);
-    Ok(Ticks::now()?.busy_since(before))
+/// How much of all processors others use, in per cent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Busy {
+    /// What competes with a measurement.
+    pub percent: f64,
+    /// Niced programs' own time: they give way, and take caches and little else.
+    pub niced: f64,
+}
+
+impl Busy {
+    /// How busy all processors are while this waits.
+    ///
+    /// # Errors
+    /// When /proc/stat is not what it used to be.
+    pub fn now(time: Duration) -> Result<Self> {
+        let before = Ticks::now()?;
+        thread::sleep(time);
+        Ok(Ticks::now()?.busy_since(before))
+    }
+
+    /// The busiest of several moments.
+    #[must_use]
+    pub fn worst(all: impl IntoIterator<Item = Self>) -> Self {
+        all.into_iter().fold(Self::default(), |worst, one| Self {
+            percent: worst.percent.max(one.percent),
+            niced: worst.niced.max(one.niced),
+        })
+    }
 }
 
 /// Of all processors since boot.
 #[derive(Debug, Clone, Copy)]
 struct Ticks {
+    niced: u64,
     idle: u64,
     all: u64,
 }
@@ -62,14 +84,16 @@ impl Ticks {
             stat.lines().find_map(|l| l.strip_prefix("cpu ")).context("/proc/stat has no line of all processors")?;
         let ticks: Vec<u64> = line.split_whitespace().take(8).filter_map(|t| t.parse().ok()).collect();
         let idle = ticks.iter().skip(3).take(2).sum();
-        Ok(Self { idle, all: ticks.iter().sum() })
+        Ok(Self { niced: ticks.get(1).copied().unwrap_or_default(), idle, all: ticks.iter().sum() })
     }
 
     #[allow(clippy::cast_precision_loss)] // ticks of seconds
-    fn busy_since(self, before: Self) -> f64 {
+    fn busy_since(self, before: Self) -> Busy {
         let all = self.all.saturating_sub(before.all).max(1);
         let idle = self.idle.saturating_sub(before.idle).min(all);
-        (all - idle) as f64 / all as f64 * 100.0
+        let niced = self.niced.saturating_sub(before.niced).min(all - idle);
+        let percent = |ticks: u64| ticks as f64 / all as f64 * 100.0;
+        Busy { percent: percent(all - idle - niced), niced: percent(niced) }
     }
 }
 
@@ -78,10 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_for_the_disk_is_not_busy() {
+    fn neither_the_disk_nor_niced_programs_count_as_busy() {
         let before = Ticks::read("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 1 1 1\n").unwrap();
-        let after = Ticks::read("cpu  110 0 110 860 20 0 0 0 0 0\n").unwrap();
-        assert!((after.busy_since(before) - 20.0).abs() < 1e-9);
+        let after = Ticks::read("cpu  110 5 110 855 20 0 0 0 0 0\n").unwrap();
+        let busy = after.busy_since(before);
+        assert!((busy.percent - 20.0).abs() < 1e-9 && (busy.niced - 5.0).abs() < 1e-9, "{busy:?}");
         assert!(Ticks::read("intr 1\n").is_err());
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::compare::Round;
+use super::machine::Busy;
 use super::{Figures, Section, Side};
 
 /// A finished run.
@@ -15,8 +16,8 @@ use super::{Figures, Section, Side};
 pub struct Finished {
     /// The day, in the machine's own time.
     pub day: String,
-    /// How much of the machine others used just before, in per cent.
-    pub busy_percent: f64,
+    /// How much of the machine others used just before.
+    pub busy: Busy,
     pub figures: Figures,
 }
 
@@ -115,7 +116,7 @@ mod tests {
         let run = Run { section: Section::Node, round: 2, side: Side::Ours };
         let mut figures = Figures::default();
         figures.set("x_ms", 1.5);
-        let finished = Finished { day: "2026-11-26".into(), busy_percent: 3.0, figures };
+        let finished = Finished { day: "2026-11-26".into(), busy: Busy { percent: 3.0, niced: 0.0 }, figures };
         Store::new(base.path(), &"a").save(run, &finished).unwrap();
         assert_eq!(Store::new(base.path(), &"a").load(run).unwrap(), Some(finished));
         assert_eq!(Store::new(base.path(), &"b").load(run).unwrap(), None);
