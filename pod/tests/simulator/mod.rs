@@ -117,7 +117,21 @@ impl Machine {
         panic!("no end in sight: {:#?}\n{:#?}", pod::plan(&self.world()), self.observed);
     }
 
+    /// What a plan says of containers holds when it is made; they may end before a step's turn comes.
+    fn check_hooks(&self, plan: &Plan) {
+        let runs = |id: &ContainerId| {
+            let mut containers = self.observed.containers.iter();
+            containers.any(|container| container.id == *id && container.state == ContainerState::Running)
+        };
+        for step in &plan.steps {
+            if let Step::PreStop(hook) = step {
+                assert!(runs(&hook.id), "a preStop hook of {}, which does not run", hook.name);
+            }
+        }
+    }
+
     fn execute_all(&mut self, plan: &Plan) {
+        self.check_hooks(plan);
         let mut steps = plan.steps.clone();
         if self.trouble.reverse {
             steps.reverse();
@@ -208,8 +222,6 @@ impl Machine {
             }
             Step::StartContainer(start) => self.start(start),
             Step::PreStop(hook) => {
-                // Its sandbox may have died since the plan was made; the hook then fails.
-                assert!(observed.containers.iter().any(|container| container.id == hook.id));
                 let record = Begun { at: self.now, running: false };
                 assert!(observed.pre_stops.insert(hook.id.clone(), record).is_none(), "a hook ran twice");
             }
