@@ -1,8 +1,10 @@
-//! Everything Keelson says to systemd: unit files, `systemctl`, readiness over `NOTIFY_SOCKET`, and transient slices over D-Bus.
+//! Everything Keelson says to systemd: unit files, `systemctl`, readiness over `NOTIFY_SOCKET`, and over D-Bus transient slices and
+//! shutdowns of the machine.
 //!
 //! Unit texts are pure functions of a [`Service`]; only [`manager`] runs commands, only [`notify`] writes to the
-//! notification socket and only [`slices`] uses D-Bus, so a machine without systemd loses nothing but the unit.
+//! notification socket and only [`slices`] and [`logind`] use D-Bus, so a machine without systemd loses nothing but these.
 
+pub mod logind;
 mod manager;
 pub mod notify;
 pub mod slices;
