@@ -11,6 +11,7 @@ pub mod qos;
 pub mod quantity;
 pub mod quota;
 pub mod resources;
+pub mod restart;
 pub mod selector;
 pub mod taints;
 pub mod volumes;

@@ -2,7 +2,7 @@
 
 use super::facts::exit;
 use super::{Reason, short, time};
-use crate::plan::{KillContainer, StartContainer, Step};
+use crate::plan::{KillContainer, StartContainer, Step, restart_all};
 use crate::restart;
 use crate::view::{Cause, View};
 use crate::world::{Container, ContainerState};
@@ -58,6 +58,9 @@ fn because(view: &View<'_>, step: &Step) -> String {
         Step::RemoveContainer { id, .. } => match view.world.observed.containers.iter().find(|known| known.id == *id) {
             Some(Container { state: ContainerState::Created, .. }) => {
                 "it is left of a start that did not come to its end".to_owned()
+            }
+            _ if view.ending().is_none() && restart_all::is_due(view) => {
+                "all containers start anew: one ended as its restart rules say".to_owned()
             }
             _ => ending(view),
         },

@@ -170,6 +170,11 @@ fn next_attempt(view: &View<'_>, name: &str) -> u32 {
         let ran = |state: Option<&k8s_openapi::api::core::v1::ContainerState>| {
             state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
         };
+        // That the next one will be another is told already.
+        let is_counted = crate::status::is_restarting_all(status);
+        if is_counted {
+            return count;
+        }
         if ran(status.state.as_ref()) || ran(status.last_state.as_ref()) { count.saturating_add(1) } else { count }
     });
     match view.latest(name) {

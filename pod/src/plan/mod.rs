@@ -14,6 +14,7 @@ mod containers;
 mod mirror;
 mod probes;
 pub(crate) mod resize;
+pub(crate) mod restart_all;
 mod run;
 mod teardown;
 

@@ -1,7 +1,7 @@
 //! Bringing a pod up, and keeping it up.
 
 use crate::backoff::stage_retry;
-use crate::plan::{Event, Plan, Step, containers, resize};
+use crate::plan::{Event, Plan, Step, containers, resize, restart_all};
 use crate::view::View;
 use crate::world::{Sandbox, Stage};
 
@@ -23,6 +23,9 @@ pub(super) fn plan(view: &View<'_>, plan: &mut Plan) {
         return;
     }
     if let Some(sandbox) = sandbox(view, plan) {
+        if restart_all::plan(view, plan) {
+            return;
+        }
         resize::plan(view, plan);
         containers::plan(view, sandbox, plan);
         collect_garbage(view, sandbox, plan);

@@ -3,7 +3,7 @@
 use api::conditions;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 
-use crate::plan::Role;
+use crate::plan::{Role, restart_all};
 use crate::status::{containers::find, resources, seconds};
 use crate::view::View;
 
@@ -11,7 +11,10 @@ const TRUE: &str = "True";
 const FALSE: &str = "False";
 
 /// Conditions that a node owns, in the order of a kubelet.
-const OWN: [&str; 5] = [NETWORK_READY, "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 6] = [NETWORK_READY, INITIALIZED, "Ready", "ContainersReady", "PodScheduled", ALL_RESTARTING];
+/// All containers are removed to start anew (KEP-5532).
+pub(super) const ALL_RESTARTING: &str = "AllContainersRestarting";
+const INITIALIZED: &str = "Initialized";
 /// Those of resizes, which a node owns too; of a pod that has ended they go.
 const RESIZE: [&str; 2] = [resources::PENDING, resources::IN_PROGRESS];
 const NETWORK_READY: &str = "PodReadyToStartContainers";
@@ -28,7 +31,8 @@ pub(super) fn fill(view: &View<'_>, pod: &Pod, status: &mut PodStatus) {
         Some(scheduled) => PodCondition { type_: "PodScheduled".to_owned(), ..scheduled.clone() },
         None => condition("PodScheduled", TRUE),
     };
-    let own = [network_ready(view), initialized(view, status), ready, containers_ready, scheduled];
+    let own = [network_ready(view), initialized(view, &old, status), ready, containers_ready, scheduled];
+    let own: Vec<PodCondition> = own.into_iter().chain(all_restarting(view, status)).collect();
     let mut all: Vec<PodCondition> = Vec::with_capacity(own.len() + foreign.len());
     for mut condition in own {
         let before = conditions::get(&old, &condition.type_).filter(|before| before.status == condition.status);
@@ -102,8 +106,29 @@ fn network_ready(view: &View<'_>) -> PodCondition {
     condition(NETWORK_READY, if ready { TRUE } else { FALSE })
 }
 
-fn initialized(view: &View<'_>, status: &PodStatus) -> PodCondition {
-    let name = "Initialized";
+/// Of pods that this can happen to.
+fn all_restarting(view: &View<'_>, status: &PodStatus) -> Option<PodCondition> {
+    let told = match status.phase.as_deref() {
+        _ if !restart_all::is_possible(view) => return None,
+        Some("Succeeded") => refused(ALL_RESTARTING, "PodCompleted", None),
+        Some("Failed") => refused(ALL_RESTARTING, "PodFailed", None),
+        _ if !restart_all::is_due(view) => condition(ALL_RESTARTING, FALSE),
+        _ => PodCondition {
+            reason: Some("RestartAllContainersStarted".to_owned()),
+            message: Some("container exited with restart policy rule".to_owned()),
+            ..condition(ALL_RESTARTING, TRUE)
+        },
+    };
+    Some(told)
+}
+
+fn initialized(view: &View<'_>, old: &[PodCondition], status: &PodStatus) -> PodCondition {
+    let name = INITIALIZED;
+    // Once a pod is, it stays so, although its init containers run anew.
+    if restart_all::is_possible(view) && status.phase.as_deref() != Some("Succeeded") && conditions::is_true(old, name)
+    {
+        return condition(name, TRUE);
+    }
     let (mut unknown, mut incomplete) = (Vec::new(), Vec::new());
     for member in view.members().filter(|member| matches!(member.role, Role::Init | Role::Sidecar)) {
         match find(status.init_container_statuses.as_ref(), &member.spec.name) {

@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::image_backoff_shown;
-use crate::plan::Role;
+use crate::plan::{Role, restart_all};
 use crate::resolve::recursive_read_only;
+use crate::status::conditions::ALL_RESTARTING;
 use crate::status::seconds;
 use crate::view::{Ending, Member, View, timestamp};
 use crate::world::{Container, ContainerState, Verdict};
@@ -146,6 +147,10 @@ fn last_state(view: &View<'_>, container: &Container) -> ApiState {
 fn unobserved(view: &View<'_>, member: &Member<'_>) -> ContainerStatus {
     let spec = &*member.spec;
     let before = view.previous(&spec.name);
+    if let Some(removed) = before.filter(|_| restart_all::is_possible(view)).and_then(|before| restarting(view, before))
+    {
+        return removed;
+    }
     let state = before.and_then(|before| before.state.clone()).unwrap_or_default();
     if let Some(ended) = before.filter(|_| state.terminated.is_some()) {
         return ended.clone();
@@ -168,6 +173,34 @@ fn unobserved(view: &View<'_>, member: &Member<'_>) -> ContainerStatus {
         last_state: Some(last_state),
         ..known.unwrap_or_else(|| fresh(view, spec))
     }
+}
+
+const RESTARTING_ALL: &str = "RestartingAllContainers";
+const REMOVED: &str = "The container is removed because RestartAllContainers in place";
+
+/// The status of a container that ran and was removed to start anew with all others.
+fn restarting(view: &View<'_>, before: &ContainerStatus) -> Option<ContainerStatus> {
+    let told = view.world.previous.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is_counted = is_restarting_all(before);
+    let is_removed = api::conditions::is_true(told, ALL_RESTARTING) && !is_waiting(before.state.as_ref());
+    (is_counted || is_removed).then(|| ContainerStatus {
+        restart_count: before.restart_count.saturating_add(i32::from(!is_counted)),
+        state: Some(waiting(RESTARTING_ALL, Some(REMOVED.to_owned()))),
+        last_state: Some(ended(KILLED, RESTARTING_ALL, REMOVED)),
+        ..before.clone()
+    })
+}
+
+/// Whether a status is of a container that was removed to start anew, and has not started since.
+pub(crate) fn is_restarting_all(status: &ContainerStatus) -> bool {
+    is_waiting(status.state.as_ref()) && ended_to_restart(status)
+}
+
+/// Whether the last end that a status tells of is that of such a container.
+pub(super) fn ended_to_restart(status: &ContainerStatus) -> bool {
+    let ended =
+        [&status.state, &status.last_state].map(|state| state.as_ref().and_then(|state| state.terminated.as_ref()));
+    ended.into_iter().flatten().next().is_some_and(|ended| ended.reason.as_deref() == Some(RESTARTING_ALL))
 }
 
 /// The status of a container of which nothing is known but its spec.
@@ -232,6 +265,8 @@ fn exited_well(state: Option<&ApiState>) -> bool {
 /// A container that is to start (again) but cannot yet waits, for a reason that is told; its end becomes its last state.
 fn explain_waiting(view: &View<'_>, member: &Member<'_>, container: Option<&Container>, status: &mut ContainerStatus) {
     let restart = match container {
+        // It does not wait for its own restart, but for the end of all others.
+        Some(_) if restart_all::is_due(view) => return,
         Some(container) if matches!(container.state, ContainerState::Exited { .. }) => {
             let Some(restart) = view.restart(member, container) else { return };
             Some(restart)

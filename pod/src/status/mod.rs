@@ -13,6 +13,7 @@ mod containers;
 mod phase;
 mod resources;
 
+pub(crate) use containers::is_restarting_all;
 pub(crate) use resources::{IN_PROGRESS, PENDING};
 
 /// `status.message` of a pod that ran longer than `activeDeadlineSeconds`.

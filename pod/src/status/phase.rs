@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
-use crate::plan::Role;
+use crate::plan::{Role, restart_all};
 use crate::restart::restarts;
-use crate::status::containers::find;
+use crate::status::containers::{ended_to_restart, find};
 use crate::view::{Cause, Ending, Member, View};
 
 /// The phase that follows from the statuses of the containers. No pod is called ended while a container of it runs.
@@ -84,13 +84,18 @@ fn add(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus, count: &m
             } else {
                 count.failed += 1
             }
-            count.restarting += u32::from(restarts(&view.spec, &member.spec, member.role, code));
+            count.restarting += u32::from(starts_again(view, member, status, code));
         }
     }
 }
 
 fn failed_for_good(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus) -> bool {
-    exit_code(status).is_some_and(|code| code != 0 && !restarts(&view.spec, &member.spec, member.role, code))
+    exit_code(status).is_some_and(|code| code != 0 && !starts_again(view, member, status, code))
+}
+
+/// By its own restart policy, or with all others.
+fn starts_again(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus, code: i32) -> bool {
+    restarts(&view.spec, &member.spec, member.role, code) || ended_to_restart(status) || restart_all::is_due(view)
 }
 
 /// Of the run that ended last; `None` when the container runs or never ended.

@@ -6,4 +6,5 @@ mod explanations;
 mod fixture;
 mod plans;
 mod resizes;
+mod restarts;
 mod statuses;

@@ -224,21 +224,14 @@ fn status(object: &Value, old: &Value, errors: &mut Errors) {
         let detail = "may not be changed directly";
         errors.forbidden(&path.child("nodeName"), detail);
     }
-    let lists: &[&str] = match old.at("spec").text("restartPolicy") {
-        "Never" => &["containerStatuses"],
-        "OnFailure" => &["containerStatuses"],
-        _ => return,
-    };
-    let never = old.at("spec").text("restartPolicy") == "Never";
-    for list in lists {
-        let path = path.child(list);
-        for (index, was) in before.list(list).iter().enumerate() {
-            let terminated = was.at("state").at("terminated");
-            let final_state = !terminated.is_null() && (never || terminated.int("exitCode").unwrap_or(0) == 0);
-            let now = new.list(list).iter().find(|c| c.text("name") == was.text("name"));
-            if final_state && now.is_some_and(|c| !c.at("state").has("terminated")) {
-                errors.forbidden(&path.index(index).child("state"), "may not be transitioned to non-terminated state");
-            }
+    let path = path.child("containerStatuses");
+    for (index, was) in before.list("containerStatuses").iter().enumerate() {
+        let Some(exit_code) = was.at("state").at("terminated").int("exitCode") else { continue };
+        let name = was.text("name");
+        let now = new.list("containerStatuses").iter().find(|c| c.text("name") == name);
+        let runs_again = now.is_some_and(|c| !c.at("state").has("terminated"));
+        if runs_again && !api::restart::may_run_again(old.at("spec"), name, exit_code) {
+            errors.forbidden(&path.index(index).child("state"), "may not be transitioned to non-terminated state");
         }
     }
 }
