@@ -23,4 +23,5 @@ pub mod rate;
 pub mod run;
 pub mod runtime_info;
 pub mod serve;
+pub mod shutdown;
 pub mod stats;

@@ -99,6 +99,7 @@ impl Node {
         let mut tasks = credentials.keep_valid(&config);
         tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
         let (pressures, pressures_seen) = watch::channel(Pressures::new());
+        let (shutting_down, shutdown_seen) = watch::channel(false);
         let (own, own_followed) = node::own::follow(client.clone(), &config.node.node_name, &node::labels(&config));
         tasks.push(own_followed);
         let inputs = NodeInputs {
@@ -107,12 +108,14 @@ impl Node {
             runtime: runtime.clone(),
             recorder: recorder.clone(),
             pressures: pressures_seen,
+            shutting_down: shutdown_seen,
             own: own.clone(),
         };
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node)?;
         tasks.extend(rotation);
-        let pods = pods(&config, (&client, &runtime, &recorder), (&node, own.clone()), pressures).await?;
+        let pods =
+            pods(&config, (&client, &runtime, &recorder), (&node, own.clone()), (pressures, shutting_down)).await?;
         let server = serve(&config, &client, &runtime, &pods, serving).await?;
         tasks.extend(healthz(&config).await);
         tasks.extend(inspector(&config, &pods));
@@ -182,7 +185,7 @@ async fn pods(
     config: &Config,
     (client, runtime, recorder): (&kube::Client, &cri::Client, &Recorder),
     (node, own): (&NodeHandle, node::own::Receiver),
-    pressures: watch::Sender<Pressures>,
+    (pressures, shutting_down): (watch::Sender<Pressures>, watch::Sender<bool>),
 ) -> anyhow::Result<PodsHandle> {
     let facts = node::facts::read(Path::new("/"));
     let disk = node::facts::filesystem(&config.layout.data_dir);
@@ -202,6 +205,7 @@ async fn pods(
         facts,
         cgroups,
         pressures,
+        shutting_down,
     };
     Ok(pods::start(deps)?)
 }

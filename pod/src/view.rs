@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, PodSpe
 
 use crate::allocation;
 use crate::backoff::{self, Restart};
-use crate::plan::Role;
+use crate::plan::{Role, restart_all};
 use crate::restart::restarts;
 use crate::world::{Admission, Container, ContainerState, Desired, Failure, HookState, Sandbox, Stage, Verdict, World};
 
@@ -227,7 +227,8 @@ impl<'a> View<'a> {
 
     /// Whether and how the pod ends.
     pub fn ending(&self) -> Option<Ending> {
-        let ending = |cause, grace: i64| Some(Ending { cause, grace: grace.max(1) });
+        let bound = self.world.eviction.as_ref().and_then(|eviction| eviction.grace).unwrap_or(i64::MAX);
+        let ending = |cause, grace: i64| Some(Ending { cause, grace: grace.min(bound).max(1) });
         match &self.world.desired {
             Desired::Gone { grace, .. } => return ending(Cause::Gone, grace.unwrap_or_else(|| self.grace())),
             Desired::Present(pod) if pod.metadata.deletion_timestamp.is_some() => {
@@ -258,7 +259,7 @@ impl<'a> View<'a> {
 
     /// Whether all app containers ended and none starts again, or an init container failed for good.
     pub fn is_complete(&self) -> bool {
-        if self.spec.containers.is_empty() {
+        if self.spec.containers.is_empty() || restart_all::is_due(self) {
             return false;
         }
         let ended_for_good = |member: &Member<'_>| {

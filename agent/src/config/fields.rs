@@ -3,6 +3,9 @@
 
 use serde_json::Value;
 
+use super::kubelet::KubeletConfiguration;
+use crate::shutdown::plan;
+
 /// Fields that Keelson obeys, or whose effect it has in any case.
 const OBEYED: &[&str] = &[
     "address",
@@ -73,12 +76,16 @@ const OBEYED: &[&str] = &[
     "rotateCertificates",
     "seccompDefault",
     "serializeImagePulls",
+    "shutdownGracePeriod",
+    "shutdownGracePeriodByPodPriority",
+    "shutdownGracePeriodCriticalPods",
     "staticPodPath",
     "staticPodURL",
     "staticPodURLHeader",
     "systemReserved",
     "tlsCertFile",
     "tlsPrivateKeyFile",
+    "userNamespaces",
     "volumeStatsAggPeriod",
 ];
 
@@ -118,9 +125,6 @@ const KNOWN: &[&str] = &[
     "runtimeRequestTimeout",
     "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
-    "shutdownGracePeriod",
-    "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods",
     "singleProcessOOMKill",
     "streamingConnectionIdleTimeout",
     "syncFrequency",
@@ -133,7 +137,6 @@ const KNOWN: &[&str] = &[
     "topologyManagerPolicyOptions",
     "topologyManagerScope",
     "tracing",
-    "userNamespaces",
     "volumePluginDir",
 ];
 
@@ -172,10 +175,37 @@ pub fn warnings(document: &Value) -> Vec<String> {
         .collect()
 }
 
+/// What of a configuration this very machine cannot do.
+#[must_use]
+pub fn impossible_here(config: &KubeletConfiguration, has_systemd: bool) -> Vec<String> {
+    let holds_back = !plan::periods(config).is_empty() && !has_systemd;
+    let field = if config.shutdown_grace_period_by_pod_priority.is_empty() {
+        "shutdownGracePeriod"
+    } else {
+        "shutdownGracePeriodByPodPriority"
+    };
+    let shutdown = holds_back.then(|| {
+        format!("field {field:?} of KubeletConfiguration has no effect here: only systemd's logind holds shutdowns back, and it does not run")
+    });
+    shutdown.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::duration::GoDuration;
     use serde_json::json;
+
+    #[test]
+    fn a_machine_without_systemd_cannot_hold_shutdowns_back() {
+        let config =
+            KubeletConfiguration { shutdown_grace_period: GoDuration::secs(30), ..KubeletConfiguration::default() };
+        assert_eq!(impossible_here(&config, true), [""; 0]);
+        assert!(
+            impossible_here(&config, false)[0].starts_with("field \"shutdownGracePeriod\" of KubeletConfiguration")
+        );
+        assert_eq!(impossible_here(&KubeletConfiguration::default(), false), [""; 0]);
+    }
 
     #[test]
     fn lists_are_sorted_apart_and_disjoint() {

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
 use super::duration::GoDuration;
+use crate::pods::userns;
 
 /// `KubeletConfiguration`, the obeyed fields. Absent fields hold upstream's default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +75,12 @@ pub struct KubeletConfiguration {
     pub node_status_report_frequency: GoDuration,
     /// Duration of the node's lease.
     pub node_lease_duration_seconds: i32,
+    /// How long a shutdown of the machine waits for pods; zero for not at all.
+    pub shutdown_grace_period: GoDuration,
+    /// How much of that time, at its end, is for critical pods.
+    pub shutdown_grace_period_critical_pods: GoDuration,
+    /// The same for pods from each of these priorities on.
+    pub shutdown_grace_period_by_pod_priority: Vec<ShutdownGracePeriodByPodPriority>,
     /// cgroup under which everything of pods lies; empty for the root.
     pub cgroup_root: String,
     /// `cgroupfs` or `systemd`; the runtime's word wins where it has one.
@@ -161,6 +168,8 @@ pub struct KubeletConfiguration {
     pub seccomp_default: bool,
     /// How long the count of what a volume holds is good; negative durations do not parse, zero is the default.
     pub volume_stats_agg_period: GoDuration,
+    /// User namespaces of pods.
+    pub user_namespaces: UserNamespaces,
     /// Taints the node registers with.
     pub register_with_taints: Vec<Taint>,
     /// The runtime's socket.
@@ -258,6 +267,33 @@ pub struct MemorySwap {
     pub swap_behavior: String,
 }
 
+/// `ShutdownGracePeriodByPodPriority`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ShutdownGracePeriodByPodPriority {
+    /// The least priority of these pods.
+    pub priority: i32,
+    /// Their time.
+    pub shutdown_grace_period_seconds: i64,
+}
+
+/// `UserNamespaces`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UserNamespaces {
+    /// How many ids a pod has, a multiple of 65536; that many where unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids_per_pod: Option<i64>,
+}
+
+impl UserNamespaces {
+    /// How many ids a pod has.
+    #[must_use]
+    pub fn ids_per_pod(&self) -> u32 {
+        self.ids_per_pod.and_then(|ids| u32::try_from(ids).ok()).filter(|ids| *ids > 0).unwrap_or(userns::UNIT)
+    }
+}
+
 /// `CrashLoopBackOffConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -305,6 +341,9 @@ impl Default for KubeletConfiguration {
             node_status_update_frequency: GoDuration::secs(10),
             node_status_report_frequency: GoDuration::secs(300),
             node_lease_duration_seconds: 40,
+            shutdown_grace_period: GoDuration::secs(0),
+            shutdown_grace_period_critical_pods: GoDuration::secs(0),
+            shutdown_grace_period_by_pod_priority: Vec::new(),
             cgroup_root: String::new(),
             cgroup_driver: "cgroupfs".into(),
             max_pods: 110,
@@ -344,6 +383,7 @@ impl Default for KubeletConfiguration {
             crash_loop_back_off: CrashLoopBackOff::default(),
             seccomp_default: false,
             volume_stats_agg_period: GoDuration::secs(60),
+            user_namespaces: UserNamespaces::default(),
             register_with_taints: Vec::new(),
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
             fail_cgroup_v1: false,

@@ -146,7 +146,9 @@ pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<Stri
         };
         kubelet = complete(path, without_unset(fields))?;
     }
-    Ok((checked(kubelet)?, warnings))
+    let kubelet = checked(kubelet)?;
+    warnings.extend(fields::impossible_here(&kubelet, systemd::is_running()));
+    Ok((kubelet, warnings))
 }
 
 fn complete(origin: &Path, fields: Value) -> Result<KubeletConfiguration, Error> {

@@ -9,7 +9,7 @@ use super::duration;
 use super::kubelet::KubeletConfiguration;
 use crate::eviction::threshold;
 use crate::images::records::check_pattern;
-use crate::pods::sysctls;
+use crate::pods::{sysctls, userns};
 
 const ENFORCEMENTS: [&str; 6] =
     ["pods", "system-reserved", "system-reserved-compressible", "kube-reserved", "kube-reserved-compressible", "none"];
@@ -36,6 +36,8 @@ pub fn validate(config: &KubeletConfiguration) -> Vec<String> {
     images(config, &mut found);
     allocatable(config, &mut found);
     serving(config, &mut found);
+    shutdown(config, &mut found);
+    user_namespaces(config, &mut found);
     logs(config, &mut found);
     if let Err(wrong) = threshold::parse(config) {
         found.0.push(format!("{}: {}", wrong.field, wrong.message));
@@ -175,6 +177,36 @@ fn serving(config: &KubeletConfiguration, found: &mut Found) {
     found.check(!config.enable_system_log_query || config.enable_system_log_handler, || {
         "enableSystemLogHandler is required for enableSystemLogQuery".into()
     });
+}
+
+fn shutdown(config: &KubeletConfiguration, found: &mut Found) {
+    let (whole, critical) = (config.shutdown_grace_period.0, config.shutdown_grace_period_critical_pods.0);
+    let go = duration::format;
+    found.check(critical <= whole, || {
+        format!("shutdownGracePeriodCriticalPods {{{}}} must be <= shutdownGracePeriod {{{}}}", go(critical), go(whole))
+    });
+    for (field, period) in [("shutdownGracePeriod", whole), ("shutdownGracePeriodCriticalPods", critical)] {
+        found.check(period.is_zero() || period >= Duration::from_secs(1), || {
+            format!("{field} {{{}}} must be either zero or otherwise >= 1 sec", go(period))
+        });
+    }
+    found.check(
+        config.shutdown_grace_period_by_pod_priority.is_empty() || (whole.is_zero() && critical.is_zero()),
+        || "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time".into(),
+    );
+}
+
+fn user_namespaces(config: &KubeletConfiguration, found: &mut Found) {
+    let Some(ids) = config.user_namespaces.ids_per_pod else { return };
+    let unit = i64::from(userns::UNIT);
+    let most = i64::from(u32::MAX);
+    if ids < unit {
+        found.0.push(format!("userNamespaces.idsPerPod must not be less than {unit}"));
+    } else if ids % unit != 0 {
+        found.0.push(format!("userNamespaces.idsPerPod must be a multiple of {unit}"));
+    } else if ids > most {
+        found.0.push(format!("userNamespaces.idsPerPod must not be more than {most}"));
+    }
 }
 
 fn logs(config: &KubeletConfiguration, found: &mut Found) {

@@ -150,7 +150,8 @@ impl Manager {
         let (message, annotations) = rank::message(victim, first, &met, observations);
         let grace = if first.is_hard() { IMMEDIATE } else { self.soft_grace(&victim.pod) };
         let disruption = Some(message.clone());
-        let eviction = Eviction { reason: REASON.to_owned(), message, disruption, grace: Some(grace), annotations };
+        let eviction =
+            Eviction { reason: REASON.to_owned(), message, disruption, grace: Some(grace), annotations, event: true };
         vec![self.evict(&victim.pod, eviction)]
     }
 
@@ -182,6 +183,7 @@ impl Manager {
                     disruption: None,
                     grace: Some(IMMEDIATE),
                     annotations: BTreeMap::new(),
+                    event: true,
                 };
                 evicted.push(self.evict(pod, eviction));
             }

@@ -19,7 +19,7 @@ use crate::client::watch::describe;
 use crate::client::{self, Credentials, Server, tls};
 use crate::config::Config;
 use crate::identity::{Identity, certificates};
-use crate::{network, pause_image};
+use crate::{network, pause_image, shutdown};
 
 /// Command line of `agent leave`.
 #[derive(Debug, Clone, Args)]
@@ -106,6 +106,7 @@ async fn remove(config: &Config) -> Vec<String> {
         failures.push(describe(&error));
     }
     failures.extend(pods::end(config).await);
+    failures.extend(shutdown::forget().await.err().map(|error| describe(&error)));
     if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)
         && let Err(error) = pause_image::remove(&runtime).await
     {

@@ -31,6 +31,7 @@ use crate::client::{api_code, is_not_found};
 use crate::config::Config;
 use crate::events::{Kind, Recorder, node_reference};
 use crate::eviction::Pressures;
+use crate::shutdown;
 use conditions::Observed;
 use facts::Facts;
 use lease::LeaseKeeper;
@@ -52,6 +53,8 @@ pub struct NodeInputs {
     pub recorder: Recorder,
     /// What the node is short of.
     pub pressures: watch::Receiver<Pressures>,
+    /// Whether the machine shuts down.
+    pub shutting_down: shutdown::Receiver,
     /// The Node as the API server has it.
     pub own: own::Receiver,
 }
@@ -163,6 +166,7 @@ impl NodeTask {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 Ok(()) = self.inputs.pressures.changed() => {}
+                Ok(()) = self.inputs.shutting_down.changed() => {}
                 Ok(()) = self.inputs.own.changed() => self.doubt().await,
                 () = look.notified() => {
                     looks_left = UNREADY_LOOKS;
@@ -231,7 +235,9 @@ impl NodeTask {
         });
         let nodefs = facts::filesystem(&config.layout.data_dir);
         let pressures = self.inputs.pressures.borrow_and_update().clone();
-        let observed = Observed { not_ready: state.problems.clone(), pressures };
+        let goes_down = *self.inputs.shutting_down.borrow_and_update();
+        let problems = state.problems.iter().cloned().chain(goes_down.then(|| shutdown::NOT_READY.to_owned()));
+        let observed = Observed { not_ready: problems.collect(), pressures };
         let (conditions, changes) = conditions::conditions(&observed, &self.previous, jiff::Timestamp::now());
         let parts = status::Parts {
             facts: &self.facts,

@@ -24,6 +24,14 @@ pub(super) struct Parts<'a> {
     pub(super) images: &'a [ContainerImage],
 }
 
+/// What this node can do that not every node of a cluster can, by upstream's feature gates (KEP-5328): the scheduler and the admission
+/// of updates keep pods that need it from nodes that do not say so.
+const DECLARED: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+
 pub(super) fn status(config: &Config, parts: &Parts<'_>, conditions: Vec<NodeCondition>) -> NodeStatus {
     let resources = resources(parts.facts, parts.disk, &config.kubelet);
     let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
@@ -38,6 +46,7 @@ pub(super) fn status(config: &Config, parts: &Parts<'_>, conditions: Vec<NodeCon
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.kubelet.port) }),
         }),
+        declared_features: Some(DECLARED.map(str::to_owned).to_vec()),
         features: parts.runtime.features.clone(),
         images: Some(parts.images.to_vec()),
         node_info: Some(system_info(parts)),
@@ -134,6 +143,7 @@ mod tests {
         assert_eq!(addresses, ["InternalIP=10.0.0.1", "Hostname=n1"]);
         assert_eq!(status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port, 10250);
         assert_eq!(status.node_info.unwrap().kubelet_version, KUBELET_VERSION);
+        assert!(status.declared_features.unwrap().is_sorted(), "as upstream has them");
     }
 
     #[test]

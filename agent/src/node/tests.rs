@@ -109,6 +109,7 @@ fn begin_with(api: &Api, own: own::Receiver) -> NodeHandle {
         runtime: cri::Client::new("unix:///nonexistent.sock").unwrap(),
         recorder,
         pressures: watch::channel(Pressures::default()).1,
+        shutting_down: watch::channel(false).1,
         own,
     })
 }

@@ -14,6 +14,7 @@
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
 //! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
 //! * [`admission`], [`sysctls`]: whether the node takes a pod; [`orders`]: that it ends one.
+//! * [`userns`]: which ids pods have that do not share the node's users.
 //! * [`checkpoint`], [`record`]: pods, and what they were given, for an agent that is started again.
 //! * [`journal`], [`questions`]: what was decided and what is about to be, for people who ask.
 //! * [`sandbox_seccomp`]: what pause containers may ask of the kernel.
@@ -49,12 +50,13 @@ pub mod stages;
 pub mod statics;
 pub mod status;
 pub mod sysctls;
+pub mod userns;
 pub mod worker;
 pub mod workers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,6 +73,7 @@ use crate::eviction;
 use crate::images;
 use crate::node::facts::Facts;
 use crate::node::own;
+use crate::shutdown;
 use crate::stats::{self, disk::DiskUsage};
 use journal::Journal;
 use manifests::Manifests;
@@ -96,6 +99,8 @@ pub struct Deps {
     pub cgroups: Arc<dyn Driver>,
     /// Is told what the node is short of.
     pub pressures: watch::Sender<eviction::Pressures>,
+    /// Is told whether the machine shuts down.
+    pub shutting_down: watch::Sender<bool>,
 }
 
 /// What pods need to know of the node's configuration.
@@ -133,6 +138,10 @@ pub struct PodsConfig {
     pub volume_stats_period: Duration,
     /// When pods are evicted.
     pub eviction: eviction::Settings,
+    /// How many ids pods with user namespaces get.
+    pub user_namespaces: userns::Settings,
+    /// How long a shutdown of the machine waits for them.
+    pub shutdown: Vec<shutdown::plan::Period>,
 }
 
 /// Why pods cannot be run here.
@@ -200,6 +209,11 @@ impl PodsConfig {
             ),
             volume_stats_period: kubelet.volume_stats_agg_period.0,
             eviction: eviction::Settings::new(kubelet),
+            user_namespaces: userns::Settings {
+                ids_per_pod: kubelet.user_namespaces.ids_per_pod(),
+                max_pods: u32::try_from(kubelet.max_pods).unwrap_or(0),
+            },
+            shutdown: shutdown::plan::periods(kubelet),
         }
     }
 }
@@ -249,6 +263,7 @@ pub struct Context {
     pub sandbox_seccomp: String,
     pub objects: Arc<ApiObjects>,
     pub images: images::Puller,
+    pub users: userns::UserNamespaces,
     pub services: services::Services,
     pub registry: Arc<Registry>,
     pub orders: Orders,
@@ -257,6 +272,7 @@ pub struct Context {
     pub shares: qos::Shares,
     /// What the node is short of.
     pub pressures: watch::Receiver<eviction::Pressures>,
+    pub shutting_down: shutdown::Receiver,
     /// Held while a pod is admitted.
     pub admitting: Mutex<()>,
 }
@@ -313,6 +329,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     config.machine.cgroup_v2 = cgroups::detect::detect()?.is_v2();
     let seccomp = sandbox_seccomp::write(&config.data_dir);
     let seccomp = seccomp.map_err(|error| StartError::Seccomp(config.data_dir.clone(), error))?;
+    let layout = volumes::Layout::new(&config.data_dir);
     let registry = Arc::new(Registry::default());
     let (journal, questions) = (Arc::<Journal>::default(), Arc::<Questions>::default());
     let (runtime_facts, runtime_followed) = runtime::follow(deps.runtime.clone());
@@ -320,7 +337,8 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let context = Arc::new(Context {
         objects: Arc::new(ApiObjects::new(deps.client.clone())),
         images: images::Puller::new(deps.runtime.clone(), &config.images),
-        layout: volumes::Layout::new(&config.data_dir),
+        users: userns::UserNamespaces::open(layout.clone(), Path::new("/"), config.user_namespaces),
+        layout,
         sandbox_seccomp: seccomp.to_string_lossy().into_owned(),
         client: deps.client,
         runtime: deps.runtime,
@@ -337,6 +355,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         questions: Arc::clone(&questions),
         shares: qos::Shares::default(),
         pressures: deps.pressures.subscribe(),
+        shutting_down: deps.shutting_down.subscribe(),
         admitting: Mutex::default(),
         config,
     });
@@ -346,13 +365,14 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
     let manager = eviction::Manager::new(Arc::clone(&context), Arc::clone(&stats), images, deps.pressures);
     let eviction = tokio::spawn(manager.run());
+    let shutdown = tokio::spawn(shutdown::Manager::new(Arc::clone(&context), deps.shutting_down).run());
     let set = tokio::spawn(set::run(context));
     Ok(PodsHandle {
         registry,
         stats,
         journal,
         questions,
-        tasks: vec![set, eviction, rotation, collection, runtime_followed, following],
+        tasks: vec![set, eviction, shutdown, rotation, collection, runtime_followed, following],
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Entry {
     pub parts: Vec<String>,
     /// What the worker saw of them last, as [`super::observe::Everything`] has it; `None` when there was nothing.
     pub seen: Option<u64>,
+    /// Whether the API server has that status.
+    pub published: bool,
     /// A resize that has to wait.
     pub deferred: Option<Deferred>,
 }
@@ -116,6 +118,7 @@ impl Registry {
             sandbox: None,
             parts: Vec::new(),
             seen: None,
+            published: false,
             deferred: None,
         };
         let entry = pods.entry(uid.clone()).or_insert_with(new);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cri::v1::StatusResponse;
+use cri::v1::{RuntimeHandlerFeatures, StatusResponse};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -21,6 +21,8 @@ pub struct RuntimeFacts {
     /// Handlers that can mount recursively read-only; the default one has the empty name. Runtimes before containerd 2.0
     /// do not list theirs.
     pub recursive_read_only: BTreeSet<String>,
+    /// Handlers that make user namespaces, likewise.
+    pub user_namespaces: BTreeSet<String>,
 }
 
 /// Follows what the runtime says.
@@ -48,13 +50,17 @@ pub fn follow(runtime: cri::Client) -> (watch::Receiver<RuntimeFacts>, JoinHandl
 
 fn facts_of(answer: StatusResponse) -> RuntimeFacts {
     let conditions = answer.status.unwrap_or_default().conditions;
-    let able = answer
-        .runtime_handlers
-        .into_iter()
-        .filter(|handler| handler.features.as_ref().is_some_and(|features| features.recursive_read_only_mounts));
+    let able = |can: fn(&RuntimeHandlerFeatures) -> bool| {
+        let handlers = answer.runtime_handlers.iter();
+        handlers
+            .filter(|handler| handler.features.as_ref().is_some_and(can))
+            .map(|handler| handler.name.clone())
+            .collect()
+    };
     RuntimeFacts {
         network_ready: conditions.iter().any(|condition| condition.r#type == "NetworkReady" && condition.status),
         strict_groups: answer.features.is_some_and(|features| features.supplemental_groups_policy),
-        recursive_read_only: able.map(|handler| handler.name).collect(),
+        recursive_read_only: able(|features| features.recursive_read_only_mounts),
+        user_namespaces: able(|features| features.user_namespaces),
     }
 }

@@ -8,6 +8,7 @@ use api::PodUid;
 use super::storage::{Look, VolumeUse};
 use crate::exposition::{Text, Type, float};
 use crate::pods::registry::Entry;
+use crate::shutdown::state::State;
 
 /// Pods of which a volume is a claim's.
 #[must_use]
@@ -21,12 +22,13 @@ pub fn claiming(entries: &[(PodUid, Entry)]) -> HashSet<PodUid> {
 
 /// The families. `look` has the volumes of at least those pods that [`claiming`] named.
 #[must_use]
-pub fn text(node_name: &str, entries: &[(PodUid, Entry)], look: &Look) -> String {
+pub fn text(node_name: &str, entries: &[(PodUid, Entry)], look: &Look, shutdown: &State) -> String {
     let mut text = Text::default();
     text.family("kubelet_node_name", Type::Gauge, "[ALPHA] The node's name. The count is always 1.");
     text.sample(&[("node", node_name)], 1.0);
     pods(&mut text, entries);
     volumes(&mut text, entries, look);
+    graceful_shutdown(&mut text, shutdown);
     text.into_string()
 }
 
@@ -57,6 +59,15 @@ fn pods(text: &mut Text, entries: &[(PodUid, Entry)]) {
             text.sample(&[("static", label)], count(&of));
         }
     }
+}
+
+fn graceful_shutdown(text: &mut Text, state: &State) {
+    let at = |time: Option<jiff::Timestamp>| time.map_or(0.0, |at| float(at.as_second().unsigned_abs()));
+    let (begun, ended) = (at(state.start_time), at(state.end_time));
+    let help = "[ALPHA] Last graceful shutdown start time since unix epoch in seconds";
+    text.single("kubelet_graceful_shutdown_start_time_seconds", Type::Gauge, help, begun);
+    let help = "[ALPHA] Last graceful shutdown end time since unix epoch in seconds";
+    text.single("kubelet_graceful_shutdown_end_time_seconds", Type::Gauge, help, ended);
 }
 
 type Figure = fn(&VolumeUse) -> u64;
@@ -100,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_empty_node_has_its_name_and_counts_of_zero() {
-        let text = text("n1", &[], &Look::default());
+        let text = text("n1", &[], &Look::default(), &State::default());
         assert!(text.contains("\nkubelet_node_name{node=\"n1\"} 1\n"), "{text}");
         assert!(text.contains("\nkubelet_running_pods 0\n"), "{text}");
         assert!(text.contains("\nkubelet_running_containers{container_state=\"running\"} 0\n"), "{text}");

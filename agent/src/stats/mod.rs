@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::node::facts::Facts;
 use crate::pods::registry::Registry;
+use crate::shutdown::state::State;
 use rates::Rates;
 pub use sample::{Detail, Sample};
 pub use storage::{Storage, is_ephemeral};
@@ -153,7 +154,8 @@ impl Provider {
         let entries = self.registry.entries();
         let claiming = kubelet::claiming(&entries);
         let look = if claiming.is_empty() { storage::Look::default() } else { self.storage.of(&claiming).await };
-        kubelet::text(&self.host.node_name, &entries, &look)
+        let shutdown = State::read(self.storage.layout.root());
+        kubelet::text(&self.host.node_name, &entries, &look, &shutdown)
     }
 
     /// Memory of the machine and of all pods together.

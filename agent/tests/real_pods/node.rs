@@ -43,6 +43,8 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
             max_grace: 0,
             isolation: false,
         },
+        user_namespaces: agent::pods::userns::Settings { ids_per_pod: 65_536, max_pods: 110 },
+        shutdown: Vec::new(),
     }
 }
 
@@ -62,6 +64,7 @@ pub fn start(config: PodsConfig, client: kube::Client, runtime: cri::Client) -> 
         node,
         facts: Facts::default(),
         pressures: watch::Sender::default(),
+        shutting_down: watch::Sender::default(),
     })
     .unwrap()
 }

@@ -40,7 +40,7 @@ fn announce(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
             plan.events.push(Event::warning(reason, message));
             plan.steps.push(Step::Reject { reason: reason.clone(), message: message.clone() });
         }
-        (Cause::Evicted, _, Some(eviction)) => {
+        (Cause::Evicted, _, Some(eviction)) if eviction.event => {
             let event = Event::warning(&eviction.reason, &eviction.message);
             plan.events.push(event.annotated(&eviction.annotations));
         }

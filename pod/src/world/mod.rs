@@ -104,6 +104,8 @@ pub struct Eviction {
     pub grace: Option<i64>,
     /// Facts for machines, for the event.
     pub annotations: BTreeMap<String, String>,
+    /// Whether an event of the pod says so, too.
+    pub event: bool,
 }
 
 /// What is found on the machine.

@@ -270,6 +270,7 @@ fn an_evicted_pod() {
         disruption: Some(message.clone()),
         grace: Some(0),
         annotations: [("starved_resource".to_owned(), "memory".to_owned())].into(),
+        event: true,
     });
     let found = plan(&world);
     assert_eq!(kills(&found), [("c-0", 1, "Stopping container c")]);
@@ -283,6 +284,35 @@ fn an_evicted_pod() {
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
     assert_eq!((status.message, told(&crate::fixture::status(&world), "DisruptionTarget")), (Some(message), disrupted));
+}
+
+#[test]
+fn a_pod_of_a_machine_that_goes_down() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    let message = "Pod was terminated in response to imminent node shutdown.".to_owned();
+    let order = Eviction {
+        reason: "Terminated".to_owned(),
+        message: message.clone(),
+        disruption: Some(message.clone()),
+        grace: Some(5),
+        annotations: std::collections::BTreeMap::new(),
+        event: false,
+    };
+    world.eviction = Some(order.clone());
+    let found = plan(&world);
+    assert_eq!((kills(&found), found.events.len()), (vec![("c-0", 5, "Stopping container c")], 0));
+    world.observed.containers[0].state = exited("c", 0, 0, 101).state;
+    let status = remember(&mut world);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Terminated")));
+    assert_eq!(status.message.as_ref(), Some(&message));
+    assert_eq!(told(&status, "DisruptionTarget"), format!("True TerminationByKubelet: {message}"));
+
+    // One that is being deleted gets no more time than the machine has.
+    let mut world = with(app(), vec![running("c", 0)]);
+    delete(&mut world, 100, 30);
+    assert_eq!(kills(&plan(&world)), [("c-0", 30, "Stopping container c")]);
+    world.eviction = Some(order);
+    assert_eq!(kills(&plan(&world)), [("c-0", 5, "Stopping container c")]);
 }
 
 #[test]

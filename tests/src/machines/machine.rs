@@ -128,6 +128,18 @@ impl Machine {
         }
     }
 
+    /// Waits until the machine has gone down by itself.
+    ///
+    /// # Errors
+    /// When it does not within some minutes.
+    pub fn wait_down(&mut self) -> Result<()> {
+        wait_for(&format!("{} to power off (its console: {})", self.name, self.console().display()), BOOT, || {
+            ensure!(!self.process.as_ref().is_some_and(Process::alive), "QEMU runs");
+            Ok(())
+        })?;
+        self.power_cut()
+    }
+
     #[must_use]
     pub fn guest(&self) -> Guest {
         Guest { socket: self.layout.run().join(format!("{}.qga", self.name)) }

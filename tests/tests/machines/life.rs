@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use keelson_tests::harness::images::BUSYBOX;
 
 use super::Test;
 use super::context::{Context, INSTALL};
@@ -15,6 +16,7 @@ pub const TROUBLE: &[Test] = &[
     ("doctor_says_what_is_wrong", doctor),
     ("pods_come_back_after_a_reboot", reboot),
     ("pods_come_back_after_a_power_cut", power_cut),
+    ("pods_end_by_priority_before_the_machine_is_powered_off", power_off),
 ];
 pub const LEAVING: &[Test] = &[("leave_leaves_nothing", leave)];
 /// Once more, with containerd's other cgroup driver.
@@ -114,6 +116,53 @@ fn power_cut(context: &Context) -> Result<()> {
     let said = context.kubectl.say(&format!("exec {LONG} -c side -- cat /kept/file"))?;
     ensure!(said == "kept\n", "{said:?}");
     Ok(())
+}
+
+/// How long a shutdown waits, and how much of that is for critical pods.
+const SHUTDOWN: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
+                        shutdownGracePeriod: 40s\nshutdownGracePeriodCriticalPods: 20s\n";
+const LOGIN: &str = "org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager";
+
+fn power_off(context: &Context) -> Result<()> {
+    let guest = context.guest();
+    let file = "/etc/keelson/agent.conf.d/20-shutdown.conf";
+    guest.say(&format!("mkdir -p $(dirname {file}) && printf '{SHUTDOWN}' > {file} && systemctl restart agent"))?;
+    context.until("shutdowns to be held back", || {
+        let held = guest.say("systemd-inhibit --list --no-legend --no-pager")?;
+        ensure!(held.lines().any(|l| l.contains("agent") && l.contains("shutdown") && l.contains("delay")), "{held}");
+        Ok(())
+    })?;
+    let delay = guest.say(&format!("busctl get-property {LOGIN} InhibitDelayMaxUSec"))?;
+    ensure!(delay == "t 40000000\n", "{delay}");
+    context.kubectl.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: critical}}, spec: {{priorityClassName: system-node-critical, containers: [\
+         {{name: main, image: {BUSYBOX}, command: [sh, -c, \"trap exit TERM; sleep 1000000 & wait\"]}}]}}}}"
+    ))?;
+    context.wait_pod("critical")?;
+    context.wait_pod(LONG)?;
+    guest.say(&format!("busctl call {LOGIN} PowerOff b false"))?;
+    let expected = "Failed Terminated Pod was terminated in response to imminent node shutdown. TerminationByKubelet";
+    let told = "{.status.phase} {.status.reason} {.status.message} {.status.conditions[?(@.type==\"DisruptionTarget\")].reason}";
+    for name in [LONG, "critical"] {
+        context.until(&format!("{name} to end with its machine"), || {
+            let said = context.pod(name, told)?;
+            ensure!(said == expected, "{said}");
+            Ok(())
+        })?;
+    }
+    let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].message}";
+    let said = context.kubectl.run(&["get", "node", "v1", "-o", ready])?;
+    ensure!(said == "node is shutting down", "{said}");
+    let ended = |name| context.pod(name, "{.status.containerStatuses[0].state.terminated.finishedAt}");
+    let (first, last) = (ended(LONG)?, ended("critical")?);
+    ensure!(!first.is_empty() && first <= last, "the critical pod ended at {last}, before the other at {first}");
+    context.machine().wait_down()?;
+    context.machine().power_on()?;
+    context.wait_node("True")?;
+    guest.say(&format!("rm -r $(dirname {file}) && systemctl restart agent"))?;
+    context.kubectl.say(&format!("delete pod {LONG} critical --wait --timeout=120s"))?;
+    context.wait_node("True")?;
+    super::pods::limits(context)
 }
 
 /// The same pod runs again, in new containers.

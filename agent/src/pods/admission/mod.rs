@@ -16,6 +16,7 @@ use pod::{Admission, Eviction};
 use super::{Context, PodsConfig, sysctls};
 use crate::eviction;
 use crate::node::own::OwnNode;
+use crate::shutdown;
 use preemption::Shortage;
 
 /// What came of asking.
@@ -53,6 +54,10 @@ pub fn admit(uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
     let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
     let others: Vec<_> = context.registry.active().into_iter().filter(|(other, _)| other != uid).collect();
     let answer = decide(pod, &others, &node, &abilities, &context.config);
+    // Upstream asks last of all whether the node goes down.
+    let may_come = !matches!(answer, Answer::Decided(Admission::Rejected { .. }));
+    let answer =
+        if may_come && *context.shutting_down.borrow() { Answer::Decided(shutdown::refusal()) } else { answer };
     let admitted = answer == Answer::Decided(Admission::Admitted);
     context.registry.update(uid, pod, |entry| entry.admitted = admitted);
     answer
@@ -113,6 +118,7 @@ pub fn preemption() -> Eviction {
         disruption: Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
         grace: None,
         annotations: BTreeMap::new(),
+        event: true,
     }
 }
 

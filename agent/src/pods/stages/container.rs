@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::ContainerId;
-use cri::v1::{CreateContainerRequest, Device, ImageSpec, Mount, RemoveContainerRequest, StartContainerRequest};
+use cri::v1::{
+    CreateContainerRequest, Device, ImageSpec, Mount, RemoveContainerRequest, StartContainerRequest, UserNamespace,
+};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
@@ -34,6 +36,7 @@ struct Ready<'a> {
     env: BTreeMap<String, String>,
     mounts: Vec<Mount>,
     devices: Vec<Device>,
+    users: UserNamespace,
 }
 
 /// Gets the image, then creates and starts a container.
@@ -51,7 +54,8 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     let images = image_volumes::pull(job, pod, &container, start, &say).await?;
     let mounts = mounts(job, pod, &container, &env, &images).await?;
     let devices = devices(job, pod, &container)?;
-    let ready = Ready { pod, container: &container, image, env, mounts, devices };
+    let users = sandbox::users(job, pod).await?;
+    let ready = Ready { pod, container: &container, image, env, mounts, devices, users };
     // Boxed: requests are large, and every pod has one of these tasks.
     let id = Box::pin(create(job, start, ready)).await?;
     let told = |state: &ContainerState| {
@@ -70,7 +74,7 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
 }
 
 async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<ContainerId, StageError> {
-    let Ready { pod, container, image, env, mounts, devices } = ready;
+    let Ready { pod, container, image, env, mounts, devices, users } = ready;
     let config = &job.context.config;
     let target = ephemeral_target(job, pod, &start.name);
     let data_dir = config.data_dir.to_string_lossy();
@@ -85,6 +89,7 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
             image_user: &image.user,
             seccomp_default: config.seccomp_default,
             data_dir: &data_dir,
+            users: &users,
             target: target.as_deref(),
         },
     };
@@ -94,7 +99,7 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
         pod_sandbox_id: start.sandbox.as_str().to_owned(),
         config: Some(built),
         // Only names and the log folder are read of it, and these do not change with the attempt.
-        sandbox_config: Some(sandbox::config(&job.context, pod, 0)?),
+        sandbox_config: Some(sandbox::config(&job.context, pod, 0, users)?),
     };
     let answer = Box::pin(job.context.runtime.create_container(request)).await;
     let answer = answer.map_err(|error| StageError::cri("CreateContainerError", &error))?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cri::v1::{
     ContainerConfig, ContainerMetadata, Device, DnsConfig, ImageSpec, KeyValue, LinuxContainerConfig,
     LinuxPodSandboxConfig, Mount, MountPropagation, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
-    Signal,
+    Signal, UserNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::StartContainer;
@@ -32,6 +32,7 @@ pub struct SandboxParts {
     pub cgroup_parent: String,
     /// The file with the pause container's seccomp profile.
     pub seccomp: String,
+    pub users: UserNamespace,
 }
 
 /// The configuration of a pod's sandbox.
@@ -56,7 +57,7 @@ pub fn sandbox(pod: &Pod, parts: &SandboxParts, machine: &Machine) -> PodSandbox
         annotations: sandbox_annotations(pod),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: parts.cgroup_parent.clone(),
-            security_context: Some(security::sandbox(spec, &parts.seccomp)),
+            security_context: Some(security::sandbox(spec, &parts.seccomp, &parts.users)),
             sysctls: pod::resolve::sysctls(pod).into_iter().collect(),
             overhead: Some(limits::overhead(spec, machine)),
             resources: Some(limits::sandbox(spec, machine)),
@@ -156,7 +157,7 @@ pub fn container(pod: &Pod, container: &Container, parts: ContainerParts<'_>) ->
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: parts.env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone().into() }).collect(),
-        mounts: parts.mounts,
+        mounts: parts.mounts.into_iter().map(|mount| mapped(mount, parts.given.users)).collect(),
         devices: parts.devices,
         labels: container_labels(pod, container),
         annotations: container_annotations(spec, container, parts.start),
@@ -171,6 +172,11 @@ pub fn container(pod: &Pod, container: &Container, parts: ContainerParts<'_>) ->
         stop_signal: stop_signal(container).into(),
         ..ContainerConfig::default()
     })
+}
+
+/// Files belong to the same users inside of a user namespace as outside (idmapped mounts).
+fn mapped(mount: Mount, users: &UserNamespace) -> Mount {
+    Mount { uid_mappings: users.uids.clone(), gid_mappings: users.gids.clone(), ..mount }
 }
 
 /// The labels that a container is found by.

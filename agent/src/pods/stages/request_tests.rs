@@ -6,6 +6,7 @@ use pod::Role;
 
 use super::*;
 use crate::pods::stages::security::ImageUser;
+use crate::pods::userns;
 
 fn web() -> Pod {
     serde_json::from_value(serde_json::json!({
@@ -40,6 +41,11 @@ fn lines(map: &HashMap<String, String>) -> String {
     })
 }
 
+fn own_users() -> UserNamespace {
+    let ids = cri::v1::IdMapping { host_id: 131_072, container_id: 0, length: 65_536 };
+    UserNamespace { mode: cri::v1::NamespaceMode::Pod.into(), uids: vec![ids], gids: vec![ids] }
+}
+
 #[test]
 fn sandbox_golden() {
     let parts = SandboxParts {
@@ -49,6 +55,7 @@ fn sandbox_golden() {
         dns: Dns { servers: vec!["10.96.0.10".into()], ..Dns::default() },
         cgroup_parent: "/kubepods/burstable/pod1c6b".into(),
         seccomp: "/data/pause.json".into(),
+        users: own_users(),
     };
     let config = sandbox(&web(), &parts, &machine());
     assert_eq!(config.log_directory, "/var/log/pods/shop_web-1_1c6b");
@@ -69,6 +76,8 @@ fn sandbox_golden() {
     assert_eq!(lines(&linux.sysctls), "net.core.somaxconn=1024\n");
     let resources = linux.resources.unwrap();
     assert_eq!((resources.cpu_shares, resources.cpu_quota, resources.memory_limit_in_bytes), (102, 20_000, 32 << 20));
+    let namespaces = linux.security_context.unwrap().namespace_options.unwrap();
+    assert_eq!(namespaces.userns_options, Some(own_users()));
 }
 
 #[test]
@@ -83,8 +92,8 @@ fn container_golden() {
         backoff: 1,
         spec_hash: "abc".into(),
     };
-    let user = ImageUser::default();
-    let given = Given { image_user: &user, seccomp_default: false, data_dir: "/d", target: None };
+    let (user, users) = (ImageUser::default(), own_users());
+    let given = Given { image_user: &user, seccomp_default: false, data_dir: "/d", users: &users, target: None };
     let parts = ContainerParts {
         start: &start,
         image: "sha256:1".into(),
@@ -117,8 +126,16 @@ fn container_golden() {
          keelson.dev/backoff=1\n\
          keelson.dev/resources={\"limits\":{\"cpu\":\"200m\",\"memory\":\"32Mi\"},\"requests\":{\"cpu\":\"100m\",\"memory\":\"32Mi\"}}\n"
     );
-    let resources = config.linux.unwrap().resources.unwrap();
+    let [mount] = config.mounts.as_slice() else { panic!("{:?}", config.mounts) };
+    assert_eq!(
+        (&mount.uid_mappings, &mount.gid_mappings),
+        (&users.uids, &users.gids),
+        "mounts are mapped as users are"
+    );
+    let linux = config.linux.unwrap();
+    let resources = linux.resources.unwrap();
     assert_eq!((resources.cpu_shares, resources.cpu_quota, resources.oom_score_adj), (102, 20_000, 997));
+    assert_eq!(linux.security_context.unwrap().namespace_options.unwrap().userns_options, Some(own_users()));
 }
 
 #[test]
@@ -132,6 +149,7 @@ fn host_network_pods_have_no_name_and_no_mappings() {
         dns: Dns::default(),
         cgroup_parent: String::new(),
         seccomp: String::new(),
+        users: userns::of_node(),
     };
     let config = sandbox(&pod, &parts, &machine());
     assert!(config.hostname.is_empty() && config.port_mappings.is_empty());

@@ -1,17 +1,19 @@
 //! Sandboxes: run, stop, remove.
 
+use std::sync::Arc;
+
 use api::SandboxId;
-use cri::v1::{PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest};
+use cri::v1::{PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest, UserNamespace};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use pod::resolve;
 
 use super::request::{self, SandboxParts};
-use super::{Job, Outcome, StageError, limits};
+use super::{Job, Outcome, StageError, blocking, limits};
 use crate::client::is_not_found;
 use crate::client::watch::describe;
-use crate::pods::Context;
+use crate::pods::{Context, userns};
 
 /// Runs a pod's sandbox.
 ///
@@ -19,12 +21,13 @@ use crate::pods::Context;
 /// A name that cannot be, or what the runtime said.
 pub async fn run(job: &Job, attempt: u32) -> Result<Outcome, StageError> {
     let pod = job.pod()?;
-    let config = config(&job.context, pod, attempt)?;
+    let handler = handler(job, pod).await?;
+    let users = own_users(job, pod, &handler).await?;
+    let config = config(&job.context, pod, attempt, users)?;
     // The runtime makes the folder too, but only with its first log.
     let logs = config.log_directory.clone();
     let made = tokio::fs::create_dir_all(&logs).await;
     made.map_err(|error| StageError::new("CreatePodSandboxError", format!("cannot create {logs}: {error}")))?;
-    let handler = handler(job, pod).await?;
     let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
     let answer = job.context.runtime.run_pod_sandbox(request).await;
     let made = answer.map_err(|error| StageError::cri("CreatePodSandboxError", &error))?;
@@ -48,12 +51,47 @@ async fn handler(job: &Job, pod: &Pod) -> Result<String, StageError> {
     })
 }
 
+/// The user namespace of a pod that is to be run by a handler.
+async fn own_users(job: &Job, pod: &Pod, handler: &str) -> Result<UserNamespace, StageError> {
+    if has_own_users(pod) && !job.context.runtime_facts.borrow().user_namespaces.contains(handler) {
+        let who = match handler {
+            "" => "runtime".to_owned(),
+            named => format!("RuntimeClass handler {named:?}"),
+        };
+        let text = format!("can't set `spec.hostUsers: false`, {who} does not support user namespaces");
+        return Err(StageError::new("CreatePodSandboxError", text));
+    }
+    users(job, pod).await
+}
+
+fn has_own_users(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false)
+}
+
+/// The user namespace of a pod: its own, the same for all of its containers, or the node's.
+///
+/// # Errors
+/// No ids are left for it.
+pub async fn users(job: &Job, pod: &Pod) -> Result<UserNamespace, StageError> {
+    if !has_own_users(pod) {
+        return Ok(userns::of_node());
+    }
+    let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
+    let find = move || context.users.of(uid.as_str()).map_err(|error| format!("create user namespace: {error}"));
+    blocking("CreatePodSandboxError", find).await
+}
+
 /// The configuration of a pod's sandbox: the same whenever it is asked for, so that containers can be created in a
 /// sandbox that an earlier agent has made.
 ///
 /// # Errors
 /// A name that cannot be.
-pub fn config(context: &Context, pod: &Pod, attempt: u32) -> Result<PodSandboxConfig, StageError> {
+pub fn config(
+    context: &Context,
+    pod: &Pod,
+    attempt: u32,
+    users: UserNamespace,
+) -> Result<PodSandboxConfig, StageError> {
     let dns = &context.config.dns;
     let names = resolve::hostname(pod, &dns.cluster_domain)
         .map_err(|error| StageError::new("CreatePodSandboxConfigError", error.to_string()))?;
@@ -67,6 +105,7 @@ pub fn config(context: &Context, pod: &Pod, attempt: u32) -> Result<PodSandboxCo
         dns: resolve::dns(pod, dns),
         cgroup_parent: context.cgroups.naming().spell(&cgroup),
         seccomp: context.sandbox_seccomp.clone(),
+        users,
     };
     Ok(request::sandbox(pod, &parts, &context.config.machine))
 }

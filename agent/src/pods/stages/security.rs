@@ -4,7 +4,7 @@
 use cri::v1::security_profile::ProfileType;
 use cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
+    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace,
 };
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, PodSpec, SELinuxOptions, SeccompProfile,
@@ -45,17 +45,19 @@ pub struct Given<'a> {
     pub seccomp_default: bool,
     /// The agent's data folder.
     pub data_dir: &'a str,
+    /// The pod's user namespace.
+    pub users: &'a UserNamespace,
     /// The container whose processes are shared, for ephemeral containers.
     pub target: Option<&'a str>,
 }
 
 /// A sandbox's context. `seccomp` is the file with the pause container's seccomp profile.
 #[must_use]
-pub fn sandbox(spec: &PodSpec, seccomp: &str) -> LinuxSandboxSecurityContext {
+pub fn sandbox(spec: &PodSpec, seccomp: &str, users: &UserNamespace) -> LinuxSandboxSecurityContext {
     let privileged = containers(spec).any(|c| c.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false));
     let pod = spec.security_context.as_ref();
     LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(spec, None)),
+        namespace_options: Some(namespaces(spec, None, users)),
         selinux_options: pod.and_then(|p| p.se_linux_options.as_ref()).map(selinux),
         run_as_user: pod.and_then(|p| p.run_as_user).map(int),
         run_as_group: pod.and_then(|p| p.run_as_group).map(int),
@@ -98,7 +100,7 @@ pub fn container(
             ..Capability::default()
         }),
         privileged: effective.privileged,
-        namespace_options: Some(namespaces(spec, given.target)),
+        namespace_options: Some(namespaces(spec, given.target, given.users)),
         selinux_options: effective.se_linux_options.as_ref().map(selinux),
         run_as_user: user.or(image.uid).map(int),
         run_as_username: if user.is_none() { image.name.clone() } else { String::new() },
@@ -115,7 +117,7 @@ pub fn container(
     })
 }
 
-fn namespaces(spec: &PodSpec, target: Option<&str>) -> NamespaceOption {
+fn namespaces(spec: &PodSpec, target: Option<&str>, users: &UserNamespace) -> NamespaceOption {
     let node = |shared: Option<bool>, other| if shared.unwrap_or(false) { NamespaceMode::Node } else { other };
     let own_pid = if target.is_some() {
         NamespaceMode::Target
@@ -129,7 +131,7 @@ fn namespaces(spec: &PodSpec, target: Option<&str>) -> NamespaceOption {
         pid: node(spec.host_pid, own_pid).into(),
         ipc: node(spec.host_ipc, NamespaceMode::Pod).into(),
         target_id: target.unwrap_or_default().to_owned(),
-        ..NamespaceOption::default()
+        userns_options: Some(users.clone()),
     }
 }
 
@@ -189,13 +191,15 @@ fn int(value: i64) -> Int64Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods::userns;
 
     fn spec(json: serde_json::Value) -> PodSpec {
         serde_json::from_value(json).unwrap()
     }
 
     fn of(spec: &PodSpec, user: &ImageUser) -> Result<LinuxContainerSecurityContext, NonRootError> {
-        let given = Given { image_user: user, seccomp_default: false, data_dir: "/data", target: None };
+        let users = &userns::of_node();
+        let given = Given { image_user: user, seccomp_default: false, data_dir: "/data", users, target: None };
         container(&Pod::default(), spec, &spec.containers[0], &given)
     }
 
@@ -229,7 +233,7 @@ mod tests {
         assert_eq!(context.seccomp.unwrap(), profile(ProfileType::Localhost, "/data/seccomp/x.json"));
         assert!(context.no_new_privs && context.readonly_rootfs);
         assert_eq!(context.capabilities.unwrap().drop_capabilities, ["ALL"]);
-        let sandbox = sandbox(&spec, "/data/pause.json");
+        let sandbox = sandbox(&spec, "/data/pause.json", &userns::of_node());
         assert_eq!(sandbox.seccomp, Some(profile(ProfileType::Localhost, "/data/pause.json")));
         assert_eq!(sandbox.run_as_user.unwrap().value, 1);
         assert_eq!(sandbox.namespace_options.as_ref().unwrap().network(), NamespaceMode::Node);
@@ -246,7 +250,7 @@ mod tests {
     #[test]
     fn privileged_containers_make_a_privileged_sandbox() {
         let spec = spec(serde_json::json!({"containers": [{"name": "c", "securityContext": {"privileged": true}}]}));
-        assert!(sandbox(&spec, "").privileged);
+        assert!(sandbox(&spec, "", &userns::of_node()).privileged);
         let context = of(&spec, &ImageUser::default()).unwrap();
         assert!(context.privileged && context.masked_paths.is_empty());
     }

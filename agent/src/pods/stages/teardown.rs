@@ -19,7 +19,9 @@ use crate::pods::qos;
 pub async fn volumes(job: &Job) -> Result<Outcome, StageError> {
     let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
     blocking("FailedUnMount", move || {
-        volumes::teardown::tear_down(&context.layout, uid.as_str()).map_err(|error| describe(&error))
+        volumes::teardown::tear_down(&context.layout, uid.as_str()).map_err(|error| describe(&error))?;
+        context.users.release(uid.as_str());
+        Ok(())
     })
     .await?;
     Ok(Outcome::Done)

@@ -305,12 +305,14 @@ impl Worker {
         let parts = sandboxes.chain(self.seen.containers.iter().map(|container| container.id.to_string())).collect();
         let seen = self.seen.fingerprint();
         let is_deferred = self.memory.deferral.is_some();
+        let published = self.publication.has(self.status.as_ref());
         self.context.registry.update(&self.uid, pod, |entry| {
             entry.seen = seen;
             entry.status = status;
             entry.running = running;
             entry.sandbox = sandbox;
             entry.parts = parts;
+            entry.published = published;
             entry.admitted |= known;
             if !is_deferred {
                 entry.deferred = None;
