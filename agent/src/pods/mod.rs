@@ -50,6 +50,7 @@ pub mod stages;
 pub mod statics;
 pub mod status;
 pub mod sysctls;
+mod turns;
 pub mod userns;
 pub mod worker;
 pub mod workers;
@@ -270,6 +271,8 @@ pub struct Context {
     pub journal: Arc<Journal>,
     pub questions: Arc<Questions>,
     pub shares: qos::Shares,
+    /// Sandboxes are made in turns.
+    pub sandboxes: turns::Turns,
     /// What the node is short of.
     pub pressures: watch::Receiver<eviction::Pressures>,
     pub shutting_down: shutdown::Receiver,
@@ -354,6 +357,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         journal: Arc::clone(&journal),
         questions: Arc::clone(&questions),
         shares: qos::Shares::default(),
+        sandboxes: turns::Turns::of_this_machine(),
         pressures: deps.pressures.subscribe(),
         shutting_down: deps.shutting_down.subscribe(),
         admitting: Mutex::default(),

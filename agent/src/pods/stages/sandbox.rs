@@ -29,7 +29,7 @@ pub async fn run(job: &Job, attempt: u32) -> Result<Outcome, StageError> {
     let made = tokio::fs::create_dir_all(&logs).await;
     made.map_err(|error| StageError::new("CreatePodSandboxError", format!("cannot create {logs}: {error}")))?;
     let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
-    let answer = job.context.runtime.run_pod_sandbox(request).await;
+    let answer = job.context.sandboxes.take(Box::pin(job.context.runtime.run_pod_sandbox(request))).await;
     let made = answer.map_err(|error| StageError::cri("CreatePodSandboxError", &error))?;
     Ok(Outcome::Sandbox(SandboxId::new(made.pod_sandbox_id)))
 }
