@@ -50,6 +50,7 @@ ROOTS += [API + k for k in """
     authentication.v1.TokenReview authentication.v1.SelfSubjectReview authentication.v1.TokenRequest
     authorization.v1.SubjectAccessReview authorization.v1.LocalSubjectAccessReview
     authorization.v1.SelfSubjectAccessReview authorization.v1.SelfSubjectRulesReview
+    resource.v1.DeviceClass resource.v1.ResourceClaim resource.v1.ResourceClaimTemplate resource.v1.ResourceSlice
     scheduling.v1.PriorityClass policy.v1.PodDisruptionBudget policy.v1.Eviction autoscaling.v1.Scale
 """.split()]
 ROOTS += [EXTENSIONS + "CustomResourceDefinition"]

@@ -107,6 +107,36 @@ pub(crate) fn label_name(key: &str, path: &Path, errors: &mut Errors) {
     qualified_name(key).iter().for_each(|text| errors.invalid(path, key, text));
 }
 
+/// One of `metav1.Condition`.
+pub(crate) fn condition(condition: &Value, path: &Path, errors: &mut Errors) {
+    const LONGEST_REASON: usize = 1024;
+    const LONGEST_MESSAGE: usize = 32 * 1024;
+    label_name(condition.text("type"), &path.child("type"), errors);
+    let status = condition.text("status");
+    if !matches!(status, "True" | "False" | "Unknown") {
+        errors.not_supported(&path.child("status"), status, &["False", "True", "Unknown"]);
+    }
+    if let Some(generation) = condition.int("observedGeneration").filter(|generation| *generation < 0) {
+        let path = path.child("observedGeneration");
+        errors.invalid(&path, generation, "must be greater than or equal to zero");
+    }
+    if condition.text("lastTransitionTime").is_empty() {
+        errors.required(&path.child("lastTransitionTime"), "");
+    }
+    let (reason, path_of_reason) = (condition.text("reason"), path.child("reason"));
+    if reason.is_empty() {
+        errors.required(&path_of_reason, "");
+    } else {
+        names::condition_reason(reason).iter().for_each(|text| errors.invalid(&path_of_reason, reason, text));
+        if reason.len() > LONGEST_REASON {
+            errors.too_long(&path_of_reason, LONGEST_REASON);
+        }
+    }
+    if condition.text("message").len() > LONGEST_MESSAGE {
+        errors.too_long(&path.child("message"), LONGEST_MESSAGE);
+    }
+}
+
 /// A map of annotations.
 pub(crate) fn annotations(annotations: &Value, path: &Path, errors: &mut Errors) {
     let mut size = 0;

@@ -135,6 +135,37 @@ pub(crate) fn env_name(value: &str) -> Complaints {
     out
 }
 
+/// Why a condition is as it is, in one word.
+pub(crate) fn condition_reason(value: &str) -> Complaints {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ',' | ':');
+    let fits = value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && value.chars().all(inner);
+    if fits {
+        return Vec::new();
+    }
+    vec![mismatch(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric \
+         characters or '_,:', and must end with an alphanumeric character or '_'",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+    )]
+}
+
+/// An identifier as in C.
+pub(crate) fn c_identifier(value: &str) -> Complaints {
+    let starts_well = value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if starts_well && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Vec::new();
+    }
+    vec![mismatch(
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric \
+         characters or '_'",
+        &["my_name", "MY_NAME", "MyName"],
+        "[A-Za-z_][A-Za-z0-9_]*",
+    )]
+}
+
 /// The name of a port (an IANA service name).
 pub(crate) fn port_name(value: &str) -> Complaints {
     let mut out = Vec::new();

@@ -257,3 +257,45 @@ fn the_owner_of_an_address_stays() {
     let errors = update_errors(kind, Part::Main, object("b"), &old);
     assert!(matches!(errors.as_slice(), [only] if only.ends_with("field is immutable")), "{errors:?}");
 }
+
+#[test]
+fn a_claim_keeps_what_it_asks_for_and_what_it_was_given() {
+    let kind = kind("resource.k8s.io/v1 ResourceClaim");
+    let claim = |class: &str, status: Value| {
+        json!({
+            "metadata": { "name": "c", "namespace": "default", "uid": "u", "resourceVersion": "1" },
+            "spec": { "devices": { "requests": [{ "name": "r", "exactly": { "deviceClassName": class } }] } },
+            "status": status,
+        })
+    };
+    let result = |device: &str| json!({ "request": "r", "driver": "d", "pool": "p", "device": device });
+    let given = |device: &str| {
+        let said = json!({ "driver": "d", "pool": "p", "device": device });
+        json!({ "allocation": { "devices": { "results": [result(device)] } }, "devices": [said] })
+    };
+    let old = prepared(kind, claim("a", json!({})));
+    assert_eq!(old["spec"]["devices"]["requests"][0]["exactly"]["count"], 1);
+    let errors = update_errors(kind, Part::Main, claim("b", json!({})), &old);
+    assert!(errors[0].starts_with("spec: Invalid value") && errors[0].ends_with("field is immutable"), "{errors:?}");
+    let held = json!({ "reservedFor": [{ "resource": "pods", "name": "p", "uid": "u" }] });
+    assert_eq!(
+        update_errors(kind, Part::Status, claim("a", held), &old),
+        ["status.reservedFor: Forbidden: may not be specified when `allocated` is not set"]
+    );
+    assert_eq!(update_errors(kind, Part::Status, claim("a", given("x")), &old), Vec::<String>::new());
+    let mut strange = given("x");
+    strange["devices"][0]["device"] = "y".into();
+    assert_eq!(
+        update_errors(kind, Part::Status, claim("a", strange), &old),
+        ["status.devices[0]: Invalid value: \"d/p/y\": must be an allocated device in the claim"]
+    );
+    let mut old = old;
+    old["status"] = given("x");
+    let errors = update_errors(kind, Part::Status, claim("a", given("y")), &old);
+    assert!(errors[0].starts_with("status.allocation: Invalid value"), "{errors:?}");
+    // What was said of a device goes when the device does.
+    let mut taken = kind.decode_value(claim("a", json!({ "devices": given("x")["devices"] })), FieldValidation::Strict);
+    let object = &mut taken.as_mut().unwrap().value;
+    kind.prepare_update(Part::Status, object, &old);
+    assert_eq!(object["status"]["devices"], json!([]));
+}

@@ -18,8 +18,9 @@ mod networking;
 mod node;
 mod policy;
 mod rbac;
+mod resource;
 mod scheduling;
-mod storage;
+pub(crate) mod storage;
 
 use crate::kind::Kind;
 
@@ -84,6 +85,10 @@ pub(crate) static ALL: &[&Kind] = &[
     &admissionregistration::mutating_webhook_configuration::KIND,
     &admissionregistration::validating_admission_policy::KIND,
     &admissionregistration::validating_admission_policy_binding::KIND,
+    &resource::device_class::KIND,
+    &resource::resource_claim::KIND,
+    &resource::resource_claim_template::KIND,
+    &resource::resource_slice::KIND,
     &policy::eviction::KIND,
     &autoscaling::scale::KIND,
     &meta::delete_options::KIND,

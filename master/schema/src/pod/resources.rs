@@ -102,11 +102,12 @@ fn pod_name(name: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn is_native(name: &str) -> bool {
+pub(crate) fn is_native(name: &str) -> bool {
     name.split('/').next().is_some_and(|domain| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
 }
 
-fn is_extended(name: &str) -> bool {
+/// A resource that is not of Kubernetes' own.
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && qualified_name(&format!("requests.{name}")).is_empty()
 }
 

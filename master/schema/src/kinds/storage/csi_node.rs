@@ -27,7 +27,7 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 /// Upstream's `ValidateCSIDriverName`.
-pub(super) fn driver_name(name: &str, path: &Path, errors: &mut Errors) {
+pub(crate) fn driver_name(name: &str, path: &Path, errors: &mut Errors) {
     if name.is_empty() {
         errors.required(path, "");
     }

@@ -1,5 +1,5 @@
 pub mod csi_driver;
-pub mod csi_node;
+pub(crate) mod csi_node;
 pub mod csi_storage_capacity;
 pub mod storage_class;
 pub mod volume_attachment;
