@@ -90,7 +90,7 @@ pub struct Wishes {
     pub anti_affinity: Vec<AffinityTerm>,
     /// Preferred pod affinity, and anti-affinity with negative weights.
     pub preferred_pods: Vec<AffinityTerm>,
-    /// spec.topologySpreadConstraints, with matchLabelKeys merged into the selector.
+    /// spec.topologySpreadConstraints; the API server has merged matchLabelKeys into the selectors.
     pub spread: Vec<TopologySpreadConstraint>,
 }
 
@@ -129,8 +129,10 @@ pub struct PodInfo {
     pub deleting: bool,
     /// Names of the claims of its volumes.
     pub claims: Vec<String>,
-    /// The images of the containers.
+    /// The images of its containers and volumes.
     pub images: Vec<String>,
+    /// How many containers it has, those of its start too.
+    pub containers: i64,
     /// spec.preemptionPolicy is not Never.
     pub preempts: bool,
     /// status.nominatedNodeName, empty without one.
@@ -164,12 +166,14 @@ impl PodInfo {
             requests,
             host_ports: host_ports(spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
-            wishes: wishes(spec, &namespace, &labels).map(Box::new),
+            wishes: wishes(spec, &namespace).map(Box::new),
             application: application(&namespace, &labels),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             deleting: meta.deletion_timestamp.is_some(),
             claims: api::volumes::claims(meta.name.as_deref().unwrap_or_default(), spec).collect(),
-            images: spec.containers.iter().filter_map(|container| container.image.clone()).collect(),
+            images: images(spec),
+            containers: i64::try_from(spec.containers.len() + spec.init_containers.iter().flatten().count())
+                .unwrap_or(1),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
             nominated: status.and_then(|status| status.nominated_node_name.clone()).unwrap_or_default(),
             started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
@@ -241,6 +245,12 @@ fn scored(spec: &PodSpec, requests: &Resources) -> (i64, i64) {
     (requests.milli_cpu + unset("cpu") * DEFAULT_MILLI_CPU, requests.memory + unset("memory") * DEFAULT_MEMORY)
 }
 
+fn images(spec: &PodSpec) -> Vec<String> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let volumes = spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()?.reference.clone());
+    containers.filter_map(|container| container.image.clone()).chain(volumes).collect()
+}
+
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
     ports
@@ -276,9 +286,12 @@ fn is_preempted(pod: &Pod) -> bool {
     condition(pod, DISRUPTION_TARGET, "True").and_then(|told| told.reason.as_deref()) == Some(PREEMPTED)
 }
 
-fn wishes(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Wishes> {
-    let mut wishes = Wishes { node_selector: spec.node_selector.clone().unwrap_or_default(), ..Wishes::default() };
-    wishes.spread = spec.topology_spread_constraints.iter().flatten().map(|one| with_label_keys(one, labels)).collect();
+fn wishes(spec: &PodSpec, namespace: &str) -> Option<Wishes> {
+    let mut wishes = Wishes {
+        node_selector: spec.node_selector.clone().unwrap_or_default(),
+        spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
+        ..Wishes::default()
+    };
     if let Some(affinity) = &spec.affinity {
         if let Some(nodes) = &affinity.node_affinity {
             wishes.required_nodes = nodes.required_during_scheduling_ignored_during_execution.clone();
@@ -287,17 +300,16 @@ fn wishes(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String>) ->
         }
         if let Some(pods) = &affinity.pod_affinity {
             let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
-            wishes.affinity = required.map(|one| term(one, namespace, labels, 0)).collect();
+            wishes.affinity = required.map(|one| term(one, namespace, 0)).collect();
             let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-            let preferred = preferred.map(|one| term(&one.pod_affinity_term, namespace, labels, one.weight.into()));
+            let preferred = preferred.map(|one| term(&one.pod_affinity_term, namespace, one.weight.into()));
             wishes.preferred_pods.extend(preferred);
         }
         if let Some(pods) = &affinity.pod_anti_affinity {
             let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
-            wishes.anti_affinity = required.map(|one| term(one, namespace, labels, 0)).collect();
+            wishes.anti_affinity = required.map(|one| term(one, namespace, 0)).collect();
             let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-            let preferred =
-                preferred.map(|one| term(&one.pod_affinity_term, namespace, labels, -i64::from(one.weight)));
+            let preferred = preferred.map(|one| term(&one.pod_affinity_term, namespace, -i64::from(one.weight)));
             wishes.preferred_pods.extend(preferred);
         }
     }
@@ -311,43 +323,16 @@ fn wishes(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String>) ->
     (!none).then_some(wishes)
 }
 
-fn term(term: &PodAffinityTerm, namespace: &str, labels: &BTreeMap<String, String>, weight: i64) -> AffinityTerm {
+fn term(term: &PodAffinityTerm, namespace: &str, weight: i64) -> AffinityTerm {
     let mut namespaces = term.namespaces.clone().unwrap_or_default();
     if namespaces.is_empty() && term.namespace_selector.is_none() {
         namespaces.push(namespace.to_owned());
     }
-    let mut selector = term.label_selector.clone();
-    if let Some(selector) = &mut selector {
-        require_labels(selector, term.match_label_keys.as_deref().unwrap_or_default(), "In", labels);
-        require_labels(selector, term.mismatch_label_keys.as_deref().unwrap_or_default(), "NotIn", labels);
-    }
     AffinityTerm {
         namespaces,
         namespace_selector: term.namespace_selector.clone(),
-        selector,
+        selector: term.label_selector.clone(),
         topology_key: term.topology_key.clone(),
         weight,
-    }
-}
-
-fn with_label_keys(one: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> TopologySpreadConstraint {
-    let mut one = one.clone();
-    let keys = one.match_label_keys.take().unwrap_or_default();
-    if let Some(selector) = &mut one.label_selector {
-        require_labels(selector, &keys, "In", labels);
-    }
-    one
-}
-
-fn require_labels(selector: &mut LabelSelector, keys: &[String], operator: &str, labels: &BTreeMap<String, String>) {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
-    for key in keys {
-        if let Some(value) = labels.get(key) {
-            selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
-                key: key.clone(),
-                operator: operator.to_owned(),
-                values: Some(vec![value.clone()]),
-            });
-        }
     }
 }

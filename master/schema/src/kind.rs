@@ -109,6 +109,8 @@ pub struct FieldLabel {
     pub label: &'static str,
     /// JSON pointer of its value.
     pub pointer: &'static str,
+    /// JSON pointer of what counts where there is none.
+    pub otherwise: Option<&'static str>,
     /// What an absent value counts as: the zero value of its Go type.
     pub absent: &'static str,
 }
@@ -116,7 +118,7 @@ pub struct FieldLabel {
 impl FieldLabel {
     /// A text field: absent is empty.
     pub const fn text(label: &'static str, pointer: &'static str) -> Self {
-        Self { label, pointer, absent: "" }
+        Self { label, pointer, otherwise: None, absent: "" }
     }
 }
 

@@ -221,3 +221,34 @@ fn jobs_and_limits() {
     assert_eq!((&claim["spec"]["volumeMode"], &claim["status"]["phase"]), (&json!("Filesystem"), &json!("Pending")));
     assert_eq!(set["spec"]["updateStrategy"], json!({ "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } }));
 }
+
+#[test]
+fn a_new_pod_is_gated_and_has_its_labels_in_its_selectors() {
+    let kind = Registry::builtin().by_kind("v1", "Pod").unwrap();
+    let constraint = json!({
+        "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {},
+        "matchLabelKeys": ["v", "none"],
+    });
+    let term = json!({
+        "topologyKey": "zone", "mismatchLabelKeys": ["v"],
+        "labelSelector": { "matchExpressions": [{ "key": "app", "operator": "Exists" }] },
+    });
+    let mut pod = json!({
+        "metadata": { "name": "p", "labels": { "v": "1" }, "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": {
+            "containers": [{ "name": "c", "image": "i" }], "schedulingGates": [{ "name": "example.com/wait" }],
+            "topologySpreadConstraints": [constraint],
+            "affinity": { "podAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
+                { "weight": 1, "podAffinityTerm": term }] } },
+        },
+    });
+    kind.prepare_create(&mut pod);
+    let condition = &pod["status"]["conditions"][0];
+    assert_eq!((&condition["type"], &condition["reason"]), (&json!("PodScheduled"), &json!("SchedulingGated")));
+    assert_eq!(condition["lastTransitionTime"], "2026-01-01T00:00:00Z");
+    let selector = &pod["spec"]["topologySpreadConstraints"][0]["labelSelector"];
+    assert_eq!(selector, &json!({ "matchExpressions": [{ "key": "v", "operator": "In", "values": ["1"] }] }));
+    let affinity = &pod["spec"]["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0];
+    let added = &affinity["podAffinityTerm"]["labelSelector"]["matchExpressions"][1];
+    assert_eq!(added, &json!({ "key": "v", "operator": "NotIn", "values": ["1"] }));
+}

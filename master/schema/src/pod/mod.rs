@@ -3,6 +3,7 @@
 mod containers;
 mod environment;
 pub(crate) mod handlers;
+pub(crate) mod label_keys;
 pub(crate) mod qos;
 mod resize;
 pub(crate) mod resources;

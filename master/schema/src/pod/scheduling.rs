@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::errors::{Errors, Path};
 use crate::meta;
 use crate::names::{dns_label, dns_subdomain, label_value};
+use crate::pod::label_keys;
 use crate::value::Fields;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -123,6 +124,7 @@ fn pod_term(term: &Value, path: &Path, errors: &mut Errors) {
     for name in term.list("namespaces").iter().filter_map(Value::as_str) {
         dns_label(name).iter().for_each(|text| errors.invalid(&path.child("namespace"), name, text));
     }
+    label_keys::validate(term, path, errors);
     let topology = path.child("topologyKey");
     if term.text("topologyKey").is_empty() {
         errors.required(&topology, "can not be empty");
@@ -203,6 +205,7 @@ pub(crate) fn spread(spec: &Value, path: &Path, errors: &mut Errors) {
                 errors.not_supported(&path.child(field), policy, &["Honor", "Ignore"]);
             }
         }
+        label_keys::validate(constraint, &path, errors);
         meta::label_selector(constraint.at("labelSelector"), &path.child("labelSelector"), errors);
     }
 }

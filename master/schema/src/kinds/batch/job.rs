@@ -14,7 +14,7 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     subresources: &[Subresource::status("batch", "v1", "Job")],
     generation: true,
-    fields: &[FieldLabel { label: "status.successful", pointer: "/status/succeeded", absent: "0" }],
+    fields: &[FieldLabel { absent: "0", ..FieldLabel::text("status.successful", "/status/succeeded") }],
     columns: COLUMNS,
     hooks: Hooks { default, row, prepare_create, validate: rules::create, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("batch", "v1", NAMES)

@@ -34,7 +34,7 @@ const FIELDS: &[FieldLabel] = &[
     FieldLabel::text("involvedObject.fieldPath", "/involvedObject/fieldPath"),
     FieldLabel::text("reason", "/reason"),
     FieldLabel::text("reportingComponent", "/reportingComponent"),
-    FieldLabel::text("source", "/source/component"),
+    FieldLabel { otherwise: Some("/reportingComponent"), ..FieldLabel::text("source", "/source/component") },
     FieldLabel::text("type", "/type"),
 ];
 

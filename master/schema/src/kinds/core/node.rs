@@ -26,7 +26,7 @@ pub static KIND: Kind = Kind {
         Subresource::status("", "v1", "Node"),
     ],
     status_on_create: StatusOnCreate::Keep,
-    fields: &[FieldLabel { label: "spec.unschedulable", pointer: "/spec/unschedulable", absent: "false" }],
+    fields: &[FieldLabel { absent: "false", ..FieldLabel::text("spec.unschedulable", "/spec/unschedulable") }],
     columns: COLUMNS,
     hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)

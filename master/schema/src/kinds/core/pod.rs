@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use crate::defaults;
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
-use crate::pod::qos;
-use crate::pod::{row, update, validate};
+use crate::pod::{label_keys, qos, row, update, validate};
 use crate::value::{Fields, put};
 
 pub static KIND: Kind = Kind {
@@ -56,7 +55,7 @@ const FIELDS: &[FieldLabel] = &[
     FieldLabel::text("spec.restartPolicy", "/spec/restartPolicy"),
     FieldLabel::text("spec.schedulerName", "/spec/schedulerName"),
     FieldLabel::text("spec.serviceAccountName", "/spec/serviceAccountName"),
-    FieldLabel { label: "spec.hostNetwork", pointer: "/spec/hostNetwork", absent: "false" },
+    FieldLabel { absent: "false", ..FieldLabel::text("spec.hostNetwork", "/spec/hostNetwork") },
     FieldLabel::text("status.phase", "/status/phase"),
     FieldLabel::text("status.podIP", "/status/podIP"),
     FieldLabel::text("status.podIPs", "/status/podIP"),
@@ -77,10 +76,27 @@ const COLUMNS: &[Column] = &[
 
 fn prepare_create(object: &mut Value) {
     let class = qos::class(object.at("spec"));
-    put(object, "status", json!({ "phase": "Pending", "qosClass": class }));
+    let mut status = json!({ "phase": "Pending", "qosClass": class });
+    if !object.at("spec").list("schedulingGates").is_empty() {
+        put(&mut status, "conditions", json!([gated(object)]));
+    }
+    put(object, "status", status);
     if let Some(Value::Object(spec)) = object.get_mut("spec") {
         spec.remove("ephemeralContainers");
     }
+    label_keys::merge(object);
+}
+
+/// No scheduler looks at a pod with scheduling gates, so that it is told here (KEP-3521).
+fn gated(object: &Value) -> Value {
+    json!({
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+        "lastProbeTime": null,
+        "lastTransitionTime": object.at("metadata").at("creationTimestamp"),
+    })
 }
 
 fn prepare_update(part: Part, object: &mut Value, old: &Value) {

@@ -16,7 +16,7 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     subresources: &[Subresource::SCALE, Subresource::status("", "v1", "ReplicationController")],
     generation: true,
-    fields: &[FieldLabel { label: "status.replicas", pointer: "/status/replicas", absent: "0" }],
+    fields: &[FieldLabel { absent: "0", ..FieldLabel::text("status.replicas", "/status/replicas") }],
     columns: COLUMNS,
     hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
