@@ -50,10 +50,10 @@ impl Event {
     #[must_use]
     pub fn helps(self, reason: &Reason) -> bool {
         let by: &[Self] = match reason {
-            Reason::Unschedulable | Reason::Taint { .. } => &[Self::NodeTaints],
+            Reason::Unschedulable | Reason::Taint => &[Self::NodeTaints],
             Reason::OtherNode => &[Self::NodeLabels],
             Reason::NodeAffinity => &[Self::NodeLabels],
-            Reason::Ports => &[Self::PodGone],
+            Reason::Ports | Reason::ClaimInUse => &[Self::PodGone],
             Reason::Smaller(_) => &[Self::NodeAllocatable],
             Reason::Insufficient(_) | Reason::TooManyPods => &[Self::PodGone, Self::NodeAllocatable],
             Reason::Spread | Reason::SpreadLabel => {

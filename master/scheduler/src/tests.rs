@@ -16,6 +16,7 @@ use crate::queue::{Event, Queue};
 use crate::volumes::{Change, Choice};
 
 mod preemption;
+mod scores;
 
 fn node(name: &str, more: Value) -> NodeFacts {
     let mut value = json!({
@@ -79,8 +80,8 @@ fn the_message_counts_reasons_as_upstream_words_them() {
     ]);
     assert_eq!(
         message(&cache, &pod("p", json!({}))),
-        "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint \
-         {node-role.kubernetes.io/control-plane: }, 1 node(s) were unschedulable. preemption: 0/3 nodes are available: \
+        "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. \
+         preemption: 0/3 nodes are available: \
          3 Preemption is not helpful for scheduling."
     );
     assert_eq!(message(&Cache::default(), &pod("p", json!({}))), "no nodes available to schedule pods");
@@ -384,4 +385,28 @@ fn volumes_of_claims_that_wait_are_chosen_with_the_node() {
     assert!(message.contains("2 node(s) didn't find available persistent volumes to bind"), "{message}");
     cache.volumes_mut().settle("p");
     assert_eq!(decide(&cache, &claimant("r"), 0).unwrap().volumes, choice("v1"));
+}
+
+#[test]
+fn a_claim_for_one_pod_keeps_others_away() {
+    let mut cache = cache([node("a", json!({})), node("b", json!({}))]);
+    let claim = |mode: &str| {
+        let claim = json!({
+            "metadata": {"name": "c", "namespace": "ns", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+            "spec": {"accessModes": [mode], "volumeName": "v"}, "status": {"phase": "Bound"}});
+        Change::Claim(serde_json::from_value(claim).unwrap())
+    };
+    let volume = json!({"metadata": {"name": "v"}, "spec": {}});
+    cache.volumes_mut().apply(Change::Volume(serde_json::from_value(volume).unwrap()));
+    cache.volumes_mut().apply(claim("ReadWriteOncePod"));
+    place(&mut cache, &claimant("p"));
+    let refused = message(&cache, &claimant("q"));
+    let why = "2 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by \
+               another pod";
+    assert!(refused.contains(why), "{refused}");
+    cache.volumes_mut().apply(claim("ReadWriteOnce"));
+    assert!(decide(&cache, &claimant("q"), 0).is_ok());
+    cache.volumes_mut().apply(claim("ReadWriteOncePod"));
+    cache.remove_pod("p");
+    assert!(decide(&cache, &claimant("q"), 0).is_ok());
 }

@@ -7,6 +7,7 @@ pub mod score;
 pub mod taint_toleration;
 pub mod topology_spread;
 pub mod volume_binding;
+pub mod volume_restrictions;
 
 use std::fmt;
 
@@ -22,13 +23,8 @@ pub enum Reason {
     Unschedulable,
     /// NodeName
     OtherNode,
-    /// TaintToleration: key, value and effect are left to the message.
-    Taint {
-        /// Taint key.
-        key: String,
-        /// Taint value, may be empty.
-        value: String,
-    },
+    /// TaintToleration
+    Taint,
     /// NodeAffinity
     NodeAffinity,
     /// NodePorts
@@ -49,6 +45,8 @@ pub enum Reason {
     PodAntiAffinity,
     /// InterPodAffinity: the anti-affinity of a pod that is there.
     ExistingAntiAffinity,
+    /// VolumeRestrictions: a claim that only one pod may use has one.
+    ClaimInUse,
     /// VolumeBinding: what keeps the pod from every node.
     Claim(String),
     /// VolumeBinding: a volume of the pod's is on other nodes.
@@ -67,7 +65,7 @@ impl Reason {
             self,
             Self::Unschedulable
                 | Self::OtherNode
-                | Self::Taint { .. }
+                | Self::Taint
                 | Self::NodeAffinity
                 | Self::Smaller(_)
                 | Self::SpreadLabel
@@ -85,7 +83,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Unschedulable => to.write_str("node(s) were unschedulable"),
             Self::OtherNode => to.write_str("node(s) didn't match the requested node name"),
-            Self::Taint { key, value } => write!(to, "node(s) had untolerated taint {{{key}: {value}}}"),
+            Self::Taint => to.write_str("node(s) had untolerated taint(s)"),
             Self::NodeAffinity => to.write_str("node(s) didn't match Pod's node affinity/selector"),
             Self::Ports => to.write_str("node(s) didn't have free ports for the requested pod ports"),
             Self::Insufficient(resource) | Self::Smaller(resource) => write!(to, "Insufficient {resource}"),
@@ -97,6 +95,10 @@ impl fmt::Display for Reason {
             Self::PodAffinity => to.write_str("node(s) didn't match pod affinity rules"),
             Self::PodAntiAffinity => to.write_str("node(s) didn't match pod anti-affinity rules"),
             Self::ExistingAntiAffinity => to.write_str("node(s) didn't satisfy existing pods anti-affinity rules"),
+            Self::ClaimInUse => to.write_str(
+                "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by \
+                 another pod",
+            ),
             Self::Claim(why) => to.write_str(why),
             Self::VolumeElsewhere => to.write_str("node(s) didn't match PersistentVolume's node affinity"),
             Self::VolumeLost => {
@@ -113,6 +115,7 @@ pub struct Prepared<'a> {
     pods: inter_pod_affinity::Prepared<'a>,
     spread: topology_spread::Prepared<'a>,
     volumes: Result<volume_binding::Prepared<'a>, String>,
+    claim_in_use: bool,
 }
 
 impl<'a> Prepared<'a> {
@@ -124,6 +127,7 @@ impl<'a> Prepared<'a> {
             pods: inter_pod_affinity::Prepared::new(pod, view),
             spread: topology_spread::Prepared::new(pod, view),
             volumes: volume_binding::Prepared::new(pod, view.volumes()),
+            claim_in_use: volume_restrictions::has_claim_of_another(pod, view),
         }
     }
 
@@ -144,8 +148,8 @@ impl<'a> Prepared<'a> {
         if !pod.node_name.is_empty() && pod.node_name != facts.name {
             return one(Reason::OtherNode);
         }
-        if let Some(taint) = taint_toleration::untolerated(pod, facts) {
-            return one(Reason::Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default() });
+        if taint_toleration::untolerated(pod, facts).is_some() {
+            return one(Reason::Taint);
         }
         if !node_affinity::matches(pod, facts) {
             return one(Reason::NodeAffinity);
@@ -156,6 +160,9 @@ impl<'a> Prepared<'a> {
         let missing = node_resources::missing(pod, facts, node);
         if !missing.is_empty() {
             return Err(missing);
+        }
+        if self.claim_in_use {
+            return one(Reason::ClaimInUse);
         }
         if let Some(reason) = volumes.refuses(facts) {
             return one(reason);

@@ -46,15 +46,28 @@ pub fn least_allocated(pod: &PodInfo, facts: &NodeFacts, node: &NodeInfo) -> i64
     i64::midpoint(cpu, memory)
 }
 
-/// BalancedAllocation: the closer the used shares of CPU and memory are, the better.
+/// BalancedAllocation: the closer the pod brings the used shares of CPU and memory, the better. Around 75 where it
+/// changes little, so that a node that is out of balance anyway is not avoided for that.
 #[must_use]
 pub fn balanced(pod: &PodInfo, facts: &NodeFacts, node: &NodeInfo) -> i64 {
     let asks = &pod.requests;
     if asks.milli_cpu == 0 && asks.memory == 0 {
         return 0;
     }
-    let share = |used: i64, has: i64| if has <= 0 { MAX } else { (used.saturating_mul(MAX) / has).min(MAX) };
-    let cpu = share(node.requested.milli_cpu + asks.milli_cpu, facts.allocatable.milli_cpu);
-    let memory = share((node.requested.memory + asks.memory) / 1024, facts.allocatable.memory / 1024);
-    MAX - (cpu - memory).abs() / 2
+    let used = &node.requested;
+    let has = (facts.allocatable.milli_cpu, facts.allocatable.memory / 1024);
+    let with = balance((used.milli_cpu + asks.milli_cpu, (used.memory + asks.memory) / 1024), has);
+    let without = balance((used.milli_cpu, used.memory / 1024), has);
+    MAX / 2 + (MAX / 2 + with - without) / 2
+}
+
+/// 100 where both are used alike, 50 where one is used up and the other is not used.
+fn balance(used: (i64, i64), has: (i64, i64)) -> i64 {
+    if has.0 <= 0 || has.1 <= 0 {
+        return MAX;
+    }
+    // In millionths.
+    let share = |used: i64, has: i64| (used.saturating_mul(1_000_000) / has).min(1_000_000);
+    let apart = (share(used.0, has.0) - share(used.1, has.1)).abs();
+    (2_000_000 - apart) * MAX / 2_000_000
 }

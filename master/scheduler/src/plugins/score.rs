@@ -29,11 +29,12 @@ pub fn totals(pod: &PodInfo, cache: &Cache, candidates: &[Candidate<'_>]) -> Vec
     let mut totals: Vec<i64> = candidates
         .iter()
         .map(|(facts, node)| {
-            node_resources::least_allocated(pod, facts, node)
-                + node_resources::balanced(pod, facts, node)
-                + image_locality(pod, facts)
+            node_resources::least_allocated(pod, facts, node) + node_resources::balanced(pod, facts, node)
         })
         .collect();
+    for (total, score) in totals.iter_mut().zip(image_locality(pod, candidates)) {
+        *total += score;
+    }
     let mut add = |scores: Vec<i64>, weight: i64, reverse: bool| {
         for (total, score) in totals.iter_mut().zip(normalised(scores, reverse)) {
             *total += score * weight;
@@ -62,7 +63,10 @@ fn each(candidates: &[Candidate<'_>], score: impl Fn(&NodeFacts, &NodeInfo) -> i
 
 fn spread_costs(pod: &PodInfo, cache: &Cache, candidates: &[Candidate<'_>]) -> Vec<i64> {
     if let Some(counts) = topology_spread::soft_counts(pod, cache) {
-        return each(candidates, |facts, _| counts.cost(facts));
+        let costs = each(candidates, |facts, _| counts.cost(facts).unwrap_or(-1));
+        let most = costs.iter().copied().max().unwrap_or(0).max(1);
+        // A node without a domain is worse than any that has one.
+        return costs.into_iter().map(|cost| if cost < 0 { most } else { cost }).collect();
     }
     if pod.wishes.as_ref().is_some_and(|wishes| !wishes.spread.is_empty()) || pod.labels.is_empty() {
         return vec![0; candidates.len()];
@@ -84,14 +88,19 @@ fn normalised(scores: Vec<i64>, reverse: bool) -> Vec<i64> {
     scaled.collect()
 }
 
-fn image_locality(pod: &PodInfo, facts: &NodeFacts) -> i64 {
-    if facts.images.is_empty() {
-        return 0;
+/// ImageLocality: how much of the pod's images a node has. An image counts the more the more nodes have it, so that one
+/// node alone does not draw all pods of its image.
+fn image_locality(pod: &PodInfo, candidates: &[Candidate<'_>]) -> Vec<i64> {
+    let nodes = i64::try_from(candidates.len()).unwrap_or(1).max(1);
+    let mut present = vec![0; candidates.len()];
+    for image in &pod.images {
+        let image = with_tag(image);
+        let sizes = each(candidates, |facts, _| facts.images.get(&image).copied().unwrap_or(0));
+        let holders = i64::try_from(sizes.iter().filter(|size| **size > 0).count()).unwrap_or(0);
+        present.iter_mut().zip(sizes).for_each(|(sum, size)| *sum += size.saturating_mul(holders) / nodes);
     }
-    let present: i64 = pod.images.iter().filter_map(|image| facts.images.get(&with_tag(image))).sum();
-    let count = i64::try_from(pod.images.len()).unwrap_or(1).max(1);
-    let (least, most) = (SMALL_IMAGE, LARGE_IMAGE * count);
-    MAX * (present.clamp(least, most) - least) / (most - least)
+    let (least, most) = (SMALL_IMAGE, LARGE_IMAGE * pod.containers.max(1));
+    present.into_iter().map(|sum| MAX * (sum.clamp(least, most) - least) / (most - least)).collect()
 }
 
 fn with_tag(image: &str) -> String {

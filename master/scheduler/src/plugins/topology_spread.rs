@@ -78,16 +78,22 @@ pub struct SoftCounts {
 }
 
 impl SoftCounts {
-    /// The cost of the node: as upstream, domains of a key with many values count for more.
+    /// The cost of the node, in thousandths: as upstream, domains of a key with many values count for more. None where it
+    /// lacks one of the labels.
     #[must_use]
-    pub fn cost(&self, facts: &NodeFacts) -> i64 {
+    pub fn cost(&self, facts: &NodeFacts) -> Option<i64> {
         let each = self.counts.iter().map(|(key, max_skew, counts)| {
-            let here = facts.labels.get(key).and_then(|domain| counts.get(domain)).copied().unwrap_or(0);
-            let domains = i64::try_from(counts.len()).unwrap_or(i64::MAX);
-            here * i64::from(domains.saturating_add(2).ilog2()) * 100 + max_skew - 1
+            let here = counts.get(facts.labels.get(key)?).copied().unwrap_or(0);
+            Some(here * weight(counts.len()) + (max_skew - 1) * 1000)
         });
         each.sum()
     }
+}
+
+/// The logarithm of the number of domains, in thousandths.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // small numbers
+fn weight(domains: usize) -> i64 {
+    ((domains as f64 + 2.0).ln() * 1000.0) as i64
 }
 
 fn count_domains(
