@@ -238,6 +238,26 @@ fn namespaces_that_are_needed_stay() {
     assert!(message.ends_with("namespaces \"nowhere\" not found"), "{message}");
 }
 
+/// KEP-5080: what pods may need to end is there until they have.
+#[test]
+fn pods_go_before_the_rest_of_their_namespace() {
+    let master = Master::started();
+    master.say(&["create", "namespace", "going"]);
+    master.wait(&["-n", "going", "get", "serviceaccount", "default", "-o", "name"], "serviceaccount/default");
+    let held = r#"{"apiVersion":"v1","kind":"Pod",
+        "metadata":{"name":"held","namespace":"going","finalizers":["example.com/hold"]},
+        "spec":{"containers":[{"name":"c","image":"hello"}]}}"#;
+    said(&master.create(held, &[]));
+    master.say(&["-n", "going", "create", "configmap", "needed"]);
+    master.say(&["delete", "namespace", "going", "--wait=false"]);
+    let left = "jsonpath={.status.conditions[?(@.type==\"NamespaceContentRemaining\")].message}";
+    let told = "Some resources are remaining: pods. has 1 resource instances";
+    master.wait(&["get", "namespace", "going", "-o", left], told);
+    master.say(&["-n", "going", "get", "configmap", "needed"]);
+    master.say(&["-n", "going", "patch", "pod", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+    master.say(&["wait", "--for=delete", "namespace/going", "--timeout=60s"]);
+}
+
 /// These commands send protobuf.
 #[test]
 fn typed_commands_are_understood() {

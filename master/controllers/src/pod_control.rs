@@ -1,13 +1,15 @@
 //! Creating, deleting, adopting and releasing pods for an owner, with its events and expectations.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
-use machinery::{EventType, Informer, Recorder};
+use machinery::{Change, EventType, Informer, Recorder, WorkQueue};
 
+use crate::context::Caches;
 use crate::expectations::Expectations;
 use crate::owner;
 
@@ -129,6 +131,44 @@ impl PodControl {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Queues whom a change of a pod concerns: its controller of one kind and the one that it had, or, where it has none, those
+/// that may claim it. What was expected of it is met.
+pub(crate) fn observe(
+    caches: &Caches,
+    kind: Cow<'static, str>,
+    queue: &Arc<WorkQueue>,
+    expectations: &Arc<Expectations>,
+    claimants: impl Fn(&str, &Pod) -> Vec<String> + Send + Sync + 'static,
+) {
+    let (queue, expectations) = (queue.clone(), expectations.clone());
+    caches.pods.on_change(move |change| {
+        let pod = change.object();
+        let owner = owner_key(pod, &kind);
+        let before = change.old().and_then(|old| owner_key(old, &kind));
+        before.filter(|before| Some(before) != owner.as_ref()).into_iter().for_each(|before| queue.add(before));
+        let Some(key) = owner else {
+            if owner::controller_of(&pod.metadata).is_none() && !matches!(change, Change::Deleted(_)) {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                claimants(namespace, pod).into_iter().for_each(|key| queue.add(key));
+            }
+            return;
+        };
+        if matches!(change, Change::Added(_)) {
+            expectations.created(&key, 1);
+        }
+        if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
+            expectations.deleted(&key, pod.metadata.uid.as_deref().unwrap_or_default());
+        }
+        queue.add(key);
+    });
+}
+
+/// `namespace/name` of the pod's controller, if it is of this kind.
+pub(crate) fn owner_key(pod: &Pod, kind: &str) -> Option<String> {
+    let owner = owner::controller_of(&pod.metadata).filter(|owner| owner.kind == kind)?;
+    Some(format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), owner.name))
 }
 
 /// The pods of an owner and those without one in its namespace: all that it may have to claim.

@@ -86,14 +86,14 @@ pub(crate) fn surplus<K: Revised>(
     old.into_iter().take(count).map(|one| one.name_any()).collect()
 }
 
-/// Makes the wanted revision, or finds the one with the same template and numbers it last.
+/// Makes the wanted revision, or finds the latest with the same template and numbers it last.
 /// None: its name is taken by another template, and the set must count a collision.
 pub(crate) async fn ensure(
     api: &Api<ControllerRevision>,
     known: &[Arc<ControllerRevision>],
     wanted: ControllerRevision,
 ) -> Result<Option<Arc<ControllerRevision>>, kube::Error> {
-    if let Some(same) = known.iter().find(|one| one.data == wanted.data) {
+    if let Some(same) = known.iter().filter(|one| one.data == wanted.data).max_by_key(|one| one.revision) {
         if same.revision < wanted.revision {
             let patch = Patch::Merge(json!({ "revision": wanted.revision }));
             api.patch(&same.name_any(), &PatchParams::default(), &patch).await?;

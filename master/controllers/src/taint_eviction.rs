@@ -1,5 +1,7 @@
 //! Taint eviction: pods leave nodes with NoExecute taints that they do not tolerate, or no longer.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::pod::is_terminal;
@@ -23,6 +25,8 @@ struct Controller {
     client: Client,
     caches: Caches,
     recorder: Recorder,
+    /// When pods were first seen on a node with taints that do not say since when they are there, by key.
+    seen: Mutex<HashMap<String, Timestamp>>,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -32,7 +36,7 @@ pub(crate) fn start(context: &mut Context) {
     caches.pods.on_change(move |change| {
         let pod = change.object();
         let placed = pods::node_name(pod).is_some() && change.old().is_none_or(|old| pods::node_name(old).is_none());
-        if placed && !matches!(change, Change::Deleted(_)) {
+        if placed || matches!(change, Change::Deleted(_)) {
             to.add(key_of(&pod.metadata));
         }
     });
@@ -48,7 +52,7 @@ pub(crate) fn start(context: &mut Context) {
         }
     });
     let recorder = context.recorder(IDENTITY, NAME);
-    let controller = Controller { client: context.client(IDENTITY), caches, recorder };
+    let controller = Controller { client: context.client(IDENTITY), caches, recorder, seen: Mutex::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
@@ -66,9 +70,19 @@ pub(crate) enum Verdict {
     LeaveIn(u64),
 }
 
+/// Since when tolerations count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// When the pod was created.
+    pub(crate) created: Timestamp,
+    /// When taints were seen that do not say when they were added.
+    pub(crate) seen: Timestamp,
+    pub(crate) now: Timestamp,
+}
+
 /// Decides from the node's NoExecute taints. A toleration counts from when the taint was added or, if that was later,
 /// from when the pod was created; of several tolerations that are limited, the shortest counts.
-pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], created: Timestamp, now: Timestamp) -> Verdict {
+pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], times: Times) -> Verdict {
     let mut leave: Option<i64> = None;
     for taint in taints {
         let matching: Vec<&Toleration> =
@@ -76,10 +90,10 @@ pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], created: Tim
         if matching.is_empty() {
             return Verdict::LeaveIn(0);
         }
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0).max(created);
+        let since = taint.time_added.as_ref().map_or(times.seen, |time| time.0).max(times.created);
         let limits = matching.iter().filter_map(|toleration| toleration.toleration_seconds);
         for limit in limits {
-            let left = since.as_second().saturating_add(limit.max(0)) - now.as_second();
+            let left = since.as_second().saturating_add(limit.max(0)) - times.now.as_second();
             leave = Some(leave.map_or(left, |earlier| earlier.min(left)));
         }
     }
@@ -88,16 +102,18 @@ pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], created: Tim
 
 impl Controller {
     async fn reconcile(&self, key: &str) -> Result<Outcome, Retry<kube::Error>> {
-        let Some(pod) = self.caches.pods.get(key) else { return Ok(Outcome::Done) };
-        if pod.metadata.deletion_timestamp.is_some() || is_terminal(&pod) {
-            return Ok(Outcome::Done);
-        }
-        let Some(node) = pods::node_name(&pod).and_then(|name| self.caches.nodes.get(name)) else {
+        let running = |pod: &Arc<Pod>| pod.metadata.deletion_timestamp.is_none() && !is_terminal(pod);
+        let pod = self.caches.pods.get(key).filter(running);
+        let node = pod.as_deref().and_then(pods::node_name).and_then(|name| self.caches.nodes.get(name));
+        let (Some(pod), Some(node)) = (pod, node) else {
+            self.first_seen(key, &[], Timestamp::now());
             return Ok(Outcome::Done);
         };
         let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
         let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-        match verdict(&no_execute(&node), tolerations, created, Timestamp::now()) {
+        let (taints, now) = (no_execute(&node), Timestamp::now());
+        let times = Times { created, seen: self.first_seen(key, &taints, now), now };
+        match verdict(&taints, tolerations, times) {
             Verdict::Stay => Ok(Outcome::Done),
             Verdict::LeaveIn(0) => {
                 self.evict(&pod).await?;
@@ -105,6 +121,16 @@ impl Controller {
             }
             Verdict::LeaveIn(seconds) => Ok(Outcome::After(Duration::from_secs(seconds))),
         }
+    }
+
+    /// Remembers when taints that do not say it were first seen, for as long as they are there.
+    fn first_seen(&self, key: &str, taints: &[Taint], now: Timestamp) -> Timestamp {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if taints.iter().all(|taint| taint.time_added.is_some()) {
+            seen.remove(key);
+            return now;
+        }
+        *seen.entry(key.to_owned()).or_insert(now)
     }
 
     async fn evict(&self, pod: &Pod) -> Result<(), kube::Error> {
@@ -198,9 +224,15 @@ mod tests {
             (vec![taint("a", 10), taint("b", 10)], vec![toleration("a", None)], Verdict::LeaveIn(0)),
         ];
         for (taints, tolerations, expected) in table {
-            assert_eq!(verdict(&taints, &tolerations, long_ago, now()), expected, "{taints:?} {tolerations:?}");
+            let times = Times { created: long_ago, seen: now(), now: now() };
+            assert_eq!(verdict(&taints, &tolerations, times), expected, "{taints:?} {tolerations:?}");
         }
-        let young = now() - 5.seconds();
-        assert_eq!(verdict(&[taint("a", 400)], &[toleration("a", Some(300))], young, now()), Verdict::LeaveIn(295));
+        let young = Times { created: now() - 5.seconds(), seen: now(), now: now() };
+        let limited = [toleration("a", Some(300))];
+        assert_eq!(verdict(&[taint("a", 400)], &limited, young), Verdict::LeaveIn(295));
+        // A taint of kubectl's does not say since when it is there.
+        let timeless = Taint { time_added: None, ..taint("a", 0) };
+        let seen = Times { created: long_ago, seen: now() - 60.seconds(), now: now() };
+        assert_eq!(verdict(&[timeless], &limited, seen), Verdict::LeaveIn(240));
     }
 }

@@ -1,5 +1,6 @@
 //! DaemonSet: one pod on every node that it is for.
 
+mod pauses;
 mod plan;
 mod pod;
 mod status;
@@ -7,7 +8,7 @@ mod status;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,20 +22,23 @@ use serde_json::{Value, json};
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
 use crate::owner::{claim, controller_of, controller_reference, selects};
-use crate::pod_control::{PodControl, candidates};
+use crate::pod_control::{self, PodControl, candidates};
 use crate::pods;
 use crate::revisions;
+use pauses::Pauses;
 use plan::Facts;
 
 const NAME: &str = "daemon-set-controller";
 /// The component that events name, without dashes as upstream has it.
 const COMPONENT: &str = "daemonset-controller";
+const KIND: &str = "DaemonSet";
 const WORKERS: usize = 2;
 
 struct Controller {
     client: Client,
     caches: Caches,
     pods: PodControl,
+    pauses: Mutex<Pauses>,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -46,7 +50,7 @@ pub(crate) fn start(context: &mut Context) {
     let recorder = context.recorder(NAME, COMPONENT);
     let client = context.client(NAME);
     let pods = PodControl { client: client.clone(), recorder, expectations };
-    let controller = Controller { client, caches, pods };
+    let controller = Controller { client, caches, pods, pauses: Mutex::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
@@ -58,6 +62,15 @@ fn observe_sets_and_nodes(caches: &Caches, queue: &Arc<WorkQueue>, expectations:
             expectations.forget(&key);
         }
         to.add(key);
+    });
+    let to = queue.clone();
+    // A revision that was taken away is made again.
+    caches.revisions.on_change(move |change| {
+        let meta = &change.object().metadata;
+        let owner = controller_of(meta).filter(|owner| owner.kind == KIND);
+        if let (Change::Deleted(_), Some(owner)) = (&change, owner) {
+            to.add(format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), owner.name));
+        }
     });
     let (to, sets) = (queue.clone(), caches.daemon_sets.clone());
     caches.nodes.on_change(move |change| {
@@ -77,27 +90,10 @@ fn observe_sets_and_nodes(caches: &Caches, queue: &Arc<WorkQueue>, expectations:
 }
 
 fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
-    let (queue, expectations, sets) = (queue.clone(), expectations.clone(), caches.daemon_sets.clone());
-    caches.pods.on_change(move |change| {
-        let pod = change.object();
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let owner = controller_of(&pod.metadata);
-        let Some(owner) = owner.filter(|owner| owner.kind == "DaemonSet") else {
-            if owner.is_none() && !matches!(change, Change::Deleted(_)) {
-                for set in sets.in_namespace(namespace).iter().filter(|set| wants(set, pod)) {
-                    queue.add(key_of(&set.metadata));
-                }
-            }
-            return;
-        };
-        let key = format!("{namespace}/{}", owner.name);
-        if matches!(change, Change::Added(_)) {
-            expectations.created(&key, 1);
-        }
-        if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
-            expectations.deleted(&key, pod.metadata.uid.as_deref().unwrap_or_default());
-        }
-        queue.add(key);
+    let sets = caches.daemon_sets.clone();
+    pod_control::observe(caches, KIND.into(), queue, expectations, move |namespace, pod| {
+        let all = sets.in_namespace(namespace);
+        all.iter().filter(|set| wants(set, pod)).map(|set| key_of(&set.metadata)).collect()
     });
 }
 
@@ -125,6 +121,7 @@ impl Controller {
         let facts = Facts { set: &set, nodes: &nodes, pods: &owned, hash: &hash, now };
         let mut plan = plan::plan(&facts);
         if may_count {
+            self.pauses.lock().unwrap_or_else(PoisonError::into_inner).hold(&set, &mut plan, now);
             self.manage(key, &set, &hash, &mut plan).await?;
             self.clean_up(&set, &revisions, &hash, &owned).await?;
         }
@@ -135,14 +132,15 @@ impl Controller {
 
     async fn manage(&self, key: &str, set: &DaemonSet, hash: &str, plan: &mut plan::Plan) -> Result<(), kube::Error> {
         let about = reference(set);
-        for pod in &plan.failed {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let tell = |pod: &Pod, kind, reason, state, end| {
             let node = pods::node_name(pod).unwrap_or_default();
             let message =
-                format!("Found failed daemon pod {} on node {node}, will try to kill it", key_of(&pod.metadata));
-            tracing::debug!(pod = name, node, "removing a failed daemon pod");
-            self.pods.recorder.event(about.clone(), EventType::Warning, "FailedDaemonPod", message);
-        }
+                format!("Found {state} daemon pod {} on node {node}, will try to {end} it", key_of(&pod.metadata));
+            tracing::debug!(pod = key_of(&pod.metadata), node, state, "removing a daemon pod that ended");
+            self.pods.recorder.event(about.clone(), kind, reason, message);
+        };
+        plan.failed.iter().for_each(|pod| tell(pod, EventType::Warning, "FailedDaemonPod", "failed", "kill"));
+        plan.succeeded.iter().for_each(|pod| tell(pod, EventType::Normal, "SucceededDaemonPod", "succeeded", "delete"));
         if plan.create.is_empty() && plan.delete.is_empty() {
             return Ok(());
         }

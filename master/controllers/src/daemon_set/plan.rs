@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) delete: Vec<Arc<Pod>>,
     /// Those of `delete` that failed.
     pub(super) failed: Vec<Arc<Pod>>,
+    /// Those of `delete` that ended well.
+    pub(super) succeeded: Vec<Arc<Pod>>,
     /// Seconds until a pod becomes available.
     pub(super) look_again: Option<u64>,
 }
@@ -114,9 +116,8 @@ fn keep_one(facts: &Facts<'_>, node: &str, present: &[&Arc<Pod>], may_start: boo
         present.iter().copied().filter(|pod| !is_going(pod)).partition(|pod| is_terminal(pod));
     for pod in &ended {
         plan.delete.push((*pod).clone());
-        if pods::phase(pod) == "Failed" {
-            plan.failed.push((*pod).clone());
-        }
+        let ended = if pods::phase(pod) == "Failed" { &mut plan.failed } else { &mut plan.succeeded };
+        ended.push((*pod).clone());
     }
     let is_going_somewhere = present.iter().any(|pod| is_going(pod));
     if live.is_empty() && ended.is_empty() && !is_going_somewhere && may_start {

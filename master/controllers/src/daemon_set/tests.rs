@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::pauses::Pauses;
 use super::plan::{Facts, Plan, eligible, plan};
 use super::pod::{pod_for, target, tolerations};
 use super::status::status;
@@ -158,4 +159,23 @@ proptest! {
         prop_assert_eq!(pods.len(), count);
         prop_assert!(pods.iter().all(|pod| super::pod::hash_of_pod(pod) == "new"));
     }
+}
+
+#[test]
+fn a_node_that_refuses_pods_gets_them_ever_more_slowly() {
+    let set = set(json!({"type": "RollingUpdate"}), json!({}));
+    let nodes = [node("a", json!({}))];
+    let mut failed = (*run(&set, "a", "h", 1, false)).clone();
+    failed.status.as_mut().unwrap().phase = Some("Failed".into());
+    let pods = [Arc::new(failed)];
+    let mut pauses = Pauses::default();
+    let mut at = |seconds: i64| {
+        let mut plan = plan(&facts(&set, &nodes, &pods, "h"));
+        pauses.hold(&set, &mut plan, now() + jiff::SignedDuration::from_secs(seconds));
+        assert_eq!(plan.delete.len(), plan.failed.len());
+        (plan.delete.len(), plan.look_again)
+    };
+    // The first goes at once, the next a second later, the one after that two seconds after it.
+    assert_eq!([at(0), at(0), at(1), at(2), at(3)], [(1, None), (0, Some(1)), (1, None), (0, Some(1)), (1, None)]);
+    assert_eq!([at(4), at(7)], [(0, Some(3)), (1, None)]);
 }

@@ -18,14 +18,15 @@ use machinery::{Change, WorkQueue, key_of};
 
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
-use crate::owner::{controller_of, controller_reference};
-use crate::pod_control::PodControl;
+use crate::owner::{controller_reference, selects};
+use crate::pod_control::{self, PodControl};
 use crate::pods;
 
 use plan::{FINALIZER, INDEX, INDEX_FAILURES, New};
 use work::Controller;
 
 const NAME: &str = "job-controller";
+const KIND: &str = "Job";
 const WORKERS: usize = 5;
 /// What pods carry that the shared cache must keep.
 pub(crate) const ANNOTATIONS: [&str; 2] = [INDEX, INDEX_FAILURES];
@@ -57,23 +58,16 @@ fn observe_jobs(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expe
 }
 
 fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
-    let (queue, expectations) = (queue.clone(), expectations.clone());
-    caches.pods.on_change(move |change| {
-        let pod = change.object();
-        let Some(key) = owner_key(pod) else { return };
-        if matches!(change, Change::Added(_)) {
-            expectations.created(&key, 1);
-        }
-        if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
-            expectations.deleted(&key, pod.metadata.uid.as_deref().unwrap_or_default());
-        }
-        queue.add(key);
+    let jobs = caches.jobs.clone();
+    pod_control::observe(caches, KIND.into(), queue, expectations, move |namespace, pod| {
+        let all = jobs.in_namespace(namespace);
+        all.iter().filter(|job| wants(job, pod)).map(|job| key_of(&job.metadata)).collect()
     });
 }
 
-fn owner_key(pod: &Pod) -> Option<String> {
-    let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "Job")?;
-    Some(format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), owner.name))
+fn wants(job: &Job, pod: &Pod) -> bool {
+    let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref()))
 }
 
 /// The condition by which a job has ended: `Complete` or `Failed`.

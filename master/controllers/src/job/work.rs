@@ -10,14 +10,15 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client};
 use machinery::{EventType, Outcome, Retry, reference};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::plan::{self, FINALIZER, Plan};
-use super::{outcome, owner_key, pod, time_to_live};
+use super::{KIND, outcome, pod, time_to_live};
 use crate::context::Caches;
 use crate::merge;
 use crate::owner::claim;
-use crate::pod_control::{PodControl, candidates};
+use crate::pod_control::{PodControl, candidates, owner_key};
+use crate::pods;
 
 /// Whose jobs these are, where a job says who manages it.
 const MANAGER: &str = "kubernetes.io/job-controller";
@@ -42,13 +43,17 @@ impl Controller {
         }
         let known = candidates(&self.caches.pods, &job.metadata);
         let selector = spec.selector.clone().unwrap_or_default();
-        let all = self.pods.claim(&*job, claim(&job.metadata, &selector, known)).await?;
+        let claims = claim(&job.metadata, &selector, known);
+        let left: Vec<Arc<Pod>> = claims.release.iter().filter(|pod| plan::is_held(pod)).cloned().collect();
+        self.release(&left).await?;
+        let all = self.pods.claim(&*job, claims).await?;
         let ended = job.metadata.deletion_timestamp.is_some();
         if ended || job.status.as_ref().is_some_and(outcome::is_finished) {
             let held: Vec<Arc<Pod>> = all.into_iter().filter(|pod| plan::is_held(pod)).collect();
             self.release(&held).await?;
             return if ended { Ok(Outcome::Done) } else { self.expire(&job).await };
         }
+        self.hold(&all).await?;
         if !self.pods.expectations.are_met(key) {
             return Ok(Outcome::Done);
         }
@@ -80,7 +85,7 @@ impl Controller {
     /// Pods that still wait for a job that is gone.
     fn left_behind(&self, key: &str) -> Vec<Arc<Pod>> {
         let namespace = key.split('/').next().unwrap_or_default();
-        let ours = |pod: &Arc<Pod>| plan::is_held(pod) && owner_key(pod).as_deref() == Some(key);
+        let ours = |pod: &Arc<Pod>| plan::is_held(pod) && owner_key(pod, KIND).as_deref() == Some(key);
         self.caches.pods.in_namespace(namespace).into_iter().filter(ours).collect()
     }
 
@@ -100,20 +105,30 @@ impl Controller {
         Ok(())
     }
 
-    /// Lets go of pods that were counted.
-    async fn release(&self, pods: &[Arc<Pod>]) -> Pass<()> {
-        let results = join_all(pods.iter().map(|pod| self.release_one(pod))).await;
+    /// Pods that were adopted stay until they are counted, as those that the job made do.
+    async fn hold(&self, pods: &[Arc<Pod>]) -> Pass<()> {
+        let patch = json!({ "finalizers": [FINALIZER] });
+        let loose = pods.iter().filter(|pod| pods::is_active(pod) && !plan::is_held(pod));
+        let results = join_all(loose.map(|pod| self.change(pod, patch.clone()))).await;
         results.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(error.into()))
     }
 
-    async fn release_one(&self, pod: &Pod) -> Result<(), kube::Error> {
+    /// Lets go of pods that were counted.
+    async fn release(&self, pods: &[Arc<Pod>]) -> Pass<()> {
+        let patch = json!({ "$deleteFromPrimitiveList/finalizers": [FINALIZER] });
+        let results = join_all(pods.iter().map(|pod| self.change(pod, patch.clone()))).await;
+        results.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Changes the metadata of a pod, if it is still there.
+    async fn change(&self, pod: &Pod, mut patch: Value) -> Result<(), kube::Error> {
         let meta = &pod.metadata;
         let api = Api::<Pod>::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
-        let patch = json!({
-            "metadata": { "uid": meta.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] },
-        });
+        if let Some(fields) = patch.as_object_mut() {
+            fields.insert("uid".into(), json!(meta.uid));
+        }
         let name = meta.name.as_deref().unwrap_or_default();
-        match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        match api.patch(name, &PatchParams::default(), &Patch::Strategic(json!({ "metadata": patch }))).await {
             Ok(_) => Ok(()),
             Err(error) if machinery::is_not_found(&error) || machinery::is_conflict(&error) => Ok(()),
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! Namespace deletion: everything in a namespace goes before it does.
+//! Namespace deletion: everything in a namespace goes before it does, and pods before what they may need to end (KEP-5080).
 
 mod plan;
 #[cfg(test)]
@@ -66,9 +66,17 @@ impl Controller {
         };
         let mut left =
             Remaining { discovery: discovery_error.as_ref().map(ToString::to_string), ..Remaining::default() };
-        for kind in kinds.iter().filter(|kind| kind.namespaced) {
-            if let Err(error) = self.empty(name, kind, &mut left).await {
-                left.failures.push(error.to_string());
+        let (pods, others): (Vec<_>, Vec<_>) =
+            kinds.iter().filter(|kind| kind.namespaced).partition(|kind| is_pod(kind));
+        for kinds in [pods, others] {
+            // What pods may need stays until the last one is gone.
+            if !left.objects.is_empty() {
+                break;
+            }
+            for kind in kinds {
+                if let Err(error) = self.empty(name, kind, &mut left).await {
+                    left.failures.push(error.to_string());
+                }
             }
         }
         if left.is_empty() {
@@ -140,6 +148,10 @@ impl Controller {
             _ => Ok(()),
         }
     }
+}
+
+fn is_pod(kind: &KnownKind) -> bool {
+    kind.resource.group.is_empty() && kind.resource.kind == "Pod"
 }
 
 fn is_unsupported(error: &kube::Error) -> bool {

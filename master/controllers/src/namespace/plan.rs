@@ -39,7 +39,7 @@ impl Remaining {
     }
 }
 
-/// status.conditions with upstream's types, reasons and texts.
+/// status.conditions with upstream's types, reasons and texts; those of others stay.
 pub(super) fn conditions(namespace: &Namespace, left: &Remaining, now: Timestamp) -> Vec<NamespaceCondition> {
     let list = |all: &BTreeMap<String, usize>, word: &str| {
         let parts: Vec<String> =
@@ -92,9 +92,15 @@ pub(super) fn conditions(namespace: &Namespace, left: &Remaining, now: Timestamp
         ),
     ];
     let known = namespace.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    rows.into_iter()
-        .map(|(kind, trouble, bad, good, fine)| condition(known, kind, trouble, (bad, good, fine), now))
-        .collect()
+    let mut conditions = known.to_vec();
+    for (kind, trouble, bad, good, fine) in rows {
+        let condition = condition(known, kind, trouble, (bad, good, fine), now);
+        match conditions.iter_mut().find(|known| known.type_ == kind) {
+            Some(known) => *known = condition,
+            None => conditions.push(condition),
+        }
+    }
+    conditions
 }
 
 fn condition(

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus};
 
 use super::plan::{Remaining, conditions};
 
@@ -20,7 +20,9 @@ fn conditions_name_what_is_left_and_keep_their_times() {
         "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
     );
     assert_eq!(message("NamespaceDeletionDiscoveryFailure"), "All resources successfully discovered");
-    let status = NamespaceStatus { conditions: Some(first.clone()), ..NamespaceStatus::default() };
+    let theirs = NamespaceCondition { type_: "Theirs".into(), status: "True".into(), ..NamespaceCondition::default() };
+    let all = [vec![theirs], first].concat();
+    let status = NamespaceStatus { conditions: Some(all.clone()), ..NamespaceStatus::default() };
     let namespace = Namespace { status: Some(status), ..Namespace::default() };
-    assert_eq!(conditions(&namespace, &left, late), first);
+    assert_eq!(conditions(&namespace, &left, late), all);
 }

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
 use crate::owner::{claim, controller_of, controller_reference, selects};
-use crate::pod_control::{Failure, PodControl, answer, candidates};
+use crate::pod_control::{self, Failure, PodControl, answer, candidates};
 use crate::pods;
 
 use replicated::Replicated;
@@ -64,37 +64,11 @@ fn observe_sets<K: Replicated>(caches: &Caches, queue: &Arc<WorkQueue>, expectat
 }
 
 fn observe_pods<K: Replicated>(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expectations>) {
-    let (queue, expectations, sets) = (queue.clone(), expectations.clone(), K::cache(caches).clone());
-    caches.pods.on_change(move |change| {
-        let pod = change.object();
-        let owner = owner_key::<K>(pod);
-        if let Some(old) = change.old().and_then(|old| owner_key::<K>(old))
-            && Some(&old) != owner.as_ref()
-        {
-            queue.add(old);
-        }
-        let Some(key) = owner else {
-            if pod.metadata.owner_references.is_none() && !matches!(change, Change::Deleted(_)) {
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                for set in sets.in_namespace(namespace).iter().filter(|set| wants(&set.as_set(), pod)) {
-                    queue.add(key_of(set.meta()));
-                }
-            }
-            return;
-        };
-        if matches!(change, Change::Added(_)) {
-            expectations.created(&key, 1);
-        }
-        if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
-            expectations.deleted(&key, pod.metadata.uid.as_deref().unwrap_or_default());
-        }
-        queue.add(key);
+    let sets = K::cache(caches).clone();
+    pod_control::observe(caches, K::kind(&()), queue, expectations, move |namespace, pod| {
+        let all = sets.in_namespace(namespace);
+        all.iter().filter(|set| wants(&set.as_set(), pod)).map(|set| key_of(set.meta())).collect()
     });
-}
-
-fn owner_key<K: Replicated>(pod: &Pod) -> Option<String> {
-    let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == K::kind(&()))?;
-    Some(format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), owner.name))
 }
 
 fn wants(set: &ReplicaSet, pod: &Pod) -> bool {
