@@ -16,7 +16,7 @@ use schema::Kind;
 
 use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
-use crate::request::{Accept, Format, Query, ResourcePath, Target};
+use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target};
 use crate::server::Core;
 use crate::{discovery, health, objects, openapi, subresources};
 
@@ -68,7 +68,7 @@ impl Call {
 pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>, origin: Origin) -> Response<Body> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // Refusals come as the client reads answers, or as JSON where it reads nothing that there is.
-    let format = Accept::of(request.headers(), true).map_or(Format::Json, |accept| accept.format);
+    let format = Accept::of(request.headers(), Offer::ALL).map_or(Format::Json, |accept| accept.format);
     let answered = AssertUnwindSafe(go(core, request, origin)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
@@ -240,9 +240,12 @@ fn resource_call(core: &Core, head: Parts, path: ResourcePath, user: Arc<UserInf
     if verb.is_empty() || !(connects || allowed.contains(&verb)) {
         return Err(Problem::method_not_allowed());
     }
-    let protobuf = schema::protobuf::describes(&kind.api_version(), kind.kind);
-    let accept =
-        if connects || path.subresource == "log" { Accept::JSON } else { Accept::of(&head.headers, protobuf)? };
+    let offer = Offer {
+        protobuf: schema::protobuf::describes(&kind.api_version(), kind.kind),
+        // Reviews are answers, and no objects that there are columns of.
+        tables: kind.verbs.contains(&"get"),
+    };
+    let accept = if connects || path.subresource == "log" { Accept::JSON } else { Accept::of(&head.headers, offer)? };
     let warnings = kind.custom.and_then(|custom| custom.deprecation.clone()).into_iter().collect();
     Ok(Some(Call { user, kind, path, verb, query, accept, head, warnings, told: Mutex::default() }))
 }

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{CONFIG_MAPS, Server, config_map, server};
+use http::Request;
 use serde_json::{Value, json};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -82,6 +83,15 @@ async fn tables_and_metadata_only() {
     let list = server.accepting(CONFIG_MAPS, partial).await.expect(200);
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert!(list["items"][0].get("data").is_none());
+    // An answer is no object that there are columns of.
+    let review = json!({ "spec": { "nonResourceAttributes": { "path": "/", "verb": "get" } } });
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let ask = async |accept: &str| {
+        let request = Request::builder().method("POST").uri(reviews).header("accept", accept);
+        server.send(request.body(review.to_string().into()).unwrap()).await
+    };
+    assert_eq!(ask("application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(406)["reason"], "NotAcceptable");
+    assert_eq!(ask(TABLE).await.expect(201)["status"]["allowed"], true);
 }
 
 #[tokio::test]

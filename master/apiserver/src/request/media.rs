@@ -33,11 +33,27 @@ pub(crate) struct Accept {
     pub format: Format,
 }
 
+/// In what forms an answer can be given, beside an object in JSON or YAML.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offer {
+    pub protobuf: bool,
+    pub tables: bool,
+}
+
+impl Offer {
+    pub(crate) const ALL: Offer = Offer { protobuf: true, tables: true };
+
+    fn has(self, accept: Accept) -> bool {
+        (self.protobuf || accept.format != Format::Protobuf)
+            && (self.tables || !matches!(accept.shape, Shape::Table(_)))
+    }
+}
+
 impl Accept {
     pub(crate) const JSON: Accept = Accept { shape: Shape::Object, format: Format::Json };
 
-    /// The first type of the header that this server can produce; `protobuf` says whether that is one of them.
-    pub(crate) fn of(headers: &HeaderMap, protobuf: bool) -> Result<Self> {
+    /// The first type of the header that can be given.
+    pub(crate) fn of(headers: &HeaderMap, offer: Offer) -> Result<Self> {
         let mut lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
         if lines.peek().is_none() {
             return Ok(Self::JSON);
@@ -50,7 +66,7 @@ impl Accept {
             .iter()
             .filter(|(q, _)| *q > 0.0)
             .filter_map(|(_, clause)| clause_of(clause))
-            .find(|accept| protobuf || accept.format != Format::Protobuf);
+            .find(|accept| offer.has(*accept));
         found.ok_or_else(|| Problem::not_acceptable(ACCEPTED))
     }
 }
@@ -112,21 +128,26 @@ mod tests {
     use http::HeaderMap;
     use http::header::ACCEPT;
 
-    use super::{Accept, Format, Shape};
+    use super::{Accept, Format, Offer, Shape};
 
-    fn of(text: &'static str, protobuf: bool) -> Option<Accept> {
+    const JSON_ONLY: Offer = Offer { protobuf: false, tables: false };
+
+    fn of(text: &'static str, offer: Offer) -> Option<Accept> {
         let headers: HeaderMap = [(ACCEPT, http::HeaderValue::from_static(text))].into_iter().collect();
-        Accept::of(&headers, protobuf).ok()
+        Accept::of(&headers, offer).ok()
     }
 
     fn accept(text: &'static str) -> Option<Accept> {
-        of(text, true)
+        of(text, Offer::ALL)
     }
 
     #[test]
     fn the_first_type_that_can_be_made_counts() {
         let table = Accept { shape: Shape::Table("v1"), format: Format::Json };
-        assert_eq!(accept("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), Some(table));
+        let either = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        assert_eq!(accept(either), Some(table));
+        assert_eq!(of(either, JSON_ONLY), Some(Accept::JSON));
+        assert_eq!(of("application/json;as=Table;v=v1;g=meta.k8s.io", JSON_ONLY), None);
         let yaml = Accept { format: Format::Yaml, ..Accept::JSON };
         assert_eq!(accept("application/json;q=0.1,application/yaml"), Some(yaml));
         assert_eq!(accept("*/*"), Some(Accept::JSON));
@@ -139,8 +160,8 @@ mod tests {
         let protobuf = Accept { format: Format::Protobuf, ..Accept::JSON };
         let both = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(accept(both), Some(protobuf));
-        assert_eq!(of(both, false), Some(Accept::JSON));
-        assert_eq!(of("application/vnd.kubernetes.protobuf", false), None);
+        assert_eq!(of(both, JSON_ONLY), Some(Accept::JSON));
+        assert_eq!(of("application/vnd.kubernetes.protobuf", JSON_ONLY), None);
         assert_eq!(accept("application/json,application/vnd.kubernetes.protobuf"), Some(Accept::JSON));
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
         assert_eq!(accept(metadata), Some(Accept { shape: Shape::Partial("v1"), ..protobuf }));

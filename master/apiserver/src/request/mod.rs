@@ -5,7 +5,7 @@ mod path;
 mod query;
 mod selector;
 
-pub(crate) use media::{Accept, Format, Shape, body_format, media_type};
+pub(crate) use media::{Accept, Format, Offer, Shape, body_format, media_type};
 pub(crate) use path::{ResourcePath, Target};
 pub(crate) use query::{LONGEST_MANAGER, Query, VersionMatch};
 pub(crate) use selector::{FieldsOf, Selector};

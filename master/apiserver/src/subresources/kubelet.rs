@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::target::Destination;
-use super::{upgrade, websocket};
+use super::{pages, upgrade, websocket};
 use crate::body::Body;
 use crate::problem::{Problem, Result};
 use crate::road::{Call, permit_create};
@@ -81,6 +81,11 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     {
         return websocket::answer(core, call, &destination, session, client).await;
     }
+    if !call.head.headers.contains_key(header::UPGRADE)
+        && let Some(redirect) = pages::with_slash(call)
+    {
+        return Ok(redirect);
+    }
     let stream = core.kubelets.connect(&destination).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -103,7 +108,8 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     Ok(match client {
         Some(client) if in_messages => websocket::log(call, client, response.into_body())?,
         Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => upgrade::join(client, response),
-        _ => passed_back(response),
+        _ if call.path.subresource == "proxy" => pages::passed_back(call, &destination, unhopped(response)).await?,
+        _ => unhopped(response).map(|body| body.map_err(Into::into).boxed_unsync()),
     })
 }
 
@@ -199,10 +205,10 @@ async fn refused(response: Response<hyper::body::Incoming>) -> Problem {
     }
 }
 
-fn passed_back(response: Response<hyper::body::Incoming>) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
+/// An answer without the headers that belong to one connection.
+fn unhopped(mut response: Response<hyper::body::Incoming>) -> Response<hyper::body::Incoming> {
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TRAILER] {
-        head.headers.remove(name);
+        response.headers_mut().remove(name);
     }
-    Response::from_parts(head, body.map_err(Into::into).boxed_unsync())
+    response
 }

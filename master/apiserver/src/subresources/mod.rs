@@ -4,6 +4,8 @@ mod binding;
 mod budget;
 mod eviction;
 mod kubelet;
+mod links;
+mod pages;
 mod scale;
 mod target;
 mod token;
