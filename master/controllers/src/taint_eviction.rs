@@ -158,6 +158,7 @@ pub(crate) async fn delete_disrupted(
         "reason": reason,
         "message": message,
         "lastTransitionTime": Time(Timestamp::now()),
+        "observedGeneration": meta.generation,
     });
     let mut status = json!({"conditions": [condition]});
     if params.grace_period_seconds == Some(0)

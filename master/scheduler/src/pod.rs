@@ -103,6 +103,8 @@ pub struct PodInfo {
     pub namespace: String,
     /// metadata.name
     pub name: String,
+    /// metadata.generation
+    pub generation: Option<i64>,
     /// metadata.labels
     pub labels: BTreeMap<String, String>,
     /// spec.nodeName, empty while unscheduled.
@@ -159,6 +161,7 @@ impl PodInfo {
         let mut info = Self {
             uid: meta.uid.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
+            generation: meta.generation,
             node_name: spec.node_name.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
             created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),

@@ -132,6 +132,7 @@ impl Writer {
             "message": format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name),
             "lastProbeTime": null,
             "lastTransitionTime": Time(jiff::Timestamp::now()),
+            "observedGeneration": victim.generation,
         });
         let status = json!({"conditions": [condition]});
         match self.patch_status(victim, status).await {
@@ -181,6 +182,7 @@ impl Writer {
             "message": message,
             "lastProbeTime": null,
             "lastTransitionTime": Time(jiff::Timestamp::now()),
+            "observedGeneration": pod.generation,
         });
         if let Err(error) = self.patch_status(pod, json!({"conditions": [condition]})).await
             && !machinery::is_not_found(&error)

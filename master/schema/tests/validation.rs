@@ -75,6 +75,24 @@ fn pods_change_their_images_only() {
 }
 
 #[test]
+fn a_status_that_does_not_say_of_which_generation_it_is_keeps_what_was_said() {
+    let kind = kind("v1 Pod");
+    let mut old = prepared(kind, pod("a:1", "n1"));
+    let seen =
+        |type_: &str, generation: Value| json!({ "type": type_, "status": "True", "observedGeneration": generation });
+    old["status"] =
+        json!({ "observedGeneration": 2, "conditions": [seen("Ready", 2.into()), seen("Other", 1.into())] });
+    let mut new = old.clone();
+    let conditions = [seen("Other", Value::Null), seen("Ready", 3.into()), seen("New", Value::Null)];
+    new["status"] = json!({ "conditions": conditions });
+    kind.prepare_update(Part::Status, &mut new, &old);
+    assert_eq!(new["status"]["observedGeneration"], 2);
+    let generations: Vec<&Value> =
+        new["status"]["conditions"].as_array().unwrap().iter().map(|one| &one["observedGeneration"]).collect();
+    assert_eq!(generations, [&json!(1), &json!(3), &Value::Null]);
+}
+
+#[test]
 fn selectors_roles_and_identities_are_for_good() {
     let deployment = |label: &str| {
         json!({

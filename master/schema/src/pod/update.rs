@@ -25,6 +25,7 @@ pub(crate) fn keep(part: Part, object: &mut Value, old: &Value) {
             if let Some(status) = object.get_mut("status").filter(|_| !class.is_null()) {
                 put(status, "qosClass", class);
             }
+            keep_observed(object, old);
         }
         Part::Other("ephemeralcontainers") => {
             let containers = object.at("spec").at("ephemeralContainers").clone();
@@ -32,6 +33,25 @@ pub(crate) fn keep(part: Part, object: &mut Value, old: &Value) {
         }
         Part::Other("resize") => resize::keep(object, old),
         Part::Main | Part::Other(_) => {}
+    }
+}
+
+/// Who writes a status without saying which generation it is of, as older clients do, leaves what was said (KEP-5067).
+fn keep_observed(object: &mut Value, old: &Value) {
+    const FIELD: &str = "observedGeneration";
+    let before = old.at("status");
+    let Some(status) = object.get_mut("status") else { return };
+    if status.int(FIELD).unwrap_or(0) == 0 {
+        put(status, FIELD, before.at(FIELD).clone());
+    }
+    let mut known: Vec<&Value> = before.list("conditions").iter().collect();
+    let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        let same = known.iter().position(|one| one.text("type") == condition.text("type"));
+        let generation = same.map_or(Value::Null, |at| known.remove(at).at(FIELD).clone());
+        if condition.int(FIELD).unwrap_or(0) == 0 {
+            put(condition, FIELD, generation);
+        }
     }
 }
 

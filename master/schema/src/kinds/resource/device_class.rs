@@ -22,7 +22,8 @@ fn validate(object: &Value, errors: &mut Errors) {
     let (spec, path) = (object.at("spec"), Path::root("spec"));
     selectors(spec, &path, errors);
     each(spec, "config", MOST_CONFIGURATIONS, &path, errors, configuration);
-    if let Some(name) = spec.at("extendedResourceName").as_str().filter(|name| !is_extended(name)) {
+    let is_resource = |name: &&str| name.contains('/') && is_extended(name);
+    if let Some(name) = spec.at("extendedResourceName").as_str().filter(|name| !is_resource(name)) {
         errors.invalid(&path.child("extendedResourceName"), name, "must be a valid extended resource name");
     }
 }
