@@ -21,7 +21,7 @@ use crate::{init, token};
 const STORE: &str = "store";
 const SETTINGS: &str = "master.yaml";
 /// What of `pki/` is worth keeping: leaves are signed anew.
-const PKI: [&str; 4] = ["ca.crt", "ca.key", "sa.key", "sa.pub"];
+const PKI: [&str; 6] = ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub"];
 
 /// Writes a backup: from the running master, or from the store's files where none runs.
 pub fn backup(options: &BackupOptions) -> Result<()> {

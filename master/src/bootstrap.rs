@@ -8,17 +8,18 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use crate::data_dir::DataDir;
+use crate::pki::Pki;
 use crate::settings::Settings;
-use crate::{api, join, kubeconfig, token};
+use crate::{api, join, kubeconfig, leaves, token};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const PRIORITY_CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 
 /// Makes and updates what the API server itself does not: roles, priority classes, what joining machines read.
-pub async fn run(client: &Client, settings: &Settings, ca_pem: &str, dir: &DataDir) -> Result<()> {
+pub async fn run(client: &Client, settings: &Settings, pki: &Pki, dir: &DataDir) -> Result<()> {
     roles(client).await?;
     priority_classes(client).await?;
-    config_maps(client, settings, ca_pem).await?;
+    config_maps(client, settings, pki).await?;
     pending_token(client, dir).await
 }
 
@@ -60,12 +61,14 @@ async fn priority_classes(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// What joining machines read: where the cluster is, and how its kubelets are configured.
-async fn config_maps(client: &Client, settings: &Settings, ca_pem: &str) -> Result<()> {
+/// What joining machines read: where the cluster is, and how its kubelets are configured; and what aggregated API servers read.
+async fn config_maps(client: &Client, settings: &Settings, pki: &Pki) -> Result<()> {
     let server = format!("https://{}", settings.endpoint());
+    let cluster = kubeconfig::cluster_info(&server, &pki.ca.certificate_pem)?;
     let maps = [
-        ("kube-public", "cluster-info", json!({ "kubeconfig": kubeconfig::cluster_info(&server, ca_pem)? })),
+        ("kube-public", "cluster-info", json!({ "kubeconfig": cluster })),
         ("kube-system", "kubelet-config", json!({ "kubelet": kubelet_configuration(settings.dns_service_ip()?)? })),
+        ("kube-system", "extension-apiserver-authentication", extension_authentication(pki)),
     ];
     for (namespace, name, data) in maps {
         let map = json!({
@@ -75,14 +78,29 @@ async fn config_maps(client: &Client, settings: &Settings, ca_pem: &str) -> Resu
             "data": data,
         });
         let collection = format!("/api/v1/namespaces/{namespace}/configmaps");
-        // What an administrator changed in kubelet-config stays; where the cluster is, is not his to say.
-        if name == "cluster-info" {
+        // What an administrator changed in kubelet-config stays; where the cluster is, and whom it believes, is not his to say.
+        if name != "kubelet-config" {
             ensure(client, &collection, name, &map, |old, new| with(old, new, &["data"])).await?;
         } else {
             api::create(client, &collection, &map).await?;
         }
     }
     Ok(())
+}
+
+/// Whom an aggregated API server believes: clients with certificates, and the front proxy, which says who asks
+/// (`pkg/controlplane/controller/clusterauthenticationtrust`).
+fn extension_authentication(pki: &Pki) -> Value {
+    let list = |items: &[&str]| json!(items).to_string();
+    json!({
+        "client-ca-file": pki.ca.certificate_pem,
+        "requestheader-allowed-names": list(&[leaves::PROXY_CLIENT]),
+        "requestheader-client-ca-file": pki.proxy_ca.certificate_pem,
+        "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
+        "requestheader-group-headers": list(&["X-Remote-Group"]),
+        "requestheader-uid-headers": list(&["X-Remote-Uid"]),
+        "requestheader-username-headers": list(&["X-Remote-User"]),
+    })
 }
 
 /// A `KubeletConfiguration` as kubeadm hands it to nodes: certificates only, nothing anonymous.

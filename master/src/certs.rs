@@ -14,7 +14,8 @@ use crate::settings::Settings;
 use crate::{kubeconfig, token};
 
 /// The certificates below `pki/`.
-const FILES: [&str; 3] = ["ca.crt", "apiserver.crt", "apiserver-kubelet-client.crt"];
+const FILES: [&str; 5] =
+    ["ca.crt", "apiserver.crt", "apiserver-kubelet-client.crt", "front-proxy-ca.crt", "front-proxy-client.crt"];
 
 /// A certificate as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

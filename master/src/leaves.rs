@@ -9,6 +9,8 @@ use crate::settings::Settings;
 
 /// The user by which the API server talks to kubelets; a default binding gives it `system:kubelet-api-admin`.
 pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
+/// The only one whom aggregated API servers believe when he says who asks.
+pub const PROXY_CLIENT: &str = "front-proxy-client";
 /// As kubeadm has it: bound to cluster-admin by RBAC, so that it can be revoked.
 const ADMINS: &str = "kubeadm:cluster-admins";
 
@@ -41,6 +43,10 @@ pub fn serving(settings: &Settings, hostname: &str) -> Result<Leaf<'static>> {
 
 pub fn kubelet_client() -> Leaf<'static> {
     client(KUBELET_CLIENT, None)
+}
+
+pub fn proxy_client() -> Leaf<'static> {
+    client(PROXY_CLIENT, None)
 }
 
 pub fn admin() -> Leaf<'static> {

@@ -16,35 +16,47 @@ const RENEW_BEFORE_SECONDS: i64 = LEAF_LIFETIME_SECONDS / 3;
 
 const SERVING: &str = "apiserver";
 const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
+const PROXY_CLIENT: &str = "front-proxy-client";
+/// The two CAs, by their files and names, as kubeadm has them: who has a certificate of the second may say whom he speaks for.
+const CA: (&str, &str) = ("ca", "kubernetes");
+const PROXY_CA: (&str, &str) = ("front-proxy-ca", "front-proxy-ca");
 
 /// Everything that serving needs.
 pub struct Pki {
     pub ca: CertifiedKey,
     pub serving: CertifiedKey,
     pub kubelet_client: CertifiedKey,
+    /// Of the front proxy that stands before aggregated API servers: this server.
+    pub proxy_ca: CertifiedKey,
+    pub proxy_client: CertifiedKey,
     /// Signs ServiceAccount tokens.
     pub service_account_key: SecretText,
 }
 
 impl Pki {
-    /// Reads what is there and makes what is missing, expiring or no longer fitting the settings. The CA is only ever made
+    /// Reads what is there and makes what is missing, expiring or no longer fitting the settings. A CA is only ever made
     /// where there is none.
     pub fn ensure(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
-        let (signer, ca) = ensure_ca(dir, now)?;
+        let (signer, ca) = ensure_ca(dir, CA, now)?;
+        let (proxy_signer, proxy_ca) = ensure_ca(dir, PROXY_CA, now)?;
         let serving = leaves::serving(settings, &hostname())?;
         Ok(Pki {
             ca,
             serving: ensure_leaf(dir, &signer, SERVING, &serving, now)?,
             kubelet_client: ensure_leaf(dir, &signer, KUBELET_CLIENT, &leaves::kubelet_client(), now)?,
+            proxy_ca,
+            proxy_client: ensure_leaf(dir, &proxy_signer, PROXY_CLIENT, &leaves::proxy_client(), now)?,
             service_account_key: ensure_service_account_key(dir)?,
         })
     }
 
     /// The same with new leaves, whatever is left of the old ones.
     pub fn rotate(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
-        let (signer, _) = ensure_ca(dir, now)?;
+        let (signer, _) = ensure_ca(dir, CA, now)?;
+        let (proxy_signer, _) = ensure_ca(dir, PROXY_CA, now)?;
         issue(dir, &signer, SERVING, &leaves::serving(settings, &hostname())?, now)?;
         issue(dir, &signer, KUBELET_CLIENT, &leaves::kubelet_client(), now)?;
+        issue(dir, &proxy_signer, PROXY_CLIENT, &leaves::proxy_client(), now)?;
         Self::ensure(dir, settings, now)
     }
 
@@ -67,8 +79,8 @@ pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, now: Timestamp) -> bool {
     !names_all || validity.not_after.as_second() - now.as_second() < RENEW_BEFORE_SECONDS
 }
 
-fn ensure_ca(dir: &DataDir, now: Timestamp) -> Result<(Ca, CertifiedKey)> {
-    let (certificate, key) = (dir.pki("ca.crt"), dir.pki("ca.key"));
+fn ensure_ca(dir: &DataDir, (file, name): (&str, &str), now: Timestamp) -> Result<(Ca, CertifiedKey)> {
+    let (certificate, key) = files(dir, file);
     match read_pair(&certificate, &key)? {
         Some(pair) => {
             let ca = Ca::load(&pair.certificate_pem, &pair.key_pem)
@@ -76,7 +88,7 @@ fn ensure_ca(dir: &DataDir, now: Timestamp) -> Result<(Ca, CertifiedKey)> {
             Ok((ca, pair))
         }
         None => {
-            let (ca, pair) = Ca::generate(now)?;
+            let (ca, pair) = Ca::generate(name, now)?;
             write_pair(&certificate, &key, &pair)?;
             Ok((ca, pair))
         }
@@ -84,19 +96,19 @@ fn ensure_ca(dir: &DataDir, now: Timestamp) -> Result<(Ca, CertifiedKey)> {
 }
 
 fn ensure_leaf(dir: &DataDir, ca: &Ca, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
-    let (certificate, key) = leaf_files(dir, name);
+    let (certificate, key) = files(dir, name);
     match read_pair(&certificate, &key)? {
         Some(pair) if !is_due(&pair.certificate_pem, leaf, now) => Ok(pair),
         _ => issue(dir, ca, name, leaf, now),
     }
 }
 
-fn leaf_files(dir: &DataDir, name: &str) -> (PathBuf, PathBuf) {
+fn files(dir: &DataDir, name: &str) -> (PathBuf, PathBuf) {
     (dir.pki(&format!("{name}.crt")), dir.pki(&format!("{name}.key")))
 }
 
 fn issue(dir: &DataDir, ca: &Ca, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
-    let (certificate, key) = leaf_files(dir, name);
+    let (certificate, key) = files(dir, name);
     let pair = ca.issue(leaf, now).with_context(|| format!("cannot issue {}", certificate.display()))?;
     write_pair(&certificate, &key, &pair)?;
     Ok(pair)

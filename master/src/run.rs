@@ -11,6 +11,7 @@ use auth::{
 };
 use jiff::Timestamp;
 use kube::Client;
+use rustls::client::ResolvesClientCert;
 use store::Embedded;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +47,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
         TcpListener::bind(settings.bind).await.with_context(|| format!("cannot listen on {}", settings.bind))?;
     let server = open(dir, &settings, &pki, &tls)?;
     server.bootstrap().await.context("making the namespaces and the kubernetes Service")?;
-    bootstrap::run(&privileged(&server), &settings, &pki.ca.certificate_pem, dir).await?;
+    bootstrap::run(&privileged(&server), &settings, &pki, dir).await?;
 
     let mut parts = parts(&server, &settings, &pki);
     let server_tls = Arc::clone(&tls.server);
@@ -119,14 +120,19 @@ fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<ApiS
             node_ports: NODE_PORTS,
         },
         kubelet_client: Some(Arc::clone(&tls.kubelet_client)),
+        proxy_client: Some(Arc::clone(&tls.proxy_client) as Arc<dyn ResolvesClientCert>),
     };
     Ok(ApiServer::open(config)?)
 }
 
 fn controllers_config(server: &ApiServer, settings: &Settings, pki: &Pki) -> controllers::Config {
-    let server = server.clone();
+    let (server, asked) = (server.clone(), server.clone());
     controllers::Config {
         client_for: Arc::new(move |controller| controller_client(&server, controller)),
+        check_api_service: Arc::new(move |name| {
+            let server = asked.clone();
+            Box::pin(async move { server.check_api_service(&name).await })
+        }),
         cluster_cidr: Some(settings.cluster_cidr),
         service_cidr: Some(settings.service_cidr),
         node_monitor_grace: Duration::from_secs(settings.node_monitor_grace_seconds),
@@ -144,7 +150,8 @@ fn controllers_config(server: &ApiServer, settings: &Settings, pki: &Pki) -> con
 fn controller_client(server: &ApiServer, controller: &str) -> Client {
     match controller {
         "shared-informers" => as_user(server, "system:kube-controller-manager", CONTROLLERS),
-        "apiextensions" => privileged(server),
+        // Part of the API server in upstream.
+        "apiextensions" | "apiregistration" => privileged(server),
         name => client(server, UserInfo::service_account("kube-system", name, ""), CONTROLLERS),
     }
 }

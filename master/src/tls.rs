@@ -54,6 +54,8 @@ pub struct Tls {
     pub server: Arc<ServerConfig>,
     /// For `logs`, `exec` and their kin: kubelets must have a certificate of the cluster's CA.
     pub kubelet_client: Arc<ClientConfig>,
+    /// What aggregated API servers know the front proxy by.
+    pub proxy_client: Arc<Identity>,
     serving: Arc<Identity>,
     client: Arc<Identity>,
 }
@@ -66,6 +68,7 @@ impl Tls {
         Ok(Tls {
             server: Arc::new(server_config(&provider, pki, &serving)?),
             kubelet_client: Arc::new(client_config(&provider, pki, &client)?),
+            proxy_client: Identity::new(&pki.proxy_client.certificate_pem, &pki.proxy_client)?,
             serving,
             client,
         })
@@ -75,6 +78,7 @@ impl Tls {
     pub fn renew(&self, pki: &Pki) -> Result<()> {
         self.serving.set(read(&pki.serving_chain_pem(), &pki.serving)?);
         self.client.set(read(&pki.kubelet_client.certificate_pem, &pki.kubelet_client)?);
+        self.proxy_client.set(read(&pki.proxy_client.certificate_pem, &pki.proxy_client)?);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// Also the name of the default ServiceCIDR.
 const SERVICE: &str = "kubernetes";
 const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
 /// Why the start-up objects could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     }
     for (path, object) in crate::flow_control::objects() {
         ensure(server, &path, &object, Existing::Keep).await?;
+    }
+    for registration in crate::aggregation::registrations() {
+        ensure(server, API_SERVICES, &registration, Existing::Keep).await?;
     }
     service_cidr(server).await?;
     let advertise = server.core.network.advertise;

@@ -6,6 +6,7 @@ use http::{HeaderValue, Response, StatusCode};
 use schema::{Kind, Registry, Subresource};
 use serde_json::{Value, json};
 
+use crate::aggregation::{Group, Version};
 use crate::body::{self, Body};
 use crate::server::Core;
 
@@ -22,18 +23,18 @@ pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let document = match parts.as_slice() {
         ["api"] | ["apis"] if wants_aggregated(head) => {
-            let document = aggregated(&registry, path == "/api");
+            let document = aggregated(core, &registry, path == "/api");
             return Some(body::respond(StatusCode::OK, AGGREGATED, document.to_string()));
         }
         ["api"] => versions(core),
-        ["apis"] => groups(&registry),
-        ["apis", group] => group_named(&registry, group)?,
+        ["apis"] => groups(core, &registry),
+        ["apis", group] => group_named(core, &registry, group)?,
         ["api", "v1"] => resources(&registry, "", "v1")?,
         ["apis", group, version] if !group.is_empty() => resources(&registry, group, version)?,
         ["version"] => version(),
         ["openid", "v1", "jwks"] => core.authenticator.tokens().jwks(),
         [".well-known", "openid-configuration"] => core.authenticator.tokens().openid_configuration(),
-        [""] => index(&registry),
+        [""] => index(core, &registry),
         _ => return None,
     };
     Some(body::json(StatusCode::OK, &document))
@@ -59,11 +60,11 @@ fn version() -> Value {
     })
 }
 
-fn index(registry: &Registry) -> Value {
+fn index(core: &Core, registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
-    for group in registry.groups().iter().filter(|group| !group.name.is_empty()) {
+    for group in core.aggregation.groups(registry).iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
-        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{}", group.name, version.name)));
     }
     paths.extend(
         ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into),
@@ -80,20 +81,21 @@ fn versions(core: &Core) -> Value {
     })
 }
 
-fn groups(registry: &Registry) -> Value {
-    let groups = registry.groups();
+fn groups(core: &Core, registry: &Registry) -> Value {
+    let groups = core.aggregation.groups(registry);
     let groups: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(group_document).collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
-fn group_document(group: &schema::Group) -> Value {
-    let version = |version: &&str| json!({ "groupVersion": format!("{}/{version}", group.name), "version": version });
+fn group_document(group: &Group) -> Value {
+    let version =
+        |Version { name, .. }: &Version| json!({ "groupVersion": format!("{}/{name}", group.name), "version": name });
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     json!({ "name": group.name, "preferredVersion": versions.first(), "versions": versions })
 }
 
-fn group_named(registry: &Registry, name: &str) -> Option<Value> {
-    let groups = registry.groups();
+fn group_named(core: &Core, registry: &Registry, name: &str) -> Option<Value> {
+    let groups = core.aggregation.groups(registry);
     let mut document = group_document(groups.iter().find(|group| group.name == name && !name.is_empty())?);
     document["kind"] = "APIGroup".into();
     document["apiVersion"] = "v1".into();
@@ -141,14 +143,17 @@ fn subresource_document(kind: &Kind, subresource: &Subresource) -> Value {
 }
 
 /// `apidiscovery.k8s.io/v2` (KEP-3352): everything in one answer.
-fn aggregated(registry: &Registry, core: bool) -> Value {
-    let groups = registry.groups();
+fn aggregated(server: &Core, registry: &Registry, core: bool) -> Value {
+    let groups = server.aggregation.groups(registry);
     let items: Vec<Value> = groups
         .iter()
         .filter(|group| group.name.is_empty() == core)
         .map(|group| {
-            let versions: Vec<Value> =
-                group.versions.iter().map(|version| aggregated_version(registry, group.name, version)).collect();
+            let versions: Vec<Value> = group
+                .versions
+                .iter()
+                .map(|version| aggregated_version(server, registry, &group.name, version))
+                .collect();
             let metadata = if core {
                 json!({ "creationTimestamp": null })
             } else {
@@ -160,9 +165,17 @@ fn aggregated(registry: &Registry, core: bool) -> Value {
     json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
 }
 
-fn aggregated_version(registry: &Registry, group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = registry.resources(group, version).map(aggregated_resource).collect();
-    json!({ "version": version, "resources": resources, "freshness": "Current" })
+/// Of a version of another server what it said last; it is stale when it does not answer now.
+fn aggregated_version(core: &Core, registry: &Registry, group: &str, version: &Version) -> Value {
+    let name = &version.name;
+    if version.remote {
+        let known = core.aggregation.documents(group, name);
+        let resources = known.as_ref().map(|documents| documents.resources.as_slice()).unwrap_or_default();
+        let freshness = if known.as_ref().is_some_and(|documents| documents.fresh) { "Current" } else { "Stale" };
+        return json!({ "version": name, "resources": resources, "freshness": freshness });
+    }
+    let resources: Vec<Value> = registry.resources(group, name).map(aggregated_resource).collect();
+    json!({ "version": name, "resources": resources, "freshness": "Current" })
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {

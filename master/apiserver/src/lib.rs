@@ -7,6 +7,7 @@
 // `serde_json::Value` answers Null for a key that is missing; clippy cannot tell it from a slice.
 #![allow(clippy::indexing_slicing)]
 
+mod aggregation;
 mod allocate;
 mod body;
 mod bootstrap;
@@ -21,11 +22,13 @@ mod objects;
 mod openapi;
 mod problem;
 mod quota;
+mod relay;
 mod request;
 mod road;
 mod server;
 mod snapshot;
 mod subresources;
+mod trust;
 mod webhooks;
 
 pub use body::{Body, BoxError};

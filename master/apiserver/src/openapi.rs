@@ -1,12 +1,15 @@
 //! `/openapi/v2` and `/openapi/v3`: the documents of `schema`, made when they are asked for and not kept.
 
+use std::sync::Arc;
+
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use schema::Registry;
 use schema::openapi::{OpenApiError, v2, v2_protobuf, v3, v3_paths};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
+use crate::aggregation::Documents;
 use crate::body::{self, Body};
 use crate::problem::Problem;
 use crate::request::Format;
@@ -23,11 +26,16 @@ pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
     let rest = path.strip_prefix("openapi/")?;
     let registry = core.kinds.registry();
     match rest {
-        "v2" if wants_protobuf(head) => {
-            Some(document(head, HeaderValue::from_static(V2_PROTOBUF), v2_protobuf(&registry).map(Some)))
+        "v2" => {
+            let others = others(core);
+            let others: Vec<&Value> = others.iter().filter_map(|documents| documents.openapi_v2.as_ref()).collect();
+            Some(if wants_protobuf(head) {
+                document(head, HeaderValue::from_static(V2_PROTOBUF), v2_protobuf(&registry, &others).map(Some))
+            } else {
+                document(head, body::JSON, v2(&registry, &others).map(Some))
+            })
         }
-        "v2" => Some(document(head, body::JSON, v2(&registry).map(Some))),
-        "v3" => Some(index(&registry)),
+        "v3" => Some(index(core, &registry)),
         rest => {
             let (group, version) = match rest.strip_prefix("v3/")?.split('/').collect::<Vec<_>>().as_slice() {
                 ["api", version] => ("", *version),
@@ -39,14 +47,28 @@ pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
     }
 }
 
-fn index(registry: &Registry) -> Response<Body> {
-    let paths: Map<String, serde_json::Value> = v3_paths(registry)
+/// What other servers say of themselves.
+fn others(core: &Core) -> Vec<Arc<Documents>> {
+    let remotes = core.aggregation.remotes();
+    remotes.iter().filter_map(|(_, service)| core.aggregation.documents(&service.group, &service.version)).collect()
+}
+
+fn index(core: &Core, registry: &Registry) -> Response<Body> {
+    let mut paths: Map<String, Value> = v3_paths(registry)
         .into_iter()
         .map(|entry| {
             let url = format!("/openapi/v3/{}?hash={}", entry.path, entry.hash);
             (entry.path, json!({ "serverRelativeURL": url }))
         })
         .collect();
+    for (_, service) in core.aggregation.remotes() {
+        let path = format!("apis/{}/{}", service.group, service.version);
+        let known = core.aggregation.documents(&service.group, &service.version);
+        match known.and_then(|documents| documents.openapi_v3.clone()) {
+            Some(url) => paths.insert(path, json!({ "serverRelativeURL": url })),
+            None => paths.remove(&path),
+        };
+    }
     body::json(StatusCode::OK, &json!({ "paths": paths }))
 }
 

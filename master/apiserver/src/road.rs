@@ -18,7 +18,7 @@ use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
 use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target};
 use crate::server::Core;
-use crate::{discovery, health, objects, openapi, subresources};
+use crate::{aggregation, discovery, health, objects, openapi, subresources};
 
 /// How long a request that is not long-running may take (`--request-timeout`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -56,12 +56,11 @@ impl Call {
     pub(crate) fn tell(&self, warnings: Vec<String>) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).extend(warnings);
     }
+}
 
-    /// Whether the answer goes on as long as the client wishes.
-    fn is_long_running(&self) -> bool {
-        self.verb == "watch"
-            || matches!(self.path.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
-    }
+/// Whether the answer to a request goes on as long as the client wishes.
+fn is_long_running(verb: &str, subresource: &str) -> bool {
+    verb == "watch" || matches!(subresource, "exec" | "attach" | "portforward" | "proxy" | "log")
 }
 
 /// Answers any request; never fails and never panics.
@@ -88,19 +87,35 @@ async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin) -> Result<R
     let user = acting_user(&core, &head, authenticate(&core, &head, &origin)?)?;
     // Our own parts are few and must not be starved by others.
     let counted = matches!(origin, Origin::Connection { .. });
-    match Target::of(head.uri.path()) {
-        Target::Resource(path) => match resource_call(&core, head, path, user)? {
-            Some(call) => limited(core, call, body, counted).await,
-            None => Ok(body::no_such_path()),
-        },
-        Target::Other => {
-            authorize_path(&core, &head, &user)?;
-            if head.uri.path() == crate::snapshot::PATH {
-                permit_all(&core, &user)?;
-                return crate::snapshot::answer(core, &head.method).await;
-            }
-            Ok(plain_path(&core, &head))
+    let path = match Target::of(head.uri.path()) {
+        Target::Resource(path) => path,
+        Target::Other => return other_path(core, head, body, user).await,
+    };
+    let request = Judged::of(&core, &head, path, &user)?;
+    if let Some(backend) = core.aggregation.backend(&request.path.group, &request.path.version) {
+        let long = is_long_running(request.verb, &request.path.subresource);
+        let passed_on = async { Ok(aggregation::answer(&core, &backend, &user, head, body).await) };
+        return limited(&core, long, counted, Box::pin(passed_on)).await;
+    }
+    match resource_call(&core, head, request, user)? {
+        Some(call) => {
+            let long = is_long_running(call.verb, &call.path.subresource);
+            limited(&core, long, counted, Box::pin(dispatch(Arc::clone(&core), call, body))).await
         }
+        None => Ok(body::no_such_path()),
+    }
+}
+
+/// Everything that names no resource.
+async fn other_path(core: Arc<Core>, head: Parts, body: Body, user: Arc<UserInfo>) -> Result<Response<Body>> {
+    authorize_path(&core, &head, &user)?;
+    if head.uri.path() == crate::snapshot::PATH {
+        permit_all(&core, &user)?;
+        return crate::snapshot::answer(core, &head.method).await;
+    }
+    match aggregation::backend_of_path(&core, head.uri.path()) {
+        Some(backend) => Ok(aggregation::answer(&core, &backend, &user, head, body).await),
+        None => Ok(plain_path(&core, &head)),
     }
 }
 
@@ -198,28 +213,42 @@ pub(crate) fn permit_create(core: &Core, call: &Call) -> Result<()> {
     permit(core, &attributes)
 }
 
-/// Judges a request for a resource. `None` when there is no such path.
-fn resource_call(core: &Core, head: Parts, path: ResourcePath, user: Arc<UserInfo>) -> Result<Option<Call>> {
-    let query = Query::parse(head.uri.query());
-    let verb = verb(&head.method, &path, &query);
-    let wanted = query.get("fieldSelector");
-    let named = wanted.split(',').find_map(|term| term.strip_prefix("metadata.name="));
-    let of_collection = matches!(verb, "list" | "watch" | "deletecollection");
-    let name = if of_collection && path.name.is_empty() { named.unwrap_or_default() } else { &path.name };
-    let attributes = Attributes {
-        user: &user,
-        verb,
-        group: &path.group,
-        version: &path.version,
-        resource: &path.resource,
-        subresource: &path.subresource,
-        namespace: &path.namespace,
-        name: name.trim_start_matches('='),
-        path: None,
-        field_selector: if of_collection { wanted } else { "" },
-        label_selector: if of_collection { query.get("labelSelector") } else { "" },
-    };
-    permit(core, &attributes)?;
+/// A request for a resource whose sender may make it.
+struct Judged {
+    path: ResourcePath,
+    verb: &'static str,
+    query: Query,
+}
+
+impl Judged {
+    fn of(core: &Core, head: &Parts, path: ResourcePath, user: &UserInfo) -> Result<Self> {
+        let query = Query::parse(head.uri.query());
+        let verb = verb(&head.method, &path, &query);
+        let wanted = query.get("fieldSelector");
+        let named = wanted.split(',').find_map(|term| term.strip_prefix("metadata.name="));
+        let of_collection = matches!(verb, "list" | "watch" | "deletecollection");
+        let name = if of_collection && path.name.is_empty() { named.unwrap_or_default() } else { &path.name };
+        let attributes = Attributes {
+            user,
+            verb,
+            group: &path.group,
+            version: &path.version,
+            resource: &path.resource,
+            subresource: &path.subresource,
+            namespace: &path.namespace,
+            name: name.trim_start_matches('='),
+            path: None,
+            field_selector: if of_collection { wanted } else { "" },
+            label_selector: if of_collection { query.get("labelSelector") } else { "" },
+        };
+        permit(core, &attributes)?;
+        Ok(Judged { path, verb, query })
+    }
+}
+
+/// Takes a request for a resource of this server apart. `None` when there is no such path.
+fn resource_call(core: &Core, head: Parts, request: Judged, user: Arc<UserInfo>) -> Result<Option<Call>> {
+    let Judged { path, verb, query } = request;
     let Some(kind) = core.kinds.registry().kind(&path.group, &path.version, &path.resource) else { return Ok(None) };
     let scoped = !path.namespace.is_empty() && path.resource != "namespaces";
     if (scoped && !kind.namespaced) || (!path.subresource.is_empty() && kind.subresource(&path.subresource).is_none()) {
@@ -268,13 +297,18 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
 }
 
 /// Answers within the limits of time and of requests in flight.
-async fn limited(core: Arc<Core>, call: Call, body: Body, counted: bool) -> Result<Response<Body>> {
-    if call.is_long_running() {
-        return dispatch(core, call, body).await;
+async fn limited(
+    core: &Core,
+    long_running: bool,
+    counted: bool,
+    answer: BoxFuture<'_, Result<Response<Body>>>,
+) -> Result<Response<Body>> {
+    if long_running {
+        return answer.await;
     }
     let place = counted.then(|| Arc::clone(&core.in_flight).try_acquire_owned()).transpose();
     let _place = place.map_err(|_| Problem::too_many_requests())?;
-    match tokio::time::timeout(REQUEST_TIMEOUT, dispatch(core, call, body)).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
         Ok(answered) => answered,
         Err(_) => Err(Problem::timeout("request did not complete within the allotted timeout")),
     }

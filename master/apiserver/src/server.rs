@@ -16,11 +16,13 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use rustls::ServerConfig;
+use rustls::client::ResolvesClientCert;
 use store::{Backend, BackendError, Options, Store};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use crate::aggregation::Aggregation;
 use crate::allocate::Allocators;
 use crate::hooks::{CacheLookup, Followers};
 use crate::in_process::InProcess;
@@ -64,6 +66,8 @@ pub struct Config {
     /// TLS with the client certificate that agents take for the API server's; without one, `log`, `exec` and their kin
     /// are refused.
     pub kubelet_client: Option<Arc<rustls::ClientConfig>>,
+    /// The certificate by which aggregated API servers know the front proxy, which tells them who asks.
+    pub proxy_client: Option<Arc<dyn ResolvesClientCert>>,
 }
 
 /// Why a server cannot start.
@@ -83,6 +87,7 @@ pub struct ApiServer {
 pub(crate) struct Core {
     pub store: Arc<Store>,
     pub kinds: Arc<Kinds>,
+    pub aggregation: Arc<Aggregation>,
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub reviews: Reviews,
@@ -96,12 +101,14 @@ pub(crate) struct Core {
 impl ApiServer {
     /// Loads the store. Blocks: call it outside of the runtime's workers or before it is busy.
     pub fn open(config: Config) -> Result<Self, StartError> {
-        let Config { backend, security, network, kubelet_client } = config;
+        let Config { backend, security, network, kubelet_client, proxy_client } = config;
         let Security { authenticator, authorizer, rbac, mut observers } = security;
         let priority_classes = Arc::new(PriorityClasses::new());
         observers.push(Arc::clone(&priority_classes) as Arc<dyn Observer>);
         let kinds = Arc::new(Kinds::new());
         observers.push(Arc::clone(&kinds) as Arc<dyn Observer>);
+        let aggregation = Arc::new(Aggregation::new(proxy_client));
+        observers.push(Arc::clone(&aggregation) as Arc<dyn Observer>);
         let allocators = Arc::new(Allocators::new(network.services, network.node_ports.clone()));
         observers.push(Arc::clone(&allocators) as Arc<dyn Observer>);
         let followers = Arc::new(Followers::new(observers));
@@ -116,6 +123,7 @@ impl ApiServer {
         let core = Core {
             store,
             kinds,
+            aggregation,
             authenticator,
             authorizer,
             reviews,
@@ -139,6 +147,14 @@ impl ApiServer {
         crate::bootstrap::run(self).await
     }
 
+    /// Asks the server that an APIService names for the version that it should have; otherwise says why not.
+    ///
+    /// # Errors
+    /// The message of the condition `Available`, as upstream words it.
+    pub async fn check_api_service(&self, name: &str) -> Result<(), String> {
+        self.core.aggregation.check(&self.core, name).await
+    }
+
     /// Serves connections until `shutdown` resolves, then lets running requests end for a little while. Client
     /// certificates must be optional in `tls`, and verified when there is one.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: impl Future<Output = ()>) {
@@ -146,6 +162,7 @@ impl ApiServer {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let sweeper = tokio::spawn(crate::events::sweep(Arc::downgrade(&self.core)));
+        let documents = tokio::spawn(crate::aggregation::follow(Arc::downgrade(&self.core)));
         tokio::pin!(shutdown);
         loop {
             let accept = async {
@@ -175,6 +192,7 @@ impl ApiServer {
             }
         }
         sweeper.abort();
+        documents.abort();
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     }
 }

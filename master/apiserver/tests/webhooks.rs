@@ -9,17 +9,11 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use common::https::Https;
 use common::{CONFIG_MAPS, Server, config_map, server};
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::PrivateKeyDer;
+use http::Response;
+use http_body_util::Full;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 /// A webhook that refuses ConfigMaps called `bad`, labels others, and remembers what it was asked.
 struct Webhook {
@@ -44,23 +38,16 @@ fn answer(review: &Value) -> Value {
 
 impl Webhook {
     async fn start() -> Self {
-        let ca_key = rcgen::KeyPair::generate().unwrap();
-        let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca_certificate = ca.self_signed(&ca_key).unwrap();
-        let issuer = rcgen::Issuer::new(ca, ca_key);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let certificate = leaf.signed_by(&key, &issuer).unwrap();
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&asked)));
-        Webhook { port, bundle: STANDARD.encode(ca_certificate.pem()), asked }
+        let seen = Arc::clone(&asked);
+        let server = Https::start("127.0.0.1", move |_, body| {
+            let review: Value = serde_json::from_slice(body).unwrap();
+            let answer = answer(&review);
+            seen.lock().unwrap().push(review);
+            Response::new(Full::new(Bytes::from(answer.to_string())))
+        });
+        let Https { port, bundle } = server.await;
+        Webhook { port, bundle, asked }
     }
 
     fn configuration(&self, kind: &str, more: Value) -> Value {
@@ -79,24 +66,6 @@ impl Webhook {
 
     fn asked(&self) -> Vec<Value> {
         std::mem::take(&mut *self.asked.lock().unwrap())
-    }
-}
-
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, asked: Arc<Mutex<Vec<Value>>>) {
-    while let Ok((tcp, _)) = listener.accept().await {
-        let Ok(tls) = acceptor.accept(tcp).await else { continue };
-        let asked = Arc::clone(&asked);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let asked = Arc::clone(&asked);
-            async move {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                let review: Value = serde_json::from_slice(&body).unwrap();
-                let answer = answer(&review);
-                asked.lock().unwrap().push(review);
-                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(answer.to_string()))))
-            }
-        });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(tls), service));
     }
 }
 

@@ -68,10 +68,10 @@ pub struct Leaf<'a> {
 }
 
 impl Ca {
-    /// A new self-signed CA of the usual name, `kubernetes`.
-    pub fn generate(now: Timestamp) -> Result<(Self, CertifiedKey), PkiError> {
+    /// A new self-signed CA.
+    pub fn generate(common_name: &str, now: Timestamp) -> Result<(Self, CertifiedKey), PkiError> {
         let key = KeyPair::generate()?;
-        let mut params = params("kubernetes", None, now, CA_LIFETIME_SECONDS)?;
+        let mut params = params(common_name, None, now, CA_LIFETIME_SECONDS)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

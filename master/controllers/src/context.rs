@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -17,6 +18,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use machinery::{Informer, Kind, Outcome, Recorder, Retry, WorkQueue, run_workers, trim_metadata};
@@ -28,11 +30,16 @@ use crate::trim;
 /// (`deployment-controller`, `generic-garbage-collector`, …); `shared-informers` is who watches for all of them.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
+/// Asks the server that the APIService of this name leads to, as the API server would, and says why it does not answer.
+pub type CheckApiService = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// What the controllers are told.
 #[derive(Clone)]
 pub struct Config {
     /// Clients by identity.
     pub client_for: ClientFor,
+    /// Whether aggregated API servers can be asked.
+    pub check_api_service: CheckApiService,
     /// Pod addresses; each node gets a /24 (IPv4) or /64 (IPv6) out of it. None: nodes get no podCIDR.
     pub cluster_cidr: Option<IpNet>,
     /// Service addresses; never given to a node.
@@ -88,6 +95,7 @@ pub struct Caches {
     pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
     pub quotas: Arc<Informer<ResourceQuota>>,
+    pub api_services: Arc<Informer<APIService>>,
 }
 
 impl Default for Caches {
@@ -120,6 +128,8 @@ impl Default for Caches {
             cluster_roles: Informer::plain(|role| trim_metadata(&mut role.metadata)),
             definitions: Informer::plain(trim::definition),
             quotas: Informer::plain(|quota| trim_metadata(&mut quota.metadata)),
+            // Written back as a whole.
+            api_services: Informer::new(|service| service.metadata.managed_fields = None, crate::api_service::groups),
         }
     }
 }
@@ -154,6 +164,7 @@ impl Caches {
             self.cluster_roles.synced(),
             self.definitions.synced(),
             self.quotas.synced(),
+            self.api_services.synced(),
         );
     }
 
@@ -190,6 +201,7 @@ impl Caches {
         start(tasks, client, &self.cluster_roles, all());
         start(tasks, client, &self.definitions, all());
         start(tasks, client, &self.quotas, all());
+        start(tasks, client, &self.api_services, all());
     }
 }
 

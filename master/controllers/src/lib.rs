@@ -7,6 +7,7 @@
 //! To add a controller: a module with `start(&mut Context)` that registers handlers and spawns its workers, and a line in
 //! [`run`]. HorizontalPodAutoscaler is not here yet.
 
+mod api_service;
 mod certificates;
 mod cluster_role_aggregation;
 mod context;
@@ -43,7 +44,7 @@ mod volume_protection;
 
 use tokio::task::JoinSet;
 
-pub use context::{Caches, ClientFor, Config, SigningCa};
+pub use context::{Caches, CheckApiService, ClientFor, Config, SigningCa};
 
 use context::Context;
 
@@ -85,6 +86,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     root_ca::start(&mut context);
     certificates::start(&mut context)?;
     custom_resource_definition::start(&mut context);
+    api_service::start(&mut context);
     resource_quota::start(&mut context);
     token_cleaner::start(&mut context);
     cluster_role_aggregation::start(&mut context);

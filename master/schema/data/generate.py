@@ -4,13 +4,13 @@
 Sources (both Apache-2.0; see NOTICE):
   * PyPI package kubernetes-validate 1.37.0 (`pip download --no-deps kubernetes-validate && unzip *.whl`): the published
     OpenAPI definitions of each release, with merge keys, list types and group-version-kinds.
-  * Go modules k8s.io/api, k8s.io/apimachinery and k8s.io/apiextensions-apiserver (`go mod download`): of each field whether it is a pointer and omitted
-    when empty, its Go type name (for the texts of type errors), and `+default=` markers. Only these facts are taken.
+  * Go modules k8s.io/api, k8s.io/apimachinery, k8s.io/apiextensions-apiserver and k8s.io/kube-aggregator (`go mod download`): of each field whether it
+    is a pointer and omitted when empty, its Go type name (for the texts of type errors), and `+default=` markers. Only these facts are taken.
 
 Then run protobuf.py, which writes protobuf.json.gz for the same definitions.
 
-usage: generate.py DEFINITIONS GO_API GO_APIMACHINERY GO_APIEXTENSIONS
-  e.g. generate.py kubernetes-json-schema/v1.36.0-local/_definitions.json k8s.io/{api,apimachinery,apiextensions-apiserver}@v0.36.3
+usage: generate.py DEFINITIONS GO_API GO_APIMACHINERY GO_APIEXTENSIONS GO_AGGREGATOR
+  e.g. generate.py kubernetes-json-schema/v1.36.0-local/_definitions.json k8s.io/{api,apimachinery,apiextensions-apiserver,kube-aggregator}@v0.36.3
 
 types.json.gz is a list, one entry a definition:
   [name, Go type name, atomic map?, [[field, type, flags, Go type, default, merge key, strategy, list type, map keys], …]]
@@ -54,6 +54,7 @@ ROOTS += [API + k for k in """
     scheduling.v1.PriorityClass policy.v1.PodDisruptionBudget policy.v1.Eviction autoscaling.v1.Scale
 """.split()]
 ROOTS += [EXTENSIONS + "CustomResourceDefinition"]
+ROOTS += ["io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService"]
 ROOTS += [META + "DeleteOptions"]
 # Shown to clients, never decoded here.
 SHOWN = [META + k for k in "Status APIResourceList APIGroup APIGroupList APIVersions WatchEvent Patch".split()]
@@ -105,7 +106,7 @@ class Go:
     FIELD = re.compile(r'^\s*(?:(\w+)\s+)?([\w\.\*\[\]]+)\s+`.*?json:"([^"]*)"')
     ALIAS = re.compile(r"^type (\w+) (\w+)$", re.M)
 
-    def __init__(self, api, machinery, extensions):
+    def __init__(self, api, machinery, extensions, aggregator):
         self.structs = {}
         for file in sorted(Path(api).glob("*/*/types.go")):
             self.read("/".join(file.parts[-3:-1]), file.read_text())
@@ -113,6 +114,7 @@ class Go:
             self.read("meta/v1", (Path(machinery) / "pkg/apis/meta/v1" / name).read_text())
         for name in ("types.go", "types_jsonschema.go"):
             self.read("apiextensions/v1", (Path(extensions) / "pkg/apis/apiextensions/v1" / name).read_text())
+        self.read("apiregistration/v1", (Path(aggregator) / "pkg/apis/apiregistration/v1/types.go").read_text())
 
     def read(self, package, text):
         for name, body in self.STRUCT.findall(text):
@@ -266,10 +268,10 @@ def write(path, value):
 
 
 def main():
-    source, api, machinery, extensions = sys.argv[1:5]
+    source, *modules = sys.argv[1:6]
     definitions = json.loads(Path(source).read_text())["$defs"]
     here = Path(__file__).parent
-    write(here / "types.json.gz", types(definitions, Go(api, machinery, extensions)))
+    write(here / "types.json.gz", types(definitions, Go(*modules)))
     write(here / "openapi.json.gz", openapi(definitions))
 
 

@@ -2,11 +2,11 @@
 """Writes protobuf.json.gz: how the API server's types look in Kubernetes' protobuf encoding.
 
 Run it after generate.py: the definitions of types.json.gz say which messages are wanted, and which of a message's fields
-are properties in JSON. The rest comes from the `generated.proto` files of the Go modules k8s.io/api, k8s.io/apimachinery
-and k8s.io/apiextensions-apiserver (Apache-2.0; see NOTICE), of which only names, numbers and types of fields are taken.
+are properties in JSON. The rest comes from the `generated.proto` files of the Go modules k8s.io/api, k8s.io/apimachinery,
+k8s.io/apiextensions-apiserver and k8s.io/kube-aggregator (Apache-2.0; see NOTICE), of which only names, numbers and types of fields are taken.
 
-usage: protobuf.py GO_API GO_APIMACHINERY GO_APIEXTENSIONS
-  e.g. protobuf.py k8s.io/{api,apimachinery,apiextensions-apiserver}@v0.36.3
+usage: protobuf.py GO_API GO_APIMACHINERY GO_APIEXTENSIONS GO_AGGREGATOR
+  e.g. protobuf.py k8s.io/{api,apimachinery,apiextensions-apiserver,kube-aggregator}@v0.36.3
 
 protobuf.json.gz is a list, one entry a message: [name of its definition, [[field number, JSON name, type], …]].
 Types: s string, b bool, i int32, l int64, f double, B bytes (base64 in JSON), q quantity, o int-or-string, t time, m time with
@@ -23,6 +23,9 @@ from pathlib import Path
 
 API, META = "k8s.io.api.", "k8s.io.apimachinery.pkg.apis.meta.v1."
 EXTENSIONS = "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1."
+REGISTRATION = "k8s.io.kube_aggregator.pkg.apis.apiregistration.v1."
+# As packages of protobuf are called, and as definitions are.
+MODULES = [("apiextensions_apiserver", "apiextensions-apiserver"), ("kube_aggregator", "kube-aggregator")]
 # Sent, but no definitions of types.json.gz.
 EXTRA = [META + k for k in "Status PartialObjectMetadata PartialObjectMetadataList".split()]
 SPECIAL = {
@@ -78,11 +81,17 @@ def read_definitions(path):
 
 
 def message_name(definition):
-    return definition.replace("io.k8s.", "k8s.io.", 1).replace("apiextensions-apiserver", "apiextensions_apiserver")
+    name = definition.replace("io.k8s.", "k8s.io.", 1)
+    for package, module in MODULES:
+        name = name.replace(module, package)
+    return name
 
 
 def definition_name(message):
-    return message.replace("k8s.io.", "io.k8s.", 1).replace("apiextensions_apiserver", "apiextensions-apiserver")
+    name = message.replace("k8s.io.", "io.k8s.", 1)
+    for package, module in MODULES:
+        name = name.replace(package, module)
+    return name
 
 
 class Table:
@@ -129,14 +138,14 @@ class Table:
 
 def main():
     here = Path(__file__).parent
-    messages, definitions = read_messages(sys.argv[1:4]), read_definitions(here / "types.json.gz")
+    messages, definitions = read_messages(sys.argv[1:5]), read_definitions(here / "types.json.gz")
     table = Table(messages, definitions)
     for name in list(definitions) + EXTRA:
         if name not in messages:
             print(f"no message: {name}", file=sys.stderr)
             continue
         table.add(name)
-        if name.startswith((API, EXTENSIONS)) and name + "List" in messages:
+        if name.startswith((API, EXTENSIONS, REGISTRATION)) and name + "List" in messages:
             table.add(name + "List")
     text = json.dumps(table.rows, separators=(",", ":")).encode()
     with open(here / "protobuf.json.gz", "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:

@@ -47,5 +47,5 @@ pub use kind::{
 pub use managed_fields::{ApplyError, Conflict, Manager};
 pub use meta::selects_if_any as selects;
 pub use pod::update::bind as bind_pod;
-pub use registry::{Group, Registry};
+pub use registry::{Group, Registry, newest_first};
 pub use table::human_duration;

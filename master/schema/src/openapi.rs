@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::custom::add_openapi;
 use crate::kind::Kind;
 use crate::registry::Registry;
-use crate::value::Object;
+use crate::value::{Fields as _, Object, object_in};
 
 mod gnostic;
 mod paths;
@@ -103,24 +103,43 @@ pub fn v3(registry: &Registry, group: &str, version: &str) -> Result<Option<Vec<
     Ok(Some(serde_json::to_vec(&document)?))
 }
 
-/// The v2 document, as JSON.
-pub fn v2(registry: &Registry) -> Result<Vec<u8>, OpenApiError> {
-    Ok(serde_json::to_vec(&v2_document(registry)?)?)
+/// The v2 document, as JSON, together with what other servers have ([`v2_closure`]).
+pub fn v2(registry: &Registry, others: &[&Value]) -> Result<Vec<u8>, OpenApiError> {
+    Ok(serde_json::to_vec(&v2_document(registry, others)?)?)
 }
 
-/// The v2 document, as protobuf.
-pub fn v2_protobuf(registry: &Registry) -> Result<Vec<u8>, OpenApiError> {
-    Ok(gnostic::document(&v2_document(registry)?))
+/// The same as protobuf.
+pub fn v2_protobuf(registry: &Registry, others: &[&Value]) -> Result<Vec<u8>, OpenApiError> {
+    Ok(gnostic::document(&v2_document(registry, others)?))
 }
 
-fn v2_document(registry: &Registry) -> Result<Object, OpenApiError> {
+/// Of `definitions` those that `paths` refer to, and what these refer to.
+pub fn v2_closure(definitions: &Object, paths: &Value) -> Object {
+    let mut wanted = BTreeSet::new();
+    references(paths, V2, &mut wanted);
+    closure(definitions, wanted)
+}
+
+fn v2_document(registry: &Registry, others: &[&Value]) -> Result<Object, OpenApiError> {
     let kinds: Vec<&Kind> = registry.kinds().filter(|k| !k.plural.is_empty()).collect();
     let mut document = Object::new();
     document.insert("swagger".to_owned(), "2.0".into());
     document.insert("info".to_owned(), json!({ "title": "Kubernetes", "version": VERSION }));
     document.insert("paths".to_owned(), paths::all(&kinds, Form::V2));
     document.insert("definitions".to_owned(), definitions(&kinds, Form::V2)?.into());
+    for other in others {
+        add_all(&mut document, "paths", other);
+        add_all(&mut document, "definitions", other);
+    }
     Ok(document)
+}
+
+/// Adds what is not there: types that several servers share are the same.
+fn add_all(document: &mut Object, field: &str, other: &Value) {
+    let own = object_in(document, field);
+    for (name, value) in other.entries(field) {
+        own.entry(name.as_str()).or_insert_with(|| value.clone());
+    }
 }
 
 /// The release whose definitions these are.
@@ -226,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_second_version_is_whole() {
-        let document: Value = serde_json::from_slice(&v2(Registry::builtin()).unwrap()).unwrap();
+        let document: Value = serde_json::from_slice(&v2(Registry::builtin(), &[]).unwrap()).unwrap();
         let definitions = document["definitions"].as_object().unwrap();
         let mut wanted = BTreeSet::new();
         references(&document, V2, &mut wanted);

@@ -1,6 +1,6 @@
 //! All kinds by path and by name.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::sync::OnceLock;
 
 use crate::kind::Kind;
@@ -75,6 +75,11 @@ impl Registry {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         self.kinds().find(|k| k.kind == kind && k.group == group && k.version == version)
     }
+}
+
+/// Orders versions of a group that nothing else orders.
+pub fn newest_first(a: &str, b: &str) -> Ordering {
+    version_rank(b).cmp(&version_rank(a))
 }
 
 /// How a version ranks: stable before beta before alpha, then by numbers, then whatever is no such version, by name

@@ -224,3 +224,18 @@ fn addresses_and_their_networks() {
     let network = row("networking.k8s.io/v1", "ServiceCIDR", json!({ "metadata": meta(), "spec": spec }));
     assert_eq!(network, ["x", "10.0.0.0/8,2001:db8::/64", "60m"]);
 }
+
+#[test]
+fn who_serves_a_group() {
+    let service = |more: Value, conditions: Value| {
+        let spec = json!({ "group": "a.io", "version": "v1", "service": more });
+        let object = json!({ "metadata": meta(), "spec": spec, "status": { "conditions": conditions } });
+        row("apiregistration.k8s.io/v1", "APIService", object)
+    };
+    let available = |status: &str, reason: &str| json!([{ "type": "Available", "status": status, "reason": reason }]);
+    assert_eq!(service(Value::Null, available("True", "Local")), ["x", "Local", "True", "60m"]);
+    let remote = json!({ "namespace": "ns", "name": "s", "port": 443 });
+    let shown = ["x", "ns/s", "False (MissingEndpoints)", "60m"];
+    assert_eq!(service(remote.clone(), available("False", "MissingEndpoints")), shown);
+    assert_eq!(service(remote, json!([])), ["x", "ns/s", "Unknown", "60m"]);
+}

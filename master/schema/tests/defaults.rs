@@ -163,6 +163,23 @@ fn the_rest() {
 }
 
 #[test]
+fn what_is_served_here_is_available() {
+    let kind = Registry::builtin().by_kind("apiregistration.k8s.io/v1", "APIService").unwrap();
+    let metadata = json!({ "name": "v1.a.io", "creationTimestamp": "2026-01-01T00:00:00Z" });
+    let mut local = json!({ "metadata": metadata, "spec": { "group": "a.io", "version": "v1" }, "status": { "conditions": [{ "type": "x" }] } });
+    let mut remote = local.clone();
+    kind.prepare_create(&mut local);
+    let condition = &local["status"]["conditions"][0];
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("Local")));
+    assert_eq!(condition["lastTransitionTime"], "2026-01-01T00:00:00Z");
+    remote["spec"]["service"] = json!({ "namespace": "ns", "name": "s" });
+    kind.default(&mut remote);
+    kind.prepare_create(&mut remote);
+    assert_eq!(remote["spec"]["service"]["port"], 443);
+    assert_eq!(remote["status"]["conditions"], Value::Null);
+}
+
+#[test]
 fn a_secret_takes_texts() {
     let kind = Registry::builtin().by_kind("v1", "Secret").unwrap();
     let mut secret =

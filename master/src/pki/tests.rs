@@ -32,9 +32,13 @@ fn a_second_time_changes_nothing() {
     let now = Timestamp::now();
     let first = Pki::ensure(&dir, &settings(), now).unwrap();
     let second = Pki::ensure(&dir, &settings(), now).unwrap();
-    for (one, two) in
-        [(&first.ca, &second.ca), (&first.serving, &second.serving), (&first.kubelet_client, &second.kubelet_client)]
-    {
+    for (one, two) in [
+        (&first.ca, &second.ca),
+        (&first.serving, &second.serving),
+        (&first.kubelet_client, &second.kubelet_client),
+        (&first.proxy_ca, &second.proxy_ca),
+        (&first.proxy_client, &second.proxy_client),
+    ] {
         assert_eq!(one.certificate_pem, two.certificate_pem);
         assert_eq!(one.key_pem.reveal(), two.key_pem.reveal());
     }
@@ -46,7 +50,14 @@ fn keys_are_private() {
     let (_root, dir) = fresh();
     Pki::ensure(&dir, &settings(), Timestamp::now()).unwrap();
     let mode = |name: &str| std::fs::metadata(dir.pki(name)).unwrap().permissions().mode() & 0o777;
-    for key in ["ca.key", "apiserver.key", "apiserver-kubelet-client.key", "sa.key"] {
+    for key in [
+        "ca.key",
+        "apiserver.key",
+        "apiserver-kubelet-client.key",
+        "front-proxy-ca.key",
+        "front-proxy-client.key",
+        "sa.key",
+    ] {
         assert_eq!(mode(key), 0o600, "{key}");
     }
     assert_eq!(mode(""), 0o700);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admission::{Operation, Request as Admission};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
@@ -17,9 +17,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::target::Destination;
-use super::{pages, upgrade, websocket};
+use super::{pages, websocket};
 use crate::body::Body;
 use crate::problem::{Problem, Result};
+use crate::relay;
 use crate::road::{Call, permit_create};
 use crate::server::Core;
 use crate::webhooks::{self, Attributes};
@@ -28,17 +29,6 @@ use crate::webhooks::{self, Attributes};
 const CONNECT: Duration = Duration::from_secs(10);
 /// How much of a refusal is read.
 const MOST_WORDS: usize = 50_000;
-/// Headers that belong to one connection (RFC 9110, 7.6.1), or must not leave this server.
-const DROPPED: [HeaderName; 8] = [
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::HOST,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
@@ -77,7 +67,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     admit(core, call).await?;
     let destination = Destination::of(core, call)?;
     if let Some(session) = websocket::Session::asked(call)
-        && let Some(client) = upgrade::asked(&mut call.head)
+        && let Some(client) = relay::asked(&mut call.head)
     {
         return websocket::answer(core, call, &destination, session, client).await;
     }
@@ -95,7 +85,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
             tracing::debug!(%error, "connection to a backend ended");
         }
     });
-    let client = upgrade::asked(&mut call.head);
+    let client = relay::asked(&mut call.head);
     let in_messages = websocket::wants_log(call);
     let request = forwarded(call, &destination, body, client.is_some() && !in_messages)?;
     let response = sender
@@ -107,9 +97,11 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     }
     Ok(match client {
         Some(client) if in_messages => websocket::log(call, client, response.into_body())?,
-        Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => upgrade::join(client, response),
-        _ if call.path.subresource == "proxy" => pages::passed_back(call, &destination, unhopped(response)).await?,
-        _ => unhopped(response).map(|body| body.map_err(Into::into).boxed_unsync()),
+        Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => relay::join(client, response),
+        _ if call.path.subresource == "proxy" => {
+            pages::passed_back(call, &destination, relay::unhopped(response)).await?
+        }
+        _ => relay::passed_back(response),
     })
 }
 
@@ -173,23 +165,14 @@ fn forwarded(call: &Call, destination: &Destination, body: Body, upgrading: bool
     *request.method_mut() = call.head.method.clone();
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
-    *headers = end_to_end(&call.head.headers);
+    *headers = relay::end_to_end(&call.head.headers);
     if let Ok(host) = HeaderValue::from_str(&destination.authority()) {
         headers.insert(header::HOST, host);
     }
-    if upgrading && let Some(protocol) = call.head.headers.get(header::UPGRADE) {
-        headers.insert(header::UPGRADE, protocol.clone());
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if upgrading {
+        relay::ask_for_upgrade(&call.head.headers, headers);
     }
     Ok(request)
-}
-
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
-    for name in &DROPPED {
-        kept.remove(name);
-    }
-    kept
 }
 
 /// An agent refuses in plain words, clients print a Status (`GenericHttpResponseChecker`).
@@ -203,12 +186,4 @@ async fn refused(response: Response<hyper::body::Incoming>) -> Problem {
         StatusCode::INTERNAL_SERVER_ERROR => Problem::internal(&text),
         other => Problem::new(other.as_u16(), "Unknown", text),
     }
-}
-
-/// An answer without the headers that belong to one connection.
-fn unhopped(mut response: Response<hyper::body::Incoming>) -> Response<hyper::body::Incoming> {
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TRAILER] {
-        response.headers_mut().remove(name);
-    }
-    response
 }

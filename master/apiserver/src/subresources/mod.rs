@@ -9,7 +9,6 @@ mod pages;
 mod scale;
 mod target;
 mod token;
-mod upgrade;
 mod websocket;
 
 use std::sync::Arc;

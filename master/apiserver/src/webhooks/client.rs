@@ -4,17 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admission::Lookup as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -22,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use crate::hooks::CacheLookup;
 use crate::server::Core;
 use crate::subresources::service_address;
+use crate::trust;
 
 /// How much of an answer is read.
 const MOST: usize = 4 * 1024 * 1024;
@@ -85,12 +83,7 @@ impl Target {
     }
 
     fn connector(&self, bundle: Option<&str>) -> Result<TlsConnector, CallError> {
-        let pem = STANDARD.decode(bundle.unwrap_or_default()).map_err(|error| self.failed(error))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| self.failed(error))?;
-            roots.add(certificate).map_err(|error| self.failed(error))?;
-        }
+        let roots = trust::roots(bundle.unwrap_or_default()).map_err(|error| self.failed(error))?;
         Ok(TlsConnector::from(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())))
     }
 }

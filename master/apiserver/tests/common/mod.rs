@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod https;
+
 use std::sync::Arc;
 
 use apiserver::{ApiServer, Body, Config, Network, Security};
@@ -68,6 +70,7 @@ pub fn open(folder: &TempDir) -> ApiServer {
             node_ports: 30_000..=30_010,
         },
         kubelet_client: None,
+        proxy_client: None,
     };
     ApiServer::open(config).unwrap()
 }

@@ -18,7 +18,7 @@ fn leaf() -> Leaf<'static> {
 
 #[test]
 fn a_ca_signs_what_verifies() {
-    let (ca, pair) = Ca::generate(now()).unwrap();
+    let (ca, pair) = Ca::generate("kubernetes", now()).unwrap();
     let loaded = Ca::load(&pair.certificate_pem, &pair.key_pem).unwrap();
     for signer in [&ca, &loaded] {
         let leaf = signer.issue(&leaf(), now()).unwrap();
@@ -35,7 +35,7 @@ fn a_ca_signs_what_verifies() {
 
 #[test]
 fn lifetimes_are_a_year_and_ten() {
-    let (ca, pair) = Ca::generate(now()).unwrap();
+    let (ca, pair) = Ca::generate("kubernetes", now()).unwrap();
     let year = 365 * DAY_SECONDS;
     let until = |pem: &str| validity(pem).unwrap().not_after.as_second() - now().as_second();
     assert_eq!(until(&pair.certificate_pem), 10 * year);
@@ -48,7 +48,7 @@ fn lifetimes_are_a_year_and_ten() {
 
 #[test]
 fn the_hash_is_of_the_key_not_of_the_certificate() {
-    let (_, pair) = Ca::generate(now()).unwrap();
+    let (_, pair) = Ca::generate("kubernetes", now()).unwrap();
     let hash = public_key_hash(&pair.certificate_pem).unwrap();
     assert_eq!(hash.len(), "sha256:".len() + 64);
     let key = KeyPair::from_pem(pair.key_pem.reveal()).unwrap();
@@ -75,6 +75,6 @@ fn a_request_names_its_subject() {
 
 #[test]
 fn no_key_is_printed() {
-    let (_, pair) = Ca::generate(now()).unwrap();
+    let (_, pair) = Ca::generate("kubernetes", now()).unwrap();
     assert!(!format!("{pair:?}").contains("PRIVATE KEY"));
 }

@@ -30,8 +30,8 @@ const NAME: &str = "generic-garbage-collector";
 const WORKERS: usize = 8;
 /// How long to wait before asking for the kinds again, when the API server could not tell.
 const REDISCOVER: Duration = Duration::from_secs(5);
-/// When this kind changes, so do the kinds.
-const DEFINITIONS: &str = "customresourcedefinitions";
+/// A change of these may bring new kinds.
+const BRINGING_KINDS: [&str; 2] = ["customresourcedefinitions", "apiservices"];
 
 /// Shared by the watches and the workers.
 struct Collector {
@@ -64,7 +64,8 @@ impl Collector {
         let mut workers = false;
         loop {
             let found = match discovery::kinds(&client).await {
-                Ok(found) => found,
+                // What the others own is collected nevertheless.
+                Ok(found) => found.kinds,
                 Err(error) => {
                     tracing::debug!(%error, "kinds could not be discovered");
                     tokio::time::sleep(REDISCOVER).await;
@@ -114,7 +115,7 @@ impl Collector {
 
     async fn follow(self: Arc<Self>, number: usize, kind: KnownKind, client: Client, done: oneshot::Sender<()>) {
         let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client, &kind.resource);
-        let is_definitions = kind.resource.plural == DEFINITIONS;
+        let brings_kinds = BRINGING_KINDS.contains(&kind.resource.plural.as_str());
         let mut done = Some(done);
         let mut listed = HashSet::new();
         let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
@@ -140,7 +141,7 @@ impl Collector {
                     continue;
                 }
             }
-            if is_definitions && done.is_none() {
+            if brings_kinds && done.is_none() {
                 self.definitions.send_modify(|changes| *changes += 1);
             }
         }

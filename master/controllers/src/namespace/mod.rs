@@ -59,15 +59,15 @@ impl Controller {
         if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|one| one == FINALIZER) {
             return Ok(Outcome::Done);
         }
-        let kinds = discovery::kinds(&self.client).await;
-        let (kinds, discovery_error) = match kinds {
-            Ok(kinds) => (kinds, None),
-            Err(error) => (Vec::new(), Some(error)),
+        let (known, discovery_error) = match discovery::kinds(&self.client).await {
+            Ok(known) => (known, None),
+            Err(error) => (discovery::Known::default(), Some(error)),
         };
-        let mut left =
-            Remaining { discovery: discovery_error.as_ref().map(ToString::to_string), ..Remaining::default() };
+        let failed = discovery_error.as_ref().map(ToString::to_string);
+        let discovery = failed.or_else(|| plan::undiscovered(&known.stale));
+        let mut left = Remaining { discovery, ..Remaining::default() };
         let (pods, others): (Vec<_>, Vec<_>) =
-            kinds.iter().filter(|kind| kind.namespaced).partition(|kind| is_pod(kind));
+            known.kinds.iter().filter(|kind| kind.namespaced).partition(|kind| is_pod(kind));
         for kinds in [pods, others] {
             // What pods may need stays until the last one is gone.
             if !left.objects.is_empty() {

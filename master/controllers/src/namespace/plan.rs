@@ -39,6 +39,20 @@ impl Remaining {
     }
 }
 
+/// What is wrong where versions of groups have a server that does not answer: what there is of them is not known
+/// (`discovery.ErrGroupDiscoveryFailed`).
+pub(super) fn undiscovered(stale: &[String]) -> Option<String> {
+    let each: Vec<String> =
+        stale.iter().map(|version| format!("{version}: stale GroupVersion discovery: {version}")).collect();
+    (!each.is_empty()).then(|| {
+        format!(
+            "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
+            each.len(),
+            each.join(", ")
+        )
+    })
+}
+
 /// status.conditions with upstream's types, reasons and texts; those of others stay.
 pub(super) fn conditions(namespace: &Namespace, left: &Remaining, now: Timestamp) -> Vec<NamespaceCondition> {
     let list = |all: &BTreeMap<String, usize>, word: &str| {

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus};
 
-use super::plan::{Remaining, conditions};
+use super::plan::{Remaining, conditions, undiscovered};
 
 #[test]
 fn conditions_name_what_is_left_and_keep_their_times() {
@@ -25,4 +25,12 @@ fn conditions_name_what_is_left_and_keep_their_times() {
     let status = NamespaceStatus { conditions: Some(all.clone()), ..NamespaceStatus::default() };
     let namespace = Namespace { status: Some(status), ..Namespace::default() };
     assert_eq!(conditions(&namespace, &left, late), all);
+}
+
+#[test]
+fn servers_that_do_not_answer_are_named() {
+    assert_eq!(undiscovered(&[]), None);
+    let wanted = "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
+                  a.io/v1: stale GroupVersion discovery: a.io/v1";
+    assert_eq!(undiscovered(&["a.io/v1".to_owned()]).as_deref(), Some(wanted));
 }

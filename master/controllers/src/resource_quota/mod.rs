@@ -152,7 +152,7 @@ impl Controller {
         if let Some(known) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(place) {
             return Ok(Some(known.clone()));
         }
-        let kinds = discovery::kinds(&self.client).await?;
+        let kinds = discovery::kinds(&self.client).await?.kinds;
         let is_it =
             |kind: &&discovery::KnownKind| (&kind.resource.group, &kind.resource.plural) == (&place.0, &place.1);
         let Some(kind) = kinds.iter().find(is_it) else { return Ok(None) };

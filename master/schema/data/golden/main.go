@@ -1,7 +1,7 @@
 // Writes cases of golden/protobuf.jsonl.gz: of each kind that is named an object with every field set, one whose every struct
 // is there and empty, and one that has only a name, as Go encodes them.
 //
-// usage, in a module that requires k8s.io/client-go and k8s.io/apiextensions-apiserver v0.36.3:
+// usage, in a module that requires k8s.io/client-go, k8s.io/apiextensions-apiserver and k8s.io/kube-aggregator v0.36.3:
 //   go run . "batch/v1 Job" "v1 PersistentVolume" … | gzip >> protobuf.jsonl.gz
 package main
 
@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/scheme"
+	registration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
@@ -209,6 +210,9 @@ func emit(object runtime.Object, gvk schema.GroupVersionKind) {
 
 func main() {
 	if err := extensions.AddToScheme(scheme.Scheme); err != nil {
+		panic(err)
+	}
+	if err := registration.AddToScheme(scheme.Scheme); err != nil {
 		panic(err)
 	}
 	for _, name := range os.Args[1:] {

@@ -2,6 +2,7 @@
 
 mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 pub(crate) mod apps;
 mod authentication;
 mod authorization;
@@ -42,6 +43,7 @@ pub(crate) static ALL: &[&Kind] = &[
     &core::resource_quota::KIND,
     &core::replication_controller::KIND,
     &core::pod_template::KIND,
+    &apiregistration::api_service::KIND,
     &apps::replica_set::KIND,
     &apps::deployment::KIND,
     &apps::daemon_set::KIND,
