@@ -11,6 +11,7 @@ mod aggregation;
 mod allocate;
 mod body;
 mod bootstrap;
+mod conversion;
 mod discovery;
 mod events;
 mod flow_control;

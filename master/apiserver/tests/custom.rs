@@ -4,7 +4,14 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use common::https::Https;
 use common::{CONFIG_MAPS, Server, config_map, open, server};
+use http::Response;
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -27,7 +34,11 @@ fn definition() -> Value {
 
 /// What the controller does.
 async fn established(server: &Server) -> Value {
-    let mut made = server.call("POST", DEFINITIONS, &definition()).await.expect(201);
+    establish(server, &definition()).await
+}
+
+async fn establish(server: &Server, definition: &Value) -> Value {
+    let mut made = server.call("POST", DEFINITIONS, definition).await.expect(201);
     assert_eq!(made["spec"]["names"]["listKind"], "FooList");
     assert_eq!(made["status"]["storedVersions"], json!(["v1"]));
     server.get(FOOS).await;
@@ -125,4 +136,115 @@ async fn a_quota_counts_what_comes() {
     let wanted = "configmaps \"b\" is forbidden: exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=1, \
                   limited: count/configmaps=1";
     assert_eq!(refused["message"], wanted);
+}
+
+/// Converts between `v1`, which has `hostPort`, and `v2`, which has `host` and `port`.
+fn convert(review: &Value) -> Value {
+    let request = &review["request"];
+    let wanted = &request["desiredAPIVersion"];
+    let objects: Vec<Value> = request["objects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|object| {
+            let mut object = object.clone();
+            let fields = object.as_object_mut().unwrap();
+            if wanted == "example.com/v2" {
+                let both = fields.remove("hostPort").unwrap_or_else(|| json!(""));
+                let (host, port) = both.as_str().unwrap().split_once(':').unwrap_or_default();
+                fields.extend([("host".to_owned(), json!(host)), ("port".to_owned(), json!(port))]);
+            } else {
+                let part = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
+                let both = format!("{}:{}", part("host"), part("port"));
+                fields.remove("host");
+                fields.remove("port");
+                fields.insert("hostPort".to_owned(), both.into());
+            }
+            object["apiVersion"] = wanted.clone();
+            object
+        })
+        .collect();
+    let response = json!({ "uid": request["uid"], "result": { "status": "Success" }, "convertedObjects": objects });
+    json!({ "apiVersion": review["apiVersion"], "kind": "ConversionReview", "response": response })
+}
+
+/// `v1` and `v2`; the first or the second is stored.
+fn versions(first: bool) -> Value {
+    let text = json!({ "type": "string" });
+    let version = |name: &str, storage: bool, fields: Value| {
+        let selectable = if name == "v2" { json!([{ "jsonPath": ".host" }]) } else { json!([]) };
+        json!({ "name": name, "served": true, "storage": storage, "selectableFields": selectable,
+            "schema": { "openAPIV3Schema": { "type": "object", "properties": fields } } })
+    };
+    json!([
+        version("v1", first, json!({ "hostPort": text })),
+        version("v2", !first, json!({ "host": text, "port": text })),
+    ])
+}
+
+/// A definition whose versions a webhook converts; tells how often it was asked.
+async fn converted(server: &Server) -> Arc<AtomicUsize> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let webhook = Https::start("127.0.0.1", move |_, body| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let review: Value = serde_json::from_slice(body).unwrap();
+        Response::new(Full::new(Bytes::from(convert(&review).to_string())))
+    });
+    let webhook = webhook.await;
+    let mut definition = definition();
+    definition["spec"]["versions"] = versions(true);
+    let client = json!({ "url": format!("https://127.0.0.1:{}/convert", webhook.port), "caBundle": webhook.bundle });
+    definition["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": { "clientConfig": client, "conversionReviewVersions": ["v1", "v1beta1"] } });
+    establish(server, &definition).await;
+    asked
+}
+
+fn host_port(name: &str, both: &str) -> Value {
+    json!({ "apiVersion": "example.com/v1", "kind": "Foo", "metadata": { "name": name }, "hostPort": both })
+}
+
+#[tokio::test]
+async fn a_webhook_converts_between_versions() {
+    let server = server().await;
+    let asked = converted(&server).await;
+    server.call("POST", FOOS, &host_port("a", "localhost:80")).await.expect(201);
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    let second = FOOS.replace("v1", "v2");
+    let shown = server.get(&format!("{second}/a")).await.expect(200);
+    assert_eq!((&shown["host"], &shown["port"], &shown["hostPort"]), (&json!("localhost"), &json!("80"), &Value::Null));
+    let mut watch = server.watch(&format!("{second}?watch=1")).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["host"], "localhost");
+    let patch = r#"{"port":"81"}"#;
+    let path = format!("{second}/a");
+    let patched = server.typed("PATCH", &path, "application/merge-patch+json", patch).await.expect(200);
+    assert_eq!((&patched["port"], &patched["metadata"]["generation"]), (&json!("81"), &json!(2)));
+    assert_eq!(server.get(&format!("{FOOS}/a")).await.expect(200)["hostPort"], "localhost:81");
+    assert_eq!(watch.next().await.unwrap()["object"]["port"], "81");
+    // What is stored in another version than what comes now is shown beside it.
+    let other = json!({ "spec": { "versions": versions(false) } });
+    let path = format!("{DEFINITIONS}/foos.example.com");
+    server.typed("PATCH", &path, "application/merge-patch+json", &other.to_string()).await.expect(200);
+    server.call("POST", FOOS, &host_port("b", "other:90")).await.expect(201);
+    let before = asked.load(Ordering::SeqCst);
+    for (path, field) in [(FOOS, "hostPort"), (second.as_str(), "host")] {
+        let list = server.get(path).await.expect(200);
+        let found: Vec<&Value> = list["items"].as_array().unwrap().iter().map(|item| &item[field]).collect();
+        let wanted = if field == "host" { ["localhost", "other"] } else { ["localhost:81", "other:90"] };
+        assert_eq!(found, wanted);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), before + 2);
+    // What is stored in the other version is selected by its converted fields.
+    let local = format!("{second}?fieldSelector=host%3Dlocalhost");
+    let list = server.get(&local).await.expect(200);
+    let names: Vec<&Value> = list["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["a"]);
+    let mut watch = server.watch(&format!("{local}&watch=1")).await;
+    assert_eq!(watch.seen().await, "ADDED a");
+    let moved = r#"{"host":"elsewhere"}"#;
+    server.typed("PATCH", &format!("{second}/a"), "application/merge-patch+json", moved).await.expect(200);
+    let gone = watch.next().await.unwrap();
+    assert_eq!((&gone["type"], &gone["object"]["host"]), (&json!("DELETED"), &json!("localhost")));
+    server.delete(&local).await.expect(200);
+    assert_eq!(server.get(&second).await.expect(200)["items"].as_array().unwrap().len(), 2);
 }

@@ -123,13 +123,18 @@ fn members_of<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a String, 
     }
 }
 
-/// A stored object as `kind` shows it.
+/// A stored object as `kind` shows it, where no webhook converts it (`crate::conversion`) or what it would convert is not
+/// looked at.
 pub(crate) fn stored(kind: &Kind, json: &[u8]) -> Result<Value> {
-    let object = serde_json::from_slice(json).map_err(|error| {
+    Ok(kind.from_storage(parse_stored(kind, json)?))
+}
+
+/// An object as it is stored.
+pub(crate) fn parse_stored(kind: &Kind, json: &[u8]) -> Result<Value> {
+    serde_json::from_slice(json).map_err(|error| {
         tracing::error!(kind = kind.kind, %error, "stored object is damaged");
         Problem::internal("a stored object cannot be read")
-    })?;
-    Ok(kind.from_storage(object))
+    })
 }
 
 /// Whether objects are stored as this very kind, so that stored bytes can be sent as they are.

@@ -15,6 +15,7 @@ use store::{CommitError, Expect, Proposal, Write};
 use super::manager::manager;
 use super::{codec, meta, render, store_failed};
 use crate::body::{self, Body};
+use crate::conversion;
 use crate::hooks;
 use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge};
@@ -47,7 +48,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
     }
     let manager = Some(manager(call, "CreateOptions")?);
     let json = create(core, call, Creation { object, dry_run, manager }).await?;
-    render(call, StatusCode::CREATED, &json)
+    render(core, call, StatusCode::CREATED, &json).await
 }
 
 /// A decoded object that is to be stored.
@@ -169,7 +170,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
         return Ok(None);
     }
     quota::charge(core, &Charge { kind, namespace, object: &object, old: None, dry_run }).await?;
-    let object = kind.to_storage(object);
+    let object = conversion::to_storage(core, kind, object).await?;
     let value = codec::encode(&object);
     if dry_run {
         return Ok(Some(value.json));

@@ -15,6 +15,7 @@ use store::{CommitError, Entry, Expect, ListRequest, Proposal, Write};
 
 use super::{codec, meta, render, store_failed, success};
 use crate::body::{self, Body};
+use crate::conversion;
 use crate::hooks;
 use crate::problem::{Problem, Result};
 use crate::request::{Query, Selector};
@@ -158,9 +159,11 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
     match delete_one(core, &call.user, call.kind, (namespace, name), &options).await? {
         Deletion::Marked(json) => {
             let orphaned = options.orphan_dependents == Some(false);
-            render(call, if orphaned { StatusCode::ACCEPTED } else { StatusCode::OK }, &json)
+            render(core, call, if orphaned { StatusCode::ACCEPTED } else { StatusCode::OK }, &json).await
         }
-        Deletion::Gone(entry) if SHOWN.contains(&call.kind.plural) => render(call, StatusCode::OK, entry.json()),
+        Deletion::Gone(entry) if SHOWN.contains(&call.kind.plural) => {
+            render(core, call, StatusCode::OK, entry.json()).await
+        }
         Deletion::Gone(entry) => {
             let object = codec::stored(call.kind, entry.json())?;
             success(call, &call.path.name, meta::text(&object, "uid"))
@@ -173,6 +176,7 @@ pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Resu
     let bytes = body::read(body).await?;
     let options = DeleteOptions::of(&call.head.headers, &call.query, &bytes)?;
     let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
+    let (selector, late) = selector.split(call.kind);
     let filter = selector.filter(super::list::fields_of(call.kind));
     let resource = hooks::stored_resource(call.kind);
     let request = ListRequest {
@@ -184,16 +188,23 @@ pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Resu
         filter: filter.as_ref(),
     };
     let page = core.store.list(&request).map_err(|error| Problem::internal(&error.to_string()))?;
-    let mut items = Vec::with_capacity(page.entries.len());
-    for entry in &page.entries {
+    let mut entries = page.entries;
+    if let Some(late) = late {
+        let shown = conversion::all_shown(core, call.kind, entries.iter().map(|entry| entry.json())).await?;
+        let mut selected = shown.iter().map(|object| late.selects(call.kind, object));
+        entries.retain(|_| selected.next().unwrap_or_default());
+    }
+    let mut deleted = Vec::with_capacity(entries.len());
+    for entry in &entries {
         let place = (entry.key.namespace(), entry.key.name());
         match delete_one(core, &call.user, call.kind, place, &options).await {
-            Ok(_) => items.push(codec::stored(call.kind, entry.json())?),
+            Ok(_) => deleted.push(entry),
             // Somebody else was quicker.
             Err(problem) if problem.code == 404 => {}
             Err(problem) => return Err(problem),
         }
     }
+    let items = conversion::all_shown(core, call.kind, deleted.into_iter().map(|entry| entry.json())).await?;
     let metadata = json!({ "resourceVersion": core.store.revision().to_string() });
     body::value(call.accept.format, StatusCode::OK, &render::View::of(call).list(metadata, items))
 }
@@ -209,7 +220,7 @@ pub(crate) async fn delete_one(
     let key = hooks::key(kind, namespace, name);
     for _ in 0..ATTEMPTS {
         let entry = core.store.get(&key).ok_or_else(|| Problem::not_found(kind, name))?;
-        let object = codec::stored(kind, entry.json())?;
+        let object = conversion::shown(core, kind, entry.json()).await?;
         check(kind, name, options, &object)?;
         let request = Request {
             user,
@@ -241,7 +252,7 @@ pub(crate) async fn delete_one(
         let value = match step {
             Step::Wait => return Ok(Deletion::Marked(entry.json().clone())),
             Step::Remove => None,
-            Step::Update(object) => Some(kind.to_storage(*object)),
+            Step::Update(object) => Some(conversion::to_storage(core, kind, *object).await?),
         };
         let facets = value.as_ref().map(|object| hooks::stored_facets(kind, object)).unwrap_or_default();
         let marked = value.is_some();

@@ -13,6 +13,7 @@ use store::{Entry, Key, ListError, ListRequest, Page};
 use super::codec::{item_offset, stored};
 use super::render::View;
 use crate::body::{self, Body};
+use crate::conversion;
 use crate::hooks::stored_resource;
 use crate::problem::{Problem, Result};
 use crate::request::{Format, Selector, VersionMatch};
@@ -62,10 +63,15 @@ struct Plan {
     continued: Option<Token>,
 }
 
-pub(super) fn list(core: &Core, call: &Call) -> Result<Response<Body>> {
-    let plan = Plan::of(core, call)?;
+pub(super) async fn list(core: &Core, call: &Call) -> Result<Response<Body>> {
+    let mut plan = Plan::of(core, call)?;
     let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
     let selects = !selector.is_empty();
+    let (selector, late) = selector.split(call.kind);
+    if late.is_some() {
+        // How many of a page are left is not known before they are converted.
+        plan.limit = 0;
+    }
     let filter = selector.filter(fields_of(call.kind));
     let request = ListRequest {
         resource: &plan.resource,
@@ -89,7 +95,10 @@ pub(super) fn list(core: &Core, call: &Call) -> Result<Response<Body>> {
         }
         _ => {}
     }
-    let objects = page.entries.iter().map(|entry| stored(call.kind, entry.json())).collect::<Result<Vec<_>>>()?;
+    let mut objects = conversion::all_shown(core, call.kind, page.entries.iter().map(|entry| entry.json())).await?;
+    if let Some(late) = late {
+        objects.retain(|object| late.selects(call.kind, object));
+    }
     body::value(call.accept.format, StatusCode::OK, &view.list(metadata, objects))
 }
 

@@ -23,7 +23,7 @@ use crate::problem::{Problem, Result};
 use crate::road::Call;
 use crate::server::Core;
 
-pub(crate) use codec::{decode, stored};
+pub(crate) use codec::{decode, parse_stored, stored};
 
 pub(crate) use manager::manager;
 
@@ -36,8 +36,8 @@ pub(crate) use update::{Change, modify, replace};
 /// Answers a request for objects themselves, not for a subresource.
 pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     match call.verb {
-        "get" => get(core, call),
-        "list" => list::list(core, call),
+        "get" => get(core, call).await,
+        "list" => list::list(core, call).await,
         "watch" => watch::watch(core, call),
         "create" => create::answer(core, call, body).await,
         "update" => update::answer(core, call, body, Part::Main).await,
@@ -51,21 +51,21 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
 /// Answers a subresource whose body is the whole object (`status`, `ephemeralcontainers`, `finalize`, …).
 pub(crate) async fn answer_part(core: &Arc<Core>, call: &mut Call, body: Body, part: Part) -> Result<Response<Body>> {
     match call.verb {
-        "get" => get(core, call),
+        "get" => get(core, call).await,
         "update" => update::answer(core, call, body, part).await,
         "patch" => patch::answer(core, call, body, part).await,
         _ => Err(Problem::method_not_allowed()),
     }
 }
 
-fn get(core: &Core, call: &Call) -> Result<Response<Body>> {
+async fn get(core: &Core, call: &Call) -> Result<Response<Body>> {
     if let Some(asked) = call.query.resource_version()? {
         let current = core.store.revision();
         if asked > current {
             return Err(Problem::too_large_version(asked, current));
         }
     }
-    render(call, StatusCode::OK, find(core, call)?.json())
+    render(core, call, StatusCode::OK, find(core, call)?.json()).await
 }
 
 /// The object that the request names.

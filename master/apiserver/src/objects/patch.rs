@@ -163,7 +163,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
     let manager = applier.unnoted(&patch);
     let json = modify(core, call, Change { part, make: &make, dry_run, unconditional: true, manager }).await?;
     call.warnings.append(&mut warnings.into_inner().unwrap_or_else(PoisonError::into_inner));
-    render(call, StatusCode::OK, &json)
+    render(core, call, StatusCode::OK, &json).await
 }
 
 /// An apply to a name that does not exist creates the object. `None` when somebody else has just made it.
@@ -183,7 +183,7 @@ async fn create_applied(
         return Err(Problem::conflict(call.kind, &call.path.name, &why));
     }
     match create(core, call, Creation { object, dry_run, manager: None }).await {
-        Ok(json) => render(call, StatusCode::CREATED, &json).map(Some),
+        Ok(json) => render(core, call, StatusCode::CREATED, &json).await.map(Some),
         Err(problem) if problem.reason == "AlreadyExists" => Ok(None),
         Err(problem) => Err(problem),
     }

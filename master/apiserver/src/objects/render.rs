@@ -6,21 +6,23 @@ use jiff::Timestamp;
 use schema::{Kind, Priority, protobuf};
 use serde_json::{Map, Value, json};
 
-use super::codec::{is_own_storage, stored};
+use super::codec::is_own_storage;
 use crate::body::{self, Body};
+use crate::conversion;
 use crate::problem::Result;
 use crate::request::{Format, Shape};
 use crate::road::Call;
+use crate::server::Core;
 
 /// One object, given as it is stored.
-pub(crate) fn render(call: &Call, status: StatusCode, json: &Bytes) -> Result<Response<Body>> {
+pub(crate) async fn render(core: &Core, call: &Call, status: StatusCode, json: &Bytes) -> Result<Response<Body>> {
     let view = View::of(call);
     match call.accept.format {
         Format::Json if view.is_as_stored() => Ok(body::respond(status, body::JSON, json.clone())),
         Format::Protobuf if view.is_as_stored() => {
             body::protobuf(status, protobuf::transcode(&call.kind.api_version(), call.kind.kind, json))
         }
-        format => body::value(format, status, &view.object(stored(call.kind, json)?)),
+        format => body::value(format, status, &view.object(conversion::shown(core, call.kind, json).await?)),
     }
 }
 

@@ -13,6 +13,7 @@ use super::create::{Creation, create};
 use super::manager::manager;
 use super::{codec, find, meta, render, store_failed};
 use crate::body::{self, Body};
+use crate::conversion;
 use crate::hooks;
 use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge};
@@ -46,12 +47,12 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
     if part == Part::Main && call.kind.create_on_update && find(core, call).is_err() {
         permit_create(core, call)?;
         let json = create(core, call, Creation { object, dry_run, manager }).await?;
-        return render(call, StatusCode::CREATED, &json);
+        return render(core, call, StatusCode::CREATED, &json).await;
     }
     let unconditional = call.kind.unconditional_update;
     let make = |_: &Value| Ok(object.clone());
     let json = modify(core, call, Change { part, make: &make, dry_run, unconditional, manager }).await?;
-    render(call, StatusCode::OK, &json)
+    render(core, call, StatusCode::OK, &json).await
 }
 
 /// The body's name must be the path's.
@@ -71,7 +72,7 @@ pub(super) fn named(call: &Call, object: &Value) -> Result<()> {
 pub(crate) async fn modify(core: &Core, call: &Call, change: Change<'_>) -> Result<Bytes> {
     for _ in 0..ATTEMPTS {
         let entry = find(core, call)?;
-        let old = codec::stored(call.kind, entry.json())?;
+        let old = conversion::shown(core, call.kind, entry.json()).await?;
         let mut new = (change.make)(&old)?;
         same_object(call, &mut new, &old, change.unconditional)?;
         match attempt(core, call, &change, (&entry, &old, new)).await? {
@@ -155,7 +156,7 @@ async fn attempt(
         let namespace = &call.path.namespace;
         quota::charge(core, &Charge { kind, namespace, object: &new, old: Some(old), dry_run: change.dry_run }).await?;
     }
-    let object = kind.to_storage(new);
+    let object = conversion::to_storage(core, kind, new).await?;
     let value = codec::encode(&object);
     if change.dry_run {
         return Ok(Some(value.json));
@@ -173,7 +174,7 @@ async fn attempt(
 
 /// Commits a new version that the server itself made of a stored object; false when somebody else was quicker.
 pub(crate) async fn replace(core: &Core, kind: &'static Kind, entry: &Entry, object: Value) -> Result<bool> {
-    let object = kind.to_storage(object);
+    let object = conversion::to_storage(core, kind, object).await?;
     let facets = hooks::stored_facets(kind, &object);
     let value = Some(codec::encode(&object));
     let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value };

@@ -10,13 +10,13 @@ use http::{HeaderValue, Response, StatusCode};
 use rand::Rng as _;
 use schema::{FieldError, protobuf};
 use serde_json::{Value, json};
-use store::{Delivery, Filter, Start, Store, TooOld, Watch, WatchRequest};
+use store::{Change, Delivery, Filter, Start, TooOld, Watch, WatchRequest};
 use tokio::time::{Instant, sleep_until};
 
-use super::codec::stored;
 use super::list::fields_of;
 use super::render::View;
 use crate::body::{self, Body, BoxError};
+use crate::conversion;
 use crate::hooks::stored_resource;
 use crate::problem::{Problem, Result};
 use crate::request::{Format, Selector, VersionMatch};
@@ -32,8 +32,9 @@ const BUFFER: usize = 1_024;
 const CHUNK: usize = 64 * 1024;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-pub(super) fn watch(core: &Core, call: &Call) -> Result<Response<Body>> {
+pub(super) fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>> {
     let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
+    let (selector, late) = selector.split(call.kind);
     let filter = only(&call.path.name, selector.filter(fields_of(call.kind)));
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let initial = initial_events(call, bookmarks)?;
@@ -58,7 +59,10 @@ pub(super) fn watch(core: &Core, call: &Call) -> Result<Response<Body>> {
     };
     let format = call.accept.format;
     Ok(match opened {
-        Ok(watch) => respond(Follow::new(core, call, watch, bookmarks, initial == Some(true))?),
+        Ok(watch) => {
+            let follow = Follow::new(core, call, watch, (bookmarks, initial == Some(true)))?;
+            respond(Follow { late, ..follow })
+        }
         // As upstream: the refusal comes as an event of a watch that was opened.
         Err(error) => body::respond(StatusCode::OK, content_type(format), too_old(format, error)),
     })
@@ -141,9 +145,11 @@ fn respond(follow: Follow) -> Response<Body> {
 
 /// One client's watch.
 struct Follow {
-    store: Arc<Store>,
+    core: Arc<Core>,
     watch: Watch,
     view: View,
+    /// Fields that are judged after conversion.
+    late: Option<Selector>,
     format: Format,
     bookmarks: bool,
     /// How many initial events are still to come, and whether their end is told.
@@ -155,17 +161,18 @@ struct Follow {
 }
 
 impl Follow {
-    fn new(core: &Core, call: &Call, watch: Watch, bookmarks: bool, tell_end: bool) -> Result<Self> {
+    fn new(core: &Arc<Core>, call: &Call, watch: Watch, (bookmarks, tell_end): (bool, bool)) -> Result<Self> {
         let seconds = call.query.integer("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
         let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(SHORTEST..2 * SHORTEST));
         let now = Instant::now();
         // Times beyond the clock's range are as good as the longest watch.
         let deadline = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now + Duration::from_secs(2 * SHORTEST));
         Ok(Follow {
-            store: Arc::clone(&core.store),
+            core: Arc::clone(core),
             initial: watch.initial(),
             watch,
             view: View::of(call),
+            late: None,
             format: call.accept.format,
             bookmarks,
             tell_end,
@@ -188,10 +195,16 @@ impl Follow {
             tokio::select! {
                 biased;
                 () = sleep_until(self.deadline) => return None,
-                next = self.watch.next() => return self.batch(next.ok()?),
+                next = self.watch.next() => {
+                    let chunk = self.batch(next.ok()?).await?;
+                    // Of what a webhook has converted nothing may be for this client.
+                    if !chunk.is_empty() {
+                        return Some(chunk);
+                    }
+                }
                 () = sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    let revision = self.store.revision();
+                    let revision = self.core.store.revision();
                     if self.watch.is_drained() {
                         return event(self.format, "BOOKMARK", &self.view.bookmark(revision, None));
                     }
@@ -201,20 +214,20 @@ impl Follow {
     }
 
     /// One change and those that wait behind it.
-    fn batch(&mut self, first: Delivery) -> Option<Bytes> {
-        let frame = self.frame(&first)?;
+    async fn batch(&mut self, first: Delivery) -> Option<Bytes> {
+        let frame = self.frame(&first).await?;
         if self.watch.is_drained() {
             return Some(frame);
         }
         let mut out = BytesMut::from(frame);
         while out.len() < CHUNK && !(self.tell_end && self.initial == 0) {
             let Some(delivery) = self.watch.ready() else { break };
-            out.extend_from_slice(&self.frame(&delivery)?);
+            out.extend_from_slice(&self.frame(&delivery).await?);
         }
         Some(out.freeze())
     }
 
-    fn frame(&mut self, delivery: &Delivery) -> Option<Bytes> {
+    async fn frame(&mut self, delivery: &Delivery) -> Option<Bytes> {
         self.initial = self.initial.saturating_sub(1);
         let (kind, change) = (self.view.kind, delivery.change.as_str());
         match self.format {
@@ -225,8 +238,35 @@ impl Follow {
             Format::Json | Format::Yaml if self.view.is_as_stored() => return Some(delivery.frame()),
             _ => {}
         }
-        let object = stored(kind, &delivery.json()).ok()?;
+        let (change, object) = match self.seen(delivery).await.ok()? {
+            Some((change, object)) => (change.as_str(), object),
+            None => return Some(Bytes::new()),
+        };
         let object = self.view.event(object, std::mem::take(&mut self.first));
         event(self.format, change, &object)
+    }
+
+    /// What a change is for this client; `None` where it concerns objects that it does not select.
+    async fn seen(&self, delivery: &Delivery) -> Result<Option<(Change, Value)>> {
+        let kind = self.view.kind;
+        let as_change = |change| Delivery { change, event: Arc::clone(&delivery.event) };
+        let Some(late) = &self.late else {
+            return Ok(Some((delivery.change, conversion::shown(&self.core, kind, &delivery.json()).await?)));
+        };
+        let before = match delivery.change {
+            Change::Added => None,
+            _ => Some(conversion::shown(&self.core, kind, &as_change(Change::Deleted).json()).await?),
+        };
+        let after = match delivery.change {
+            Change::Deleted => None,
+            _ => Some(conversion::shown(&self.core, kind, &as_change(Change::Modified).json()).await?),
+        };
+        let selected = |object: Option<Value>| object.filter(|object| late.selects(kind, object));
+        Ok(match (selected(before), selected(after)) {
+            (None, Some(new)) => Some((Change::Added, new)),
+            (Some(_), Some(new)) => Some((Change::Modified, new)),
+            (Some(old), None) => Some((Change::Deleted, old)),
+            (None, None) => None,
+        })
     }
 }

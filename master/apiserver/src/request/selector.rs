@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::selector::{FieldSelector, Selector as LabelSelector};
 use schema::Kind;
+use serde_json::Value;
 use store::{Entry, Filter};
 
 use crate::problem::{Problem, Result};
@@ -30,6 +31,25 @@ impl Selector {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.requirements.is_empty()
+    }
+
+    /// What the store can judge, and beside it the fields that are seen only after a webhook has converted the object.
+    pub(crate) fn split(self, kind: &Kind) -> (Self, Option<Self>) {
+        let is_converted = kind.custom.is_some_and(|custom| custom.conversion.is_some());
+        let is_late = |field: &str| is_converted && !field.starts_with("metadata.");
+        if !self.fields.requirements.iter().any(|requirement| is_late(&requirement.field)) {
+            return (self, None);
+        }
+        let (late, early) = self.fields.requirements.into_iter().partition(|one| is_late(&one.field));
+        let fields = FieldSelector { requirements: early };
+        let late = Selector { fields: FieldSelector { requirements: late }, ..Self::default() };
+        (Selector { labels: self.labels, fields }, Some(late))
+    }
+
+    /// Whether an object has the fields, as its kind shows it.
+    pub(crate) fn selects(&self, kind: &Kind, object: &Value) -> bool {
+        let own = kind.selectable_fields(object);
+        self.fields.matches(|field| own.iter().find(|(known, _)| *known == field).map(|(_, value)| value.as_str()))
     }
 
     /// As the store's filter; `None` lets everything pass. `fields_of` reads the fields of kinds that are stored as

@@ -7,6 +7,7 @@ use schema::{FieldError, Kind, Manager, Part, Registry, scale};
 use serde_json::Value;
 
 use crate::body::{self, Body};
+use crate::conversion;
 use crate::objects::{self, Applier, Change, Patch};
 use crate::problem::{Problem, Result};
 use crate::road::Call;
@@ -32,7 +33,8 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         }
         _ => return Err(Problem::method_not_allowed()),
     };
-    body::value(call.accept.format, StatusCode::OK, &scale::of(call.kind, &objects::stored(call.kind, &json)?))
+    let object = conversion::shown(core, call.kind, &json).await?;
+    body::value(call.accept.format, StatusCode::OK, &scale::of(call.kind, &object))
 }
 
 fn scale_kind() -> Result<&'static Kind> {

@@ -91,15 +91,19 @@ impl Target {
 /// Asks a webhook about a request.
 pub(super) async fn review(core: &Core, config: &Value, seconds: u64, request: &Value) -> Result<Value, CallError> {
     let review = json!({ "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request });
-    post(core, config, seconds, &review).await
-}
-
-/// Posts JSON to where `clientConfig` says, and reads JSON.
-async fn post(core: &Core, config: &Value, seconds: u64, body: &Value) -> Result<Value, CallError> {
     let mut target = Target::of(core, config)?;
     let mark = if target.path.contains('?') { '&' } else { '?' };
     target.path.push_str(&format!("{mark}timeout={seconds}s"));
     target.url.push_str(&format!("{mark}timeout={seconds}s"));
+    send(target, config, seconds, &review).await
+}
+
+/// Posts JSON to where `clientConfig` says, and reads JSON.
+pub(crate) async fn post(core: &Core, config: &Value, seconds: u64, body: &Value) -> Result<Value, CallError> {
+    send(Target::of(core, config)?, config, seconds, body).await
+}
+
+async fn send(target: Target, config: &Value, seconds: u64, body: &Value) -> Result<Value, CallError> {
     let connector = target.connector(config["caBundle"].as_str())?;
     let exchange = exchange(&target, connector, body.to_string());
     match tokio::time::timeout(Duration::from_secs(seconds), exchange).await {

@@ -15,10 +15,12 @@ use futures::future::join_all;
 use schema::{FieldValidation, Kind};
 use serde_json::Value;
 
+use crate::conversion;
 use crate::hooks::CacheLookup;
 use crate::problem::{Problem, Result};
 use crate::server::Core;
 use client::CallError;
+pub(crate) use client::post;
 use matching::Place;
 use review::{Answer, Patch};
 
@@ -94,14 +96,12 @@ async fn ask_to_mutate(
 ) -> Result<bool> {
     let Some(due) = due(core, attributes, hook, Some(object))? else { return Ok(false) };
     let kind = attributes.kind;
-    let shown = due.version.from_storage(kind.to_storage(object.clone()));
-    let shown = if std::ptr::eq(due.version, kind) { object.clone() } else { shown };
+    let shown = conversion::between(core, kind, due.version, object).await?;
     let Some(answer) = ask(core, attributes, &due, Some(&shown)).await? else { return Ok(true) };
     told.extend(answer.warnings);
     let Some(patch) = answer.patch else { return Ok(true) };
     let patched = apply(&due, &patch, shown)?;
-    let back =
-        if std::ptr::eq(due.version, kind) { patched } else { kind.from_storage(due.version.to_storage(patched)) };
+    let back = conversion::between(core, due.version, kind, &patched).await?;
     *object = if attributes.body.is_some() { back } else { taken(kind, back)? };
     Ok(true)
 }
@@ -127,10 +127,10 @@ pub(crate) async fn validate(core: &Core, attributes: &Attributes<'_>, object: O
     let hooks = configured(core, VALIDATING, attributes);
     let asks = hooks.iter().map(|hook| async move {
         let Some(due) = due(core, attributes, hook, object)? else { return Ok(None) };
-        let shown = object.map(|object| match std::ptr::eq(due.version, attributes.kind) {
-            true => object.clone(),
-            false => due.version.from_storage(attributes.kind.to_storage(object.clone())),
-        });
+        let shown = match object {
+            Some(object) => Some(conversion::between(core, attributes.kind, due.version, object).await?),
+            None => None,
+        };
         ask(core, attributes, &due, shown.as_ref()).await
     });
     for answer in join_all(asks).await {
@@ -222,10 +222,10 @@ async fn ask(core: &Core, attributes: &Attributes<'_>, due: &Due, object: Option
         let why = format!("admission webhook \"{name}\" does not support dry run");
         return Err(Problem::bad_request(why));
     }
-    let old = attributes.old.map(|old| match std::ptr::eq(due.version, attributes.kind) {
-        true => old.clone(),
-        false => due.version.from_storage(attributes.kind.to_storage(old.clone())),
-    });
+    let old = match attributes.old {
+        Some(old) => Some(conversion::between(core, attributes.kind, due.version, old).await?),
+        None => None,
+    };
     let request = review::request(attributes, due.version, (object, old.as_ref()));
     let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(10);
     let answered = client::review(core, &hook["clientConfig"], seconds, &request).await;

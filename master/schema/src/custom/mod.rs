@@ -46,6 +46,8 @@ pub struct Custom {
     root: &'static Definition,
     cells: Vec<(JsonPath, &'static str)>,
     scale: Option<ScalePaths>,
+    /// `spec.conversion.webhook`, where a webhook converts between versions.
+    pub conversion: Option<Value>,
     /// What clients of this version are told.
     pub deprecation: Option<String>,
     /// Whether the definition is being deleted: no new objects then.
@@ -201,6 +203,8 @@ impl Custom {
             "" => format!("{}/{} {kind} is deprecated", spec.text("group"), version.text("name")),
             text => text.to_owned(),
         });
+        let conversion = spec.at("conversion");
+        let conversion = (conversion.text("strategy") == "Webhook").then(|| conversion.at("webhook").clone());
         Custom {
             root: types::root(&schema, definition),
             rules: rules::compile(&raw),
@@ -208,6 +212,7 @@ impl Custom {
             schema,
             raw,
             scale,
+            conversion,
             deprecation,
             is_terminating,
         }
