@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::builder::FalseyValueParser;
 use keelson_tests::conformance::suite::{Against, Stage, Suite};
-use keelson_tests::conformance::{self, Conclusion, Request, Selection, table};
+use keelson_tests::conformance::{self, Conclusion, Request, Selection, table, unit};
 
 use crate::show::Show;
 
@@ -49,9 +49,15 @@ pub struct Options {
     /// End a cluster that was kept, and nothing else
     #[arg(long)]
     down: bool,
+    /// What a test asks of the agent's unit: running, kill or restart
+    #[arg(long, hide = true)]
+    unit: Option<unit::Ask>,
 }
 
 pub fn conformance(options: Options) -> Result<()> {
+    if let Some(ask) = options.unit {
+        return unit::serve(options.against, ask);
+    }
     let mut show = Show::default();
     if options.down {
         let left = conformance::down(options.against, &mut show)?.unwrap_or_default();

@@ -65,6 +65,7 @@ fn critest(request: &Request, upstream: &Upstream, socket: &Path, dir: &Path) ->
         processes: request.processes,
         timeout: Duration::from_secs(600),
         netns: None,
+        path: None,
         dir: dir.to_owned(),
     })
 }

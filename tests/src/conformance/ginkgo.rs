@@ -38,6 +38,8 @@ pub struct Run {
     pub timeout: Duration,
     /// The network namespace that it runs in; this machine's where there is none.
     pub netns: Option<PathBuf>,
+    /// A folder whose programs are found first.
+    pub path: Option<PathBuf>,
     /// Where log and report are written.
     pub dir: PathBuf,
 }
@@ -81,6 +83,10 @@ impl Run {
             ginkgo.arg(format!("-focus={focus}"));
         }
         ginkgo.arg(&self.program).arg("--").args(&self.flags);
+        if let Some(first) = &self.path {
+            let rest = std::env::var("PATH").unwrap_or_default();
+            ginkgo.env("PATH", format!("{}:{rest}", first.display()));
+        }
         ginkgo.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
         ginkgo
     }

@@ -10,6 +10,7 @@
 //! | `slice` | chooses a part for CI |
 //! | `table` | results beside stock's, totals |
 //! | `evidence` | gathers the logs of a red test |
+//! | `unit` | stands in for systemd |
 
 mod critest;
 pub mod evidence;
@@ -20,6 +21,7 @@ pub mod report;
 pub mod slice;
 pub mod suite;
 pub mod table;
+pub mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -115,7 +117,8 @@ pub fn run(request: &Request, progress: &mut dyn Progress) -> Result<Conclusion>
         progress.note(&format!("the cluster stays: export KUBECONFIG={}", cluster.layout.admin_conf().display()));
         Vec::new()
     } else {
-        cluster.down(progress)?
+        // Tests may have started its agent anew.
+        Cluster::adopt(cluster.layout.clone())?.unwrap_or(cluster).down(progress)?
     };
     let mut conclusion = outcome?;
     conclusion.left = left;
@@ -300,13 +303,18 @@ fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Resul
         Stage::Parallel => "in parallel",
         Stage::Serial => "what is slow, and what runs alone",
     };
-    let (program, flags, netns) = match suite {
-        Suite::Node | Suite::Conformance => ("e2e.test", cluster_flags(cluster)?, None),
-        // It asks the node's own ports at localhost.
+    let upstream = cluster.upstream()?;
+    let (program, flags, netns, path) = match suite {
+        Suite::Node | Suite::Conformance => (upstream.program("e2e.test"), cluster_flags(cluster)?, None, None),
         Suite::Cri => bail!("SUITE=cri needs no cluster"),
-        Suite::E2eNode => ("e2e_node.test", node_flags(cluster)?, Some(cluster.layout.host("n1").netns_path())),
+        Suite::E2eNode => {
+            let program = upstream.program("e2e_node.test");
+            let stand_ins = unit::stand_ins(&dir.with_extension("machine"), &cluster.layout, against, &program)?;
+            // It asks the node's own ports at localhost.
+            let netns = Some(cluster.layout.host("n1").netns_path());
+            (stand_ins.program, node_flags(cluster)?, netns, Some(stand_ins.bin))
+        }
     };
-    let program = cluster.upstream()?.program(program);
     Ok(Run {
         what: format!("SUITE={suite} AGAINST={against}, {what}"),
         program,
@@ -317,6 +325,7 @@ fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Resul
         processes: request.processes,
         timeout: HOURS,
         netns,
+        path,
         dir: dir.to_owned(),
     })
 }
