@@ -42,7 +42,7 @@ async fn remove_pod(client: &cri::Client, id: String) -> Result<()> {
 /// When something refuses to go.
 pub fn sweep(layout: &Layout) -> Result<()> {
     let run = layout.run();
-    kill_shims(layout)?;
+    kill_strays(layout)?;
     for mount in mounts_below(&[&run, &layout.base])? {
         umount2(mount.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("unmount {mount}"))?;
     }
@@ -55,13 +55,16 @@ pub fn sweep(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-fn kill_shims(layout: &Layout) -> Result<()> {
+/// What is in the pods' cgroups, what holds them, and upstream's suites that an interrupted run left.
+fn kill_strays(layout: &Layout) -> Result<()> {
     let mark = format!("{}/", layout.run().display());
+    let files = format!("{}/", layout.base.display());
     let cgroup = format!("/{}-", layout.prefix());
     let ours = |pid: &i32| {
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        (line.contains("containerd-shim") && line.contains(&mark)) || groups.contains(&cgroup)
+        let is_suite = line.contains("ginkgo") && (line.contains(&mark) || line.contains(&files));
+        (line.contains("containerd-shim") && line.contains(&mark)) || is_suite || groups.contains(&cgroup)
     };
     wait_for("the pods' processes to end", Duration::from_secs(20), || {
         let pids = fs::read_dir("/proc")?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
