@@ -2,13 +2,18 @@
 //! shutdowns of the machine.
 //!
 //! Unit texts are pure functions of a [`Service`]; only [`manager`] runs commands, only [`notify`] writes to the
-//! notification socket and only [`slices`] and [`logind`] use D-Bus, so a machine without systemd loses nothing but these.
+//! notification socket, only [`journal`] to the journal's, and only [`slices`] and [`logind`] use D-Bus, so a machine without systemd loses
+//! nothing but these.
 
+mod dropins;
+pub mod journal;
+pub mod logging;
 pub mod logind;
 mod manager;
 pub mod notify;
 pub mod slices;
 mod unit;
 
+pub use dropins::DropIns;
 pub use manager::{Error, Manager, UNIT_DIR, is_running};
 pub use unit::{Role, SLICE, Service, service_text, slice_text};

@@ -118,6 +118,26 @@ impl Manager {
         self.run(&["daemon-reload"])
     }
 
+    /// Restarts the unit and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// What `systemctl` said, also where the unit does not come up.
+    pub fn restart(&self, role: Role) -> Result<(), Error> {
+        self.run(&["restart", role.unit_name()])
+    }
+
+    /// The program that the unit runs.
+    ///
+    /// # Errors
+    /// There is no such unit, or `systemctl` does not say.
+    pub fn executable(&self, role: Role) -> Result<PathBuf, Error> {
+        let args = ["show", "--value", "--property", "ExecStart", role.unit_name()];
+        let said = String::from_utf8_lossy(&self.output(&args)?.stdout).into_owned();
+        // `{ path=/usr/bin/agent ; argv[]=/usr/bin/agent run ; … }`
+        let path = said.split_once("path=").and_then(|(_, rest)| rest.split_once(" ;")).map(|(path, _)| path.into());
+        path.ok_or_else(|| Error::Systemctl { args: args.join(" "), stderr: format!("it says {:?}", said.trim()) })
+    }
+
     /// Whether the unit is active; false when `systemctl` cannot tell.
     #[must_use]
     pub fn is_active(&self, role: Role) -> bool {
@@ -221,6 +241,21 @@ mod tests {
         assert_eq!(calls, expected);
         assert!(!dir.join(SLICE).exists());
         assert!(!dir.join("agent.service").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_program_of_a_unit_is_what_systemd_runs() {
+        let dir = temp("program");
+        let systemctl = dir.join("systemctl");
+        let says = |text: &str| {
+            fs::write(&systemctl, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
+            fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+            Manager::new(&dir, &dir, &systemctl).executable(Role::Agent)
+        };
+        let shown = "{ path=/usr/bin/agent ; argv[]=/usr/bin/agent run --config-dir /etc/keelson ; ignore_errors=no }";
+        assert_eq!(says(shown).unwrap(), Path::new("/usr/bin/agent"));
+        assert!(says("").is_err());
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -105,7 +105,8 @@ pub fn service_text(service: &Service) -> String {
 
 /// What neither program needs.
 const HARDENING: &str = "NoNewPrivileges=yes\nLockPersonality=yes\nMemoryDenyWriteExecute=yes\nRestrictRealtime=yes\n\
-     SystemCallArchitectures=native\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n";
+     SystemCallArchitectures=native\nSystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap\n\
+     SystemCallErrorNumber=EPERM\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n";
 
 fn command_line(executable: &Path, args: &[String]) -> String {
     let mut line = quote(&executable.to_string_lossy());
@@ -146,6 +147,7 @@ mod tests {
             "Slice=keelson.slice",
             "NoNewPrivileges=yes",
             "RestrictNamespaces=net mnt",
+            "SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap",
             "ExecStart=/usr/local/bin/agent run --config-dir /etc/keelson",
             "After=network-online.target containerd.service",
         ] {
