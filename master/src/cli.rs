@@ -147,28 +147,52 @@ pub struct RunOptions {
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Makes a bootstrap token and prints it.
-    Create {
-        #[command(flatten)]
-        location: Location,
-        /// How long it is good; 0 for ever.
-        #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = not_negative)]
-        ttl: SignedDuration,
-        /// Print the whole `agent join` command.
-        #[arg(long)]
-        print_join_command: bool,
-    },
+    Create(CreateTokenOptions),
     /// Lists the bootstrap tokens, without their secrets.
     List {
         #[command(flatten)]
         location: Location,
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
     },
-    /// Deletes a bootstrap token.
+    /// Deletes bootstrap tokens.
     Delete {
         #[command(flatten)]
         location: Location,
-        /// The token, or its first six characters.
-        token: String,
+        /// Tokens, or their first six characters.
+        #[arg(required = true)]
+        tokens: Vec<String>,
     },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CreateTokenOptions {
+    #[command(flatten)]
+    pub location: Location,
+    /// The token, ID.SECRET [default: a random one].
+    #[arg(value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// How long it is good; 0 for ever.
+    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = not_negative)]
+    pub ttl: SignedDuration,
+    /// What it is good for: signing, authentication [default: both].
+    #[arg(long, value_delimiter = ',', value_name = "USAGE,...")]
+    pub usages: Vec<String>,
+    /// What people are told of it.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    pub description: String,
+    /// Groups of who presents it, system:bootstrappers:... [default: the one that may ask for node certificates].
+    #[arg(long, value_delimiter = ',', value_name = "GROUP,...")]
+    pub groups: Vec<String>,
+    /// Print the whole `agent join` command.
+    #[arg(long)]
+    pub print_join_command: bool,
+    /// Write a file for `agent join --join-file` instead: endpoints, hash of the CA and token, for its owner only.
+    #[arg(long, value_name = "FILE", conflicts_with = "print_join_command")]
+    pub join_file: Option<PathBuf>,
+    /// Where machines that join reach a master, HOST[:PORT]; repeatable [default: this one's address].
+    #[arg(long = "endpoint", value_name = "HOST[:PORT]")]
+    pub endpoints: Vec<String>,
 }
 
 fn not_negative(text: &str) -> Result<SignedDuration, String> {

@@ -44,7 +44,7 @@ pub fn init(options: &InitOptions) -> Result<()> {
     }
     println!(
         "\nTo join a machine, run there as root:\n\n{}",
-        join::command(&settings, &pki.ca.certificate_pem, &token)?
+        join::Invitation::new(&[], &settings, &pki.ca.certificate_pem, &token)?.command()
     );
     if let How::Foreground = how {
         return runtime.block_on(crate::run::run(&dir));
@@ -110,7 +110,7 @@ async fn token_to_print(dir: &DataDir, options: &InitOptions, now: Timestamp) ->
     if let Some(token) = existing {
         return Ok(token);
     }
-    let token = join::new_token(options.token_ttl, now)?;
+    let token = BootstrapToken::generate(join::expiration(options.token_ttl, now)?);
     if serves {
         token::store(&client, &token).await?;
     } else {

@@ -1,6 +1,4 @@
-//! Logs go to stderr; what they show is set by `RUST_LOG`.
-
-use std::io::IsTerminal as _;
+//! What logs show is set by `RUST_LOG`.
 
 use tracing_subscriber::EnvFilter;
 
@@ -9,6 +7,5 @@ const DEFAULT: &str = "info,kube_client=off,hyper=warn,rustls=warn,tower=warn";
 
 pub fn install() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr).init();
+    systemd::logging::install("master", filter, true);
 }

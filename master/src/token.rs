@@ -1,13 +1,15 @@
 //! `master token`: bootstrap tokens, through the API like any administrator.
 
-use anyhow::{Context as _, Result, bail};
-use auth::{BOOTSTRAP_SECRET_PREFIX, BootstrapToken};
+use anyhow::{Context as _, Result, bail, ensure};
+use auth::{BOOTSTRAP_SECRET_PREFIX, BootstrapToken, TokenPurpose};
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
 
-use crate::cli::{Location, TokenCommand};
+use crate::cli::{CreateTokenOptions, Location, Output, TokenCommand};
 use crate::data_dir::{self, DataDir};
+use crate::join::Invitation;
 use crate::settings::Settings;
 use crate::{api, join};
 
@@ -20,56 +22,99 @@ pub fn run(command: &TokenCommand) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            TokenCommand::Create { location, ttl, print_join_command } => {
-                create(location, *ttl, *print_join_command).await
-            }
-            TokenCommand::List { location } => list(location).await,
-            TokenCommand::Delete { location, token } => delete(location, token).await,
+            TokenCommand::Create(options) => create(options).await,
+            TokenCommand::List { location, output } => list(location, *output).await,
+            TokenCommand::Delete { location, tokens } => delete(location, tokens).await,
         }
     })
 }
 
-async fn create(location: &Location, ttl: SignedDuration, print_join_command: bool) -> Result<()> {
-    let dir = DataDir::new(&location.data_dir);
-    let token = join::new_token(ttl, Timestamp::now())?;
+async fn create(options: &CreateTokenOptions) -> Result<()> {
+    let dir = DataDir::new(&options.location.data_dir);
+    let expires = join::expiration(options.ttl, Timestamp::now())?;
+    let token = match &options.token {
+        Some(text) => BootstrapToken::chosen(text, expires)?,
+        None => BootstrapToken::generate(expires),
+    };
+    let CreateTokenOptions { usages, groups, description, .. } = options.clone();
+    let token = token.purposed(TokenPurpose { usages, groups, description })?;
+    let settings = Settings::load(&dir)?.context("run `master init` first")?;
+    let ca = data_dir::read(&dir.pki("ca.crt"))?.context("run `master init` first")?;
+    let invitation = Invitation::new(&options.endpoints, &settings, &ca, &token)?;
+    if let Some(path) = &options.join_file {
+        // A file that is there may be another machine's.
+        ensure!(!path.exists(), "{} is there already", path.display());
+    }
     store(&connect(&dir).await?, &token).await?;
-    if print_join_command {
-        let settings = Settings::load(&dir)?.context("run `master init` first")?;
-        let ca = data_dir::read(&dir.pki("ca.crt"))?.context("run `master init` first")?;
-        println!("{}", join::command(&settings, &ca, &token)?);
-    } else {
-        println!("{}", token.reveal());
+    match &options.join_file {
+        Some(path) => {
+            data_dir::write_private(path, &invitation.file())?;
+            println!("{}: bring it to the machine and run there: agent join --join-file FILE", path.display());
+        }
+        None if options.print_join_command => println!("{}", invitation.command()),
+        None => println!("{}", token.reveal()),
     }
     Ok(())
 }
 
-async fn list(location: &Location) -> Result<()> {
+async fn list(location: &Location, output: Output) -> Result<()> {
     let client = connect(&DataDir::new(&location.data_dir)).await?;
-    let now = Timestamp::now();
-    println!("{:<8}{:<12}{:<24}{:<16}EXTRA GROUPS", "TOKEN", "TTL", "EXPIRES", "USAGES");
-    for token in stored(&client).await? {
+    let (tokens, now) = (stored(&client).await?, Timestamp::now());
+    match output {
+        Output::Text => print!("{}", table(&tokens, now)),
+        Output::Json => println!("{:#}", tokens.iter().map(described).collect::<Value>()),
+    }
+    Ok(())
+}
+
+/// As kubeadm shows them, but for the secrets.
+fn table(tokens: &[BootstrapToken], now: Timestamp) -> String {
+    let or = |text: String, none: &str| if text.is_empty() { none.to_owned() } else { text };
+    let heading = ["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"].map(str::to_owned);
+    let rows = tokens.iter().map(|token| {
         let (ttl, expires) = match token.expires() {
             Some(at) if at <= now => ("<expired>".to_owned(), at.to_string()),
             Some(at) => (human(at.duration_since(now)), at.to_string()),
             None => ("<forever>".to_owned(), "<never>".to_owned()),
         };
-        let usages = if token.is_usable(now) { "authentication" } else { "<none>" };
-        println!("{:<8}{ttl:<12}{expires:<24}{usages:<16}{}", token.id(), token.extra_groups().join(","));
-    }
-    Ok(())
+        let groups = or(token.extra_groups().join(","), "<none>");
+        let usages = or(token.usages().join(","), "<none>");
+        [token.id().to_owned(), ttl, expires, usages, or(token.description().to_owned(), "<none>"), groups]
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(heading).chain(rows).collect();
+    let widths: Vec<usize> = (0..6)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   "));
+        cells.collect::<String>().trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
-async fn delete(location: &Location, token: &str) -> Result<()> {
-    let id = token.split('.').next().unwrap_or_default();
-    let is_id = id.len() == 6 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if !is_id {
+fn described(token: &BootstrapToken) -> Value {
+    json!({
+        "id": token.id(),
+        "expires": token.expires().map(|at| at.to_string()),
+        "usages": token.usages(),
+        "description": token.description(),
+        "groups": token.extra_groups(),
+    })
+}
+
+async fn delete(location: &Location, tokens: &[String]) -> Result<()> {
+    let ids: Vec<&str> = tokens.iter().map(|token| token.split('.').next().unwrap_or_default()).collect();
+    let is_id = |id: &&str| id.len() == 6 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !ids.iter().all(is_id) {
         bail!("a bootstrap token begins with six characters of a-z and 0-9");
     }
     let client = connect(&DataDir::new(&location.data_dir)).await?;
-    if !api::delete(&client, &format!("{SECRETS}/{BOOTSTRAP_SECRET_PREFIX}{id}")).await? {
-        bail!("there is no bootstrap token {id}");
+    for id in ids {
+        if !api::delete(&client, &format!("{SECRETS}/{BOOTSTRAP_SECRET_PREFIX}{id}")).await? {
+            bail!("there is no bootstrap token {id}");
+        }
+        println!("bootstrap token {id:?} deleted");
     }
-    println!("bootstrap token {id} deleted");
     Ok(())
 }
 
@@ -103,7 +148,7 @@ pub async fn usable(client: &Client, now: Timestamp) -> Result<Option<BootstrapT
 
 async fn stored(client: &Client) -> Result<Vec<BootstrapToken>> {
     let list = api::get(client, &format!("{SECRETS}?{OF_TOKENS}")).await?.unwrap_or_default();
-    let items = list.get("items").and_then(serde_json::Value::as_array).into_iter().flatten();
+    let items = list.get("items").and_then(Value::as_array).into_iter().flatten();
     // Items of a list carry no kind; nothing here needs it.
     Ok(items.filter_map(BootstrapToken::from_secret).collect())
 }
@@ -126,5 +171,35 @@ mod tests {
         for (seconds, shown) in [(5, "5s"), (119, "119s"), (120, "2m"), (7199, "119m"), (86_399, "23h")] {
             assert_eq!(human(SignedDuration::from_secs(seconds)), shown);
         }
+    }
+
+    #[test]
+    fn tokens_are_shown_as_kubeadm_does() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let token = |text: &str, expires: Option<&str>, purpose| {
+            let expires = expires.map(|at| at.parse().unwrap());
+            BootstrapToken::chosen(text, expires).unwrap().purposed(purpose).unwrap()
+        };
+        let purpose = |usage: &str, description: &str| TokenPurpose {
+            usages: vec![usage.to_owned()],
+            description: description.to_owned(),
+            groups: Vec::new(),
+        };
+        let tokens = [
+            token("abcdef.0123456789abcdef", Some("2026-01-01T23:59:59Z"), TokenPurpose::default()),
+            token("bcdefg.0123456789abcdef", None, purpose("signing", "rack 7")),
+            token("cdefgh.0123456789abcdef", Some("2025-12-31T00:00:00Z"), purpose("authentication", "")),
+        ];
+        let node = "system:bootstrappers:kubeadm:default-node-token";
+        let expected = format!(
+            "TOKEN    TTL         EXPIRES                USAGES                   DESCRIPTION   EXTRA GROUPS\n\
+             abcdef   23h         2026-01-01T23:59:59Z   authentication,signing   <none>        {node}\n\
+             bcdefg   <forever>   <never>                signing                  rack 7        <none>\n\
+             cdefgh   <expired>   2025-12-31T00:00:00Z   authentication           <none>        {node}\n"
+        );
+        assert_eq!(table(&tokens, now), expected);
+        assert!(
+            !expected.contains("0123456789abcdef") && !described(&tokens[0]).to_string().contains("0123456789abcdef")
+        );
     }
 }

@@ -22,6 +22,12 @@ const DEFAULT_EXTRA_GROUP: &str = "system:bootstrappers:kubeadm:default-node-tok
 pub enum BootstrapTokenError {
     #[error("the bootstrap token {0:?} was not of the form \"\\A([a-z0-9]{{6}})\\.([a-z0-9]{{16}})\\z\"")]
     Form(String),
+    #[error("invalid bootstrap usage string: {0}, valid usage options: signing,authentication")]
+    Usage(String),
+    #[error("bootstrap group {0:?} is invalid (must match \\Asystem:bootstrappers:[a-z0-9:-]{{0,255}}[a-z0-9]\\z)")]
+    Group(String),
+    #[error("token groups cannot be specified unless --usages includes \"authentication\"")]
+    GroupsWithoutAuthentication,
 }
 
 /// A bootstrap token, `ID.SECRET`; its Debug shows the id only.
@@ -31,7 +37,19 @@ pub struct BootstrapToken {
     secret: SecretText,
     expiration: Expiration,
     for_authentication: bool,
+    for_signing: bool,
+    description: String,
     extra_groups: Vec<String>,
+}
+
+/// What a token is for, as `kubeadm token create` takes it.
+#[derive(Debug, Clone, Default)]
+pub struct TokenPurpose {
+    /// `signing`, `authentication`; both where there is none.
+    pub usages: Vec<String>,
+    /// Beside `system:bootstrappers`; the one that may ask for node certificates where there is none.
+    pub groups: Vec<String>,
+    pub description: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +68,40 @@ impl BootstrapToken {
             secret: SecretText::new(random_text(SECRET_LENGTH)),
             expiration: expires.map_or(Expiration::Never, Expiration::At),
             for_authentication: true,
+            for_signing: true,
+            description: String::new(),
             extra_groups: vec![DEFAULT_EXTRA_GROUP.to_owned()],
         }
+    }
+
+    /// The same with a text that somebody chose.
+    pub fn chosen(text: &str, expires: Option<Timestamp>) -> Result<Self, BootstrapTokenError> {
+        let (id, secret) = Self::parse(text)?;
+        Ok(BootstrapToken { id: id.to_owned(), secret: SecretText::new(secret), ..Self::generate(expires) })
+    }
+
+    /// The token, for this purpose. Texts of errors are kubeadm's.
+    pub fn purposed(self, purpose: TokenPurpose) -> Result<Self, BootstrapTokenError> {
+        let TokenPurpose { usages, groups, description } = purpose;
+        let unknown: Vec<&str> =
+            usages.iter().map(String::as_str).filter(|usage| !["signing", "authentication"].contains(usage)).collect();
+        if !unknown.is_empty() {
+            return Err(BootstrapTokenError::Usage(unknown.join(",")));
+        }
+        if let Some(group) = groups.iter().find(|group| !is_bootstrap_group(group)) {
+            return Err(BootstrapTokenError::Group(group.clone()));
+        }
+        let is_for = |usage: &str| usages.is_empty() || usages.iter().any(|one| one == usage);
+        let (for_authentication, for_signing) = (is_for("authentication"), is_for("signing"));
+        if !for_authentication && !groups.is_empty() {
+            return Err(BootstrapTokenError::GroupsWithoutAuthentication);
+        }
+        let extra_groups = match (for_authentication, groups.is_empty()) {
+            (false, _) => Vec::new(),
+            (true, true) => self.extra_groups,
+            (true, false) => groups,
+        };
+        Ok(BootstrapToken { for_authentication, for_signing, description, extra_groups, ..self })
     }
 
     /// Splits `ID.SECRET`. The error names the id only: the rest may be a secret with a typing error in it.
@@ -76,6 +126,17 @@ impl BootstrapToken {
     /// The groups that this token gives beside `system:bootstrappers`.
     pub fn extra_groups(&self) -> &[String] {
         &self.extra_groups
+    }
+
+    /// What it is good for while it lasts, in the order of their names.
+    pub fn usages(&self) -> Vec<&'static str> {
+        let usages = [(self.for_authentication, "authentication"), (self.for_signing, "signing")];
+        usages.into_iter().filter(|(is, _)| *is).map(|(_, usage)| usage).collect()
+    }
+
+    /// For people.
+    pub fn description(&self) -> &str {
+        &self.description
     }
 
     /// Whether it lets a machine authenticate, now.
@@ -128,6 +189,8 @@ impl BootstrapToken {
             secret: SecretText::new(data("token-secret").filter(|secret| !secret.is_empty())?),
             expiration,
             for_authentication: groups_are_valid && data("usage-bootstrap-authentication").as_deref() == Some("true"),
+            for_signing: data("usage-bootstrap-signing").as_deref() == Some("true"),
+            description: data("description").unwrap_or_default(),
             extra_groups,
         })
     }
@@ -137,10 +200,17 @@ impl BootstrapToken {
         let mut data = json!({
             "token-id": STANDARD.encode(&self.id),
             "token-secret": STANDARD.encode(self.secret.reveal()),
-            "usage-bootstrap-authentication": STANDARD.encode(self.for_authentication.to_string()),
-            "usage-bootstrap-signing": STANDARD.encode("true"),
-            "auth-extra-groups": STANDARD.encode(self.extra_groups.join(",")),
         });
+        for usage in self.usages() {
+            data[format!("usage-bootstrap-{usage}")] = json!(STANDARD.encode("true"));
+        }
+        for (key, text) in
+            [("auth-extra-groups", self.extra_groups.join(",")), ("description", self.description.clone())]
+        {
+            if !text.is_empty() {
+                data[key] = json!(STANDARD.encode(text));
+            }
+        }
         if let Expiration::At(at) = self.expiration {
             data["expiration"] = json!(STANDARD.encode(whole_seconds(at)));
         }

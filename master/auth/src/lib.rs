@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use authenticator::{Authentication, AuthenticationError, Authenticator, Credentials};
-pub use bootstrap::{BootstrapToken, BootstrapTokenError, SECRET_PREFIX as BOOTSTRAP_SECRET_PREFIX};
+pub use bootstrap::{BootstrapToken, BootstrapTokenError, SECRET_PREFIX as BOOTSTRAP_SECRET_PREFIX, TokenPurpose};
 pub use decision::Authorizers;
 pub use facts::Facts;
 pub use impersonation::impersonate;

@@ -107,3 +107,44 @@ fn nothing_shows_the_secret() {
     let error = BootstrapToken::parse("abcdef_0123456789abcdef").unwrap_err().to_string();
     assert!(!error.contains("0123456789"), "{error}");
 }
+
+#[test]
+fn a_purpose_is_kept_and_checked_as_kubeadm_does() {
+    let purpose = |usages: &[&str], groups: &[&str]| TokenPurpose {
+        usages: usages.iter().map(|&usage| usage.to_owned()).collect(),
+        groups: groups.iter().map(|&group| group.to_owned()).collect(),
+        description: "rack 7".to_owned(),
+    };
+    let make = |purpose| BootstrapToken::chosen("abcdef.0123456789abcdef", None).unwrap().purposed(purpose);
+    let kept = |purpose| BootstrapToken::from_secret(&make(purpose).unwrap().to_secret()).unwrap();
+    let all = kept(purpose(&[], &[]));
+    assert_eq!(all.reveal(), "abcdef.0123456789abcdef");
+    assert_eq!((all.usages().join(","), all.description()), ("authentication,signing".to_owned(), "rack 7"));
+    assert_eq!(all.extra_groups(), [DEFAULT_EXTRA_GROUP]);
+    let one = kept(purpose(&["authentication"], &["system:bootstrappers:a"]));
+    assert_eq!(
+        (one.usages(), one.extra_groups()),
+        (vec!["authentication"], &["system:bootstrappers:a".to_owned()][..])
+    );
+    let signing = kept(purpose(&["signing"], &[]));
+    assert_eq!((signing.usages(), signing.extra_groups().len(), signing.is_usable(now())), (vec!["signing"], 0, false));
+    for (usages, groups, wrong) in [
+        (
+            &["x", "signing"][..],
+            &[][..],
+            "invalid bootstrap usage string: x, valid usage options: signing,authentication",
+        ),
+        (
+            &[],
+            &["system:masters"],
+            r#"bootstrap group "system:masters" is invalid (must match \Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z)"#,
+        ),
+        (
+            &["signing"],
+            &["system:bootstrappers:a"],
+            r#"token groups cannot be specified unless --usages includes "authentication""#,
+        ),
+    ] {
+        assert_eq!(make(purpose(usages, groups)).unwrap_err().to_string(), wrong);
+    }
+}
