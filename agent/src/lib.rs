@@ -3,6 +3,7 @@
 //! `join` makes a machine a node, `run` is what a node runs. This crate is the only one that composes the node's rooms;
 //! what a room does is decided in the room.
 
+pub mod bundle;
 pub mod client;
 pub mod config;
 pub mod doctor;
@@ -24,4 +25,6 @@ pub mod run;
 pub mod runtime_info;
 pub mod serve;
 pub mod shutdown;
+pub mod state_format;
 pub mod stats;
+pub mod upgrade;

@@ -1,17 +1,18 @@
 //! `agent join`, `agent run`, `agent status`, `agent pods`, `agent top`, `agent explain`, `agent doctor`, `agent config`, `agent leave`,
-//! `agent version`.
+//! `agent upgrade`, `agent support-bundle`, `agent version`.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use agent::bundle::BundleOptions;
 use agent::config::check::{self, ConfigOptions};
-use agent::doctor::DoctorOptions;
+use agent::doctor::{DoctorOptions, Output};
 use agent::inspect::{ExplainOptions, InspectOptions};
 use agent::join::JoinError;
 use agent::join::options::JoinOptions;
 use agent::leave::LeaveOptions;
-use agent::{doctor, inspect, join, leave, run};
+use agent::upgrade::UpgradeOptions;
+use agent::{bundle, doctor, inspect, join, leave, run, upgrade};
 use anyhow::Context;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -48,8 +49,16 @@ enum Command {
     Leave(LeaveOptions),
     /// Say what is wrong with this node, and what to do about it
     Doctor(DoctorOptions),
+    /// Have another version take over this node, and go back where it does not come to be Ready
+    Upgrade(UpgradeOptions),
+    /// Gather what one would ask for who is to help, without secrets, in one archive
+    SupportBundle(BundleOptions),
     /// Print the version
-    Version,
+    Version {
+        /// How it is printed; as JSON with the formats of state that this agent reads and writes
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Write man pages and completions below a folder such as /usr/share: for packages
     #[command(hide = true)]
     Manual {
@@ -65,12 +74,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+    let filter = EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    systemd::logging::install("agent", filter, false);
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -92,7 +97,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     match command {
-        Command::Join(options) => runtime.block_on(join_and_run(&options)),
+        Command::Join(options) => runtime.block_on(join_told(&options)),
         Command::Run { config_dir } => runtime.block_on(run::run(&config_dir)),
         Command::Doctor(options) => runtime.block_on(doctor::doctor(&options)),
         Command::Status(options) => runtime.block_on(inspect::status(&options)),
@@ -101,14 +106,30 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Explain(options) => runtime.block_on(inspect::explain(&options)),
         Command::Config(options) => check::run(&options),
         Command::Leave(options) => runtime.block_on(leave::leave(&options)),
-        Command::Version => {
-            println!("{}", agent::node::facts::KUBELET_VERSION);
-            Ok(())
-        }
+        Command::Upgrade(options) => runtime.block_on(upgrade::upgrade(&options)),
+        Command::SupportBundle(options) => runtime.block_on(bundle::bundle(&options)),
+        Command::Version { output } => version(output),
         Command::Manual { share } => {
             manual::write(&Cli::command(), &share).with_context(|| share.display().to_string())
         }
     }
+}
+
+fn version(output: Output) -> anyhow::Result<()> {
+    let about = upgrade::About::own();
+    match output {
+        Output::Text => println!("{}", about.version),
+        Output::Json => println!("{}", serde_json::to_string(&about)?),
+    }
+    Ok(())
+}
+
+async fn join_told(options: &JoinOptions) -> anyhow::Result<()> {
+    let ended = join_and_run(options).await;
+    if let Err(error) = &ended {
+        join::Progress(options.output).failed(&format!("{error:#}"));
+    }
+    ended
 }
 
 async fn join_and_run(options: &JoinOptions) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::client::{self, Credentials, Renewal, Server, tls};
+use crate::client::{self, Credentials, Renewal, Servers, tls};
 use crate::config::Config;
 use crate::events::Recorder;
 use crate::eviction::Pressures;
@@ -22,7 +22,7 @@ use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
-use crate::{pause_image, preflight, runtime_info};
+use crate::{pause_image, preflight, runtime_info, state_format};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -55,6 +55,7 @@ fn load(config_dir: &Path) -> anyhow::Result<Arc<Config>> {
         tracing::warn!("{warning}");
     }
     preflight::check(Path::new("/"), &config.kubelet)?;
+    state_format::take_over(&config.layout.data_dir)?;
     Ok(Arc::new(config))
 }
 
@@ -228,9 +229,9 @@ impl ClientIdentity {
         if !identity.is_valid_at(crate::identity::now()) {
             tracing::error!("the client certificate is not valid (any more): join again with a new token");
         }
-        let server: Server = config.node.server.parse().context("server in node.yaml")?;
+        let servers: Servers = config.node.server.parse().context("server in node.yaml")?;
         let config = tls::client_config(&roots, Some(Arc::clone(&identity.certified)))?;
-        let (client, renewal) = client::new(&server, config, &Credentials::Certificate)?;
+        let (client, renewal) = client::new(&servers, config, &Credentials::Certificate)?;
         let (current, _) = watch::channel(Some(identity));
         Ok(Self { client, renewal, roots, current })
     }

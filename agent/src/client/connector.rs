@@ -1,4 +1,4 @@
-//! TCP and TLS to one server, as a hyper connector.
+//! TCP and TLS to a server, as a hyper connector.
 
 use std::fmt;
 use std::io;
@@ -20,8 +20,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::race::{Attempt, race};
+use super::servers::Failover;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: u16 = 6443;
+/// How long an address that does not answer holds up the next one (RFC 8305, Connection Attempt Delay).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Where the API server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +93,7 @@ impl Server {
     pub async fn connect(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ConnectError> {
         let connecting = async {
             let tcp = |source| ConnectError::Tcp { server: self.clone(), source };
-            let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(tcp)?;
+            let stream = self.reach().await.map_err(tcp)?;
             stream.set_nodelay(true).map_err(tcp)?;
             let name = ServerName::try_from(self.host.clone())
                 .map_err(|e| tcp(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
@@ -100,6 +105,14 @@ impl Server {
         tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .unwrap_or_else(|_| Err(ConnectError::Timeout(self.clone())))
+    }
+
+    /// Connects to the first address of the name that answers: a cluster's name may be that of several masters.
+    async fn reach(&self) -> io::Result<TcpStream> {
+        let addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
+        let attempts = addresses.map(|address| -> Attempt<'_, _, _> { Box::pin(TcpStream::connect(address)) });
+        let none = || Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        race(attempts.collect(), HEAD_START).await.unwrap_or_else(none)
     }
 }
 
@@ -137,16 +150,16 @@ impl FromStr for Server {
     }
 }
 
-/// hyper's view of [`Server::connect`].
+/// hyper's view of [`Failover::connect`].
 #[derive(Clone)]
 pub(super) struct Connector {
-    server: Server,
+    failover: Failover,
     config: Arc<ClientConfig>,
 }
 
 impl Connector {
-    pub(super) fn new(server: Server, config: Arc<ClientConfig>) -> Self {
-        Self { server, config }
+    pub(super) fn new(failover: Failover, config: Arc<ClientConfig>) -> Self {
+        Self { failover, config }
     }
 }
 
@@ -162,7 +175,7 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let connector = self.clone();
         Box::pin(async move {
-            let stream = connector.server.connect(Arc::clone(&connector.config)).await?;
+            let stream = connector.failover.connect(&connector.config).await?;
             Ok(Stream(TokioIo::new(stream)))
         })
     }

@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use rustls::ClientConfig;
 
-use super::connector::{Connector, Server};
+use super::connector::Connector;
+use super::servers::{Failover, Servers};
 
 /// As client-go: an idle HTTP/2 connection is probed after 30 s and given up 15 s later.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ pub(super) type Http = HyperClient<Connector, Body>;
 
 /// Connections with the same credentials.
 pub(super) struct Lanes {
-    server: Server,
+    failover: Failover,
     config: Arc<ClientConfig>,
     lanes: Vec<Lane>,
 }
@@ -41,8 +42,8 @@ struct Lane {
 pub(super) type Load = Arc<()>;
 
 impl Lanes {
-    pub(super) fn new(server: Server, config: Arc<ClientConfig>) -> Self {
-        Self { server, config, lanes: Vec::new() }
+    pub(super) fn new(servers: Servers, config: Arc<ClientConfig>) -> Self {
+        Self { failover: Failover::new(servers), config, lanes: Vec::new() }
     }
 
     /// Later requests use `config`. Those under way keep their connections.
@@ -61,7 +62,7 @@ impl Lanes {
         if let Some(lane) = self.lanes.iter().find(|lane| lane.places() > 0) {
             return lane.take();
         }
-        let lane = Lane { http: build(&self.server, Arc::clone(&self.config)), load: Arc::default() };
+        let lane = Lane { http: build(&self.failover, Arc::clone(&self.config)), load: Arc::default() };
         let taken = lane.take();
         self.lanes.push(lane);
         taken
@@ -78,7 +79,7 @@ impl Lane {
     }
 }
 
-fn build(server: &Server, config: Arc<ClientConfig>) -> Http {
+fn build(failover: &Failover, config: Arc<ClientConfig>) -> Http {
     HyperClient::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -88,7 +89,7 @@ fn build(server: &Server, config: Arc<ClientConfig>) -> Http {
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .http2_initial_stream_window_size(256 * 1024)
         .http2_initial_connection_window_size(1024 * 1024)
-        .build(Connector::new(server.clone(), config))
+        .build(Connector::new(failover.clone(), config))
 }
 
 /// An answer that keeps its place on the connection until it was read or dropped.

@@ -7,6 +7,8 @@
 pub mod backoff;
 mod connector;
 mod lanes;
+mod race;
+mod servers;
 pub mod tls;
 pub mod watch;
 
@@ -21,6 +23,7 @@ use rustls::ClientConfig;
 
 pub use connector::{ConnectError, Server};
 use lanes::{Answer, Lanes};
+pub use servers::Servers;
 
 /// Who a client is at first: later renewals go through [`Renewal`].
 #[derive(Debug)]
@@ -48,12 +51,12 @@ fn lock(lanes: &Mutex<Lanes>) -> MutexGuard<'_, Lanes> {
     lanes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A client of `server` that trusts and presents what `config` says.
+/// A client of whichever of `servers` answers, that trusts and presents what `config` says.
 ///
 /// # Errors
 /// A token that cannot be an HTTP header.
 pub fn new(
-    server: &Server,
+    servers: &Servers,
     config: Arc<ClientConfig>,
     credentials: &Credentials,
 ) -> Result<(kube::Client, Renewal), header::InvalidHeaderValue> {
@@ -65,13 +68,13 @@ pub fn new(
         }
         Credentials::Certificate => None,
     };
-    let current = Arc::new(Mutex::new(Lanes::new(server.clone(), config)));
-    let service = Service { current: Arc::clone(&current), authority: server.authority(), authorization };
+    let current = Arc::new(Mutex::new(Lanes::new(servers.clone(), config)));
+    let service = Service { current: Arc::clone(&current), authority: servers.first().authority(), authorization };
     let client = kube::Client::new(service, "default");
     Ok((client, Renewal { current }))
 }
 
-/// Sends requests of kube, which have a path only, to the one server.
+/// Sends requests of kube, which have a path only, to the cluster's servers.
 #[derive(Clone)]
 struct Service {
     current: Arc<Mutex<Lanes>>,

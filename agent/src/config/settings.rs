@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct NodeSettings {
     /// The Node's name.
     pub node_name: String,
-    /// The API server, `https://host:port`.
+    /// The API server, `https://host:port`; several with commas in between, where any of them serves.
     pub server: String,
     /// The address the node is reached at; detected from the route to the API server where unset.
     #[serde(default, rename = "nodeIP", skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ use kube::Api;
 use systemd::{Manager, Role};
 
 use super::{Finding, judge};
+use crate::client::Servers;
 use crate::client::watch::describe;
 use crate::config::Config;
 use crate::identity::{self, Identity};
@@ -18,11 +19,13 @@ use crate::{join, leave, preflight};
 /// How long anybody may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a node has on a machine where nothing was chosen otherwise, apart from what its runtime keeps.
-const TRACES: [&str; 9] = [
+const TRACES: [&str; 11] = [
     "/etc/keelson",
     "/var/lib/keelson",
     "/run/keelson",
     "/etc/systemd/system/agent.service",
+    "/etc/modules-load.d/keelson.conf",
+    "/etc/sysctl.d/90-keelson.conf",
     "/etc/cni/net.d/10-keelson.conflist",
     "/opt/cni/bin/keelson-cni",
     "/usr/lib/cni/keelson-cni",
@@ -45,7 +48,7 @@ pub(super) fn leftovers() -> Vec<Finding> {
 }
 
 /// A node, from its configuration up.
-pub(super) async fn node(config_dir: &Path) -> Vec<Finding> {
+pub(crate) async fn node(config_dir: &Path) -> Vec<Finding> {
     let (config, mut findings) = essentials(config_dir).await;
     findings.extend(config.iter().flat_map(machine));
     findings
@@ -118,8 +121,8 @@ async fn cluster(config: &Config) -> Vec<Finding> {
     let answer = tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err("no answer".into()));
     let answered = answer.is_ok();
     let mut findings = judge::node(name, answer);
-    if answered && let Ok(server) = config.node.server.parse() {
-        findings.extend(judge::clock(join::clock(&client, &server).await));
+    if answered && let Ok(servers) = config.node.server.parse::<Servers>() {
+        findings.extend(judge::clock(join::clock(&client, servers.first()).await));
     }
     findings
 }

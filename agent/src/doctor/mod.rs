@@ -5,7 +5,7 @@
 mod judge;
 mod look;
 
-pub(crate) use look::essentials;
+pub(crate) use look::{essentials, node};
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ impl Finding {
         Self { subject, severity: Severity::Ok, message: message.into(), remedy: None }
     }
 
-    fn warning(subject: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn warning(subject: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { subject, severity: Severity::Warning, message: message.into(), remedy: Some(remedy.into()) }
     }
 
@@ -80,7 +80,7 @@ impl Finding {
 /// # Errors
 /// When something is at fault.
 pub async fn doctor(options: &DoctorOptions) -> anyhow::Result<()> {
-    let findings = if options.leftovers { look::leftovers() } else { look::node(&options.config_dir).await };
+    let findings = if options.leftovers { look::leftovers() } else { node(&options.config_dir).await };
     print(&findings, options.output)
 }
 

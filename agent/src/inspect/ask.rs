@@ -45,13 +45,19 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Error> {
+    Ok(serde_json::from_str(&text(socket, path).await?)?)
+}
+
+/// The same, for answers that are text.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn text(socket: &Path, path: &str) -> Result<String, Error> {
     let asking = get(socket, path);
     let (status, body) =
         tokio::time::timeout(PATIENCE, asking).await.map_err(|_| Error::Silent(socket.to_owned()))??;
-    match status {
-        StatusCode::OK => Ok(serde_json::from_slice(&body)?),
-        _ => Err(Error::Refused(String::from_utf8_lossy(&body).trim().to_owned())),
-    }
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if status == StatusCode::OK { Ok(text) } else { Err(Error::Refused(text.trim().to_owned())) }
 }
 
 async fn get(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), Error> {

@@ -65,6 +65,9 @@ impl Inspector {
                 Ok(sample) => json(&views::top(&self.registry.entries(), &sample)),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, describe(&error)),
             },
+            ["metrics"] => {
+                text(StatusCode::OK, self.stats.kubelet_metrics().await + &self.stats.resource_metrics().await)
+            }
             ["explain", namespace, name] => match self.explain(namespace, name).await {
                 Some(explained) => json(&explained),
                 None => text(StatusCode::NOT_FOUND, format!("this node knows no pod {namespace}/{name}")),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::JoinError;
 use super::options::JoinOptions;
+use crate::client::Servers;
 use crate::config::settings::{default_cni_bin_dir, default_cni_conf_dir};
 use crate::config::{
     self, Config, KubeletConfiguration, Layout, NodeSettings, parse_kubelet, parse_kubelet_over, write_atomic,
@@ -21,6 +22,7 @@ use crate::runtime_info::RuntimeInfo;
 /// A document that cannot be used.
 pub fn configuration(
     options: &JoinOptions,
+    masters: &Servers,
     node_name: &str,
     cluster: Option<&str>,
     runtime: RuntimeInfo,
@@ -52,7 +54,7 @@ pub fn configuration(
     }
     let node = NodeSettings {
         node_name: node_name.to_owned(),
-        server: format!("https://{}", options.master),
+        server: masters.urls(),
         node_ip: options.node_ip,
         node_labels: options.node_labels.clone().unwrap_or_default(),
         data_dir: options.data_dir.clone(),
@@ -97,12 +99,14 @@ fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {
 
 /// A kubeconfig that acts as this node. JSON, which is YAML. It names files, so that a renewal needs no rewrite.
 fn kubeconfig(config: &Config) -> Value {
+    // It has room for one.
+    let server = config.node.server.split(',').next();
     let client = config.layout.client_pem();
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "keelson", "cluster": {
-            "server": config.node.server, "certificate-authority": config.layout.ca_cert(),
+            "server": server, "certificate-authority": config.layout.ca_cert(),
         }}],
         "users": [{"name": "node", "user": {"client-certificate": client, "client-key": client}}],
         "contexts": [{"name": "node", "context": {"cluster": "keelson", "user": "node"}}],

@@ -23,7 +23,7 @@ pub(super) async fn published(
     config: Arc<ClientConfig>,
     expected: CaHash,
 ) -> Option<CertificateDer<'static>> {
-    let (client, _) = client::new(server, config, &Credentials::Certificate).ok()?;
+    let (client, _) = client::new(&server.clone().into(), config, &Credentials::Certificate).ok()?;
     let request = Request::get("/api/v1/namespaces/kube-public/configmaps/cluster-info").body(Vec::new()).ok()?;
     let map: ConfigMap = client.request(request).await.ok()?;
     pin::find(&authorities(map.data?.get("kubeconfig")?)?, expected)

@@ -14,6 +14,9 @@ pub enum JoinError {
     /// A value of the wrong form.
     #[error(transparent)]
     Form(#[from] FormError),
+    /// A join file that cannot be used.
+    #[error(transparent)]
+    File(#[from] super::invitation::FileError),
     /// Not root.
     #[error("joining needs root: try again with sudo")]
     NotRoot,
@@ -27,6 +30,15 @@ pub enum JoinError {
         /// What happened there.
         message: String,
     },
+    /// A containerd without CRI, as Docker's packages configure it.
+    #[error(
+        "the runtime at {endpoint} does not speak CRI: take \"cri\" out of disabled_plugins in /etc/containerd/config.toml and \
+         restart it (systemctl restart containerd)"
+    )]
+    NoCri {
+        /// The socket.
+        endpoint: String,
+    },
     /// No server at the address.
     #[error("no API server answers at {server}: {message}; check the address and that port {} is reachable", server.port())]
     Unreachable {
@@ -34,6 +46,12 @@ pub enum JoinError {
         server: Server,
         /// What happened there.
         message: String,
+    },
+    /// Several addresses, and no server at any.
+    #[error("none of the API servers answers: {}", failures.join("; "))]
+    NoMaster {
+        /// What happened at each.
+        failures: Vec<String>,
     },
     /// A server that does not speak TLS, or not to us.
     #[error("{server} answers, but not as a Kubernetes API server does: {message}")]
@@ -137,6 +155,20 @@ pub enum JoinError {
     /// The machine does not fit the cluster's node configuration.
     #[error(transparent)]
     Machine(#[from] crate::preflight::Refusal),
+    /// Something is in the way on this machine.
+    #[error("this machine is not ready to be a node: {}", problems.join("; "))]
+    Unfit {
+        /// Each with its remedy.
+        problems: Vec<String>,
+    },
+    /// A command that was to mend something.
+    #[error("{line}: {message}")]
+    Command {
+        /// As it was run.
+        line: String,
+        /// What it said.
+        message: String,
+    },
     /// The API server failed otherwise.
     #[error("the API server failed to {action}")]
     Api {

@@ -7,8 +7,11 @@ mod checks;
 mod compose;
 mod discovery;
 mod error;
+mod invitation;
+mod machine;
 pub mod options;
 mod pin;
+mod progress;
 mod ready;
 
 use std::path::Path;
@@ -16,11 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
-use systemd::{Manager, Role, Service};
+use systemd::{DropIns, Manager, Role, Service};
 
 pub(crate) use checks::clock;
 pub use error::JoinError;
-use options::{JoinOptions, node_name};
+use invitation::Invitation;
+use options::{JoinOptions, Token, node_name};
+pub use progress::Progress;
+pub(crate) use ready::wait as wait_ready;
 
 use crate::client::{self, Credentials, tls};
 use crate::config::{Config, NodeSettings};
@@ -29,6 +35,9 @@ use crate::identity::{self, Identity};
 use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
 
+/// Debian's way. The package starts the service, unless the machine forbids that.
+const INSTALL_CONTAINERD: [&str; 2] =
+    ["apt-get install --yes --no-install-recommends containerd", "systemctl enable --now containerd"];
 /// How long a certificate may take: controllers answer within a second, an administrator does not.
 const CERTIFICATE: Duration = Duration::from_secs(60);
 /// How long the node may take until it is Ready.
@@ -40,11 +49,18 @@ pub struct Joined {
     pub config: Config,
     client: kube::Client,
     since: i64,
+    progress: Progress,
 }
 
-/// Says a line to the person who joins.
-fn say(line: &str) {
-    println!("[join] {line}");
+/// What is known of cluster and machine before anything is asked for.
+struct Checked {
+    name: String,
+    ca: CertificateDer<'static>,
+    /// Speaks with the token.
+    bootstrap: kube::Client,
+    config: Config,
+    /// The identity of an earlier join.
+    stored: Option<Identity>,
 }
 
 /// Makes this machine a node, up to the written configuration; `None` after a dry run, which writes nothing.
@@ -56,56 +72,105 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(JoinError::NotRoot);
     }
-    let runtime = check_runtime(&options.container_runtime_endpoint).await?;
-    say(&format!("looking for the API server at {}", options.master));
-    let ca = pin::pin(&options.master, options.ca_cert_hash).await?;
-    say("its CA is the pinned one");
-    let stored = stored(options, &name, &ca)?;
-
-    let roots = std::slice::from_ref(&ca);
-    let token = Credentials::Token(options.token.secret().to_owned());
-    let (bootstrap, _) = client::new(&options.master, tls::client_config(roots, None)?, &token)
-        .map_err(|_| options::FormError::Token)?;
-    checks::clock(&bootstrap, &options.master).await?;
-    let cluster = checks::kubelet_config(&bootstrap, &options.token).await?;
-    let (config, warnings) = compose::configuration(options, &name, cluster.as_deref(), runtime)?;
-    for warning in warnings {
-        say(&format!("warning: {warning}"));
-    }
-
-    preflight::check(Path::new("/"), &config.kubelet)?;
+    let progress = Progress(options.output);
+    let invitation = match Invitation::of(options) {
+        Ok(invitation) => invitation.ok_or(options::FormError::Incomplete)?,
+        Err(error) if error.is_absence() => return resumed(options, &name).ok_or(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    let checked = check(options, &invitation, name).await?;
     if options.dry_run {
-        if stored.is_none() {
-            checks::name_is_free(&bootstrap, &name).await?;
+        if checked.stored.is_none() {
+            checks::name_is_free(&checked.bootstrap, &checked.name).await?;
         }
-        say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
+        let name = &checked.name;
+        progress.say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
         return Ok(None);
     }
-
-    let identity = match &stored {
-        Some(identity) => {
-            say(&format!("this machine already is node {name}: its key and certificate are kept"));
-            identity.clone()
+    let joined = settle_in(checked, &invitation, progress).await?;
+    if let Some(path) = &options.join_file {
+        match std::fs::remove_file(path) {
+            Ok(()) => progress.say(&format!("{} was used, and is deleted", path.display())),
+            Err(error) => {
+                progress.say(&format!("warning: {} was used, and cannot be deleted: {error}", path.display()))
+            }
         }
-        None => certificate(&bootstrap, options, &name).await?,
+    }
+    Ok(Some(joined))
+}
+
+/// Everything that can be wrong, in the order in which people can do something about it.
+async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> Result<Checked, JoinError> {
+    let progress = Progress(options.output);
+    let (runtime, version) = runtime(options, progress).await?;
+    let Invitation { masters, ca_cert_hash, token } = invitation;
+    progress.say(&format!("looking for the API server at {masters}"));
+    let (ca, server) = pin::pin_any(masters, *ca_cert_hash, |line| progress.say(line)).await?;
+    progress.say("its CA is the pinned one");
+    let stored = stored(options, &name, &ca)?;
+
+    let credentials = Credentials::Token(token.secret().to_owned());
+    let roots = std::slice::from_ref(&ca);
+    let (bootstrap, _) =
+        client::new(masters, tls::client_config(roots, None)?, &credentials).map_err(|_| options::FormError::Token)?;
+    checks::clock(&bootstrap, &server).await?;
+    let cluster = checks::kubelet_config(&bootstrap, token).await?;
+    let (config, warnings) = compose::configuration(options, masters, &name, cluster.as_deref(), runtime)?;
+    for warning in warnings {
+        progress.say(&format!("warning: {warning}"));
+    }
+    machine::settle(&machine::look(&config, version, stored.is_some()), options.fix, progress)?;
+    preflight::check(Path::new("/"), &config.kubelet)?;
+    Ok(Checked { name, ca, bootstrap, config, stored })
+}
+
+/// Gets a certificate where there is none yet, and writes down what `agent run` needs.
+async fn settle_in(checked: Checked, invitation: &Invitation, progress: Progress) -> Result<Joined, JoinError> {
+    let Checked { name, ca, bootstrap, config, stored } = checked;
+    let is_new = stored.is_none();
+    let identity = match stored {
+        Some(identity) => {
+            progress.say(&format!("this machine already is node {name}: its key and certificate are kept"));
+            identity
+        }
+        None => certificate(&bootstrap, &invitation.token, &name, progress).await?,
     };
-    let config_tls = tls::client_config(roots, Some(Arc::clone(&identity.certified)))?;
-    let (client, _) =
-        client::new(&options.master, config_tls, &Credentials::Certificate).map_err(|_| options::FormError::Token)?;
-    if stored.is_none() {
+    let config_tls = tls::client_config(std::slice::from_ref(&ca), Some(Arc::clone(&identity.certified)))?;
+    let (client, _) = client::new(&invitation.masters, config_tls, &Credentials::Certificate)
+        .map_err(|_| options::FormError::Token)?;
+    if is_new {
         checks::name_is_free(&client, &name).await?;
     }
     compose::write(&config, &ca, &identity)?;
-    say(&format!("configuration and keys are in {}", options.config_dir.display()));
-    Ok(Some(Joined { config, client, since: identity::now() }))
+    progress.say(&format!("configuration and keys are in {}", config.layout.config_dir.display()));
+    Ok(Joined { config, client, since: identity::now(), progress })
 }
 
-async fn certificate(bootstrap: &kube::Client, options: &JoinOptions, name: &str) -> Result<Identity, JoinError> {
+/// A machine whose join file is gone because it was used: the rest needs no token. `Some(None)` after a dry run.
+fn resumed(options: &JoinOptions, name: &str) -> Option<Option<Joined>> {
+    let (config, _) = Config::load(&options.config_dir).ok()?;
+    let identity = Identity::load(&config.layout.client_pem()).ok()??;
+    if config.node.node_name != name || !identity.is_valid_at(identity::now()) {
+        return None;
+    }
+    let progress = Progress(options.output);
+    progress.say(&format!("this machine already is node {name}, and its join file was used"));
+    let client = crate::leave::node_client(&config).ok()?;
+    let joined = Joined { config, client, since: identity::now(), progress };
+    Some((!options.dry_run).then_some(joined))
+}
+
+async fn certificate(
+    bootstrap: &kube::Client,
+    token: &Token,
+    name: &str,
+    progress: Progress,
+) -> Result<Identity, JoinError> {
     checks::name_is_free(bootstrap, name).await?;
-    say(&format!("asking for a certificate as {}", node_user(name)));
+    progress.say(&format!("asking for a certificate as {}", node_user(name)));
     match obtain(bootstrap, name, &Purpose::Client, CERTIFICATE).await {
         Ok(identity) => Ok(identity),
-        Err(identity::Error::Api(error)) => Err(checks::refused(error, &options.token, "ask for a certificate")),
+        Err(identity::Error::Api(error)) => Err(checks::refused(error, token, "ask for a certificate")),
         Err(error) => Err(error.into()),
     }
 }
@@ -127,17 +192,38 @@ fn stored(options: &JoinOptions, name: &str, ca: &CertificateDer<'static>) -> Re
     Ok(usable.then_some(identity))
 }
 
+/// The runtime, and its name and version; installed where there is none and that was asked for.
+async fn runtime(options: &JoinOptions, progress: Progress) -> Result<(RuntimeInfo, (String, String)), JoinError> {
+    let endpoint = &options.container_runtime_endpoint;
+    let answer = check_runtime(endpoint).await;
+    let (info, version) = match answer {
+        Err(JoinError::Runtime { .. }) if options.install_containerd => {
+            progress.say("installing containerd");
+            for command in INSTALL_CONTAINERD {
+                machine::run(&command.split(' ').map(str::to_owned).collect::<Vec<_>>())?;
+            }
+            check_runtime(endpoint).await?
+        }
+        other => other?,
+    };
+    progress.say(&format!("container runtime: {} {}", version.0, version.1));
+    Ok((info, version))
+}
+
 /// Whether the runtime answers, and what it says of itself.
-async fn check_runtime(endpoint: &str) -> Result<RuntimeInfo, JoinError> {
+async fn check_runtime(endpoint: &str) -> Result<(RuntimeInfo, (String, String)), JoinError> {
     let failed = |message: String| JoinError::Runtime { endpoint: endpoint.to_owned(), message };
     let runtime = cri::Client::new(endpoint).map_err(|e| failed(e.to_string()))?;
     let request = cri::v1::VersionRequest { version: "v1".into() };
     let answer = tokio::time::timeout(Duration::from_secs(10), runtime.version(request))
         .await
         .map_err(|_| failed("no answer within 10 s".into()))?
-        .map_err(|e| failed(client::watch::describe(&e)))?;
-    say(&format!("container runtime: {} {}", answer.runtime_name, answer.runtime_version));
-    runtime_info::ask(&runtime).await.map_err(|e| failed(client::watch::describe(&e)))
+        .map_err(|e| match e.is_unimplemented() {
+            true => JoinError::NoCri { endpoint: endpoint.to_owned() },
+            false => failed(client::watch::describe(&e)),
+        })?;
+    let info = runtime_info::ask(&runtime).await.map_err(|e| failed(client::watch::describe(&e)))?;
+    Ok((info, (answer.runtime_name, answer.runtime_version)))
 }
 
 impl Joined {
@@ -148,10 +234,14 @@ impl Joined {
     pub async fn start_service(&self, executable: &Path) -> Result<(), JoinError> {
         let args = vec!["run".to_owned(), "--config-dir".into(), self.config.layout.config_dir.display().to_string()];
         let service = Service { role: Role::Agent, executable: executable.to_owned(), args };
+        let settings = crate::network::FORWARDING.map(|(key, _)| (key, "1"));
+        DropIns::default()
+            .write(&machine::MODULES, &settings)
+            .map_err(|(path, source)| JoinError::Write { path, source })?;
         let manager = Manager::default();
         manager.install(&service)?;
         manager.enable_and_start(Role::Agent, true)?;
-        say("agent.service is enabled and started");
+        self.progress.say("agent.service is enabled and started");
         self.wait_ready().await
     }
 
@@ -161,8 +251,8 @@ impl Joined {
     /// [`JoinError::NotReady`].
     pub async fn wait_ready(&self) -> Result<(), JoinError> {
         let name = &self.config.node.node_name;
-        ready::wait(self.client.clone(), name, self.since, READY).await?;
-        say(&format!("node {name} is Ready"));
+        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line)).await?;
+        self.progress.done(name);
         Ok(())
     }
 }

@@ -9,19 +9,24 @@ use std::str::FromStr;
 use clap::Args;
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::client::Server;
+use crate::client::Servers;
+use crate::doctor::Output;
 
 /// Command line of `agent join`.
 #[derive(Debug, Clone, Args)]
 pub struct JoinOptions {
-    /// The API server, HOST[:6443]
-    pub master: Server,
+    /// The API server, HOST[:6443]; several of one cluster with commas in between
+    #[arg(required_unless_present = "join_file", conflicts_with = "join_file")]
+    pub master: Option<Servers>,
     /// Bootstrap token, ID.SECRET
-    #[arg(long, env = "KEELSON_TOKEN", hide_env_values = true)]
-    pub token: Token,
+    #[arg(long, env = "KEELSON_TOKEN", hide_env_values = true, required_unless_present = "join_file")]
+    pub token: Option<Token>,
     /// Hash of the cluster CA's public key, sha256:HEX, as `kubeadm` writes it
-    #[arg(long)]
-    pub ca_cert_hash: CaHash,
+    #[arg(long, required_unless_present = "join_file", conflicts_with = "join_file")]
+    pub ca_cert_hash: Option<CaHash>,
+    /// Instead of the three: what `master token create --join-file` wrote; deleted once it was used
+    #[arg(long, value_name = "FILE")]
+    pub join_file: Option<PathBuf>,
     /// Name of the Node; the host name where not given
     #[arg(long)]
     pub node_name: Option<String>,
@@ -64,6 +69,15 @@ pub struct JoinOptions {
     /// Run here instead of installing a systemd unit
     #[arg(long)]
     pub foreground: bool,
+    /// Mend what is in the way on this machine, where a command can: each finding names it
+    #[arg(long, conflicts_with = "dry_run")]
+    pub fix: bool,
+    /// Install containerd from the distribution where no runtime answers
+    #[arg(long, conflicts_with = "dry_run")]
+    pub install_containerd: bool,
+    /// How progress is told
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
     /// Check everything that can be wrong, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -87,6 +101,9 @@ pub struct CaHash([u8; 32]);
 /// A value that does not have the form it must have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
+    /// Not all that a join needs.
+    #[error("say where the API server is, and give --token and --ca-cert-hash, or a --join-file")]
+    Incomplete,
     /// A token.
     #[error("the token is not of the form ID.SECRET, \"[a-z0-9]{{6}}.[a-z0-9]{{16}}\"")]
     Token,

@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::discovery;
 use super::error::JoinError;
 use super::options::CaHash;
-use crate::client::{Server, tls};
+use crate::client::{Server, Servers, tls};
 
 /// Finds the CA with the given hash at `server` and verifies the server with it.
 ///
@@ -38,6 +38,33 @@ pub async fn pin(server: &Server, expected: CaHash) -> Result<CertificateDer<'st
     let verified = tls::client_config(std::slice::from_ref(&ca), None)?;
     server.connect(verified).await.map_err(JoinError::from_connect)?;
     Ok(ca)
+}
+
+/// The CA of a cluster with several API servers, and one that answers. Those that do not are told; those that do must all have the CA.
+///
+/// # Errors
+/// As [`pin`] at any of them, or none answers.
+pub async fn pin_any(
+    servers: &Servers,
+    expected: CaHash,
+    tell: impl Fn(&str),
+) -> Result<(CertificateDer<'static>, Server), JoinError> {
+    let (mut found, mut silent) = (None, Vec::new());
+    for server in servers.iter() {
+        match pin(server, expected).await {
+            Ok(ca) => found = found.or(Some((ca, server.clone()))),
+            Err(error @ JoinError::Unreachable { .. }) => silent.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(found) = found {
+        silent.iter().for_each(|error| tell(&format!("warning: {error}")));
+        return Ok(found);
+    }
+    match silent.pop() {
+        Some(only) if silent.is_empty() => Err(only),
+        last => Err(JoinError::NoMaster { failures: silent.iter().chain(&last).map(ToString::to_string).collect() }),
+    }
 }
 
 /// The first certificate with that hash. Only CAs count: a leaf that happens to be named is nothing to trust others by.

@@ -6,7 +6,6 @@ use k8s_openapi::api::core::v1::NodeCondition;
 use serde::Deserialize;
 
 use super::error::JoinError;
-use super::say;
 use crate::client::watch::{Change, Collection, Trimmed, encode, follow};
 
 /// The part of a Node that is looked at.
@@ -39,7 +38,13 @@ impl Trimmed for Seen {
 ///
 /// # Errors
 /// [`JoinError::NotReady`] with what the node said last.
-pub async fn wait(client: kube::Client, name: &str, since: i64, patience: Duration) -> Result<(), JoinError> {
+pub async fn wait(
+    client: kube::Client,
+    name: &str,
+    since: i64,
+    patience: Duration,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<(), JoinError> {
     let collection =
         Collection { path: "/api/v1/nodes".into(), query: format!("fieldSelector=metadata.name%3D{}", encode(name)) };
     let mut changes = follow::<Seen>(client, collection);
@@ -57,7 +62,7 @@ pub async fn wait(client: kube::Client, name: &str, since: i64, patience: Durati
             }
             let message = ready.message.or(ready.reason).unwrap_or_default();
             if message != last {
-                say(&format!("node {name} is registered, not ready yet: {message}"));
+                tell(&format!("node {name} is registered, not ready yet: {message}"));
                 last = message;
             }
         }

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::options::CaHash;
 use super::*;
-use crate::client::Server;
+use crate::client::{Server, Servers};
 use crate::identity::tests::TestCa;
 
 /// What the server says to `METHOD /path`: status line and body. Anything else is 404.
@@ -95,7 +95,7 @@ async fn good(answers: Answers) -> Fake {
 
 fn bootstrap(fake: &Fake) -> kube::Client {
     let config = tls::client_config(std::slice::from_ref(&fake.ca), None).unwrap();
-    client::new(&fake.server, config, &Credentials::Token("abcdef.0123456789abcdef".into())).unwrap().0
+    client::new(&fake.server.clone().into(), config, &Credentials::Token("abcdef.0123456789abcdef".into())).unwrap().0
 }
 
 #[tokio::test]
@@ -207,4 +207,64 @@ async fn a_wrong_runtime_socket_is_named() {
         assert!(matches!(error, JoinError::Runtime { .. }), "{error}");
         assert!(error.to_string().contains(endpoint), "{error}");
     }
+}
+
+/// Carries bytes between whoever connects and `to`; aborting it is a master that ends with all of its connections.
+async fn relay(to: &Server) -> (Server, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let to = to.to_string();
+    let carrying = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut here, _)) = listener.accept().await {
+            let to = to.clone();
+            connections.spawn(async move {
+                let mut there = tokio::net::TcpStream::connect(to).await?;
+                tokio::io::copy_bidirectional(&mut here, &mut there).await.map(drop)
+            });
+        }
+    });
+    (at, carrying)
+}
+
+#[tokio::test]
+async fn a_client_goes_on_with_whichever_master_is_there() {
+    let fake = good(Answers::new()).await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (first, carrying) = relay(&fake.server).await;
+    let (second, carrying_too) = relay(&fake.server).await;
+    let servers: Servers = format!("{gone},{first},{second}").parse().unwrap();
+
+    let lines = std::sync::Mutex::new(Vec::new());
+    let (ca, answering) =
+        pin::pin_any(&servers, fake.hash, |line| lines.lock().unwrap().push(line.to_owned())).await.unwrap();
+    assert_eq!((ca, answering), (fake.ca.clone(), first));
+    let lines = lines.into_inner().unwrap();
+    assert!(lines.len() == 1 && lines[0].contains(&gone.to_string()), "{lines:?}");
+
+    let config = tls::client_config(std::slice::from_ref(&fake.ca), None).unwrap();
+    let (client, _) = client::new(&servers, config, &Credentials::Certificate).unwrap();
+    let map = || checks::name_is_free(&client, "n1");
+    map().await.unwrap();
+    carrying.abort();
+    // The connection may break under one request.
+    let _ = map().await;
+    map().await.unwrap();
+    carrying_too.abort();
+    let _ = map().await;
+    assert!(matches!(map().await, Err(JoinError::Api { .. })));
+}
+
+#[tokio::test]
+async fn of_several_masters_one_must_answer_and_all_must_be_of_the_cluster() {
+    let (fake, other) = (good(Answers::new()).await, good(Answers::new()).await);
+    let gone = || async { TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string() };
+    let pin = |text: String| async move { pin::pin_any(&text.parse().unwrap(), fake.hash, |_| {}).await.unwrap_err() };
+    let (a, b) = (gone().await, gone().await);
+    let error = pin(format!("{a},{b}")).await;
+    assert!(matches!(&error, JoinError::NoMaster { failures } if failures.len() == 2), "{error}");
+    assert!(error.to_string().contains(&b), "{error}");
+    assert!(matches!(pin(a).await, JoinError::Unreachable { .. }));
+    let error = pin(format!("{},{}", fake.server, other.server)).await;
+    assert!(matches!(error, JoinError::WrongCa { .. }), "{error}");
 }

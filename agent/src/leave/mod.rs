@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use systemd::{Manager, Role};
+use systemd::{DropIns, Manager, Role};
 
 use crate::client::watch::describe;
-use crate::client::{self, Credentials, Server, tls};
+use crate::client::{self, Credentials, Servers, tls};
 use crate::config::Config;
 use crate::identity::{Identity, certificates};
 use crate::{network, pause_image, shutdown};
@@ -91,9 +91,9 @@ pub(crate) fn node_client(config: &Config) -> anyhow::Result<kube::Client> {
     let pem = std::fs::read(layout.ca_cert()).with_context(|| layout.ca_cert().display().to_string())?;
     let roots = certificates(&layout.ca_cert().to_string_lossy(), &pem)?;
     let Some(identity) = Identity::load(&layout.client_pem())? else { bail!("there is no client certificate") };
-    let server: Server = config.node.server.parse().context("server in node.yaml")?;
+    let servers: Servers = config.node.server.parse().context("server in node.yaml")?;
     let tls = tls::client_config(&roots, Some(identity.certified))?;
-    Ok(client::new(&server, tls, &Credentials::Certificate)?.0)
+    Ok(client::new(&servers, tls, &Credentials::Certificate)?.0)
 }
 
 /// Removes everything, and answers what could not be.
@@ -104,6 +104,9 @@ async fn remove(config: &Config) -> Vec<String> {
         && let Err(error) = Manager::default().remove(Role::Agent)
     {
         failures.push(describe(&error));
+    }
+    if let Err((path, error)) = DropIns::default().remove() {
+        failures.push(format!("{}: {error}", path.display()));
     }
     failures.extend(pods::end(config).await);
     failures.extend(shutdown::forget().await.err().map(|error| describe(&error)));

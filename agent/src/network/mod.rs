@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 pub use conflist::{BRIDGE, CONFLIST};
 pub use plugins::PluginError;
+pub(crate) use plugins::source as plugins_source;
 
 use crate::client::watch::describe;
 use crate::config::Config;
@@ -27,7 +28,8 @@ use crate::node::own;
 const CNI_CACHE: &str = "/var/lib/cni/results";
 
 /// Settings of the kernel's that pods need, and whether they are lost without it.
-const FORWARDING: [(&str, bool); 2] = [("net/ipv4/ip_forward", true), ("net/ipv6/conf/all/forwarding", false)];
+pub(crate) const FORWARDING: [(&str, bool); 2] =
+    [("net/ipv4/ip_forward", true), ("net/ipv6/conf/all/forwarding", false)];
 
 /// What the network's tasks need.
 pub struct NetworkInputs {

@@ -37,16 +37,23 @@ pub enum PluginError {
 /// # Errors
 /// See [`PluginError`].
 pub(super) fn install(dir: &Path) -> Result<usize, PluginError> {
+    place(&source()?, dir)
+}
+
+/// The file that they are copied from.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn source() -> Result<PathBuf, PluginError> {
     let executable =
         std::env::current_exe().map_err(|source| PluginError::File { path: "/proc/self/exe".into(), source })?;
     let beside = executable.parent().unwrap_or(Path::new("/"));
-    let source = SOURCES
+    SOURCES
         .iter()
         .map(|name| beside.join(name))
         .chain([PathBuf::from(PACKAGED)])
         .find(|path| path.is_file())
-        .ok_or_else(|| PluginError::Missing(executable.clone()))?;
-    place(&source, dir)
+        .ok_or_else(|| PluginError::Missing(executable.clone()))
 }
 
 fn place(source: &Path, dir: &Path) -> Result<usize, PluginError> {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use super::facts::{Facts, Filesystem, KUBELET_VERSION, architecture};
 use super::resources::resources;
 use super::runtime::RuntimeState;
-use crate::client::Server;
+use crate::client::{Server, Servers};
 use crate::config::Config;
 
 /// What a status is made of, beside conditions and configuration.
@@ -104,11 +104,14 @@ pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
 /// The configured address, or the one from which this machine reaches the API server: with several networks that is the
 /// one the cluster is on.
 pub(super) fn addresses(config: &Config) -> Vec<IpAddr> {
-    config.node.node_ip.or_else(|| source_address(&config.node.server)).into_iter().collect()
+    config.node.node_ip.or_else(|| source(&config.node.server)).into_iter().collect()
 }
 
-fn source_address(server: &str) -> Option<IpAddr> {
-    let server: Server = server.parse().ok()?;
+fn source(servers: &str) -> Option<IpAddr> {
+    servers.parse::<Servers>().ok()?.iter().find_map(source_address)
+}
+
+fn source_address(server: &Server) -> Option<IpAddr> {
     // A name that is no address is left to the resolver, whose blocking is bounded by resolv.conf.
     let target = std::net::ToSocketAddrs::to_socket_addrs(&(server.host(), server.port())).ok()?.next()?;
     let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };

@@ -154,7 +154,7 @@ impl Set {
         let orphans: Vec<_> = self.found.iter().chain(self.known.pods.keys()).cloned().collect();
         for uid in orphans {
             if !self.workers.has(&uid) {
-                tracing::info!(pod = %uid, "nobody wants this pod any more, it will be ended");
+                tracing::info!(%uid, "nobody wants this pod any more, it will be ended");
                 self.want(uid, Origin::Api, Desired::Gone { last: None, grace: None });
             }
         }

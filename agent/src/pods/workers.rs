@@ -126,7 +126,7 @@ impl Workers {
             handle.restart.reset();
         }
         let pause = handle.restart.pause();
-        tracing::error!(pod = %uid, %error, ?pause, "worker of a pod panicked, it will be started again");
+        tracing::error!(%uid, %error, ?pause, "worker of a pod panicked, it will be started again");
         // What the one before knew is lost: the new one looks at the machine first, as after a start of the agent.
         let inputs = Inputs {
             desired: handle.desired.subscribe(),

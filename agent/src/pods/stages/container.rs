@@ -137,7 +137,7 @@ async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTre
         Source::File { volume, path, key } => match files.get(&(volume, path)) {
             Some(Ok(text)) => variable(text, key),
             Some(Err(error)) => {
-                tracing::info!(pod = %job.uid, volume, path, %error, "file of variables cannot be read");
+                tracing::info!(volume, path, %error, "file of variables cannot be read");
                 Err("couldn't parse env file".to_owned())
             }
             None => Err(format!("cannot find the volume {volume:?} referenced by FileKeyRef")),
@@ -382,7 +382,7 @@ async fn pre_stop(job: &Job, pod: &Arc<Pod>, id: &ContainerId, name: &str, secon
     let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let ran = tokio::time::timeout(limit, hooks::run(&job.context, pod, &container, id, hook, ip)).await;
     if let Ok(Err(error)) = ran {
-        tracing::debug!(pod = %job.uid, container = %name, %error, "preStop hook failed");
+        tracing::debug!(container = %name, %error, "preStop hook failed");
         let role = events::role(pod, name).unwrap_or(Role::App);
         job.say().event(Event::warning("FailedPreStopHook", "PreStopHook failed").of_container(role, name));
     }

@@ -125,7 +125,7 @@ async fn pod_cgroup(job: &Job, name: &CgroupName, values: Values, told: &mut Tol
     if written.is_ok() {
         told.now = after;
     } else if let Err(error) = tell(job, &told.now, &told.overhead).await {
-        tracing::warn!(pod = %job.uid, %error, "the runtime was not told that a resize failed");
+        tracing::warn!(%error, "the runtime was not told that a resize failed");
     }
     written
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::ContainerId;
 use jiff::Timestamp;
-use pod::{Event, HookState, Role, Step, events};
+use pod::{Event, HookState, KillContainer, PreStop, Role, StartContainer, Step, events};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use volumes::Prepared;
@@ -28,7 +28,7 @@ impl Worker {
             Ok(Done::Checkpoint { worked }) => self.checkpoint.done(worked),
             Ok(Done::Hook { id, name, result }) => self.absorb_hook(id, &name, result),
             // Panics are caught within the job, and jobs are only cancelled together with the worker.
-            Err(error) => tracing::error!(pod = %self.uid, %error, "job of a pod ended badly"),
+            Err(error) => tracing::error!(%error, "job of a pod ended badly"),
         }
     }
 
@@ -42,7 +42,7 @@ impl Worker {
             Err(error) => return self.absorb_failure(step, begun, &error),
         };
         let took = Timestamp::now().duration_since(begun);
-        tracing::debug!(pod = %self.uid, ?step, took_us = took.as_micros(), "step done");
+        tracing::debug!(?step, took_us = took.as_micros(), "step done");
         self.memory.succeeded(step, begun);
         match (step, outcome) {
             (_, Outcome::Volumes(prepared)) => {
@@ -80,7 +80,7 @@ impl Worker {
     }
 
     fn absorb_failure(&mut self, step: &Step, begun: Timestamp, error: &StageError) {
-        tracing::info!(pod = %self.uid, ?step, reason = %error.reason, message = %error.message, "step failed");
+        tracing::info!(container = container(step), ?step, reason = %error.reason, message = %error.message, "step failed");
         let failure = self.memory.failed(step, begun, error);
         let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };
         if let Some(event) = events::failed(&pod, step, &failure) {
@@ -111,7 +111,7 @@ impl Worker {
         let state = match result {
             Ok(()) => HookState::Succeeded,
             Err(message) => {
-                tracing::debug!(pod = %self.uid, container = %name, %message, "postStart hook failed");
+                tracing::debug!(container = %name, %message, "postStart hook failed");
                 self.note_hook(name, &message);
                 if let Some(pod) = pod_of(&self.inputs.desired.borrow()) {
                     let role = events::role(&pod, name).unwrap_or(Role::App);
@@ -122,6 +122,17 @@ impl Worker {
             }
         };
         self.memory.hooks.insert(id, state);
+    }
+}
+
+/// The container that a step is about.
+fn container(step: &Step) -> Option<&str> {
+    match step {
+        Step::StartContainer(StartContainer { name, .. })
+        | Step::PreStop(PreStop { name, .. })
+        | Step::KillContainer(KillContainer { name, .. })
+        | Step::RemoveContainer { name, .. } => Some(name),
+        _ => None,
     }
 }
 

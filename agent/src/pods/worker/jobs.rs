@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use pod::Step;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use volumes::Prepared;
 
 use crate::pods::stages::{self, Job, Outcome, StageError};
@@ -83,7 +84,7 @@ impl Jobs {
 
     /// Begins anything else.
     pub fn spawn(&mut self, job: impl Future<Output = Done> + Send + 'static) {
-        self.running.spawn(job);
+        self.running.spawn(job.in_current_span());
     }
 
     /// When the first of the steps that had to pause may begin again.

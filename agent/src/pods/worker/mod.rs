@@ -28,6 +28,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod::{Desired, Event, NodeFacts, Plan, Step, World, events};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::admission::Answer;
 use super::memory::{Memory, current_sandbox, running};
@@ -64,7 +65,13 @@ pub struct Inputs {
 
 /// Runs until nothing is left of the pod, and nothing is wanted.
 pub async fn run(context: Arc<Context>, uid: PodUid, inputs: Inputs) {
-    Worker::new(context, uid, inputs).run().await;
+    // What is logged of the pod, also by its jobs, says whose it is.
+    let name = pod_of(&inputs.desired.borrow()).map(|pod| {
+        let meta = &pod.metadata;
+        format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+    });
+    let span = tracing::info_span!("pod", pod = name, %uid);
+    Worker::new(context, uid, inputs).run().instrument(span).await;
 }
 
 struct Worker {
@@ -176,7 +183,7 @@ impl Worker {
             return true;
         }
         if let Err(error) = observe::look(&self.context.runtime, &self.uid, &self.stale, &mut self.seen).await {
-            tracing::debug!(pod = %self.uid, %error, "runtime cannot be read, will retry");
+            tracing::debug!(%error, "runtime cannot be read, will retry");
             return false;
         }
         self.retry.reset();

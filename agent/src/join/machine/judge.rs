@@ -1,0 +1,153 @@
+//! From what was seen to problems. Pure.
+
+use super::Seen;
+use crate::doctor::Finding;
+
+/// The oldest containerd that speaks CRI v1 as the agent does.
+const OLDEST_CONTAINERD: (u32, u32) = (1, 6);
+/// Images of a few pods and the agent's own files.
+const LEAST_DISK: u64 = 1 << 30;
+
+/// Something in the way, and the command that mends it where one does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is, and what to do.
+    pub finding: Finding,
+    /// The remedy as a command.
+    pub fix: Option<Vec<String>>,
+}
+
+/// Every problem, worst first within a subject.
+pub fn judge(seen: &Seen) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    problems.extend(runtime(&seen.runtime));
+    problems.extend(seen.absent_modules.iter().map(|module| {
+        let remedy = "boot a kernel that has it (after an upgrade of the kernel: reboot)";
+        plain(Finding::fault("kernel", format!("this kernel has no module {module}"), remedy))
+    }));
+    if seen.forbidden_swap {
+        let message = "swap is on, and failSwapOn forbids it; /etc/fstab would turn it on again at the next boot";
+        problems.push(mendable("swap", message, &["swapoff", "--all"]));
+    }
+    problems.extend(seen.other_agents.iter().map(|unit| {
+        let message = format!("{unit} runs here, and would fight for the same pods");
+        mendable("other agents", message, &["systemctl", "disable", "--now", unit])
+    }));
+    // Where another agent holds them, ending it frees them.
+    if seen.other_agents.is_empty() {
+        problems.extend(seen.taken_ports.iter().map(|port| {
+            let remedy = format!("ss -lntp sport = :{port} says who it is: stop it");
+            plain(Finding::fault("ports", format!("somebody else listens on {port}"), remedy))
+        }));
+    }
+    problems.extend(seen.earlier_networks.iter().map(|path| {
+        let message = format!("{path} comes before our network configuration, so that pods would get its network");
+        mendable("CNI", message, &["mv", path, &format!("{path}.before-keelson")])
+    }));
+    problems.extend(seen.firewalls.iter().map(|name| {
+        let remedy = "allow 10250/tcp from the master, and traffic between the pod network and other nodes";
+        plain(Finding::warning("firewall", format!("{name} runs"), remedy))
+    }));
+    if let Some(free) = seen.free.filter(|free| *free < LEAST_DISK) {
+        let message = format!("{} MiB are free where pods live", free >> 20);
+        problems.push(plain(Finding::fault("disk", message, "free some, or choose another --data-dir")));
+    }
+    if seen.hostname == "localhost" || seen.hostname.starts_with("localhost.") {
+        let remedy = "hostnamectl set-hostname NAME, or --node-name NAME";
+        problems.push(plain(Finding::fault("host name", "every machine is called localhost", remedy)));
+    }
+    problems
+}
+
+fn runtime((name, version): &(String, String)) -> Option<Problem> {
+    let mut numbers = version.trim_start_matches('v').split('.').map_while(|part| part.parse::<u32>().ok());
+    let found = (numbers.next()?, numbers.next()?);
+    if name != "containerd" || found >= OLDEST_CONTAINERD {
+        return None;
+    }
+    let (major, minor) = OLDEST_CONTAINERD;
+    let message = format!("containerd {version} is too old");
+    Some(plain(Finding::fault("container runtime", message, format!("install {major}.{minor} or later"))))
+}
+
+fn plain(finding: Finding) -> Problem {
+    Problem { finding, fix: None }
+}
+
+fn mendable(subject: &'static str, message: impl Into<String>, command: &[&str]) -> Problem {
+    let finding = Finding::fault(subject, message, command.join(" "));
+    Problem { finding, fix: Some(command.iter().map(|&word| word.to_owned()).collect()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Seen {
+        Seen {
+            runtime: ("containerd".into(), "1.7.24~ds1".into()),
+            free: Some(LEAST_DISK),
+            hostname: "n1".into(),
+            ..Seen::default()
+        }
+    }
+
+    fn messages(seen: &Seen) -> Vec<String> {
+        judge(seen)
+            .into_iter()
+            .map(|problem| format!("{}: {}", problem.finding.subject, problem.finding.message))
+            .collect()
+    }
+
+    #[test]
+    fn a_plain_debian_has_no_problem() {
+        assert_eq!(judge(&well()), []);
+    }
+
+    #[test]
+    fn each_problem_has_its_remedy_and_some_a_command() {
+        let seen = Seen {
+            runtime: ("containerd".into(), "1.5.9".into()),
+            absent_modules: vec!["overlay"],
+            forbidden_swap: true,
+            other_agents: vec!["kubelet.service".into()],
+            taken_ports: vec![10250],
+            earlier_networks: vec!["/etc/cni/net.d/05-x.conflist".into()],
+            firewalls: vec!["ufw.service".into()],
+            free: Some(5 << 20),
+            hostname: "localhost.localdomain".into(),
+        };
+        let problems = judge(&seen);
+        assert!(problems.iter().all(|problem| problem.finding.remedy.is_some()));
+        let fixes: Vec<String> = problems.iter().filter_map(|problem| Some(problem.fix.as_ref()?.join(" "))).collect();
+        assert_eq!(
+            fixes,
+            [
+                "swapoff --all",
+                "systemctl disable --now kubelet.service",
+                "mv /etc/cni/net.d/05-x.conflist /etc/cni/net.d/05-x.conflist.before-keelson",
+            ]
+        );
+        // The port is the kubelet's.
+        assert_eq!(problems.len(), 8);
+        assert!(messages(&seen).contains(&"kernel: this kernel has no module overlay".to_owned()));
+        assert!(messages(&seen).contains(&"disk: 5 MiB are free where pods live".to_owned()));
+    }
+
+    #[test]
+    fn a_port_is_somebodys_where_no_other_agent_runs() {
+        let seen = Seen { taken_ports: vec![10250], ..well() };
+        assert_eq!(messages(&seen), ["ports: somebody else listens on 10250"]);
+    }
+
+    #[test]
+    fn only_containerds_versions_are_known() {
+        let version = |name: &str, version: &str| Seen { runtime: (name.into(), version.into()), ..well() };
+        assert_eq!(messages(&version("containerd", "v1.5.11")), ["container runtime: containerd v1.5.11 is too old"]);
+        for (name, number) in
+            [("containerd", "v2.1.0"), ("containerd", "1.6.20"), ("cri-o", "1.3.0"), ("containerd", "dev")]
+        {
+            assert_eq!(judge(&version(name, number)), [], "{name} {number}");
+        }
+    }
+}

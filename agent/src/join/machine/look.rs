@@ -1,0 +1,130 @@
+//! Looks at the machine.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{MODULES, Seen};
+use crate::config::Config;
+use crate::network::CONFLIST;
+use crate::node::facts;
+use crate::preflight::{self, Refusal};
+
+/// Units of agents that claim a machine for themselves.
+const OTHER_AGENTS: [&str; 5] = [
+    "kubelet.service",
+    "k3s.service",
+    "k3s-agent.service",
+    "rke2-agent.service",
+    "snap.microk8s.daemon-kubelite.service",
+];
+const FIREWALLS: [&str; 2] = ["firewalld.service", "ufw.service"];
+
+/// Asks kernel, systemd and the filesystem. `is_node`: this machine is a node already, whose agent holds the ports.
+pub fn look(config: &Config, runtime: (String, String), is_node: bool) -> Seen {
+    let mut seen = Seen {
+        runtime,
+        absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
+        forbidden_swap: preflight::check(Path::new("/"), &config.kubelet) == Err(Refusal::Swap),
+        earlier_networks: earlier_networks(&config.node.cni_conf_dir),
+        free: facts::filesystem(existing(&config.layout.data_dir)).map(|disk| disk.available),
+        hostname: config.node.node_name.clone(),
+        ..Seen::default()
+    };
+    if !is_node {
+        seen.taken_ports = Some(config.kubelet.port).filter(|port| is_taken(*port)).into_iter().collect();
+    }
+    if systemd::is_running() {
+        let active =
+            |units: &[&str]| units.iter().filter(|unit| is_active(unit)).map(|&unit| unit.to_owned()).collect();
+        seen.other_agents = active(&OTHER_AGENTS);
+        seen.firewalls = active(&FIREWALLS);
+    }
+    seen
+}
+
+/// Whether the kernel has the module loaded, built in, or where it loads it from by itself. Where that cannot be told, it has.
+fn has_module(root: &Path, module: &str) -> bool {
+    if root.join("sys/module").join(module).exists() {
+        return true;
+    }
+    let release = fs::read_to_string(root.join("proc/sys/kernel/osrelease")).unwrap_or_default();
+    let modules = root.join("lib/modules").join(release.trim());
+    let Ok(builtin) = fs::read_to_string(modules.join("modules.builtin")) else { return true };
+    // Lines are `kernel/fs/overlayfs/overlay.ko`, and `kernel/fs/overlayfs/overlay.ko.xz: what it needs`.
+    let loadable = fs::read_to_string(modules.join("modules.dep")).unwrap_or_default();
+    let file = format!("/{module}.ko");
+    let is_it = |path: &str| path.rsplit_once(&file).is_some_and(|(_, end)| end.is_empty() || end.starts_with('.'));
+    builtin.lines().any(is_it) || loadable.lines().filter_map(|line| line.split(':').next()).any(is_it)
+}
+
+fn is_taken(port: u16) -> bool {
+    matches!(TcpListener::bind(("0.0.0.0", port)), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// Configurations that come before ours: the runtime takes the first by name.
+fn earlier_networks(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_config = |name: &str| [".conf", ".conflist", ".json"].iter().any(|end| name.ends_with(end));
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_config(name) && name.as_str() < CONFLIST)
+        .map(|name| dir.join(name).display().to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The nearest folder that is there.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|folder| folder.is_dir()).unwrap_or(path)
+}
+
+fn is_active(unit: &str) -> bool {
+    let mut ask = Command::new("systemctl");
+    ask.args(["is-active", "--quiet", unit]).stdin(Stdio::null());
+    ask.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_loaded_or_built_in_or_absent() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        assert!(has_module(root, "overlay"), "nobody knows");
+        for folder in ["proc/sys/kernel", "lib/modules/6.1", "sys/module/overlay"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        fs::write(root.join("proc/sys/kernel/osrelease"), "6.1\n").unwrap();
+        fs::write(root.join("lib/modules/6.1/modules.builtin"), "kernel/net/netfilter/nf_tables.ko\n").unwrap();
+        assert!(has_module(root, "overlay") && has_module(root, "nf_tables") && !has_module(root, "tables"));
+        fs::write(root.join("lib/modules/6.1/modules.dep"), "kernel/drivers/net/vxlan.ko.xz: kernel/net/tables.ko\n")
+            .unwrap();
+        assert!(has_module(root, "vxlan") && !has_module(root, "tables"));
+    }
+
+    #[test]
+    fn only_configurations_that_sort_before_ours_count() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["05-a.conflist", "05-b.bak", "99-c.conf", CONFLIST] {
+            fs::write(dir.path().join(name), "{}").unwrap();
+        }
+        let found = earlier_networks(dir.path());
+        assert_eq!(found, [dir.path().join("05-a.conflist").display().to_string()]);
+        assert_eq!(earlier_networks(Path::new("/nowhere")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_taken() {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(is_taken(port));
+        drop(listener);
+        assert!(!is_taken(port));
+    }
+}
