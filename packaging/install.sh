@@ -18,6 +18,11 @@ for program; do
         target=$prefix/${file#./}
         if [ "$action" = remove ]; then
             rm -f "$target"
+            # Folders that were made for it; the prefix' own stay.
+            folder=$(dirname "$target")
+            while case ${folder#"$prefix"/} in bin | share | share/man | "$folder") false ;; esac && rmdir "$folder" 2>/dev/null; do
+                folder=$(dirname "$folder")
+            done
             continue
         fi
         mkdir -p "$(dirname "$target")"
