@@ -150,3 +150,26 @@ async fn join_and_run(options: &JoinOptions) -> anyhow::Result<()> {
     watching.abort();
     ended
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let hash = "sha256:7c2e69131a36ae2a042a339b33381c6d0d43887e2de83720eff5359e26aec866";
+        let all = format!("agent join 10.0.0.1,10.0.0.2 --token abcdef.0123456789abcdef --ca-cert-hash {hash}");
+        for fine in
+            [&all, "agent join --join-file n.join --fix", "agent upgrade --back", "agent upgrade a.deb --dry-run"]
+        {
+            assert!(parse(fine).is_ok(), "{fine}");
+        }
+        for wrong in
+            ["agent join 10.0.0.1", "agent join 10.0.0.1 --join-file n.join", "agent upgrade", "agent upgrade a --back"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
