@@ -5,3 +5,4 @@ pub mod bench;
 pub mod conformance;
 pub mod harness;
 pub mod machines;
+pub mod pages;

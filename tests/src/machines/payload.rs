@@ -14,6 +14,8 @@ use crate::harness::shell::{output, run};
 
 /// The Debian package on the disk.
 const PACKAGE: &str = "keelson-agent.deb";
+/// What other distributions get.
+const ARCHIVE: &str = "keelson-1-linux-amd64.tar.gz";
 
 /// The disk, and where it is mounted in the machine.
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ impl Payload {
     pub fn make(dir: &Path) -> Result<Self> {
         let (content, disk) = (dir.join("payload"), dir.join("payload.ext4"));
         fs::create_dir_all(&content)?;
-        package(dir, &content.join(PACKAGE))?;
+        package(dir, &content)?;
         archive(&content.join("images.tar"), recipes()?)?;
         run("mke2fs", ["-q", "-t", "ext4", "-d", &content.to_string_lossy(), &disk.to_string_lossy(), "256M"])?;
         fs::remove_dir_all(&content)?;
@@ -40,13 +42,15 @@ impl Payload {
     }
 }
 
-/// Has the programs that were built packaged as they are shipped.
+/// Has the programs that were built packaged as they are shipped, and takes the agent's package and the archive.
 fn package(dir: &Path, to: &Path) -> Result<()> {
     let (programs, out) = (bin_dir(), dir.join("packages"));
     let mut xtask = Command::new(programs.join("xtask"));
     xtask.args(["package", "--release", "1"]).arg("--programs").arg(&programs).arg("--out").arg(&out);
     output(&mut xtask).with_context(|| format!("{}: build it with `make build`", programs.display()))?;
-    fs::copy(out.join("keelson-agent_1_amd64.deb"), to).context("the package of the agent")?;
+    for (made, name) in [("keelson-agent_1_amd64.deb", PACKAGE), (ARCHIVE, ARCHIVE)] {
+        fs::copy(out.join(made), to.join(name)).with_context(|| made.to_owned())?;
+    }
     fs::remove_dir_all(&out).with_context(|| out.display().to_string())
 }
 

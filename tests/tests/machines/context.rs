@@ -1,12 +1,16 @@
 //! What the tests share: a control plane on this machine and one virtual machine.
 
+use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use keelson_tests::harness::Cluster;
+use keelson_tests::harness::images::bin_dir;
 use keelson_tests::harness::kubectl::Kubectl;
-use keelson_tests::harness::shell::wait_for;
+use keelson_tests::harness::shell::{output, wait_for};
 use keelson_tests::machines::{Guest, Machine, Payload, State};
 
 /// Installs our package; said again it is an upgrade.
@@ -69,6 +73,28 @@ impl Context {
 
     pub fn until<T>(&self, what: &str, ask: impl FnMut() -> Result<T>) -> Result<T> {
         wait_for(what, PATIENCE, ask)
+    }
+
+    /// `master ARGS` on the master's machine.
+    pub fn master(&self, line: &str) -> Result<String> {
+        let program = bin_dir().join("master");
+        let mut command = self.cluster.inside("m", &program.to_string_lossy());
+        output(command.args(line.split_whitespace()).arg("--data-dir").arg(self.cluster.layout.master_dir()))
+    }
+
+    /// Writes a file onto the machine that only root may read.
+    pub fn bring(&self, path: &str, content: &[u8]) -> Result<()> {
+        let text = STANDARD.encode(content);
+        self.guest().say(&format!("umask 077 && echo {text} | base64 -d > {path}")).map(drop)
+    }
+
+    /// Has the master make a join file and brings it onto the machine.
+    pub fn invite(&self, path: &str) -> Result<()> {
+        let file = self.cluster.layout.base.join("v1.join");
+        self.master(&format!("token create --ttl 1h --description v1 --join-file {}", file.display()))?;
+        let content = fs::read(&file).with_context(|| file.display().to_string())?;
+        fs::remove_file(&file)?;
+        self.bring(path, &content)
     }
 
     /// Waits until the node's Ready condition has a status, and its heartbeat is one of the agent that runs now.

@@ -66,7 +66,7 @@ fn join(context: &Context) -> Result<()> {
 }
 
 /// How often containers of the pod were started, and when.
-fn starts(context: &Context) -> Result<String> {
+pub fn starts(context: &Context) -> Result<String> {
     context.pod(
         LONG,
         "{range .status.containerStatuses[*]}{.restartCount} {.containerID} {.state.running.startedAt};{end}",
@@ -83,11 +83,11 @@ fn upgrade(context: &Context) -> Result<()> {
 }
 
 /// A command after which another process is the agent, and containers are the same.
-fn replaced(context: &Context, command: &str) -> Result<()> {
+pub fn replaced(context: &Context, command: &str) -> Result<()> {
     let guest = context.guest();
     let before = starts(context)?;
     let pid = guest.say("systemctl show agent -p MainPID --value")?;
-    guest.say(command)?;
+    guest.say_within(command, Duration::from_secs(600))?;
     ensure!(guest.say("systemctl show agent -p MainPID --value")? != pid, "it was not restarted");
     let active = guest.say("systemctl is-active agent")?;
     ensure!(active == "active\n", "{active}");

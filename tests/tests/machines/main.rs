@@ -5,8 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
 mod context;
+mod joining;
 mod life;
+mod pages;
 mod pods;
+mod told;
+mod upgrading;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +27,18 @@ type Test = (&'static str, fn(&Context) -> anyhow::Result<()>);
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
-    let tests: Vec<Test> = [life::JOINING, pods::TESTS, life::TROUBLE, life::LEAVING, life::AGAIN].concat();
+    let tests: Vec<Test> = [
+        joining::TESTS,
+        life::JOINING,
+        pods::TESTS,
+        told::TESTS,
+        life::TROUBLE,
+        upgrading::TESTS,
+        life::LEAVING,
+        pages::TESTS,
+        life::AGAIN,
+    ]
+    .concat();
     if args.list {
         return libtest_mimic::run(&args, trials(&tests, None)).exit_code();
     }
