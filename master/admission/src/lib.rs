@@ -7,7 +7,6 @@
 // `serde_json::Value` answers Null for a key that is missing; clippy cannot tell it from a slice.
 #![allow(clippy::indexing_slicing)]
 
-pub mod cel;
 mod certificates;
 mod default_storage_class;
 mod default_toleration_seconds;

@@ -112,6 +112,32 @@ async fn a_mutating_webhook_changes_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_deletion_is_told_of_and_may_be_refused_by_those_that_mutate_too() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    for name in ["good", "bad"] {
+        server.call("POST", CONFIG_MAPS, &config_map(name)).await.expect(201);
+    }
+    configure(&server, MUTATING, &webhook.configuration("MutatingWebhookConfiguration", json!({}))).await;
+    let refused = server.delete(&format!("{CONFIG_MAPS}/bad")).await.expect(403);
+    assert_eq!(refused["message"], "admission webhook \"hook.keelson.test\" denied the request: it is bad");
+    let gone = server.delete(&format!("{CONFIG_MAPS}/good")).await;
+    assert_eq!(gone.headers["warning"], "299 - \"seen\"");
+    gone.expect(200);
+    let everything = webhook.configuration(
+        "ValidatingWebhookConfiguration",
+        json!({
+            "rules": [{ "operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"] }],
+            "clientConfig": { "url": "https://127.0.0.1:1/x" },
+        }),
+    );
+    configure(&server, VALIDATING, &everything).await;
+    // Nobody is asked about the configurations themselves.
+    for path in [VALIDATING, MUTATING] {
+        server.delete(&format!("{path}/test")).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn selectors_failures_and_dry_runs() {
     let (server, webhook) = (server().await, Webhook::start().await);
     let gone = json!({ "clientConfig": { "url": "https://127.0.0.1:1/x" }, "failurePolicy": "Fail",

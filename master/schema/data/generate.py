@@ -44,6 +44,7 @@ ROOTS += [API + k for k in """
     flowcontrol.v1.FlowSchema flowcontrol.v1.PriorityLevelConfiguration
     admissionregistration.v1.ValidatingWebhookConfiguration admissionregistration.v1.MutatingWebhookConfiguration
     admissionregistration.v1.ValidatingAdmissionPolicy admissionregistration.v1.ValidatingAdmissionPolicyBinding
+    admissionregistration.v1.MutatingAdmissionPolicy admissionregistration.v1.MutatingAdmissionPolicyBinding
     discovery.v1.EndpointSlice coordination.v1.Lease events.v1.Event
     rbac.v1.Role rbac.v1.RoleBinding rbac.v1.ClusterRole rbac.v1.ClusterRoleBinding
     certificates.v1.CertificateSigningRequest

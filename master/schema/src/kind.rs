@@ -359,6 +359,11 @@ impl Kind {
         managed_fields::apply(self, old, config, by, force)
     }
 
+    /// Lays what a MutatingAdmissionPolicy wants over an object: merged as an apply would, but owned by nobody.
+    pub fn overlay(&self, object: &Value, config: &Value) -> Result<Value, String> {
+        managed_fields::overlay(self, object, config)
+    }
+
     /// Makes a new version that differs from the old one only in the times of its owners the old one.
     pub fn settle(&self, new: &mut Value, old: &Value) {
         managed_fields::settle(new, old);

@@ -239,3 +239,28 @@ fn who_serves_a_group() {
     assert_eq!(service(remote.clone(), available("False", "MissingEndpoints")), shown);
     assert_eq!(service(remote, json!([])), ["x", "ns/s", "Unknown", "60m"]);
 }
+
+#[test]
+fn autoscalers_show_what_is_measured_and_wanted() {
+    let metric = |kind: &str, field: &str, source: Value| json!({ "type": kind, field: source });
+    let cpu = |of: &str, percent: i64| {
+        metric(
+            "Resource",
+            "resource",
+            json!({ "name": "cpu", of: { "type": "Utilization", "averageUtilization": percent } }),
+        )
+    };
+    let average = |of: &str, amount: &str| {
+        metric("Object", "object", json!({ "metric": { "name": "m" }, of: { "averageValue": amount } }))
+    };
+    let target = json!({ "kind": "Deployment", "name": "web" });
+    let spec = json!({ "scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 5,
+        "metrics": [cpu("target", 80), average("target", "10"), average("target", "1")] });
+    let status = json!({ "currentReplicas": 2, "currentMetrics": [cpu("current", 12)] });
+    let object = json!({ "metadata": meta(), "spec": spec, "status": status });
+    let wanted = ["x", "Deployment/web", "cpu: 12%/80%, <unknown>/10 (avg) + 1 more...", "1", "5", "2", "60m"];
+    assert_eq!(row("autoscaling/v2", "HorizontalPodAutoscaler", object), wanted);
+    let old = json!({ "metadata": meta(), "spec": { "scaleTargetRef": target, "maxReplicas": 5 } });
+    let wanted = ["x", "Deployment/web", "cpu: <unknown>/80%", "<unset>", "5", "0", "60m"];
+    assert_eq!(row("autoscaling/v1", "HorizontalPodAutoscaler", old), wanted);
+}

@@ -269,3 +269,22 @@ fn a_new_pod_is_gated_and_has_its_labels_in_its_selectors() {
     let added = &affinity["podAffinityTerm"]["labelSelector"]["matchExpressions"][1];
     assert_eq!(added, &json!({ "key": "v", "operator": "NotIn", "values": ["1"] }));
 }
+
+#[test]
+fn an_autoscaler() {
+    let target = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "d" });
+    let plain = json!({ "spec": { "maxReplicas": 3, "scaleTargetRef": target, "behavior": { "scaleUp": { "selectPolicy": "Min" } } } });
+    let full = defaulted("autoscaling/v2", "HorizontalPodAutoscaler", plain);
+    let percent = json!({ "type": "Percent", "value": 100, "periodSeconds": 15 });
+    let pods = json!({ "type": "Pods", "value": 4, "periodSeconds": 15 });
+    let cpu = json!({ "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 } });
+    let wanted = json!({
+        "maxReplicas": 3, "minReplicas": 1, "scaleTargetRef": target,
+        "metrics": [{ "type": "Resource", "resource": cpu }],
+        "behavior": {
+            "scaleUp": { "stabilizationWindowSeconds": 0, "selectPolicy": "Min", "policies": [pods, percent] },
+            "scaleDown": { "selectPolicy": "Max", "policies": [percent] },
+        },
+    });
+    assert_eq!(full["spec"], wanted);
+}

@@ -62,7 +62,7 @@ pub(super) struct Creation {
 
 /// Takes an object all the way into the store; the answer is what was stored.
 pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Result<Bytes> {
-    let (user, kind, namespace) = (call.user.as_ref(), call.kind, call.path.namespace.as_str());
+    let (kind, namespace) = (call.kind, call.path.namespace.as_str());
     let Creation { mut object, dry_run, manager } = creation;
     in_namespace(kind, namespace, &mut object)?;
     meta::clear(&mut object, &["resourceVersion", "selfLink"]);
@@ -71,10 +71,7 @@ pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Resu
         kind.track(None, &mut object, manager);
     }
     let generated = meta::text(&object, "name").is_empty() && !meta::text(&object, "generateName").is_empty();
-    admit(core, user, kind, namespace, &mut object).await?;
-    let name = meta::text(&object, "name").to_owned();
-    let told = webhooks::mutate(core, &attributes(user, kind, (namespace, &name), dry_run), &mut object).await?;
-    call.tell(told);
+    call.tell(mutate(core, call, dry_run, &mut object).await?);
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     for attempt in 1..=attempts {
         let mut object = if attempt == attempts { std::mem::take(&mut object) } else { object.clone() };
@@ -108,7 +105,9 @@ fn in_namespace(kind: &Kind, namespace: &str, object: &mut Value) -> Result<()> 
     Ok(())
 }
 
-async fn admit(core: &Core, user: &UserInfo, kind: &Kind, namespace: &str, object: &mut Value) -> Result<()> {
+/// Lets admission change the object; the answer is what the client must be told.
+async fn mutate(core: &Core, call: &Call, dry_run: bool, object: &mut Value) -> Result<Vec<String>> {
+    let (user, kind, namespace) = (call.user.as_ref(), call.kind, call.path.namespace.as_str());
     let name = meta::text(object, "name").to_owned();
     let request = request(user, kind, namespace, &name);
     for _ in 0..EARLY_ATTEMPTS {
@@ -117,7 +116,7 @@ async fn admit(core: &Core, user: &UserInfo, kind: &Kind, namespace: &str, objec
         }
         tokio::time::sleep(EARLY_PAUSE).await;
     }
-    Ok(core.admission.admit(&request, object)?)
+    webhooks::mutate(core, &request, &attributes(user, kind, (namespace, &name), dry_run), object).await
 }
 
 fn attributes<'a>(

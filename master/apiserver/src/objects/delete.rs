@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use admission::{Operation, Request};
 use api::pod::is_terminal_phase;
-use auth::UserInfo;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
@@ -156,7 +155,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
     let bytes = body::read(body).await?;
     let options = DeleteOptions::of(&call.head.headers, &call.query, &bytes)?;
     let (namespace, name) = (&call.path.namespace, &call.path.name);
-    match delete_one(core, &call.user, call.kind, (namespace, name), &options).await? {
+    match delete_one(core, call, (namespace, name), &options).await? {
         Deletion::Marked(json) => {
             let orphaned = options.orphan_dependents == Some(false);
             render(core, call, if orphaned { StatusCode::ACCEPTED } else { StatusCode::OK }, &json).await
@@ -197,7 +196,7 @@ pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Resu
     let mut deleted = Vec::with_capacity(entries.len());
     for entry in &entries {
         let place = (entry.key.namespace(), entry.key.name());
-        match delete_one(core, &call.user, call.kind, place, &options).await {
+        match delete_one(core, call, place, &options).await {
             Ok(_) => deleted.push(entry),
             // Somebody else was quicker.
             Err(problem) if problem.code == 404 => {}
@@ -212,11 +211,11 @@ pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Resu
 /// Deletes one object as far as it can be at once.
 pub(crate) async fn delete_one(
     core: &Core,
-    user: &UserInfo,
-    kind: &'static Kind,
+    call: &Call,
     (namespace, name): (&str, &str),
     options: &DeleteOptions,
 ) -> Result<Deletion> {
+    let (user, kind) = (call.user.as_ref(), call.kind);
     let key = hooks::key(kind, namespace, name);
     for _ in 0..ATTEMPTS {
         let entry = core.store.get(&key).ok_or_else(|| Problem::not_found(kind, name))?;
@@ -232,7 +231,6 @@ pub(crate) async fn delete_one(
             name,
             old: Some(&object),
         };
-        core.admission.validate(&request, None)?;
         let asked = Attributes {
             user,
             operation: Operation::Delete,
@@ -244,7 +242,9 @@ pub(crate) async fn delete_one(
             old: Some(&object),
             dry_run: options.is_dry_run(),
         };
-        webhooks::validate(core, &asked, None).await?;
+        call.tell(webhooks::mutate_deletion(core, &asked).await?);
+        core.admission.validate(&request, None)?;
+        call.tell(webhooks::validate(core, &asked, None).await?);
         let step = decide(kind, name, &object, options)?;
         if options.is_dry_run() {
             return Ok(Deletion::Marked(entry.json().clone()));

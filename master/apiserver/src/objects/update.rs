@@ -133,10 +133,11 @@ async fn attempt(
     if let Some(manager) = &change.manager {
         kind.track(Some(old), &mut new, manager);
     }
-    core.admission.admit(&request, &mut new)?;
     let asked = attributes(call, old, change.dry_run);
-    if call.path.subresource != "scale" {
-        call.tell(webhooks::mutate(core, &asked, &mut new).await?);
+    if call.path.subresource == "scale" {
+        core.admission.admit(&request, &mut new)?;
+    } else {
+        call.tell(webhooks::mutate(core, &request, &asked, &mut new).await?);
     }
     kind.prepare_update(change.part, &mut new, old);
     let errors = kind.validate_update(change.part, &new, old);

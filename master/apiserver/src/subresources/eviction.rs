@@ -30,8 +30,6 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         name: &call.path.name,
         old: None,
     };
-    core.admission.admit(&request, &mut eviction)?;
-    core.admission.validate(&request, Some(&eviction))?;
     let asked = Attributes {
         user: &call.user,
         operation: Operation::Create,
@@ -43,12 +41,14 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         old: None,
         dry_run,
     };
+    call.tell(webhooks::mutate(core, &request, &asked, &mut eviction).await?);
+    core.admission.validate(&request, Some(&eviction))?;
     call.tell(webhooks::validate(core, &asked, Some(&eviction)).await?);
     let options = DeleteOptions::from_value(&eviction["deleteOptions"])?.with_dry_run(dry_run);
     let pod = objects::stored(call.kind, objects::find(core, call)?.json())?;
     budget::spend(core, &call.path.namespace, &pod, dry_run).await?;
     let place = (call.path.namespace.as_str(), call.path.name.as_str());
-    match objects::delete_one(core, &call.user, call.kind, place, &options).await? {
+    match objects::delete_one(core, call, place, &options).await? {
         Deletion::Gone(_) | Deletion::Marked(_) => created(call),
     }
 }

@@ -124,9 +124,8 @@ async fn admit(core: &Core, call: &Call) -> Result<()> {
         name: &path.name,
         old: None,
     };
-    core.admission.validate(&request, None)?;
     let kind = options_kind(&path.resource, &path.subresource);
-    let object = serde_json::json!({
+    let mut object = serde_json::json!({
         "kind": kind, "apiVersion": "v1", "container": call.query.get("container"), "stdin": call.query.flag("stdin"),
         "stdout": call.query.flag("stdout"), "stderr": call.query.flag("stderr"), "tty": call.query.flag("tty"),
         "command": call.query.pairs().filter(|(name, _)| *name == "command").map(|(_, word)| word).collect::<Vec<_>>(),
@@ -142,6 +141,8 @@ async fn admit(core: &Core, call: &Call) -> Result<()> {
         old: None,
         dry_run: false,
     };
+    call.tell(webhooks::mutate(core, &request, &asked, &mut object).await?);
+    core.admission.validate(&request, None)?;
     call.tell(webhooks::validate(core, &asked, Some(&object)).await?);
     Ok(())
 }

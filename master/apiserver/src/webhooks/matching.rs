@@ -10,6 +10,8 @@ pub(super) struct Place<'a> {
     pub resource: &'a str,
     pub subresource: String,
     pub namespaced: bool,
+    /// Empty while a name is still to be generated.
+    pub name: String,
 }
 
 /// Whether any rule of a list is about the request.
@@ -26,7 +28,10 @@ fn rule_matches(rule: &Value, place: &Place<'_>) -> bool {
         Some("Cluster") => !place.namespaced,
         _ => true,
     };
+    // Rules of policies may be about some objects only.
+    let names_it = |names: &Vec<Value>| names.is_empty() || names.iter().any(|name| *name == place.name.as_str());
     in_scope
+        && rule["resourceNames"].as_array().is_none_or(names_it)
         && lists("operations", place.operation)
         && lists("apiGroups", place.group)
         && lists("apiVersions", place.version)
@@ -58,6 +63,7 @@ mod tests {
             resource,
             subresource: subresource.to_owned(),
             namespaced: true,
+            name: "a".to_owned(),
         };
         let matches = |hook: &serde_json::Value, place: &Place<'_>| any(hook, "rules", place);
         assert!(matches(&hook(&["pods"], "*"), &place("pods", "")));
@@ -69,5 +75,12 @@ mod tests {
         assert!(!matches(&hook(&["*/*"], "Cluster"), &place("pods", "")));
         assert!(!matches(&hook(&["pods"], "*"), &Place { operation: "DELETE", ..place("pods", "") }));
         assert!(!matches(&hook(&["pods"], "*"), &Place { group: "apps", ..place("pods", "") }));
+        let named = |name: &str| {
+            let mut hook = hook(&["pods"], "*");
+            hook["rules"][0]["resourceNames"] = json!([name]);
+            hook
+        };
+        assert!(matches(&named("a"), &place("pods", "")));
+        assert!(!matches(&named("b"), &place("pods", "")));
     }
 }

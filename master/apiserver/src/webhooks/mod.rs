@@ -1,27 +1,31 @@
-//! Admission webhooks: others are asked about writes, as MutatingWebhookConfigurations and ValidatingWebhookConfigurations
-//! say (`apiserver/pkg/admission/plugin/webhook`); [`policies`] judge before them. They come after the plugins that this server
-//! has itself.
+//! Admission by others than this server's plugins: policies and webhooks. They are asked about writes, as
+//! MutatingWebhookConfigurations, ValidatingWebhookConfigurations and the bindings of policies say
+//! (`apiserver/pkg/admission/plugin/{webhook,policy}`). All that may change an object comes before all that may only refuse it.
 
+mod authorizer;
 mod client;
 mod matching;
 mod policies;
+mod reinvocation;
 mod review;
 
 use std::sync::Arc;
 
-use admission::{Lookup as _, Operation};
+use admission::{Lookup as _, Operation, Request};
 use auth::{Refusal, UserInfo};
 use futures::future::join_all;
 use schema::{FieldValidation, Kind};
 use serde_json::Value;
+use store::ListRequest;
 
 use crate::conversion;
 use crate::hooks::CacheLookup;
-use crate::problem::{Problem, Result};
+use crate::problem::{Problem, Result, qualified};
 use crate::server::Core;
 use client::CallError;
 pub(crate) use client::post;
 use matching::Place;
+use reinvocation::Reinvocation;
 use review::{Answer, Patch};
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -54,8 +58,21 @@ impl Attributes<'_> {
             resource: kind.plural,
             subresource: self.subresource.to_owned(),
             namespaced: kind.namespaced && !self.namespace.is_empty(),
+            name: self.name.to_owned(),
         }
     }
+
+    /// `admission.NewForbidden`
+    fn forbidden(&self, object: Option<&Value>, why: &str) -> Problem {
+        let named = object.and_then(|object| object["metadata"]["name"].as_str()).unwrap_or_default();
+        let name = if self.name.is_empty() { named } else { self.name };
+        Refusal::forbidden(self.kind.group, self.kind.plural, name, why).into()
+    }
+}
+
+/// The object in another version of its kind.
+fn in_version(kind: &'static Kind, version: &'static Kind, object: &Value) -> Value {
+    if std::ptr::eq(kind, version) { object.clone() } else { version.from_storage(kind.to_storage(object.clone())) }
 }
 
 /// A webhook that is to be asked, and in which version of the kind.
@@ -64,46 +81,87 @@ struct Due {
     version: &'static Kind,
 }
 
-/// Asks the mutating webhooks one after the other; `Ok` holds what the client must be told.
-pub(crate) async fn mutate(core: &Core, attributes: &Attributes<'_>, object: &mut Value) -> Result<Vec<String>> {
+/// Lets all change an object that may: the plugins of this server, policies, webhooks. If one of the latter did, all plugins
+/// see it once more, and those of the latter who wish (KEP-492). `Ok` holds what the client must be told.
+pub(crate) async fn mutate(
+    core: &Core,
+    request: &Request<'_>,
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+) -> Result<Vec<String>> {
     let mut told = Vec::new();
-    let hooks = configured(core, MUTATING, attributes);
-    if hooks.is_empty() {
+    let (mut by_policies, mut by_hooks) = (Reinvocation::default(), Reinvocation::default());
+    core.admission.admit(request, object)?;
+    if !is_anybody_asked(core, attributes) {
         return Ok(told);
     }
-    let mut asked: Vec<(usize, Value)> = Vec::new();
-    for (index, hook) in hooks.iter().enumerate() {
-        if ask_to_mutate(core, attributes, hook, (object, &mut told)).await? {
-            asked.push((index, object.clone()));
-        }
+    let before = object.clone();
+    policies::mutate(core, attributes, &mut by_policies, object)?;
+    by_policies.done(object);
+    ask_to_mutate(core, attributes, &mut by_hooks, (object, &mut told)).await?;
+    by_hooks.done(object);
+    if before != *object {
+        core.admission.admit(request, object)?;
+        by_policies.again(object);
+        policies::mutate(core, attributes, &mut by_policies, object)?;
+        by_hooks.again(object);
+        ask_to_mutate(core, attributes, &mut by_hooks, (object, &mut told)).await?;
     }
-    // Who wishes is asked once more, if others changed the object after him (KEP-492).
-    for (index, left) in asked {
-        let Some(hook) = hooks.get(index).filter(|hook| hook["reinvocationPolicy"] == "IfNeeded") else { continue };
-        if left != *object {
-            ask_to_mutate(core, attributes, hook, (object, &mut told)).await?;
+    Ok(told)
+}
+
+fn is_anybody_asked(core: &Core, attributes: &Attributes<'_>) -> bool {
+    let any = |plural: &&str| {
+        let resource = qualified(GROUP, plural);
+        let first = ListRequest { resource: &resource, namespace: "", after: None, limit: 1, at: None, filter: None };
+        core.store.list(&first).is_ok_and(|page| !page.entries.is_empty())
+    };
+    attributes.kind.group != GROUP && [MUTATING, policies::MUTATING_BINDINGS].iter().any(any)
+}
+
+/// Asks the mutating webhooks about a deletion, which they may refuse; there is nothing that they could change.
+pub(crate) async fn mutate_deletion(core: &Core, attributes: &Attributes<'_>) -> Result<Vec<String>> {
+    let mut told = Vec::new();
+    for (_, hook) in configured(core, MUTATING, attributes) {
+        let Some(due) = due(core, attributes, &hook, None)? else { continue };
+        let Some(answer) = ask(core, attributes, &due, None).await? else { continue };
+        told.extend(answer.warnings);
+        if answer.patch.is_some() && hook["failurePolicy"] != "Ignore" {
+            let name = hook["name"].as_str().unwrap_or_default();
+            let why = format!(
+                "admission webhook \"{name}\" attempted to modify the object, which is not supported for this operation"
+            );
+            return Err(Problem::internal(&why));
         }
     }
     Ok(told)
 }
 
-/// Whether the webhook was asked.
+/// Asks the mutating webhooks one after the other.
 async fn ask_to_mutate(
     core: &Core,
     attributes: &Attributes<'_>,
-    hook: &Value,
+    round: &mut Reinvocation,
     (object, told): (&mut Value, &mut Vec<String>),
-) -> Result<bool> {
-    let Some(due) = due(core, attributes, hook, Some(object))? else { return Ok(false) };
-    let kind = attributes.kind;
-    let shown = conversion::between(core, kind, due.version, object).await?;
-    let Some(answer) = ask(core, attributes, &due, Some(&shown)).await? else { return Ok(true) };
-    told.extend(answer.warnings);
-    let Some(patch) = answer.patch else { return Ok(true) };
-    let patched = apply(&due, &patch, shown)?;
-    let back = conversion::between(core, due.version, kind, &patched).await?;
-    *object = if attributes.body.is_some() { back } else { taken(kind, back)? };
-    Ok(true)
+) -> Result<()> {
+    for (key, hook) in configured(core, MUTATING, attributes) {
+        if !round.is_due(&key) {
+            continue;
+        }
+        let Some(due) = due(core, attributes, &hook, Some(object))? else { continue };
+        let shown = conversion::between(core, attributes.kind, due.version, object).await?;
+        let answer = ask(core, attributes, &due, Some(&shown)).await?;
+        let (warnings, patch) = answer.map(|answer| (answer.warnings, answer.patch)).unwrap_or_default();
+        told.extend(warnings);
+        let before = object.clone();
+        if let Some(patch) = patch {
+            let patched = apply(&due, &patch, shown)?;
+            let back = conversion::between(core, due.version, attributes.kind, &patched).await?;
+            *object = if attributes.body.is_some() { back } else { taken(attributes.kind, back)? };
+        }
+        round.asked(key, *object != before, hook["reinvocationPolicy"] == "IfNeeded");
+    }
+    Ok(())
 }
 
 fn apply(due: &Due, patch: &Patch, mut object: Value) -> Result<Value> {
@@ -125,7 +183,7 @@ fn taken(kind: &Kind, object: Value) -> Result<Value> {
 pub(crate) async fn validate(core: &Core, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<Vec<String>> {
     let mut told = policies::validate(core, attributes, object)?;
     let hooks = configured(core, VALIDATING, attributes);
-    let asks = hooks.iter().map(|hook| async move {
+    let asks = hooks.iter().map(|(_, hook)| async move {
         let Some(due) = due(core, attributes, hook, object)? else { return Ok(None) };
         let shown = match object {
             Some(object) => Some(conversion::between(core, attributes.kind, due.version, object).await?),
@@ -139,20 +197,20 @@ pub(crate) async fn validate(core: &Core, attributes: &Attributes<'_>, object: O
     Ok(told)
 }
 
-/// All webhooks of a sort, in the order of their configurations' names; none for the configurations themselves.
-fn configured(core: &Core, sort: &str, attributes: &Attributes<'_>) -> Vec<Value> {
+/// All webhooks of a sort with what tells them apart, in the order of their configurations' names; none for the
+/// configurations of admission themselves, which nobody may keep from being changed (`IsExemptAdmissionConfigurationResource`).
+fn configured(core: &Core, sort: &str, attributes: &Attributes<'_>) -> Vec<(String, Value)> {
     if attributes.kind.group == GROUP {
         return Vec::new();
     }
     let lookup = CacheLookup(Arc::clone(&core.store));
-    let configurations = lookup.list(GROUP, sort, "");
-    configurations
-        .into_iter()
-        .flat_map(|mut configuration| match configuration["webhooks"].take() {
-            Value::Array(list) => list,
-            _ => Vec::new(),
-        })
-        .collect()
+    let mut hooks = Vec::new();
+    for mut configuration in lookup.list(GROUP, sort, "") {
+        let Value::Array(list) = configuration["webhooks"].take() else { continue };
+        let name = configuration["metadata"]["name"].as_str().unwrap_or_default();
+        hooks.extend(list.into_iter().enumerate().map(|(index, hook)| (format!("{name}/{index}"), hook)));
+    }
+    hooks
 }
 
 /// Whether the webhook is to be asked about the write.
@@ -161,7 +219,7 @@ fn due(core: &Core, attributes: &Attributes<'_>, hook: &Value, object: Option<&V
     if !selected(core, attributes, hook, object) {
         return Ok(None);
     }
-    let conditions = review::conditions(hook, attributes, version, object);
+    let conditions = review::conditions(core, hook, (attributes, version), object);
     match conditions {
         Ok(true) => Ok(Some(Due { hook: hook.clone(), version })),
         Ok(false) => Ok(None),
@@ -169,7 +227,7 @@ fn due(core: &Core, attributes: &Attributes<'_>, hook: &Value, object: Option<&V
         Err(error) => {
             let name = hook["name"].as_str().unwrap_or_default();
             let why = format!("failed to evaluate match conditions of webhook \"{name}\": {error}");
-            Err(Refusal::forbidden(attributes.kind.group, attributes.kind.plural, attributes.name, &why).into())
+            Err(attributes.forbidden(object, &why))
         }
     }
 }

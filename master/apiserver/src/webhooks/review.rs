@@ -1,16 +1,17 @@
-//! `admission.k8s.io/v1` AdmissionReview: what a webhook is told, and what it answers. Pure but for the request's uid.
+//! `admission.k8s.io/v1` AdmissionReview: what a webhook is told, and what it answers; and the conditions on which it is asked.
 
 use admission::Operation;
-use admission::cel::{CelError, Variables};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use expressions::{CelError, Variables};
 use json_patch::PatchOperation;
 use schema::Kind;
 use serde_json::{Value, json};
 
-use super::Attributes;
+use super::{Attributes, authorizer};
 use crate::objects::new_uid;
 use crate::problem::{Problem, Result};
+use crate::server::Core;
 
 /// What a webhook may give as the reason of a refusal (`meta/v1` StatusReason).
 const REASONS: [&str; 16] = [
@@ -114,13 +115,12 @@ pub(super) fn request(
 
 /// Whether all conditions of a webhook hold.
 pub(super) fn conditions(
+    core: &Core,
     hook: &Value,
-    attributes: &Attributes<'_>,
-    version: &Kind,
+    (attributes, version): (&Attributes<'_>, &Kind),
     object: Option<&Value>,
 ) -> Result<bool, CelError> {
-    let conditions = hook["matchConditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if conditions.is_empty() {
+    if hook["matchConditions"].as_array().is_none_or(Vec::is_empty) {
         return Ok(true);
     }
     let mut variables = Variables::default();
@@ -132,8 +132,14 @@ pub(super) fn conditions(
     variables.set("object", object.unwrap_or(&Value::Null));
     variables.set("oldObject", attributes.old.unwrap_or(&Value::Null));
     variables.set("request", &request);
+    authorizer::lend(core, attributes, &mut variables);
+    hold(&hook["matchConditions"], &variables)
+}
+
+/// Whether all conditions of a list hold.
+pub(super) fn hold(conditions: &Value, variables: &Variables) -> Result<bool, CelError> {
     let mut failed = None;
-    for condition in conditions {
+    for condition in conditions.as_array().into_iter().flatten() {
         match variables.holds(condition["expression"].as_str().unwrap_or_default()) {
             // One that does not hold decides, whatever the others would say.
             Ok(false) => return Ok(false),

@@ -1,6 +1,7 @@
 //! What an expression in CEL can be told before it runs: fields that no schema declares, and about what it costs
 //! (`apiserver/pkg/cel/library/cost.go`). Costs are estimates from above: of every loop all turns count.
 
+use expressions::unescaped;
 use kube_cel::cel::common::ast::{Expr, IdedExpr};
 use serde_json::Value;
 
@@ -164,13 +165,6 @@ fn text_cost(known: Known<'_>) -> u64 {
         Known::Nothing => 0,
         text => text.size() / OF_TEXT,
     }
-}
-
-/// A name as the schema has it (`apiserver/pkg/cel.Escape`).
-fn unescaped(name: &str) -> String {
-    let plain = name.replace("__dot__", ".").replace("__dash__", "-").replace("__slash__", "/");
-    let keyword = plain.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
-    keyword.map_or_else(|| plain.replace("__underscores__", "__"), str::to_owned)
 }
 
 #[cfg(test)]

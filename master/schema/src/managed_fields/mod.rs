@@ -10,6 +10,7 @@ mod compare;
 mod last_applied;
 mod managers;
 mod merge;
+mod overlay;
 mod set;
 mod shape;
 
@@ -21,6 +22,7 @@ use crate::value::{Fields, put};
 
 use compare::{compare, fields, remove, with_declared};
 use managers::{Entry, Managers, Operation, is_reset};
+pub(crate) use overlay::overlay;
 use set::Set;
 use shape::Shape;
 

@@ -329,3 +329,31 @@ fn an_apply_that_changes_nothing_is_no_write() {
     kind_of(&config).settle(&mut again, &old);
     assert_eq!(again, old);
 }
+
+#[test]
+fn what_is_laid_over_an_object_is_merged_and_owned_by_nobody() {
+    let live = created(deployment(1, "a"), &by("kubectl"));
+    let mut config =
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "annotations": { "x": "y" } } });
+    config["spec"] = json!({ "template": { "spec": { "containers": [{ "name": "side", "image": "b" }] } } });
+    let kind = kind_of(&live);
+    let laid = kind.overlay(&live, &config).unwrap();
+    let names: Vec<&str> = laid
+        .pointer("/spec/template/spec/containers")
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|container| container["name"].as_str().unwrap())
+        .collect();
+    assert_eq!((names.len(), names.contains(&"side")), (2, true));
+    assert_eq!(laid["metadata"]["annotations"]["x"], "y");
+    assert_eq!((owners(&laid), &laid["spec"]["replicas"]), (owners(&live), &json!(1)));
+    config["spec"] = json!({ "template": { "spec": { "tolerations": [] } } });
+    let refused = kind.overlay(&live, &config).unwrap_err();
+    let wanted =
+        "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.template.spec.tolerations";
+    assert_eq!(refused, wanted);
+    config["spec"] = json!({ "replicas": "x" });
+    assert!(kind.overlay(&live, &config).unwrap_err().starts_with("failed to convert patch object to typed object: "));
+}

@@ -1,6 +1,6 @@
 //! What webhooks and policies match: rules, selectors, conditions (`pkg/apis/admissionregistration/validation`).
 
-use kube_cel::cel::Program;
+use expressions::Scope;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
@@ -78,7 +78,8 @@ fn resources(rule: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn conditions(holder: &Value, path: &Path<'_>, errors: &mut Errors) {
+/// `scope`: what the expressions know.
+pub(super) fn conditions(holder: &Value, scope: &Scope, path: &Path<'_>, errors: &mut Errors) {
     let conditions = holder.list("matchConditions");
     let place = path.child("matchConditions");
     if conditions.len() > MOST_CONDITIONS {
@@ -87,7 +88,10 @@ pub(super) fn conditions(holder: &Value, path: &Path<'_>, errors: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for (index, condition) in conditions.iter().enumerate() {
         let (name, path) = (condition.text("name"), place.index(index));
-        expression(condition, "expression", &path, errors);
+        match condition.text("expression").trim() {
+            "" => errors.required(&path.child("expression"), ""),
+            trimmed => expression(trimmed, (scope, &["bool"]), &path.child("expression"), errors),
+        }
         if name.is_empty() {
             errors.required(&path.child("name"), "");
         }
@@ -101,14 +105,19 @@ pub(super) fn conditions(holder: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// An expression in CEL that must be there.
-pub(super) fn expression(holder: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
-    let (text, place) = (holder.text(field), path.child(field));
-    if text.trim().is_empty() {
-        return errors.required(&place, "");
-    }
-    if let Err(error) = Program::compile(text) {
-        errors.invalid(&place, text, &format!("compilation failed: ERROR: Syntax error: {error}"));
+/// An expression whose value must be of one of some types (`compile.CompileCELExpression`).
+pub(super) fn expression(text: &str, (scope, wanted): (&Scope, &[&str]), path: &Path<'_>, errors: &mut Errors) {
+    match expressions::check(text, scope) {
+        Err(issues) => errors.invalid(path, text, &format!("compilation failed: {issues}")),
+        Ok(ty) => {
+            let ty = ty.to_string();
+            let fits = ty == "dyn" || wanted.is_empty() || wanted.contains(&ty.as_str());
+            match wanted {
+                _ if fits => {}
+                [one] => errors.invalid(path, text, &format!("must evaluate to {one} but got {ty}")),
+                many => errors.invalid(path, text, &format!("must evaluate to one of {many:?} but got {ty}")),
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What both kinds of webhook configurations share.
 
+use expressions::Declared;
 use serde_json::Value;
 
 use super::rules;
@@ -64,7 +65,7 @@ fn one(webhook: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     client_config(webhook.at("clientConfig"), &path.child("clientConfig"), errors);
     reviews(webhook, &path.child("admissionReviewVersions"), errors);
-    rules::conditions(webhook, path, errors);
+    rules::conditions(webhook, &expressions::admission(Declared::default()), path, errors);
 }
 
 fn reviews(webhook: &Value, path: &Path<'_>, errors: &mut Errors) {

@@ -1,0 +1,285 @@
+//! Values of expressions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kube_cel::KubeCelExt as _;
+use kube_cel::cel::objects::{Key, Map};
+use kube_cel::cel::{Context, ExecutionError, Value as Cel};
+use serde_json::Value;
+
+use crate::authorizer::{self, Asked, Authorizer};
+use crate::{objects, parse};
+
+/// Why an expression has no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CelError {
+    #[error("compilation failed: {0}")]
+    Compile(String),
+    #[error("expression '{expression}' resulted in error: {reason}")]
+    Evaluate { expression: String, reason: String },
+    #[error("expression '{expression}' resulted in a value that is no {wanted}")]
+    Type { expression: String, wanted: &'static str },
+    /// An object of another type stands where this one belongs.
+    #[error("type mismatch: {0}")]
+    Mismatch(String),
+}
+
+/// The names that expressions know.
+#[derive(Default)]
+pub struct Variables {
+    known: Vec<(String, Cel)>,
+    /// Why composed variables have no value.
+    failed: HashMap<String, String>,
+}
+
+impl Variables {
+    pub fn set(&mut self, name: &str, value: &Value) {
+        self.put(name, of_json(value));
+    }
+
+    /// Lets expressions ask who may do what: `authorizer`, and `authorizer.requestResource` for what the request is about.
+    pub fn authorize(&mut self, by: Arc<dyn Authorizer>, request: Asked) {
+        self.put("authorizer", authorizer::value(Arc::clone(&by), Asked::default()));
+        self.put(objects::REQUEST_RESOURCE, authorizer::value(by, request));
+    }
+
+    fn put(&mut self, name: &str, value: Cel) {
+        self.known.retain(|(known, _)| known != name);
+        self.known.push((name.to_owned(), value));
+    }
+
+    fn evaluate(&self, source: &str) -> Result<Cel, CelError> {
+        let expression = parse(source).map_err(|error| CelError::Compile(error.to_string()))?;
+        let expression = objects::lower(expression).map_err(CelError::Compile)?;
+        let mut context = Context::default().with_all();
+        authorizer::register(&mut context);
+        for (name, value) in &self.known {
+            context.add_variable_from_value(name, value.clone());
+        }
+        Cel::resolve(&expression, &context)
+            .map_err(|error| CelError::Evaluate { expression: source.to_owned(), reason: self.reason(&error) })
+    }
+
+    /// As cel-go words it.
+    fn reason(&self, error: &ExecutionError) -> String {
+        match error {
+            ExecutionError::NoSuchKey(key) => match self.failed.get(key.as_str()) {
+                Some(why) => format!("composited variable {key:?} fails to evaluate: {why}"),
+                None => format!("no such key: {key}"),
+            },
+            ExecutionError::NoSuchOverload
+            | ExecutionError::UnsupportedBinaryOperator(..)
+            | ExecutionError::UnsupportedUnaryOperator(..)
+            | ExecutionError::ValuesNotComparable(..)
+            | ExecutionError::UnsupportedTargetType { .. } => "no such overload".to_owned(),
+            ExecutionError::UndeclaredReference(name) => format!("undeclared reference to '{name}' (in container '')"),
+            ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
+            ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
+            ExecutionError::IndexOutOfBounds(index) => match index {
+                Cel::Int(index) => format!("index out of bounds: {index}"),
+                _ => "index out of bounds".to_owned(),
+            },
+            ExecutionError::FunctionError { message, .. } => message.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The value of a condition.
+    pub fn holds(&self, expression: &str) -> Result<bool, CelError> {
+        match self.evaluate(expression)? {
+            Cel::Bool(holds) => Ok(holds),
+            _ => Err(CelError::Type { expression: expression.to_owned(), wanted: "bool" }),
+        }
+    }
+
+    /// The value of an expression that makes a text; `None` for null.
+    pub fn text(&self, expression: &str) -> Result<Option<String>, CelError> {
+        match self.evaluate(expression)? {
+            Cel::String(text) => Ok(Some(text.to_string())),
+            Cel::Null => Ok(None),
+            _ => Err(CelError::Type { expression: expression.to_owned(), wanted: "string" }),
+        }
+    }
+
+    /// The configuration that an expression makes: `Object{…}` (KEP-3962).
+    pub fn configuration(&self, expression: &str) -> Result<Value, CelError> {
+        let value = self.evaluate(expression)?;
+        if objects::type_name(&value) != Some(objects::OBJECT) {
+            return Err(CelError::Type { expression: expression.to_owned(), wanted: objects::OBJECT });
+        }
+        objects::configuration(&value).map_err(CelError::Mismatch)
+    }
+
+    /// The operations of a JSON patch that an expression makes: a list of `JSONPatch{…}`.
+    pub fn json_patch(&self, expression: &str) -> Result<Value, CelError> {
+        let wanted = || CelError::Type { expression: expression.to_owned(), wanted: "list(JSONPatch)" };
+        let Cel::List(list) = self.evaluate(expression)? else { return Err(wanted()) };
+        if list.iter().any(|one| objects::type_name(one) != Some(objects::JSON_PATCH)) {
+            return Err(wanted());
+        }
+        let operations = list.iter().map(objects::operation);
+        operations.collect::<Result<Vec<Value>, String>>().map(Value::Array).map_err(CelError::Mismatch)
+    }
+
+    /// Names the values of other expressions, each of which knows the ones before it: `variables.NAME`.
+    pub fn compose<'a>(&mut self, named: impl Iterator<Item = (&'a str, &'a str)>) {
+        let mut values: HashMap<Key, Cel> = HashMap::new();
+        self.failed.clear();
+        for (name, expression) in named {
+            self.put("variables", Cel::Map(Map { map: Arc::new(values.clone()) }));
+            // One that has no value fails those who ask for it.
+            match self.evaluate(expression) {
+                Ok(value) => {
+                    values.insert(Key::String(Arc::new(name.to_owned())), value);
+                }
+                Err(CelError::Evaluate { reason, .. }) => {
+                    self.failed.insert(name.to_owned(), reason);
+                }
+                Err(other) => {
+                    self.failed.insert(name.to_owned(), other.to_string());
+                }
+            }
+        }
+        self.put("variables", Cel::Map(Map { map: Arc::new(values) }));
+    }
+}
+
+fn of_json(value: &Value) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(flag) => Cel::Bool(*flag),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Cel::Int(number),
+            (None, Some(number)) => Cel::UInt(number),
+            (None, None) => Cel::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => Cel::String(Arc::new(text.clone())),
+        Value::Array(list) => Cel::List(Arc::new(list.iter().map(of_json).collect())),
+        Value::Object(map) => {
+            let entries = map.iter().map(|(name, value)| (Key::String(Arc::new(name.clone())), of_json(value)));
+            Cel::Map(Map { map: Arc::new(entries.collect()) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::{CelError, Variables};
+    use crate::authorizer::{Asked, Authorizer, Decision};
+
+    fn variables() -> Variables {
+        let mut variables = Variables::default();
+        let spec = json!({ "replicas": 3, "name": "web", "containers": [{ "name": "a" }, { "name": "b" }] });
+        variables.set("object", &json!({ "metadata": { "name": "x" }, "spec": spec }));
+        variables
+    }
+
+    #[test]
+    fn expressions_see_objects_and_each_other() {
+        let mut variables = variables();
+        assert_eq!(variables.holds("object.spec.replicas <= 5 && has(object.spec.name)"), Ok(true));
+        assert_eq!(variables.holds("object.?spec.?none.orValue('x') == 'x'"), Ok(true));
+        variables.compose([("twice", "object.spec.replicas * 2"), ("more", "variables.twice + 1")].into_iter());
+        assert_eq!(variables.holds("variables.more == 7"), Ok(true));
+        assert_eq!(variables.text("'too many: ' + string(variables.twice)"), Ok(Some("too many: 6".into())));
+        assert!(matches!(variables.holds("object.spec."), Err(CelError::Compile(_))));
+        assert!(matches!(variables.holds("object.spec.name"), Err(CelError::Type { .. })));
+        let reason = |expression: &str| variables.holds(expression).unwrap_err().to_string();
+        assert_eq!(reason("object.none.x"), "expression 'object.none.x' resulted in error: no such key: none");
+        let wanted = "expression 'object.spec.name.x' resulted in error: no such overload";
+        assert_eq!(reason("object.spec.name.x"), wanted);
+        assert_eq!(variables.holds("object.?spec.replicas.orValue(1) == 3"), Ok(true));
+    }
+
+    /// Lets who asks for `get` do it.
+    struct Readers;
+
+    impl Authorizer for Readers {
+        fn check(&self, asked: &Asked) -> Decision {
+            let who = asked.service_account.as_ref().map_or("me", |(_, name)| name);
+            let reason = format!("{who} {} {}/{}", asked.verb, asked.group, asked.resource);
+            Decision { allowed: asked.verb == "get" && asked.path.is_none(), reason }
+        }
+    }
+
+    #[test]
+    fn expressions_ask_who_may_do_what() {
+        let mut variables = variables();
+        let request = Asked { resource: "pods".into(), ..Asked::default() };
+        variables.authorize(Arc::new(Readers), request);
+        let holds = |expression: &str| variables.holds(expression);
+        let deployments = "authorizer.group('apps').resource('deployments').namespace(object.metadata.name)";
+        assert_eq!(holds(&format!("{deployments}.check('get').allowed()")), Ok(true));
+        assert_eq!(holds(&format!("{deployments}.check('list').allowed()")), Ok(false));
+        assert_eq!(holds("authorizer.path('/x').check('get').allowed()"), Ok(false));
+        let reason =
+            variables.text("authorizer.serviceAccount('ns', 'sa').group('').resource('pods').check('get').reason()");
+        assert_eq!(reason, Ok(Some("sa get /pods".into())));
+        let own = "authorizer.requestResource.check('get')";
+        assert_eq!(
+            holds(&format!("{own}.allowed() && !{own}.errored() && {own}.reason() == 'me get /pods'")),
+            Ok(true)
+        );
+        assert!(holds("object.metadata.name.check('get').allowed()").is_err());
+    }
+
+    #[test]
+    fn a_variable_without_a_value_fails_who_asks_for_it() {
+        let mut variables = variables();
+        variables.compose([("bad", "object.none"), ("good", "1")].into_iter());
+        assert_eq!(variables.holds("variables.good == 1"), Ok(true));
+        let wanted = "expression 'variables.bad == 1' resulted in error: composited variable \"bad\" fails to evaluate: \
+                      no such key: none";
+        assert_eq!(variables.holds("variables.bad == 1").unwrap_err().to_string(), wanted);
+    }
+
+    #[test]
+    fn objects_are_made() {
+        let made = variables().configuration(
+            "Object{ metadata: Object.metadata{ ?labels: optional.none(), annotations: { 'a': object.metadata.name } }, \
+             spec: Object.spec{ replicas: object.spec.replicas + 1, \
+             containers: object.spec.containers.map(c, Object.spec.containers{ name: c.name, __namespace__: 'n' }) } }",
+        );
+        let wanted = json!({
+            "metadata": { "annotations": { "a": "x" } },
+            "spec": { "replicas": 4, "containers": [{ "name": "a", "namespace": "n" }, { "name": "b", "namespace": "n" }] },
+        });
+        assert_eq!(made, Ok(wanted));
+    }
+
+    #[test]
+    fn what_is_no_object_or_the_wrong_one_is_refused() {
+        let refused = |expression: &str| variables().configuration(expression).unwrap_err().to_string();
+        let wanted = "type mismatch: unexpected type name \"Object.wrong\", expected \"Object.spec\", which matches field name \
+                      path from root Object type";
+        assert_eq!(refused("Object{ spec: Object.wrong{} }"), wanted);
+        assert_eq!(refused("1"), "expression '1' resulted in a value that is no Object");
+        assert_eq!(refused("Object.spec{}"), "expression 'Object.spec{}' resulted in a value that is no Object");
+        assert!(refused("Pod{}").starts_with("compilation failed: "));
+    }
+
+    #[test]
+    fn patches_are_made() {
+        let made = variables().json_patch(
+            "[ JSONPatch{ op: 'test', path: '/spec/replicas', value: 3 }, \
+             JSONPatch{ op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: object.spec.name }, \
+             JSONPatch{ op: 'add', path: '/spec/x', value: Object.spec.x{ y: [1, 2] } } ]",
+        );
+        let wanted = json!([
+            { "op": "test", "path": "/spec/replicas", "value": 3 },
+            { "op": "add", "path": "/metadata/labels/a~1b", "value": "web" },
+            { "op": "add", "path": "/spec/x", "value": { "y": [1, 2] } },
+        ]);
+        assert_eq!(made, Ok(wanted));
+        assert!(variables().json_patch("[1]").is_err());
+        assert_eq!(
+            variables().json_patch("object.spec.replicas > 5 ? [JSONPatch{op: 'remove', path: '/x'}] : []"),
+            Ok(json!([]))
+        );
+    }
+}
