@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ipnet::IpNet;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -96,6 +98,8 @@ pub struct Caches {
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
     pub quotas: Arc<Informer<ResourceQuota>>,
     pub api_services: Arc<Informer<APIService>>,
+    pub validating_policies: Arc<Informer<ValidatingAdmissionPolicy>>,
+    pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
 }
 
 impl Default for Caches {
@@ -130,6 +134,8 @@ impl Default for Caches {
             quotas: Informer::plain(|quota| trim_metadata(&mut quota.metadata)),
             // Written back as a whole.
             api_services: Informer::new(|service| service.metadata.managed_fields = None, crate::api_service::groups),
+            validating_policies: Informer::plain(|policy| trim_metadata(&mut policy.metadata)),
+            autoscalers: Informer::plain(|autoscaler| autoscaler.metadata.managed_fields = None),
         }
     }
 }
@@ -165,6 +171,8 @@ impl Caches {
             self.definitions.synced(),
             self.quotas.synced(),
             self.api_services.synced(),
+            self.validating_policies.synced(),
+            self.autoscalers.synced(),
         );
     }
 
@@ -202,6 +210,8 @@ impl Caches {
         start(tasks, client, &self.definitions, all());
         start(tasks, client, &self.quotas, all());
         start(tasks, client, &self.api_services, all());
+        start(tasks, client, &self.validating_policies, all());
+        start(tasks, client, &self.autoscalers, all());
     }
 }
 

@@ -5,7 +5,7 @@
 //! write through a client of their own identity. All controllers share one trimmed cache for each kind ([`Caches`]).
 //!
 //! To add a controller: a module with `start(&mut Context)` that registers handlers and spawns its workers, and a line in
-//! [`run`]. HorizontalPodAutoscaler is not here yet.
+//! [`run`].
 
 mod api_service;
 mod certificates;
@@ -21,6 +21,7 @@ mod endpoint_slice;
 mod expectations;
 mod garbage;
 pub mod hash;
+mod horizontal_pod_autoscaler;
 mod job;
 mod merge;
 mod namespace;
@@ -40,6 +41,7 @@ mod stateful_set;
 mod taint_eviction;
 mod token_cleaner;
 mod trim;
+mod validating_admission_policy_status;
 mod volume_protection;
 
 use tokio::task::JoinSet;
@@ -88,6 +90,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     custom_resource_definition::start(&mut context);
     api_service::start(&mut context);
     resource_quota::start(&mut context);
+    validating_admission_policy_status::start(&mut context);
+    horizontal_pod_autoscaler::start(&mut context);
     token_cleaner::start(&mut context);
     cluster_role_aggregation::start(&mut context);
     // Handlers are all there now: the watches may begin.
