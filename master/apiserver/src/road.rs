@@ -266,7 +266,9 @@ fn resource_call(core: &Core, head: Parts, request: Judged, user: Arc<UserInfo>)
         let why = "create not allowed while custom resource definition is terminating";
         return Err(Problem::new(405, "MethodNotAllowed", why));
     }
-    if verb.is_empty() || !(connects || allowed.contains(&verb)) {
+    // What a proxy passes on may have any method; one that is no verb is allowed to whom all verbs are.
+    let may_have = path.subresource == "proxy" || (!verb.is_empty() && (connects || allowed.contains(&verb)));
+    if !may_have {
         return Err(Problem::method_not_allowed());
     }
     let offer = Offer {

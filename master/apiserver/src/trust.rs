@@ -35,7 +35,7 @@ pub(crate) fn roots(bundle: &str) -> Result<RootCertStore, TrustError> {
     Ok(roots)
 }
 
-/// Believes every certificate (`insecureSkipTLSVerify`), but not that somebody has the key of another's.
+/// Believes every certificate (`insecureSkipTLSVerify`, pods through a proxy), but not that somebody has the key of another's.
 #[derive(Debug)]
 pub(crate) struct Unverified(pub Arc<CryptoProvider>);
 

@@ -268,7 +268,8 @@ pub(crate) async fn delete_one(
     Err(Problem::modified(kind, name))
 }
 
-fn check(kind: &Kind, name: &str, options: &DeleteOptions, object: &Value) -> Result<()> {
+/// Whether the object is the one that is meant, as it is meant.
+pub(crate) fn check(kind: &Kind, name: &str, options: &DeleteOptions, object: &Value) -> Result<()> {
     let wanted = [
         ("UID", "uid", &options.preconditions.uid),
         ("ResourceVersion", "resourceVersion", &options.preconditions.resource_version),

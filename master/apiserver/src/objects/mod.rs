@@ -28,7 +28,7 @@ pub(crate) use codec::{decode, parse_stored, stored};
 pub(crate) use manager::manager;
 
 pub(crate) use create::new_uid;
-pub(crate) use delete::{DeleteOptions, Deletion, delete_one};
+pub(crate) use delete::{DeleteOptions, Deletion, check as check_preconditions, delete_one};
 pub(crate) use patch::{Applier, Patch};
 pub(crate) use render::render;
 pub(crate) use update::{Change, modify, replace};

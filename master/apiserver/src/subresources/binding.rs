@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schema::{FieldError, Kind, Part, Registry};
 use serde_json::{Value, json};
 
-use super::{body_of, created};
+use super::{body_of, created, set_condition};
 use crate::body::Body;
 use crate::objects::{self, Change};
 use crate::problem::{Problem, Result};
@@ -115,12 +115,5 @@ fn scheduled(pod: &mut Value) {
     let condition = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
     });
-    let conditions = &mut pod["status"]["conditions"];
-    match conditions.as_array_mut() {
-        Some(list) => {
-            list.retain(|condition| condition["type"] != "PodScheduled");
-            list.push(condition);
-        }
-        None => *conditions = json!([condition]),
-    }
+    set_condition(pod, condition);
 }

@@ -8,6 +8,7 @@ use schema::{Kind, Registry};
 use serde_json::{Value, json};
 use store::{Entry, ListRequest};
 
+use super::set_condition;
 use crate::hooks;
 use crate::objects;
 use crate::problem::{Problem, Result};
@@ -119,14 +120,7 @@ fn exhaust(budget: &mut Value) {
         "type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
         "lastTransitionTime": format!("{:.0}", Timestamp::now()), "observedGeneration": budget["metadata"]["generation"],
     });
-    let conditions = &mut budget["status"]["conditions"];
-    match conditions.as_array_mut() {
-        Some(list) => {
-            list.retain(|one| one["type"] != "DisruptionAllowed");
-            list.push(condition);
-        }
-        None => *conditions = json!([condition]),
-    }
+    set_condition(budget, condition);
 }
 
 /// 429: the client may try again.

@@ -4,14 +4,19 @@ use std::sync::Arc;
 
 use admission::{Operation, Request};
 use http::Response;
+use jiff::Timestamp;
+use serde_json::json;
 
-use super::{body_of, budget, created};
+use super::{body_of, budget, created, set_condition};
 use crate::body::Body;
 use crate::objects::{self, DeleteOptions, Deletion};
 use crate::problem::{Problem, Result};
 use crate::road::Call;
 use crate::server::Core;
 use crate::webhooks::{self, Attributes};
+
+/// How often the pod is marked anew when others change it meanwhile.
+const ATTEMPTS: usize = 16;
 
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let dry_run = call.query.dry_run("CreateOptions")?;
@@ -44,11 +49,38 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     call.tell(webhooks::mutate(core, &request, &asked, &mut eviction).await?);
     core.admission.validate(&request, Some(&eviction))?;
     call.tell(webhooks::validate(core, &asked, Some(&eviction)).await?);
-    let options = DeleteOptions::from_value(&eviction["deleteOptions"])?.with_dry_run(dry_run);
+    let mut options = DeleteOptions::from_value(&eviction["deleteOptions"])?.with_dry_run(dry_run);
     let pod = objects::stored(call.kind, objects::find(core, call)?.json())?;
     budget::spend(core, &call.path.namespace, &pod, dry_run).await?;
+    if !dry_run {
+        tell(core, call, &mut options).await?;
+    }
     let place = (call.path.namespace.as_str(), call.path.name.as_str());
     match objects::delete_one(core, call, place, &options).await? {
         Deletion::Gone(_) | Deletion::Marked(_) => created(call),
     }
+}
+
+/// Says in the pod's status why it goes, by which Jobs tell a drained node from a failure (KEP-3329). A version that the
+/// deletion insists on is then the one that this made.
+async fn tell(core: &Core, call: &Call, options: &mut DeleteOptions) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let entry = objects::find(core, call)?;
+        let mut pod = objects::stored(call.kind, entry.json())?;
+        objects::check_preconditions(call.kind, &call.path.name, options, &pod)?;
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastProbeTime": null,
+            "lastTransitionTime": format!("{:.0}", Timestamp::now()),
+        });
+        set_condition(&mut pod, condition);
+        if objects::replace(core, call.kind, &entry, pod).await? {
+            if options.preconditions.resource_version.is_some() {
+                let pod = objects::stored(call.kind, objects::find(core, call)?.json())?;
+                options.preconditions.resource_version = pod["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+            }
+            return Ok(());
+        }
+    }
+    Err(Problem::modified(call.kind, &call.path.name))
 }

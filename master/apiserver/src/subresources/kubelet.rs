@@ -23,6 +23,7 @@ use crate::problem::{Problem, Result};
 use crate::relay;
 use crate::road::{Call, permit_create};
 use crate::server::Core;
+use crate::trust::Unverified;
 use crate::webhooks::{self, Attributes};
 
 /// How long a node may take to accept a connection.
@@ -33,14 +34,20 @@ const MOST_WORDS: usize = 50_000;
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// How agents are reached.
+/// How agents are reached, and pods and Services.
 pub(crate) struct Kubelets {
-    tls: Option<TlsConnector>,
+    agents: Option<TlsConnector>,
+    /// Whoever asks for `https:` of a pod has no CA that its certificate would be of; and it is not shown who asks.
+    others: TlsConnector,
 }
 
 impl Kubelets {
-    pub(crate) fn new(config: Option<Arc<ClientConfig>>) -> Self {
-        Kubelets { tls: config.map(TlsConnector::from) }
+    pub(crate) fn new(agents: Option<Arc<ClientConfig>>) -> Self {
+        let config = ClientConfig::builder();
+        let provider = Arc::clone(config.crypto_provider());
+        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)));
+        let others = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+        Kubelets { agents: agents.map(TlsConnector::from), others }
     }
 
     pub(super) async fn connect(&self, destination: &Destination) -> Result<Box<dyn Io>> {
@@ -52,7 +59,8 @@ impl Kubelets {
             if !destination.tls {
                 return Ok(Box::new(tcp) as Box<dyn Io>);
             }
-            let Some(tls) = &self.tls else {
+            let tls = if destination.agent { self.agents.as_ref() } else { Some(&self.others) };
+            let Some(tls) = tls else {
                 return Err(failed("this server has no client certificate for agents".into()));
             };
             let name = ServerName::try_from(host.clone()).map_err(|error| failed(error.to_string()))?;

@@ -53,6 +53,18 @@ async fn body_of(call: &mut Call, version: &str, kind: &str, body: Body) -> Resu
     objects::decode(kind, &call.head.headers, &bytes, validation, &mut call.warnings)
 }
 
+/// Puts a condition into `status.conditions`, in the place of the one of its type.
+fn set_condition(object: &mut Value, condition: Value) {
+    let conditions = &mut object["status"]["conditions"];
+    match conditions.as_array_mut() {
+        Some(list) => {
+            list.retain(|one| one["type"] != condition["type"]);
+            list.push(condition);
+        }
+        None => *conditions = serde_json::json!([condition]),
+    }
+}
+
 /// 201 without an object.
 fn created(call: &Call) -> Result<Response<Body>> {
     let status = serde_json::json!({
