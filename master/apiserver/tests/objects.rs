@@ -233,6 +233,7 @@ async fn evictions_spend_what_the_budget_allows() {
     for name in ["a", "b"] {
         let mut pod = pod(name);
         pod["metadata"]["labels"] = json!({ "app": "x" });
+        pod["metadata"]["finalizers"] = json!(["example.com/hold"]);
         server.call("POST", PODS, &pod).await.expect(201);
         let ready = json!({ "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] } });
         server
@@ -266,6 +267,12 @@ async fn evictions_spend_what_the_budget_allows() {
     let left = server.get(&format!("{BUDGETS}/x")).await.json();
     assert_eq!(left["status"]["disruptionsAllowed"], 0);
     assert!(left["status"]["disruptedPods"]["a"].is_string());
+    let evicted = server.get(&format!("{PODS}/a")).await.expect(200);
+    assert!(evicted["metadata"]["deletionTimestamp"].is_string());
+    let conditions = evicted["status"]["conditions"].as_array().unwrap();
+    let target = conditions.iter().find(|one| one["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&target["status"], &target["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
+    assert_eq!(conditions.len(), 2);
     let refused = evict("b").await.expect(429);
     assert_eq!(refused["message"], "Cannot evict pod as it would violate the pod's disruption budget.");
     let why = "The disruption budget x needs 1 healthy pods and has 2 currently";
