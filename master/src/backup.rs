@@ -15,13 +15,14 @@ use store::{Embedded, Occupant, Snapshot};
 use crate::archive::{self, Parts};
 use crate::cli::{BackupOptions, RestoreOptions};
 use crate::data_dir::{self, DataDir};
+use crate::pki::authorities;
 use crate::settings::Settings;
 use crate::{init, token};
 
 const STORE: &str = "store";
 const SETTINGS: &str = "master.yaml";
-/// What of `pki/` is worth keeping: leaves are signed anew.
-const PKI: [&str; 6] = ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub"];
+/// What of `pki/` is worth keeping beside the CAs: leaves are signed anew.
+const PKI: [&str; 4] = ["front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub"];
 
 /// Writes a backup: from the running master, or from the store's files where none runs.
 pub fn backup(options: &BackupOptions) -> Result<()> {
@@ -31,7 +32,7 @@ pub fn backup(options: &BackupOptions) -> Result<()> {
     let snapshot = take(&dir)?;
     let mut parts = Parts::from([(STORE.to_owned(), snapshot.encode()), (SETTINGS.to_owned(), settings.into_bytes())]);
     if options.with_pki {
-        for name in PKI {
+        for name in kept_pki() {
             if let Some(text) = data_dir::read(&dir.pki(name))? {
                 parts.insert(format!("pki/{name}"), text.into_bytes());
             }
@@ -49,6 +50,10 @@ pub fn backup(options: &BackupOptions) -> Result<()> {
         if options.with_pki { ", with CA and signing keys: keep it as safe as them" } else { "" }
     );
     Ok(())
+}
+
+fn kept_pki() -> impl Iterator<Item = &'static str> {
+    authorities::FILES.into_iter().chain(PKI)
 }
 
 fn take(dir: &DataDir) -> Result<Snapshot> {
@@ -109,7 +114,7 @@ pub fn restore(options: &RestoreOptions) -> Result<()> {
 
 /// The files of a backup beside the store. Their names are known: none can lead elsewhere.
 fn files(parts: &Parts) -> Result<Vec<(String, String)>> {
-    let known = PKI.iter().map(|name| format!("pki/{name}")).chain([SETTINGS.to_owned()]);
+    let known = kept_pki().map(|name| format!("pki/{name}")).chain([SETTINGS.to_owned()]);
     let mut files = Vec::new();
     for name in known {
         let Some(bytes) = parts.get(&name) else { continue };

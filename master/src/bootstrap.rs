@@ -19,7 +19,8 @@ const PRIORITY_CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 pub async fn run(client: &Client, settings: &Settings, pki: &Pki, dir: &DataDir) -> Result<()> {
     roles(client).await?;
     priority_classes(client).await?;
-    config_maps(client, settings, pki).await?;
+    published_authorities(client, settings, pki).await?;
+    kubelet_config(client, settings).await?;
     pending_token(client, dir).await
 }
 
@@ -61,31 +62,38 @@ async fn priority_classes(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// What joining machines read: where the cluster is, and how its kubelets are configured; and what aggregated API servers read.
-async fn config_maps(client: &Client, settings: &Settings, pki: &Pki) -> Result<()> {
+/// Where the cluster is and what it is recognised by, for joining machines and for nodes, which follow it; and whom aggregated API servers
+/// believe. Neither is an administrator's to change.
+pub async fn published_authorities(client: &Client, settings: &Settings, pki: &Pki) -> Result<()> {
     let server = format!("https://{}", settings.endpoint());
-    let cluster = kubeconfig::cluster_info(&server, &pki.ca.certificate_pem)?;
+    let cluster = kubeconfig::cluster_info(&server, &pki.authorities.bundle_pem())?;
     let maps = [
         ("kube-public", "cluster-info", json!({ "kubeconfig": cluster })),
-        ("kube-system", "kubelet-config", json!({ "kubelet": kubelet_configuration(settings.dns_service_ip()?)? })),
         ("kube-system", "extension-apiserver-authentication", extension_authentication(pki)),
     ];
     for (namespace, name, data) in maps {
-        let map = json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": { "name": name, "namespace": namespace },
-            "data": data,
-        });
-        let collection = format!("/api/v1/namespaces/{namespace}/configmaps");
-        // What an administrator changed in kubelet-config stays; where the cluster is, and whom it believes, is not his to say.
-        if name != "kubelet-config" {
-            ensure(client, &collection, name, &map, |old, new| with(old, new, &["data"])).await?;
-        } else {
-            api::create(client, &collection, &map).await?;
-        }
+        let (collection, map) = config_map(namespace, name, &data);
+        ensure(client, &collection, name, &map, |old, new| with(old, new, &["data"])).await?;
     }
     Ok(())
+}
+
+/// How nodes are configured, at first: what an administrator changed stays.
+async fn kubelet_config(client: &Client, settings: &Settings) -> Result<()> {
+    let data = json!({ "kubelet": kubelet_configuration(settings.dns_service_ip()?)? });
+    let (collection, map) = config_map("kube-system", "kubelet-config", &data);
+    api::create(client, &collection, &map).await.map(drop)
+}
+
+/// A ConfigMap, and the collection that it belongs to.
+fn config_map(namespace: &str, name: &str, data: &Value) -> (String, Value) {
+    let map = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": name, "namespace": namespace },
+        "data": data,
+    });
+    (format!("/api/v1/namespaces/{namespace}/configmaps"), map)
 }
 
 /// Whom an aggregated API server believes: clients with certificates, and the front proxy, which says who asks
@@ -93,7 +101,7 @@ async fn config_maps(client: &Client, settings: &Settings, pki: &Pki) -> Result<
 fn extension_authentication(pki: &Pki) -> Value {
     let list = |items: &[&str]| json!(items).to_string();
     json!({
-        "client-ca-file": pki.ca.certificate_pem,
+        "client-ca-file": pki.authorities.bundle_pem(),
         "requestheader-allowed-names": list(&[leaves::PROXY_CLIENT]),
         "requestheader-client-ca-file": pki.proxy_ca.certificate_pem,
         "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),

@@ -11,11 +11,13 @@ use crate::cli::{CertsCommand, Output};
 use crate::data_dir::{self, DataDir};
 use crate::pki::Pki;
 use crate::settings::Settings;
-use crate::{kubeconfig, token};
+use crate::{kubeconfig, rotate_ca, token};
 
-/// The certificates below `pki/`.
+/// The certificates below `pki/` that there always are.
 const FILES: [&str; 5] =
     ["ca.crt", "apiserver.crt", "apiserver-kubelet-client.crt", "front-proxy-ca.crt", "front-proxy-client.crt"];
+/// Those that there are while the CA is replaced.
+const PASSING: [&str; 3] = ["ca-next.crt", "ca-previous.crt", "ca-bridge.crt"];
 
 /// A certificate as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +25,8 @@ const FILES: [&str; 5] =
 pub struct Certificate {
     /// Its file, below the data folder.
     pub file: String,
+    /// The subject's common name.
+    pub common_name: String,
     pub expires: Timestamp,
     /// Names and addresses that it is good for; none for clients.
     pub sans: Vec<String>,
@@ -32,6 +36,7 @@ pub fn run(command: &CertsCommand) -> Result<()> {
     match command {
         CertsCommand::Show { location, output } => show(&DataDir::new(&location.data_dir), *output),
         CertsCommand::Rotate { location } => rotate(&DataDir::new(&location.data_dir)),
+        CertsCommand::RotateCa(options) => rotate_ca::run(options),
     }
 }
 
@@ -42,6 +47,11 @@ pub fn all(dir: &DataDir) -> Result<Vec<Certificate>> {
         let path = dir.pki(name);
         let pem = data_dir::read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
         found.push(certificate(&format!("pki/{name}"), &pem)?);
+    }
+    for name in PASSING {
+        if let Some(pem) = data_dir::read(&dir.pki(name))? {
+            found.push(certificate(&format!("pki/{name}"), &pem)?);
+        }
     }
     for path in [dir.admin_conf(), dir.super_admin_conf()] {
         let text = data_dir::read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
@@ -56,6 +66,7 @@ fn certificate(file: &str, pem: &str) -> Result<Certificate> {
     let addresses = validity.addresses.iter().map(IpAddr::to_string);
     Ok(Certificate {
         file: file.to_owned(),
+        common_name: validity.common_name,
         expires: validity.not_after,
         sans: validity.dns_names.iter().cloned().chain(addresses).collect(),
     })
@@ -71,13 +82,13 @@ fn show(dir: &DataDir, output: Output) -> Result<()> {
 }
 
 pub fn table(certificates: &[Certificate], now: Timestamp) -> String {
-    let mut out = format!("{:<34}{:<24}{:<12}FOR\n", "CERTIFICATE", "EXPIRES", "LEFT");
-    for Certificate { file, expires, sans } in certificates {
+    let mut out = format!("{:<34}{:<32}{:<24}{:<12}FOR\n", "CERTIFICATE", "NAME", "EXPIRES", "LEFT");
+    for Certificate { file, common_name, expires, sans } in certificates {
         let left = expires.duration_since(now);
         let left = if left > SignedDuration::ZERO { token::human(left) } else { "<expired>".to_owned() };
         // A timestamp does not pad itself.
         let expires = expires.to_string();
-        out += &format!("{file:<34}{expires:<24}{left:<12}{}\n", sans.join(","));
+        out += &format!("{file:<34}{common_name:<32}{expires:<24}{left:<12}{}\n", sans.join(","));
     }
     out
 }
@@ -102,6 +113,7 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let of = |seconds: i64| Certificate {
             file: "pki/apiserver.crt".into(),
+            common_name: "kube-apiserver".into(),
             expires: now + SignedDuration::from_secs(seconds),
             sans: vec!["kubernetes".into(), "10.96.0.1".into()],
         };

@@ -57,6 +57,20 @@ pub enum CertsCommand {
         #[command(flatten)]
         location: Location,
     },
+    /// Replaces the CA, in three steps: said three times, each when all nodes are ready for it.
+    RotateCa(RotateCaOptions),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RotateCaOptions {
+    #[command(flatten)]
+    pub location: Location,
+    /// Take the step although nodes are not ready for it; those have to join again.
+    #[arg(long)]
+    pub force: bool,
+    /// Take the first step back.
+    #[arg(long, conflicts_with = "force")]
+    pub withdraw: bool,
 }
 
 /// How something is shown.
@@ -127,6 +141,9 @@ pub struct InitOptions {
     /// How long a node may be silent before it counts as lost [default: 40s].
     #[arg(long, value_name = "DURATION", value_parser = positive)]
     pub node_monitor_grace_period: Option<SignedDuration>,
+    /// How long a certificate is good that nodes and users ask for [default: 8760h].
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    pub cluster_signing_duration: Option<SignedDuration>,
     /// How long the printed bootstrap token is good.
     #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = positive)]
     pub token_ttl: SignedDuration,

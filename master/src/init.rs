@@ -44,7 +44,7 @@ pub fn init(options: &InitOptions) -> Result<()> {
     }
     println!(
         "\nTo join a machine, run there as root:\n\n{}",
-        join::Invitation::new(&[], &settings, &pki.ca.certificate_pem, &token)?.command()
+        join::Invitation::new(&[], &settings, &pki.authorities.signing.certificate_pem, &token)?.command()
     );
     if let How::Foreground = how {
         return runtime.block_on(crate::run::run(&dir));

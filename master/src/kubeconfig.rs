@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use auth::pki::{Ca, CertifiedKey, Leaf};
+use auth::pki::{CertifiedKey, Leaf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::data_dir::{self, DataDir};
 use crate::leaves;
+use crate::pki::authorities::Authorities;
 use crate::pki::{Pki, is_due};
 use crate::settings::Settings;
 
@@ -21,8 +22,8 @@ const CLIENT_CERTIFICATE: &str = "/users/0/user/client-certificate-data";
 pub fn ensure(dir: &DataDir, settings: &Settings, pki: &Pki, now: Timestamp) -> Result<()> {
     let server = format!("https://{}", settings.endpoint());
     for (path, leaf) in all(dir) {
-        if !is_current(&path, &server, &pki.ca.certificate_pem, &leaf, now)? {
-            write(&path, &server, &pki.signer()?, &leaf, now)?;
+        if !is_current(&path, &server, &pki.authorities, &leaf, now)? {
+            write(&path, &server, &pki.authorities, &leaf, now)?;
         }
     }
     Ok(())
@@ -31,19 +32,19 @@ pub fn ensure(dir: &DataDir, settings: &Settings, pki: &Pki, now: Timestamp) -> 
 /// Writes them in any case, with new certificates.
 pub fn rotate(dir: &DataDir, settings: &Settings, pki: &Pki, now: Timestamp) -> Result<()> {
     let server = format!("https://{}", settings.endpoint());
-    all(dir).into_iter().try_for_each(|(path, leaf)| write(&path, &server, &pki.signer()?, &leaf, now))
+    all(dir).into_iter().try_for_each(|(path, leaf)| write(&path, &server, &pki.authorities, &leaf, now))
 }
 
 fn all(dir: &DataDir) -> [(PathBuf, Leaf<'static>); 2] {
     [(dir.admin_conf(), leaves::admin()), (dir.super_admin_conf(), leaves::super_admin())]
 }
 
-fn is_current(path: &Path, server: &str, ca_pem: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<bool> {
+fn is_current(path: &Path, server: &str, authorities: &Authorities, leaf: &Leaf<'_>, now: Timestamp) -> Result<bool> {
     let Some(text) = data_dir::read(path)? else { return Ok(false) };
     let Ok(config) = serde_saphyr::from_str::<Value>(&text) else { return Ok(false) };
     Ok(config.pointer("/clusters/0/cluster/server").and_then(Value::as_str) == Some(server)
-        && pem(&config, "/clusters/0/cluster/certificate-authority-data") == ca_pem
-        && !is_due(&pem(&config, CLIENT_CERTIFICATE), leaf, now))
+        && pem(&config, "/clusters/0/cluster/certificate-authority-data") == authorities.bundle_pem()
+        && !is_due(&pem(&config, CLIENT_CERTIFICATE), leaf, &authorities.signing, now))
 }
 
 /// PEM that a kubeconfig has in base64; empty where it has none.
@@ -57,10 +58,11 @@ pub fn client_certificate(kubeconfig: &str) -> String {
     serde_saphyr::from_str(kubeconfig).map(|config| pem(&config, CLIENT_CERTIFICATE)).unwrap_or_default()
 }
 
-fn write(path: &Path, server: &str, signer: &Ca, leaf: &Leaf<'_>, now: Timestamp) -> Result<()> {
+fn write(path: &Path, server: &str, authorities: &Authorities, leaf: &Leaf<'_>, now: Timestamp) -> Result<()> {
+    let signer = authorities.signer()?;
     let pair =
         signer.issue(leaf, now).with_context(|| format!("cannot issue the certificate of {}", path.display()))?;
-    let config = document(server, signer.certificate_pem(), leaf.common_name, &pair);
+    let config = document(server, &authorities.bundle_pem(), leaf.common_name, &pair);
     data_dir::write_private(path, &serde_saphyr::to_string(&config)?)
 }
 

@@ -3,7 +3,7 @@
 //! `master init` makes what a cluster is known by: its CA and certificates ([`pki`]), kubeconfigs ([`kubeconfig`]), settings
 //! ([`settings`]) and a first bootstrap token ([`join`]). `master run` serves it ([`run`]): store, API server, scheduler and
 //! controllers, the last two through the API like anyone else. `master token` talks to the running API ([`token`]), as does
-//! `master status` ([`status`]); `master backup` and `master restore` are [`backup`], their file is [`archive`].
+//! `master status` ([`status`]) and `master certs` ([`certs`], [`rotate_ca`]); `master backup` and `master restore` are [`backup`], their file is [`archive`].
 
 mod api;
 mod archive;
@@ -18,11 +18,13 @@ mod kubeconfig;
 mod leaves;
 mod logging;
 mod pki;
+mod rotate_ca;
 mod run;
 mod settings;
 mod status;
 mod tls;
 mod token;
+mod trust;
 
 use std::process::ExitCode;
 

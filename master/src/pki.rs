@@ -1,5 +1,7 @@
 //! The certificates and keys below `pki/`: made once, renewed before they expire, never replaced without need.
 
+pub mod authorities;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -10,6 +12,7 @@ use jiff::Timestamp;
 use crate::data_dir::{self, DataDir};
 use crate::leaves;
 use crate::settings::Settings;
+use authorities::Authorities;
 
 /// A leaf is renewed when less than a third of its life is left.
 const RENEW_BEFORE_SECONDS: i64 = LEAF_LIFETIME_SECONDS / 3;
@@ -18,12 +21,12 @@ const SERVING: &str = "apiserver";
 const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
 const PROXY_CLIENT: &str = "front-proxy-client";
 /// The two CAs, by their files and names, as kubeadm has them: who has a certificate of the second may say whom he speaks for.
-const CA: (&str, &str) = ("ca", "kubernetes");
+const CA: (&str, &str) = ("ca", pki::CA_NAME);
 const PROXY_CA: (&str, &str) = ("front-proxy-ca", "front-proxy-ca");
 
 /// Everything that serving needs.
 pub struct Pki {
-    pub ca: CertifiedKey,
+    pub authorities: Authorities,
     pub serving: CertifiedKey,
     pub kubelet_client: CertifiedKey,
     /// Of the front proxy that stands before aggregated API servers: this server.
@@ -34,72 +37,69 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Reads what is there and makes what is missing, expiring or no longer fitting the settings. A CA is only ever made
-    /// where there is none.
+    /// Reads what is there and makes what is missing, expiring, of another CA or no longer fitting the settings. A CA is only ever
+    /// made where there is none.
     pub fn ensure(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
-        let (signer, ca) = ensure_ca(dir, CA, now)?;
-        let (proxy_signer, proxy_ca) = ensure_ca(dir, PROXY_CA, now)?;
+        let authorities = Authorities::ensure(dir, now)?;
+        let proxy_ca = ensure_ca(dir, PROXY_CA, now)?;
+        let signing = &authorities.signing;
         let serving = leaves::serving(settings, &hostname())?;
         Ok(Pki {
-            ca,
-            serving: ensure_leaf(dir, &signer, SERVING, &serving, now)?,
-            kubelet_client: ensure_leaf(dir, &signer, KUBELET_CLIENT, &leaves::kubelet_client(), now)?,
+            serving: ensure_leaf(dir, signing, SERVING, &serving, now)?,
+            kubelet_client: ensure_leaf(dir, signing, KUBELET_CLIENT, &leaves::kubelet_client(), now)?,
+            proxy_client: ensure_leaf(dir, &proxy_ca, PROXY_CLIENT, &leaves::proxy_client(), now)?,
             proxy_ca,
-            proxy_client: ensure_leaf(dir, &proxy_signer, PROXY_CLIENT, &leaves::proxy_client(), now)?,
             service_account_key: ensure_service_account_key(dir)?,
+            authorities,
         })
     }
 
     /// The same with new leaves, whatever is left of the old ones.
     pub fn rotate(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
-        let (signer, _) = ensure_ca(dir, CA, now)?;
-        let (proxy_signer, _) = ensure_ca(dir, PROXY_CA, now)?;
-        issue(dir, &signer, SERVING, &leaves::serving(settings, &hostname())?, now)?;
-        issue(dir, &signer, KUBELET_CLIENT, &leaves::kubelet_client(), now)?;
-        issue(dir, &proxy_signer, PROXY_CLIENT, &leaves::proxy_client(), now)?;
+        let ca = Authorities::ensure(dir, now)?.signer()?;
+        let proxy_ca = signer(&ensure_ca(dir, PROXY_CA, now)?)?;
+        issue(dir, &ca, SERVING, &leaves::serving(settings, &hostname())?, now)?;
+        issue(dir, &ca, KUBELET_CLIENT, &leaves::kubelet_client(), now)?;
+        issue(dir, &proxy_ca, PROXY_CLIENT, &leaves::proxy_client(), now)?;
         Self::ensure(dir, settings, now)
     }
 
     /// What the API server presents: its own certificate and the CA's, so that a joining machine can pin the CA.
     pub fn serving_chain_pem(&self) -> String {
-        format!("{}{}", self.serving.certificate_pem, self.ca.certificate_pem)
-    }
-
-    /// Signs for kubeconfigs.
-    pub fn signer(&self) -> Result<Ca> {
-        Ca::load(&self.ca.certificate_pem, &self.ca.key_pem).context("the cluster CA cannot sign")
+        format!("{}{}", self.serving.certificate_pem, self.authorities.chain_pem())
     }
 }
 
-/// Whether a certificate should be made anew.
-pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, now: Timestamp) -> bool {
+/// Whether a certificate should be made anew: it does not last, does not fit, or is not of the CA that signs.
+pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, signing: &CertifiedKey, now: Timestamp) -> bool {
     let Ok(validity) = pki::validity(certificate_pem) else { return true };
     let names_all = leaf.dns_names.iter().all(|name| validity.dns_names.contains(name))
         && leaf.addresses.iter().all(|address| validity.addresses.contains(address));
-    !names_all || validity.not_after.as_second() - now.as_second() < RENEW_BEFORE_SECONDS
+    !names_all
+        || !authorities::is_current(certificate_pem, signing)
+        || validity.not_after.as_second() - now.as_second() < RENEW_BEFORE_SECONDS
 }
 
-fn ensure_ca(dir: &DataDir, (file, name): (&str, &str), now: Timestamp) -> Result<(Ca, CertifiedKey)> {
+fn ensure_ca(dir: &DataDir, (file, name): (&str, &str), now: Timestamp) -> Result<CertifiedKey> {
     let (certificate, key) = files(dir, file);
-    match read_pair(&certificate, &key)? {
-        Some(pair) => {
-            let ca = Ca::load(&pair.certificate_pem, &pair.key_pem)
-                .with_context(|| format!("{} and {} are not a CA", certificate.display(), key.display()))?;
-            Ok((ca, pair))
-        }
-        None => {
-            let (ca, pair) = Ca::generate(name, now)?;
-            write_pair(&certificate, &key, &pair)?;
-            Ok((ca, pair))
-        }
+    if let Some(pair) = read_pair(&certificate, &key)? {
+        return Ok(pair);
     }
+    let (_, pair) = Ca::generate(name, now)?;
+    write_pair(&certificate, &key, &pair)?;
+    Ok(pair)
 }
 
-fn ensure_leaf(dir: &DataDir, ca: &Ca, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
+/// A CA's pair, able to sign.
+fn signer(ca: &CertifiedKey) -> Result<Ca> {
+    Ca::load(&ca.certificate_pem, &ca.key_pem).context("a certificate and its key below pki/ are not a CA")
+}
+
+fn ensure_leaf(dir: &DataDir, ca: &CertifiedKey, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
     let (certificate, key) = files(dir, name);
     match read_pair(&certificate, &key)? {
-        Some(pair) if !is_due(&pair.certificate_pem, leaf, now) => Ok(pair),
-        _ => issue(dir, ca, name, leaf, now),
+        Some(pair) if !is_due(&pair.certificate_pem, leaf, ca, now) => Ok(pair),
+        _ => issue(dir, &signer(ca)?, name, leaf, now),
     }
 }
 

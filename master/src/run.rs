@@ -9,12 +9,14 @@ use auth::{
     Authenticator, Authorizers, Facts, NodeAuthorizer, NodeGraph, Observer, Rbac, ServiceAccountTokens, SigningKey,
     TokenIssuerConfig, UserInfo, names,
 };
+use controllers::{Authorities, SigningCa};
 use jiff::Timestamp;
 use kube::Client;
 use rustls::client::ResolvesClientCert;
 use store::Embedded;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::data_dir::DataDir;
@@ -28,10 +30,8 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// By what name managed fields know all controllers.
 const CONTROLLERS: &str = "kube-controller-manager";
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
-/// How long a certificate lives that the certificate controller signs (`--cluster-signing-duration`).
-const SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How often the certificates are looked at: what is due is renewed, what `master certs rotate` made is presented.
-pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the certificates are looked at: what is due is renewed, what `master certs` made is presented.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(dir: &DataDir) -> Result<()> {
@@ -49,9 +49,12 @@ pub async fn run(dir: &DataDir) -> Result<()> {
     server.bootstrap().await.context("making the namespaces and the kubernetes Service")?;
     bootstrap::run(&privileged(&server), &settings, &pki, dir).await?;
 
-    let mut parts = parts(&server, &settings, &pki);
+    let (authorities, followed) = watch::channel(authorities(&pki));
+    let mut parts = parts(&server, &settings, followed);
     let server_tls = Arc::clone(&tls.server);
-    parts.spawn(renew(dir.clone(), settings.clone(), tls));
+    let renewal =
+        Renewal { dir: dir.clone(), settings: settings.clone(), tls, client: privileged(&server), authorities };
+    parts.spawn(renewal.run());
 
     systemd::notify::ready(&format!("serving on {}", settings.bind));
     tracing::info!(bind = %settings.bind, endpoint = %settings.endpoint(), "control plane is up");
@@ -66,7 +69,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
 }
 
 /// What runs beside the API server. None of it ends by itself.
-fn parts(server: &ApiServer, settings: &Settings, pki: &Pki) -> JoinSet<Result<()>> {
+fn parts(server: &ApiServer, settings: &Settings, authorities: watch::Receiver<Authorities>) -> JoinSet<Result<()>> {
     let mut parts = JoinSet::new();
     let scheduler =
         scheduler::run(as_user(server, "system:kube-scheduler", "kube-scheduler"), scheduler::Config::default());
@@ -74,7 +77,7 @@ fn parts(server: &ApiServer, settings: &Settings, pki: &Pki) -> JoinSet<Result<(
         Box::pin(scheduler).await;
         bail!("the scheduler ended")
     });
-    let controllers = controllers::run(controllers_config(server, settings, pki));
+    let controllers = controllers::run(controllers_config(server, settings, authorities));
     parts.spawn(async move {
         controllers.await?;
         bail!("the controllers ended")
@@ -125,7 +128,11 @@ fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<ApiS
     Ok(ApiServer::open(config)?)
 }
 
-fn controllers_config(server: &ApiServer, settings: &Settings, pki: &Pki) -> controllers::Config {
+fn controllers_config(
+    server: &ApiServer,
+    settings: &Settings,
+    authorities: watch::Receiver<Authorities>,
+) -> controllers::Config {
     let (server, asked) = (server.clone(), server.clone());
     controllers::Config {
         client_for: Arc::new(move |controller| controller_client(&server, controller)),
@@ -136,12 +143,20 @@ fn controllers_config(server: &ApiServer, settings: &Settings, pki: &Pki) -> con
         cluster_cidr: Some(settings.cluster_cidr),
         service_cidr: Some(settings.service_cidr),
         node_monitor_grace: Duration::from_secs(settings.node_monitor_grace_seconds),
-        signing_ca: controllers::SigningCa {
-            certificate_pem: pki.ca.certificate_pem.clone(),
-            key_pem: pki.ca.key_pem.reveal().to_owned(),
+        authorities,
+        signing_duration: Duration::from_secs(settings.cluster_signing_duration_seconds),
+    }
+}
+
+/// What the controllers need to know of the CAs.
+fn authorities(pki: &Pki) -> Authorities {
+    let signing = &pki.authorities.signing;
+    Authorities {
+        signing: SigningCa {
+            certificate_pem: signing.certificate_pem.clone(),
+            key_pem: signing.key_pem.reveal().to_owned(),
         },
-        signing_duration: SIGNING_DURATION,
-        root_ca_pem: pki.ca.certificate_pem.clone(),
+        root_ca_pem: pki.authorities.bundle_pem(),
     }
 }
 
@@ -194,15 +209,37 @@ async fn feed_watchdog() -> Result<()> {
     }
 }
 
-/// Renews what expires within the next months, and presents it at once.
-async fn renew(dir: DataDir, settings: Settings, tls: Tls) -> Result<()> {
-    loop {
-        tokio::time::sleep(RENEWAL_INTERVAL).await;
-        let now = Timestamp::now();
-        let renewed = Pki::ensure(&dir, &settings, now)
-            .and_then(|pki| kubeconfig::ensure(&dir, &settings, &pki, now).and_then(|()| tls.renew(&pki)));
-        if let Err(error) = renewed {
-            tracing::error!(error = format!("{error:#}"), "certificates were not renewed; trying again later");
+/// Follows the files below `pki/`.
+struct Renewal {
+    dir: DataDir,
+    settings: Settings,
+    tls: Tls,
+    client: Client,
+    authorities: watch::Sender<Authorities>,
+}
+
+impl Renewal {
+    /// Renews what expires within the next months, and presents it and what `master certs` made.
+    async fn run(self) -> Result<()> {
+        loop {
+            tokio::time::sleep(RENEWAL_INTERVAL).await;
+            if let Err(error) = self.renew().await {
+                tracing::error!(error = format!("{error:#}"), "certificates were not renewed; trying again later");
+            }
         }
+    }
+
+    async fn renew(&self) -> Result<()> {
+        let now = Timestamp::now();
+        let pki = Pki::ensure(&self.dir, &self.settings, now)?;
+        kubeconfig::ensure(&self.dir, &self.settings, &pki, now)?;
+        self.tls.renew(&pki)?;
+        let authorities = authorities(&pki);
+        if *self.authorities.borrow() != authorities {
+            tracing::info!(phase = ?pki.authorities.phase(), "the CAs are others now");
+            bootstrap::published_authorities(&self.client, &self.settings, &pki).await?;
+            self.authorities.send_replace(authorities);
+        }
+        Ok(())
     }
 }

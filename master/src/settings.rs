@@ -12,6 +12,8 @@ use crate::data_dir::{self, DataDir};
 
 const DEFAULT_PORT: u16 = 6443;
 const DEFAULT_GRACE_SECONDS: u64 = 40;
+/// Upstream's, a year.
+const DEFAULT_SIGNING_SECONDS: u64 = 365 * 24 * 3600;
 /// Where the cluster's DNS is expected within the service range, as kubeadm has it.
 const DNS_INDEX: usize = 10;
 
@@ -25,6 +27,12 @@ pub struct Settings {
     #[serde(default)]
     pub cert_sans: Vec<String>,
     pub node_monitor_grace_seconds: u64,
+    #[serde(default = "default_signing_seconds")]
+    pub cluster_signing_duration_seconds: u64,
+}
+
+fn default_signing_seconds() -> u64 {
+    DEFAULT_SIGNING_SECONDS
 }
 
 impl Settings {
@@ -49,13 +57,21 @@ impl Settings {
             Some(settings) => settings,
             None => Self::defaults(options.advertise_address)?,
         };
-        let Settings { advertise_address, bind, service_cidr, cluster_cidr, cert_sans, node_monitor_grace_seconds } =
-            &mut settings;
+        let Settings {
+            advertise_address,
+            bind,
+            service_cidr,
+            cluster_cidr,
+            cert_sans,
+            node_monitor_grace_seconds,
+            cluster_signing_duration_seconds,
+        } = &mut settings;
         overwrite(advertise_address, options.advertise_address);
         overwrite(bind, options.bind);
         overwrite(service_cidr, options.service_cidr.map(|net| net.trunc()));
         overwrite(cluster_cidr, options.cluster_cidr.map(|net| net.trunc()));
         overwrite(node_monitor_grace_seconds, options.node_monitor_grace_period.map(whole_seconds));
+        overwrite(cluster_signing_duration_seconds, options.cluster_signing_duration.map(whole_seconds));
         for name in &options.cert_sans {
             if !cert_sans.contains(name) {
                 cert_sans.push(name.clone());
@@ -74,6 +90,7 @@ impl Settings {
             cluster_cidr: net(Ipv4Addr::new(10, 244, 0, 0))?,
             cert_sans: Vec::new(),
             node_monitor_grace_seconds: DEFAULT_GRACE_SECONDS,
+            cluster_signing_duration_seconds: DEFAULT_SIGNING_SECONDS,
         })
     }
 

@@ -150,7 +150,12 @@ mod tests {
 
     fn certificate(now: Timestamp, days: i64) -> Certificate {
         let expires = now + SignedDuration::from_hours(24 * days);
-        Certificate { file: "pki/apiserver.crt".into(), expires, sans: Vec::new() }
+        Certificate {
+            file: "pki/apiserver.crt".into(),
+            common_name: "kube-apiserver".into(),
+            expires,
+            sans: Vec::new(),
+        }
     }
 
     #[test]

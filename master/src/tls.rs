@@ -1,17 +1,20 @@
-//! TLS of the API server: what it presents, whom it believes, and how it talks to kubelets.
+//! TLS of the API server: what it presents, and how it talks to kubelets.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
 use auth::pki::CertifiedKey;
 use rustls::client::ResolvesClientCert;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme, sign};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::{ClientConfig, ServerConfig, SignatureScheme, sign};
 
 use crate::pki::Pki;
+use crate::trust::Trust;
 
 /// A certificate that can be exchanged while connections come and go.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub struct Tls {
     pub kubelet_client: Arc<ClientConfig>,
     /// What aggregated API servers know the front proxy by.
     pub proxy_client: Arc<Identity>,
+    trust: Arc<Trust>,
     serving: Arc<Identity>,
     client: Arc<Identity>,
 }
@@ -63,19 +67,22 @@ pub struct Tls {
 impl Tls {
     pub fn new(pki: &Pki) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trust = Trust::new(Arc::clone(&provider), &pki.authorities.bundle_pem())?;
         let serving = Identity::new(&pki.serving_chain_pem(), &pki.serving)?;
         let client = Identity::new(&pki.kubelet_client.certificate_pem, &pki.kubelet_client)?;
         Ok(Tls {
-            server: Arc::new(server_config(&provider, pki, &serving)?),
-            kubelet_client: Arc::new(client_config(&provider, pki, &client)?),
+            server: Arc::new(server_config(&provider, &trust, &serving)?),
+            kubelet_client: Arc::new(client_config(&provider, &trust, &client)?),
             proxy_client: Identity::new(&pki.proxy_client.certificate_pem, &pki.proxy_client)?,
+            trust,
             serving,
             client,
         })
     }
 
-    /// Presents renewed certificates from the next handshake on.
+    /// Presents renewed certificates and believes new CAs from the next handshake on.
     pub fn renew(&self, pki: &Pki) -> Result<()> {
+        self.trust.set(&pki.authorities.bundle_pem())?;
         self.serving.set(read(&pki.serving_chain_pem(), &pki.serving)?);
         self.client.set(read(&pki.kubelet_client.certificate_pem, &pki.kubelet_client)?);
         self.proxy_client.set(read(&pki.proxy_client.certificate_pem, &pki.proxy_client)?);
@@ -83,38 +90,30 @@ impl Tls {
     }
 }
 
-/// A client certificate is optional; one that the CA did not sign ends the handshake.
-fn server_config(provider: &Arc<CryptoProvider>, pki: &Pki, serving: &Arc<Identity>) -> Result<ServerConfig> {
-    let roots = Arc::new(roots(pki)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
-        .allow_unauthenticated()
-        .build()
-        .context("the CA cannot verify clients")?;
+fn server_config(provider: &Arc<CryptoProvider>, trust: &Arc<Trust>, serving: &Arc<Identity>) -> Result<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(trust) as Arc<dyn ClientCertVerifier>)
         .with_cert_resolver(Arc::clone(serving) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // A resumed session would outlive the trust in its client's CA.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(config)
 }
 
-fn client_config(provider: &Arc<CryptoProvider>, pki: &Pki, client: &Arc<Identity>) -> Result<ClientConfig> {
+fn client_config(provider: &Arc<CryptoProvider>, trust: &Arc<Trust>, client: &Arc<Identity>) -> Result<ClientConfig> {
     let config = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(pki)?)
+        // Stricter than rustls' own in nothing: it is rustls' own, of the CAs of the moment.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(trust) as Arc<dyn ServerCertVerifier>)
         .with_client_cert_resolver(Arc::clone(client) as Arc<dyn ResolvesClientCert>);
     Ok(config)
 }
 
-fn roots(pki: &Pki) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pki.ca.certificate_pem.as_bytes()) {
-        roots.add(certificate.context("pki/ca.crt is not PEM")?).context("pki/ca.crt is not a CA")?;
-    }
-    Ok(roots)
-}
-
-fn read(chain_pem: &str, pair: &CertifiedKey) -> Result<Arc<sign::CertifiedKey>> {
+/// A chain and its key, as TLS presents them.
+pub fn read(chain_pem: &str, pair: &CertifiedKey) -> Result<Arc<sign::CertifiedKey>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(pair.key_pem.reveal().as_bytes()).context("a private key is not PEM")?;
     let key = rustls::crypto::ring::sign::any_supported_type(&key).context("a private key is of an unknown kind")?;

@@ -18,6 +18,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::SecretText;
 
+/// What kubeadm calls a cluster's CA.
+pub const CA_NAME: &str = "kubernetes";
 const DAY_SECONDS: i64 = 24 * 3600;
 const CA_LIFETIME_SECONDS: i64 = 10 * 365 * DAY_SECONDS;
 /// How long a leaf lives; it is renewed well before.
@@ -68,13 +70,10 @@ pub struct Leaf<'a> {
 }
 
 impl Ca {
-    /// A new self-signed CA.
-    pub fn generate(common_name: &str, now: Timestamp) -> Result<(Self, CertifiedKey), PkiError> {
+    /// A new self-signed CA. The first one of a cluster is called [`CA_NAME`].
+    pub fn generate(name: &str, now: Timestamp) -> Result<(Self, CertifiedKey), PkiError> {
         let key = KeyPair::generate()?;
-        let mut params = params(common_name, None, now, CA_LIFETIME_SECONDS)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = ca_params(name, now)?;
         let certificate_pem = params.self_signed(&key)?.pem();
         let key_pem = SecretText::new(key.serialize_pem());
         let certified = CertifiedKey { certificate_pem: certificate_pem.clone(), key_pem };
@@ -86,6 +85,16 @@ impl Ca {
         let key = KeyPair::from_pem(key_pem.reveal())?;
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
         Ok(Ca { certificate_pem: certificate_pem.to_owned(), issuer })
+    }
+
+    /// A certificate for another CA's name and key, signed by this one: who only trusts this CA verifies through it what the other
+    /// one signs (a cross-signed certificate, RFC 4158).
+    pub fn vouch_for(&self, other: &CertifiedKey, now: Timestamp) -> Result<String, PkiError> {
+        let name = validity(&other.certificate_pem)?.common_name;
+        let key = KeyPair::from_pem(other.key_pem.reveal())?;
+        let mut params = ca_params(&name, now)?;
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(&key, &self.issuer)?.pem())
     }
 
     pub fn certificate_pem(&self) -> &str {
@@ -129,9 +138,19 @@ pub fn public_key_hash(certificate_pem: &str) -> Result<String, PkiError> {
     Ok(format!("sha256:{:x}", Sha256::digest(certificate.public_key().raw)))
 }
 
-/// Until when a certificate is good, and the names and addresses it is good for.
+/// Whether a certificate is signed with the key of a CA.
+pub fn is_issued_by(certificate_pem: &str, ca_pem: &str) -> Result<bool, PkiError> {
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| PkiError::Certificate);
+    let (leaf, ca) = (der(certificate_pem)?, der(ca_pem)?);
+    let (_, leaf) = X509Certificate::from_der(&leaf).map_err(|_| PkiError::Certificate)?;
+    let (_, ca) = X509Certificate::from_der(&ca).map_err(|_| PkiError::Certificate)?;
+    Ok(leaf.verify_signature(Some(ca.public_key())).is_ok())
+}
+
+/// Until when a certificate is good, and whom it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validity {
+    pub common_name: String,
     pub not_after: Timestamp,
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
@@ -152,7 +171,8 @@ pub fn validity(certificate_pem: &str) -> Result<Validity, PkiError> {
             _ => {}
         }
     }
-    Ok(Validity { not_after, dns_names, addresses })
+    let common_name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    Ok(Validity { common_name: common_name.unwrap_or_default().to_owned(), not_after, dns_names, addresses })
 }
 
 /// Whom a certificate signing request asks a certificate for.
@@ -178,6 +198,13 @@ pub fn csr_subject(request: &str) -> Result<CsrSubject, PkiError> {
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+fn ca_params(name: &str, now: Timestamp) -> Result<CertificateParams, PkiError> {
+    let mut params = params(name, None, now, CA_LIFETIME_SECONDS)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn params(

@@ -24,6 +24,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use machinery::{Informer, Kind, Outcome, Recorder, Retry, WorkQueue, run_workers, trim_metadata};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::trim;
@@ -48,16 +49,23 @@ pub struct Config {
     pub service_cidr: Option<IpNet>,
     /// How long a node may be silent before it counts as lost.
     pub node_monitor_grace: Duration,
-    /// Signs client and serving certificates of the cluster.
-    pub signing_ca: SigningCa,
+    /// Who signs, and who is trusted; both change while the cluster's CA is replaced.
+    pub authorities: watch::Receiver<Authorities>,
     /// How long a signed certificate is valid unless the request wants less.
     pub signing_duration: Duration,
+}
+
+/// The cluster's certificate authorities of a moment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorities {
+    /// Signs client and serving certificates of the cluster.
+    pub signing: SigningCa,
     /// What pods verify the API server with: published as ConfigMap kube-root-ca.crt in each namespace.
     pub root_ca_pem: String,
 }
 
 /// The certificate authority that signs CertificateSigningRequests.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SigningCa {
     /// Its certificate, PEM.
     pub certificate_pem: String,

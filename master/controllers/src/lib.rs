@@ -46,7 +46,7 @@ mod volume_protection;
 
 use tokio::task::JoinSet;
 
-pub use context::{Caches, CheckApiService, ClientFor, Config, SigningCa};
+pub use context::{Authorities, Caches, CheckApiService, ClientFor, Config, SigningCa};
 
 use context::Context;
 

@@ -30,9 +30,16 @@ pub(crate) fn start(context: &mut Context) {
         to.add(change.object().metadata.namespace.as_deref().unwrap_or_default());
     });
     let client = context.client(NAME);
-    let pem = context.config.root_ca_pem.clone();
-    context.spawn_workers(NAME, queue, WORKERS, (caches, client, pem), |it, namespace| async move {
-        let (caches, client, pem) = &*it;
+    let authorities = context.config.authorities.clone();
+    let (mut changed, namespaces, to) = (authorities.clone(), caches.namespaces.clone(), queue.clone());
+    context.spawn_synced(async move {
+        while changed.changed().await.is_ok() {
+            namespaces.all().iter().for_each(|one| to.add(one.metadata.name.as_deref().unwrap_or_default()));
+        }
+    });
+    context.spawn_workers(NAME, queue, WORKERS, (caches, client, authorities), |it, namespace| async move {
+        let (caches, client, authorities) = &*it;
+        let pem = &authorities.borrow().root_ca_pem.clone();
         if !caches.namespaces.get(&namespace).is_some_and(|namespace| is_active(&namespace)) {
             return Ok(Outcome::Done);
         }

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 
+use super::authorities::Phase;
 use super::*;
 
 fn settings() -> Settings {
@@ -33,7 +34,7 @@ fn a_second_time_changes_nothing() {
     let first = Pki::ensure(&dir, &settings(), now).unwrap();
     let second = Pki::ensure(&dir, &settings(), now).unwrap();
     for (one, two) in [
-        (&first.ca, &second.ca),
+        (&first.authorities.signing, &second.authorities.signing),
         (&first.serving, &second.serving),
         (&first.kubelet_client, &second.kubelet_client),
         (&first.proxy_ca, &second.proxy_ca),
@@ -95,7 +96,7 @@ fn leaves_are_renewed_in_time_and_the_ca_stays() {
     let renewed = Pki::ensure(&dir, &settings(), days(now, 300)).unwrap();
     assert_ne!(first.serving.certificate_pem, renewed.serving.certificate_pem);
     assert_ne!(first.kubelet_client.certificate_pem, renewed.kubelet_client.certificate_pem);
-    assert_eq!(first.ca.certificate_pem, renewed.ca.certificate_pem);
+    assert_eq!(first.authorities.bundle_pem(), renewed.authorities.bundle_pem());
     let not_after = pki::validity(&renewed.serving.certificate_pem).unwrap().not_after;
     assert_eq!(not_after.as_second(), days(now, 300 + 365).as_second());
 }
@@ -119,4 +120,75 @@ fn a_ca_without_its_key_is_an_error_that_names_the_file() {
     let Err(error) = Pki::ensure(&dir, &settings(), Timestamp::now()) else { panic!("made a second CA") };
     let missing = format!("{} is missing", dir.pki("ca.key").display());
     assert!(error.to_string().ends_with(&missing), "{error}");
+}
+
+/// Names of the CAs that are trusted, the signing one first; then of those whose certificates the API server presents.
+fn seen(pki: &Pki) -> (Vec<String>, Vec<String>) {
+    let names = |pem: &str| {
+        let each = pem.split_inclusive("-----END CERTIFICATE-----\n");
+        each.map(|pem| pki::validity(pem).unwrap().common_name).collect::<Vec<_>>()
+    };
+    (names(&pki.authorities.bundle_pem()), names(&pki.serving_chain_pem()))
+}
+
+#[test]
+fn a_ca_is_replaced_in_steps_that_overlap() {
+    let (_root, dir) = fresh();
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let ensure = || Pki::ensure(&dir, &settings(), now).unwrap();
+    let first = ensure();
+    let (old, new) = ("kubernetes".to_owned(), "kubernetes-1800000000".to_owned());
+    assert_eq!(seen(&first), (vec![old.clone()], vec!["kube-apiserver".into(), old.clone()]));
+
+    authorities::announce(&dir, now).unwrap();
+    authorities::announce(&dir, now).unwrap_err();
+    let announced = ensure();
+    assert_eq!(announced.authorities.phase(), Phase::Announced);
+    assert_eq!(seen(&announced), (vec![old.clone(), new.clone()], vec!["kube-apiserver".into(), old.clone()]));
+    assert_eq!(announced.serving.certificate_pem, first.serving.certificate_pem);
+
+    authorities::replace(&dir, now).unwrap();
+    let replaced = ensure();
+    assert_eq!(replaced.authorities.phase(), Phase::Replaced);
+    // The one in the middle is the new CA's name under the old one's signature.
+    let chain = vec!["kube-apiserver".into(), new.clone(), new.clone(), old.clone()];
+    assert_eq!(seen(&replaced), (vec![new.clone(), old], chain));
+    let signed = |leaf: &CertifiedKey| authorities::is_current(&leaf.certificate_pem, &replaced.authorities.signing);
+    assert!(signed(&replaced.serving) && signed(&replaced.kubelet_client) && !signed(&first.serving));
+
+    authorities::finish(&dir).unwrap();
+    let finished = ensure();
+    assert_eq!(finished.authorities.phase(), Phase::Settled);
+    assert_eq!(seen(&finished), (vec![new.clone()], vec!["kube-apiserver".into(), new]));
+    let left: Vec<_> = authorities::FILES.iter().filter(|name| dir.pki(name).exists()).collect();
+    assert_eq!(left, [&"ca.crt", &"ca.key"]);
+}
+
+#[test]
+fn an_announcement_is_withdrawn() {
+    let (_root, dir) = fresh();
+    let now = Timestamp::now();
+    let first = Pki::ensure(&dir, &settings(), now).unwrap();
+    authorities::announce(&dir, now).unwrap();
+    authorities::withdraw(&dir).unwrap();
+    let after = Pki::ensure(&dir, &settings(), now).unwrap();
+    assert_eq!(seen(&after), seen(&first));
+    authorities::replace(&dir, now).unwrap_err();
+}
+
+#[test]
+fn a_replacement_that_a_crash_interrupted_is_ended() {
+    let (_root, dir) = fresh();
+    let now = Timestamp::now();
+    Pki::ensure(&dir, &settings(), now).unwrap();
+    authorities::announce(&dir, now).unwrap();
+    let read = |name: &str| data_dir::read(&dir.pki(name)).unwrap().unwrap();
+    let (old, next, key) = (read("ca.crt"), read("ca-next.crt"), read("ca-next.key"));
+    // As far as the key, and then the power went.
+    data_dir::write_public(&dir.pki("ca-previous.crt"), &old).unwrap();
+    data_dir::write_private(&dir.pki("ca.key"), &key).unwrap();
+    let after = Pki::ensure(&dir, &settings(), now).unwrap();
+    assert_eq!(after.authorities.phase(), Phase::Replaced);
+    assert_eq!(after.authorities.bundle_pem(), format!("{next}{old}"));
+    assert!(authorities::is_current(&after.serving.certificate_pem, &after.authorities.signing));
 }

@@ -18,7 +18,7 @@ fn leaf() -> Leaf<'static> {
 
 #[test]
 fn a_ca_signs_what_verifies() {
-    let (ca, pair) = Ca::generate("kubernetes", now()).unwrap();
+    let (ca, pair) = Ca::generate(CA_NAME, now()).unwrap();
     let loaded = Ca::load(&pair.certificate_pem, &pair.key_pem).unwrap();
     for signer in [&ca, &loaded] {
         let leaf = signer.issue(&leaf(), now()).unwrap();
@@ -35,7 +35,7 @@ fn a_ca_signs_what_verifies() {
 
 #[test]
 fn lifetimes_are_a_year_and_ten() {
-    let (ca, pair) = Ca::generate("kubernetes", now()).unwrap();
+    let (ca, pair) = Ca::generate(CA_NAME, now()).unwrap();
     let year = 365 * DAY_SECONDS;
     let until = |pem: &str| validity(pem).unwrap().not_after.as_second() - now().as_second();
     assert_eq!(until(&pair.certificate_pem), 10 * year);
@@ -48,7 +48,7 @@ fn lifetimes_are_a_year_and_ten() {
 
 #[test]
 fn the_hash_is_of_the_key_not_of_the_certificate() {
-    let (_, pair) = Ca::generate("kubernetes", now()).unwrap();
+    let (_, pair) = Ca::generate(CA_NAME, now()).unwrap();
     let hash = public_key_hash(&pair.certificate_pem).unwrap();
     assert_eq!(hash.len(), "sha256:".len() + 64);
     let key = KeyPair::from_pem(pair.key_pem.reveal()).unwrap();
@@ -75,6 +75,25 @@ fn a_request_names_its_subject() {
 
 #[test]
 fn no_key_is_printed() {
-    let (_, pair) = Ca::generate("kubernetes", now()).unwrap();
+    let (_, pair) = Ca::generate(CA_NAME, now()).unwrap();
     assert!(!format!("{pair:?}").contains("PRIVATE KEY"));
+}
+
+#[test]
+fn who_trusts_one_ca_verifies_what_another_signs_through_its_word() {
+    let (old, old_pair) = Ca::generate(CA_NAME, now()).unwrap();
+    let (new, new_pair) = Ca::generate("kubernetes-2", now()).unwrap();
+    let bridge = old.vouch_for(&new_pair, now()).unwrap();
+    let leaf = new.issue(&leaf(), now()).unwrap().certificate_pem;
+    let issued = |one: &str, by: &str| is_issued_by(one, by).unwrap();
+    assert!(issued(&leaf, &bridge) && issued(&bridge, &old_pair.certificate_pem));
+    assert!(issued(&leaf, &new_pair.certificate_pem) && !issued(&leaf, &old_pair.certificate_pem));
+    let der = CertificateDer::from_pem_slice(bridge.as_bytes()).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+    assert_eq!(
+        (parsed.subject().to_string(), parsed.issuer().to_string(), parsed.is_ca()),
+        ("CN=kubernetes-2".into(), "CN=kubernetes".into(), true)
+    );
+    // Joining machines pin the key, and find it in either.
+    assert_eq!(public_key_hash(&bridge).unwrap(), public_key_hash(&new_pair.certificate_pem).unwrap());
 }

@@ -17,8 +17,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use machinery::{Outcome, Retry, WorkQueue};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::context::{Caches, Context};
+use crate::context::{Authorities, Caches, Context};
 use approve::Approval;
 use request::{Request, condition};
 pub use sign::Error as SigningError;
@@ -32,11 +33,14 @@ const DECIDED: Duration = Duration::from_secs(3600);
 struct Controller {
     client: Client,
     caches: Caches,
-    signer: sign::Signer,
+    authorities: watch::Receiver<Authorities>,
+    duration: Duration,
 }
 
 pub(crate) fn start(context: &mut Context) -> Result<(), sign::Error> {
-    let signer = sign::Signer::new(&context.config.signing_ca, context.config.signing_duration)?;
+    let (authorities, duration) = (context.config.authorities.clone(), context.config.signing_duration);
+    // A CA that cannot sign is an error of the start; later ones were made by us.
+    sign::Signer::new(&authorities.borrow().signing, duration)?;
     let queue = WorkQueue::new();
     let caches = context.caches.clone();
     let to = queue.clone();
@@ -56,7 +60,7 @@ pub(crate) fn start(context: &mut Context) -> Result<(), sign::Error> {
             to.add(request.metadata.name.as_deref().unwrap_or_default());
         }
     });
-    let controller = Controller { client: context.client(NAME), caches, signer };
+    let controller = Controller { client: context.client(NAME), caches, authorities, duration };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
     Ok(())
 }
@@ -128,7 +132,8 @@ impl Controller {
     }
 
     async fn sign(&self, name: &str, csr: &CertificateSigningRequest) -> Result<(), kube::Error> {
-        let patch = match self.signer.sign(csr, Timestamp::now()) {
+        let signer = sign::Signer::new(&self.authorities.borrow().signing, self.duration);
+        let patch = match signer.and_then(|signer| signer.sign(csr, Timestamp::now())) {
             Ok(pem) => json!({"status": {"certificate": ByteString(pem.into_bytes())}}),
             Err(error) => {
                 tracing::info!(csr = name, %error, "certificate is not signed");

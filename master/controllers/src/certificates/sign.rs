@@ -35,6 +35,8 @@ use crate::context::SigningCa;
 pub(super) const KNOWN_SIGNERS: [&str; 3] = [API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING];
 /// Certificates are valid a little earlier than now, for clocks that are behind.
 const BACKDATE: Duration = Duration::from_secs(300);
+/// Certificates of at least this long end by that much earlier, too; those of less are good for all of their time from now on.
+const SHORT: Duration = Duration::from_secs(8 * 3600);
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
@@ -137,7 +139,8 @@ impl Signer {
         let asked = csr.spec.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         let duration = asked.map_or(self.duration, |seconds| Duration::from_secs(seconds.max(600)).min(self.duration));
         let now = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
-        let not_after = (now + duration).min(self.ends);
+        let not_after = now + if duration < SHORT { duration } else { duration.saturating_sub(BACKDATE) };
+        let not_after = not_after.min(self.ends);
         let time = |at: Duration| Time::try_from(UNIX_EPOCH + at);
         Ok(Validity::new(time(now.saturating_sub(BACKDATE))?, time(not_after)?))
     }
