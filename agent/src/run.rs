@@ -16,6 +16,7 @@ use crate::events::Recorder;
 use crate::eviction::Pressures;
 use crate::identity::csr::Purpose;
 use crate::identity::rotate::Rotation;
+use crate::identity::trust::{Following, Roots};
 use crate::identity::{Identity, certificates};
 use crate::inspect::socket::{self, Inspector};
 use crate::network::{self, NetworkHandle, NetworkInputs};
@@ -97,7 +98,7 @@ impl Node {
             config.kubelet.event_record_qps,
             config.kubelet.event_burst,
         );
-        let mut tasks = credentials.keep_valid(&config);
+        let (authorities, mut tasks) = credentials.keep_valid(&config);
         tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
         let (pressures, pressures_seen) = watch::channel(Pressures::new());
         let (shutting_down, shutdown_seen) = watch::channel(false);
@@ -113,11 +114,11 @@ impl Node {
             own: own.clone(),
         };
         let node = node::start(inputs);
-        let (serving, rotation) = serving_identity(&config, &client, &node)?;
+        let (serving, rotation) = serving_identity(&config, &client, &node, authorities.settled)?;
         tasks.extend(rotation);
         let pods =
             pods(&config, (&client, &runtime, &recorder), (&node, own.clone()), (pressures, shutting_down)).await?;
-        let server = serve(&config, &client, &runtime, &pods, serving).await?;
+        let server = serve(&config, (&client, &runtime), &pods, serving, authorities.trusted).await?;
         tasks.extend(healthz(&config).await);
         tasks.extend(inspector(&config, &pods));
         let network = network::start(NetworkInputs {
@@ -135,10 +136,10 @@ impl Node {
 /// Starts the HTTPS server, unless the configuration forbids it.
 async fn serve(
     config: &Arc<Config>,
-    client: &kube::Client,
-    runtime: &cri::Client,
+    (client, runtime): (&kube::Client, &cri::Client),
     pods: &PodsHandle,
     certificate: Serving,
+    authorities: watch::Receiver<Roots>,
 ) -> anyhow::Result<Option<ServeHandle>> {
     if !config.kubelet.enable_server {
         return Ok(None);
@@ -150,6 +151,7 @@ async fn serve(
         pods: pods.registry(),
         stats: pods.stats(),
         certificate,
+        authorities,
     };
     Ok(Some(serve::start(inputs).await?))
 }
@@ -215,15 +217,24 @@ async fn pods(
 struct ClientIdentity {
     client: kube::Client,
     renewal: Renewal,
-    roots: Vec<rustls_pki_types::CertificateDer<'static>>,
+    servers: Servers,
+    roots: watch::Sender<Roots>,
     current: watch::Sender<Option<Identity>>,
+}
+
+/// What other parts need to know of the CAs.
+struct Authorities {
+    /// Whom clients of this node are verified by.
+    trusted: watch::Receiver<Roots>,
+    /// Those of which the client certificate is already; the serving one follows, so that who sees it knows of both.
+    settled: watch::Receiver<Roots>,
 }
 
 impl ClientIdentity {
     fn load(config: &Config) -> anyhow::Result<Self> {
         let layout = &config.layout;
         let pem = std::fs::read(layout.ca_cert()).with_context(|| layout.ca_cert().display().to_string())?;
-        let roots = certificates(&layout.ca_cert().to_string_lossy(), &pem)?;
+        let roots: Roots = certificates(&layout.ca_cert().to_string_lossy(), &pem)?.into();
         let identity = Identity::load(&layout.client_pem())?
             .with_context(|| format!("{}: no client certificate (agent join)", layout.client_pem().display()))?;
         if !identity.is_valid_at(crate::identity::now()) {
@@ -233,35 +244,72 @@ impl ClientIdentity {
         let config = tls::client_config(&roots, Some(Arc::clone(&identity.certified)))?;
         let (client, renewal) = client::new(&servers, config, &Credentials::Certificate)?;
         let (current, _) = watch::channel(Some(identity));
-        Ok(Self { client, renewal, roots, current })
+        let (roots, _) = watch::channel(roots);
+        Ok(Self { client, renewal, servers, roots, current })
     }
 
-    /// Starts renewal, unless the configuration forbids it.
-    fn keep_valid(self, config: &Config) -> Vec<tokio::task::JoinHandle<()>> {
-        if !config.kubelet.rotate_certificates {
-            return Vec::new();
-        }
-        let mut seen = self.current.subscribe();
-        let (purpose, wanted) = watch::channel(Some(Purpose::Client));
-        let rotation = Rotation {
+    /// Starts following the CAs, and renewal unless the configuration forbids it.
+    fn keep_valid(self, config: &Config) -> (Authorities, Vec<tokio::task::JoinHandle<()>>) {
+        let (seen, trusted) = (self.current.subscribe(), self.roots.subscribe());
+        let (settled, settled_seen) = watch::channel(Roots::from([]));
+        let authorities = Authorities { trusted: trusted.clone(), settled: settled_seen };
+        let following = Following {
             client: self.client.clone(),
-            node_name: config.node.node_name.clone(),
-            path: config.layout.client_pem(),
-            purpose: wanted,
-            current: self.current,
+            servers: self.servers,
+            path: config.layout.ca_cert(),
+            current: self.roots,
         };
-        let (renewal, roots) = (self.renewal, self.roots);
-        let using = async move {
-            while seen.changed().await.is_ok() {
-                let Some(identity) = seen.borrow_and_update().clone() else { continue };
-                match tls::client_config(&roots, Some(identity.certified)) {
-                    Ok(config) => renewal.replace(config),
-                    Err(error) => tracing::error!(%error, "renewed client certificate cannot be used"),
-                }
-            }
+        let (purpose, wanted) = watch::channel(Some(Purpose::Client));
+        let mut tasks = vec![tokio::spawn(following.run())];
+        if config.kubelet.rotate_certificates {
+            let rotation = Rotation {
+                client: self.client,
+                node_name: config.node.node_name.clone(),
+                path: config.layout.client_pem(),
+                purpose: wanted,
+                authorities: trusted.clone(),
+                current: self.current,
+            };
+            tasks.push(tokio::spawn(rotation.run()));
+        }
+        tasks.push(tokio::spawn(async move {
+            use_latest(seen, trusted, self.renewal, settled).await;
             drop(purpose);
+        }));
+        (authorities, tasks)
+    }
+}
+
+/// Later connections to the API server present the latest certificate and believe the latest CAs.
+async fn use_latest(
+    mut identity: watch::Receiver<Option<Identity>>,
+    mut roots: watch::Receiver<Roots>,
+    renewal: Renewal,
+    settled: watch::Sender<Roots>,
+) {
+    let mut is_first = true;
+    loop {
+        let (own, trusted) = (identity.borrow_and_update().clone(), roots.borrow_and_update().clone());
+        if let Some(own) = own {
+            if trusted.first().is_some_and(|first| own.is_issued_by(std::slice::from_ref(first))) {
+                settled.send_replace(trusted.clone());
+            }
+            match tls::client_config(&trusted, Some(own.certified)) {
+                // The client was made with the first ones.
+                Ok(_) if is_first => {}
+                Ok(config) => renewal.replace(config),
+                Err(error) => tracing::error!(%error, "the client certificate and the CAs cannot be used"),
+            }
+        }
+        is_first = false;
+        // Cancel-safe: a change stays marked until it is read. Nobody renews where that is forbidden: then only the CAs change.
+        let changed = tokio::select! {
+            Ok(()) = identity.changed() => Ok(()),
+            changed = roots.changed() => changed,
         };
-        vec![tokio::spawn(rotation.run()), tokio::spawn(using)]
+        if changed.is_err() {
+            return;
+        }
     }
 }
 
@@ -272,6 +320,7 @@ fn serving_identity(
     config: &Arc<Config>,
     client: &kube::Client,
     node: &NodeHandle,
+    authorities: watch::Receiver<Roots>,
 ) -> anyhow::Result<(Serving, Vec<tokio::task::JoinHandle<()>>)> {
     let kubelet = &config.kubelet;
     if !kubelet.tls_cert_file.is_empty() {
@@ -291,6 +340,7 @@ fn serving_identity(
         node_name: config.node.node_name.clone(),
         path: config.layout.serving_pem(),
         purpose: wanted,
+        authorities,
         current: sender,
     };
     let name = config.node.node_name.clone();

@@ -125,6 +125,12 @@ pub fn api_code(error: &kube::Error) -> Option<u16> {
     }
 }
 
+/// Whether the API server says that we may not, or that there is no such thing: it will say so again.
+#[must_use]
+pub fn is_refused(error: &kube::Error) -> bool {
+    matches!(api_code(error), Some(401 | 403 | 404))
+}
+
 /// Whether an error is the API server's `NotFound`.
 #[must_use]
 pub fn is_not_found(error: &kube::Error) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod csr;
 pub mod rotate;
+pub mod trust;
 
 use std::fs;
 use std::io;

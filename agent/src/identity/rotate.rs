@@ -7,6 +7,7 @@ use rand::Rng;
 use tokio::sync::watch;
 
 use super::csr::{Purpose, obtain};
+use super::trust::Roots;
 use super::{Error, Identity, now};
 use crate::client::backoff::Backoff;
 use crate::client::watch::describe;
@@ -14,7 +15,7 @@ use crate::client::watch::describe;
 /// As kubelet: how long an unanswered request is waited for before another is made.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Timers do not run while a machine is suspended, and clocks get corrected: look at the clock at least this often.
-const LOOK: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_secs(600);
 
 /// Keeps one certificate valid and in the form that is wanted.
 pub struct Rotation {
@@ -26,26 +27,45 @@ pub struct Rotation {
     pub path: PathBuf,
     /// What it is to be for; a change of it (new addresses) causes a new certificate. `None` until it is known.
     pub purpose: watch::Receiver<Option<Purpose>>,
+    /// The cluster's CAs. Certificates of another than the first are renewed, once for each set of CAs: no more, as not every cluster has
+    /// them in the order that Keelson's master has.
+    pub authorities: watch::Receiver<Roots>,
     /// Where it is published; the initial value is the stored one.
     pub current: watch::Sender<Option<Identity>>,
 }
 
-/// When a certificate is renewed: at 70 to 90 % of its life, at random (client-go `certificate.Manager`).
+/// When a certificate is renewed: at 70 to 90 % of its life, at random (client-go `certificate.Manager`). `from` is when it was obtained
+/// where that is known: signers backdate, and of a life of minutes that would be most.
 #[must_use]
-pub fn renewal_time(not_before: i64, not_after: i64, random: f64) -> i64 {
-    let life = not_after.saturating_sub(not_before);
+pub fn renewal_time(from: i64, not_after: i64, random: f64) -> i64 {
+    let life = not_after.saturating_sub(from);
     // Precision is lost beyond 2^52 seconds only.
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
     let part = (life as f64 * (0.7 + 0.2 * random)).round() as i64;
-    not_before.saturating_add(part)
+    from.saturating_add(part)
+}
+
+/// What a rotation remembers between two looks.
+struct Memory {
+    /// Drawn once a certificate: drawing at every look would make the earliest draw win.
+    random: f64,
+    /// When the certificate was obtained; a stored one says only from when it holds.
+    obtained: Option<i64>,
+    /// With which CAs it was.
+    under: Option<Roots>,
+}
+
+impl Memory {
+    fn draw(obtained: Option<i64>, under: Option<Roots>) -> Self {
+        Self { random: rand::rng().random_range(0.0..1.0), obtained, under }
+    }
 }
 
 impl Rotation {
     /// Runs until the sender of the purpose is dropped.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(128));
-        // Drawn once a certificate: drawing at every look would make the earliest draw win.
-        let mut random = rand::rng().random_range(0.0..1.0);
+        let mut memory = Memory::draw(None, None);
         loop {
             let Some(purpose) = self.purpose.borrow_and_update().clone() else {
                 if self.purpose.changed().await.is_err() {
@@ -53,17 +73,20 @@ impl Rotation {
                 }
                 continue;
             };
-            if let Some(pause) = self.pause(&purpose, random) {
+            let authorities = self.authorities.borrow_and_update().clone();
+            if let Some(pause) = self.pause(&purpose, &authorities, &memory) {
                 // Cancel-safe: a missed sleep is computed anew, a change stays marked until it is read.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     changed = self.purpose.changed() => if changed.is_err() { return },
+                    // Who publishes them ends with the agent.
+                    changed = self.authorities.changed() => if changed.is_err() { return },
                 }
                 continue;
             }
             match self.renew(&purpose).await {
                 Ok(()) => {
-                    random = rand::rng().random_range(0.0..1.0);
+                    memory = Memory::draw(Some(now()), Some(authorities));
                     backoff.reset();
                 }
                 Err(error) => {
@@ -75,13 +98,17 @@ impl Rotation {
     }
 
     /// How long nothing is due; `None` when a certificate is to be asked for now.
-    fn pause(&self, purpose: &Purpose, random: f64) -> Option<Duration> {
+    fn pause(&self, purpose: &Purpose, authorities: &Roots, memory: &Memory) -> Option<Duration> {
         let current = self.current.borrow();
         let identity = current.as_ref()?;
         if identity.sans != purpose.sans() {
             return None;
         }
-        let due = renewal_time(identity.not_before, identity.not_after, random);
+        let is_foreign = authorities.first().is_some_and(|first| !identity.is_issued_by(std::slice::from_ref(first)));
+        if is_foreign && memory.under.as_ref() != Some(authorities) {
+            return None;
+        }
+        let due = renewal_time(memory.obtained.unwrap_or(identity.not_before), identity.not_after, memory.random);
         let left = u64::try_from(due.saturating_sub(now())).ok().filter(|left| *left > 0)?;
         Some(Duration::from_secs(left).min(LOOK))
     }

@@ -81,4 +81,7 @@ fn saved_identities_are_private_and_load_again() {
 fn renewal_is_due_between_70_and_90_percent() {
     assert_eq!(rotate::renewal_time(1000, 2000, 0.0), 1700);
     assert_eq!(rotate::renewal_time(1000, 2000, 1.0), 1900);
+    // Two minutes, backdated by five: counted from when it came, it is due once within them, not at once and for ever.
+    assert!(rotate::renewal_time(-300, 120, 0.0) < 0);
+    assert_eq!(rotate::renewal_time(0, 120, 0.0), 84);
 }

@@ -5,17 +5,15 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
 use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
-use serde_json::Value;
 
 use super::options::CaHash;
 use super::pin;
 use crate::client::{self, Credentials, Server};
-use crate::identity::certificates;
+use crate::identity::trust;
 
 /// The published CA with that hash, if there is one.
 pub(super) async fn published(
@@ -26,17 +24,5 @@ pub(super) async fn published(
     let (client, _) = client::new(&server.clone().into(), config, &Credentials::Certificate).ok()?;
     let request = Request::get("/api/v1/namespaces/kube-public/configmaps/cluster-info").body(Vec::new()).ok()?;
     let map: ConfigMap = client.request(request).await.ok()?;
-    pin::find(&authorities(map.data?.get("kubeconfig")?)?, expected)
-}
-
-/// The CAs in a kubeconfig.
-fn authorities(kubeconfig: &str) -> Option<Vec<CertificateDer<'static>>> {
-    let document: Value = serde_saphyr::from_str(kubeconfig).ok()?;
-    let mut found = Vec::new();
-    for cluster in document.get("clusters")?.as_array()? {
-        let data = cluster.pointer("/cluster/certificate-authority-data")?.as_str()?;
-        let pem = base64::engine::general_purpose::STANDARD.decode(data).ok()?;
-        found.extend(certificates("cluster-info", &pem).ok()?);
-    }
-    Some(found)
+    pin::find(&trust::published(map.data?.get("kubeconfig")?)?, expected)
 }

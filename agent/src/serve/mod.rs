@@ -16,6 +16,7 @@ mod query;
 mod routes;
 mod sessions;
 mod stream;
+mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,18 +27,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use k8s_openapi::api::core::v1::Pod;
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::client::tls;
 use crate::config::Config;
-use crate::identity::{Identity, certificates};
+use crate::identity::Identity;
+use crate::identity::trust::Roots;
 use crate::stats;
 use auth::{Gate, Peer};
 use routes::Router;
@@ -68,6 +65,8 @@ pub struct ServeInputs {
     pub stats: Arc<stats::Provider>,
     /// The serving certificate.
     pub certificate: watch::Receiver<Option<Identity>>,
+    /// Whose clients are verified, unless the configuration names a file.
+    pub authorities: watch::Receiver<Roots>,
 }
 
 /// Why the server cannot start.
@@ -111,7 +110,7 @@ impl Drop for ServeHandle {
 /// See [`Error`].
 pub async fn start(inputs: ServeInputs) -> Result<ServeHandle, Error> {
     let kubelet = &inputs.config.kubelet;
-    let tls = server_config(&inputs.config, inputs.certificate.clone())?;
+    let tls = tls::server_config(&inputs.config, inputs.certificate.clone(), inputs.authorities.clone())?;
     let listener = listen(&kubelet.address, kubelet.port).await?;
     let plain = match kubelet.read_only_port {
         0 => None,
@@ -200,49 +199,6 @@ async fn serve(
     server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
     server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
     server.serve_connection_with_upgrades(TokioIo::new(stream), service).await
-}
-
-fn server_config(config: &Config, certificate: watch::Receiver<Option<Identity>>) -> Result<Arc<ServerConfig>, Error> {
-    let path = match config.kubelet.authentication.x509.client_ca_file.as_str() {
-        "" => config.layout.ca_cert(),
-        file => file.into(),
-    };
-    let name = path.display().to_string();
-    let bad = |message: String| Error::ClientCa(name.clone(), message);
-    let pem = std::fs::read(&path).map_err(|e| bad(e.to_string()))?;
-    let roots = roots(&certificates(&name, &pem).map_err(|e| bad(e.to_string()))?).map_err(|e| bad(e.to_string()))?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| bad(e.to_string()))?;
-    let mut tls = ServerConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad(e.to_string()))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Current(certificate)));
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // A resumed session would skip the check of the client's certificate.
-    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    tls.send_tls13_tickets = 0;
-    Ok(Arc::new(tls))
-}
-
-fn roots(certificates: &[CertificateDer<'static>]) -> Result<rustls::RootCertStore, rustls::Error> {
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in certificates {
-        store.add(certificate.clone())?;
-    }
-    Ok(store)
-}
-
-/// The serving certificate of this moment.
-#[derive(Debug)]
-struct Current(watch::Receiver<Option<Identity>>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.borrow().as_ref().map(|identity| Arc::clone(&identity.certified))
-    }
 }
 
 #[cfg(test)]

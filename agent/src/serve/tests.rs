@@ -4,10 +4,10 @@ use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::client::tls as client_tls;
 use crate::config::{KubeletConfiguration, Layout, NodeSettings};
 use crate::identity::csr::Purpose;
 use crate::identity::tests::TestCa;
-use crate::identity::to_pem;
 
 struct NoPods;
 
@@ -63,6 +63,7 @@ struct Running {
     handle: ServeHandle,
     ca: TestCa,
     certificate: watch::Sender<Option<Identity>>,
+    authorities: watch::Sender<Roots>,
     dir: std::path::PathBuf,
 }
 
@@ -85,7 +86,6 @@ async fn running_on(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, read_
     let layout = Layout::new(&dir, &dir, &dir);
     std::fs::create_dir_all(layout.pki_dir()).unwrap();
     let ca = TestCa::new("ca");
-    std::fs::write(layout.ca_cert(), to_pem(&ca.der)).unwrap();
     let config = Config {
         layout,
         // Port 0 is refused in files; here it means any.
@@ -108,9 +108,18 @@ async fn running_on(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, read_
     };
     let (certificate, seen) = watch::channel(None);
     let stats = provider(&runtime, &config);
-    let inputs = ServeInputs { config: Arc::new(config), client: allowing(), runtime, pods, stats, certificate: seen };
+    let (trusted, authorities) = watch::channel(Roots::from([ca.der.clone()]));
+    let inputs = ServeInputs {
+        config: Arc::new(config),
+        client: allowing(),
+        runtime,
+        pods,
+        stats,
+        certificate: seen,
+        authorities,
+    };
     let handle = start(inputs).await.unwrap();
-    Running { handle, ca, certificate, dir }
+    Running { handle, ca, certificate, authorities: trusted, dir }
 }
 
 impl Running {
@@ -120,7 +129,7 @@ impl Running {
 
     async fn get(&self, path: &str, identity: Option<&Identity>) -> Result<String, crate::client::ConnectError> {
         let certified = identity.map(|identity| Arc::clone(&identity.certified));
-        let mut tls = (*tls::client_config(std::slice::from_ref(&self.ca.der), certified).unwrap()).clone();
+        let mut tls = (*client_tls::client_config(std::slice::from_ref(&self.ca.der), certified).unwrap()).clone();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let server: crate::client::Server = self.handle.local.to_string().parse().unwrap();
         let mut stream = server.connect(Arc::new(tls)).await?;
@@ -232,4 +241,17 @@ async fn the_read_only_port_reports_and_does_nothing_else() {
         assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("Debug endpoints are disabled."), "{answer}");
     }
     assert!(get("/configz").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn clients_of_another_ca_are_believed_once_it_is_trusted() {
+    let running = running("authorities").await;
+    running.certificate.send_replace(Some(running.serving()));
+    let next = TestCa::new("next");
+    let client = next.identity("master", &Purpose::Client);
+    // A refused certificate ends the connection with the first thing that is read.
+    assert_eq!(running.get("/healthz", Some(&client)).await.unwrap_or_default(), "");
+    running.authorities.send_replace([running.ca.der.clone(), next.der.clone()].into());
+    let answer = running.get("/healthz", Some(&client)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
