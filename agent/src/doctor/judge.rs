@@ -11,7 +11,8 @@ const DAY: i64 = 86_400;
 const LATE: i64 = 14 * DAY;
 /// Share of free disk below which kubelets evict pods by default, in percent.
 const LITTLE_DISK: u64 = 10;
-const REJOIN: &str = "make a token on the master (master token create --print-join-command) and run what it prints here; pods go on running";
+pub(super) const REJOIN: &str = "run `master token create --print-join-command` on the master (a stock one: kubeadm token create --print-join-command) and what it prints \
+                      here, beginning with `agent join`: the node keeps its name and settings, and pods go on running";
 
 /// A certificate that the agent renews by itself. Times are seconds since 1970.
 pub(super) fn certificate(subject: &'static str, validity: Option<(i64, i64)>, now: i64) -> Finding {
@@ -23,13 +24,11 @@ pub(super) fn certificate(subject: &'static str, validity: Option<(i64, i64)>, n
     }
     let left = until.saturating_sub(now);
     let date = jiff::Timestamp::from_second(until).map(|at| format!(", until {at}")).unwrap_or_default();
-    let remaining = format!("valid for another {} days{date}", left / DAY);
+    let remaining = format!("valid for another {}{date}", span(left));
     // Short-lived ones are renewed as late as their lifetime says.
     let late = LATE.min(until.saturating_sub(from) / 20);
     match left {
-        ..=0 => {
-            Finding::fault(subject, format!("expired {} days ago{}", -left / DAY, date.replace("until", "on")), REJOIN)
-        }
+        ..=0 => Finding::fault(subject, format!("expired {} ago{}", span(-left), date.replace("until", "at")), REJOIN),
         left if left < late => Finding::warning(
             subject,
             format!("{remaining}, and not renewed"),
@@ -37,6 +36,17 @@ pub(super) fn certificate(subject: &'static str, validity: Option<(i64, i64)>, n
         ),
         _ => Finding::ok(subject, remaining),
     }
+}
+
+/// A duration in words; certificates of tests live for minutes.
+fn span(seconds: i64) -> String {
+    let (number, unit) = match seconds {
+        ..120 => (seconds, "seconds"),
+        120..7200 => (seconds / 60, "minutes"),
+        7200..172_800 => (seconds / 3600, "hours"),
+        172_800.. => (seconds / DAY, "days"),
+    };
+    format!("{number} {unit}")
 }
 
 /// The runtime's answer to a Status.
@@ -64,7 +74,16 @@ pub(super) fn node(name: &str, answer: Result<Node, String>) -> Vec<Finding> {
     let node = match answer {
         Ok(node) => node,
         Err(error) => {
-            let remedy = "is the master up, and its port reachable from here? Pods go on running meanwhile";
+            // rustls' words for a CA that is not ours.
+            let remedy = if error.contains("CertificateExpired") {
+                REJOIN.to_owned()
+            } else if error.contains("UnknownIssuer") {
+                format!(
+                    "it has another CA than the one that this node knows (it was replaced while the node was away): {REJOIN}"
+                )
+            } else {
+                "is the master up, and its port reachable from here? Pods go on running meanwhile".to_owned()
+            };
             return vec![Finding::fault("API server", error, remedy)];
         }
     };
@@ -145,6 +164,9 @@ mod tests {
         // Minutes of life.
         assert_eq!(of(1000 * DAY - 60, 1000 * DAY + 240), Fine);
         assert_eq!(certificate("client certificate", None, 0).severity, Fault);
+        let expired = certificate("client certificate", Some((0, 1000)), 1090);
+        assert_eq!(expired.message, "expired 90 seconds ago, at 1970-01-01T00:16:40Z");
+        assert!(expired.remedy.unwrap().contains("master token create --print-join-command"));
     }
 
     #[test]

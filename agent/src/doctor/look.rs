@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use systemd::{Manager, Role};
 
-use super::{Finding, judge};
+use super::{Finding, judge, limits, pods};
 use crate::client::Servers;
 use crate::client::watch::describe;
 use crate::config::Config;
@@ -50,7 +50,10 @@ pub(super) fn leftovers() -> Vec<Finding> {
 /// A node, from its configuration up.
 pub(crate) async fn node(config_dir: &Path) -> Vec<Finding> {
     let (config, mut findings) = essentials(config_dir).await;
-    findings.extend(config.iter().flat_map(machine));
+    let Some(config) = config else { return findings };
+    findings.extend(machine(&config));
+    findings.push(limits::look());
+    findings.extend(pods::look(&config).await);
     findings
 }
 
@@ -93,7 +96,7 @@ fn certificates(config: &Config) -> Vec<Finding> {
     for (subject, path) in files {
         findings.push(match Identity::load(&path) {
             Ok(identity) => judge::certificate(subject, identity.map(|i| (i.not_before, i.not_after)), now),
-            Err(error) => Finding::fault(subject, describe(&error), "join again with a new token"),
+            Err(error) => Finding::fault(subject, describe(&error), judge::REJOIN),
         });
     }
     findings

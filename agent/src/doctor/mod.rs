@@ -3,7 +3,9 @@
 //! [`look`] asks, [`judge`] decides; the answer is an exit code, too: zero where nothing is at fault.
 
 mod judge;
+mod limits;
 mod look;
+mod pods;
 
 pub(crate) use look::{essentials, node};
 
