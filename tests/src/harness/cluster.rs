@@ -304,7 +304,11 @@ impl Cluster {
         self.remember(process)
     }
 
-    fn join(&mut self, number: u8) -> Result<()> {
+    /// Has a worker machine join, for the first time or again; its agent goes on as the node's.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn join(&mut self, number: u8) -> Result<()> {
         let host = self.layout.host(&format!("n{number}"));
         let words = self.join_command()?;
         let mut join = inside(&host, &images::bin_dir().join("agent"));
