@@ -15,6 +15,7 @@ pub mod images;
 pub mod inspect;
 pub mod join;
 pub mod leave;
+pub mod metrics;
 pub mod network;
 pub mod node;
 pub mod pause_image;

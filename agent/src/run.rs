@@ -19,6 +19,7 @@ use crate::identity::rotate::Rotation;
 use crate::identity::trust::{Following, Roots};
 use crate::identity::{Identity, certificates};
 use crate::inspect::socket::{self, Inspector};
+use crate::metrics::RuntimeCalls;
 use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
@@ -92,6 +93,7 @@ impl Node {
         let client = credentials.client.clone();
         let runtime =
             cri::Client::new(&config.kubelet.container_runtime_endpoint).context("containerRuntimeEndpoint")?;
+        let runtime = runtime.observed(RuntimeCalls);
         let recorder = Recorder::start(
             client.clone(),
             &config.node.node_name,
@@ -193,8 +195,7 @@ async fn pods(
     let facts = node::facts::read(Path::new("/"));
     let disk = node::facts::filesystem(&config.layout.data_dir);
     let resources = node::resources::resources(&facts, disk, &config.kubelet);
-    let pods_config =
-        PodsConfig::new(config, api::resources::read(Some(&resources.allocatable)), facts.cpus, facts.memory);
+    let pods_config = PodsConfig::new(config, api::resources::read(Some(&resources.allocatable)), &facts);
     let driver = runtime_info::cgroup_driver(runtime, &config.kubelet).await;
     let above = pods_config.clone();
     let cgroups = tokio::task::spawn_blocking(move || pods::open_cgroups(driver, &above)).await?.context("cgroups")?;

@@ -37,6 +37,14 @@ pub fn detect() -> Result<Hierarchy, Error> {
     parse(&text, Path::new(MOUNT)).ok_or_else(|| Error::NotMounted { path: MOUNT.into() })
 }
 
+/// Whether the kernel limits swap by cgroups of version 2: what this process' own has, all have.
+#[must_use]
+pub fn limits_swap() -> bool {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    own.is_some_and(|path| Path::new(MOUNT).join(path).join("memory.swap.max").exists())
+}
+
 /// Finds the hierarchies below `below` in the text of a mountinfo file.
 #[must_use]
 pub fn parse(mountinfo: &str, below: &Path) -> Option<Hierarchy> {

@@ -1,7 +1,8 @@
 //! One async method an rpc. A call that fails says which rpc it was; a runtime that restarts is reconnected to by the next call.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -28,6 +29,13 @@ pub struct Client {
     images: ImageServiceClient<Channel>,
     channel: Channel,
     socket: PathBuf,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+/// Is told of every call.
+pub trait Observer: Send + Sync {
+    /// A call has ended; `failed`: the runtime refused, or did not answer.
+    fn called(&self, rpc: &'static str, took: Duration, failed: bool);
 }
 
 macro_rules! calls {
@@ -40,12 +48,16 @@ macro_rules! calls {
                 /// What the runtime answered, with the rpc's name.
                 pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, CallError> {
                     let mut client = self.$service.clone();
+                    let begun = Instant::now();
                     let call = client.$name(with_timeout(request, $timeout));
-                    match tokio::time::timeout($timeout, call).await {
+                    // Not by `bounded`: a future that is handed over is held twice.
+                    let result = match tokio::time::timeout($timeout, call).await {
                         Ok(Ok(response)) => Ok(response.into_inner()),
                         Ok(Err(status)) => Err(CallError::new($rpc, status)),
                         Err(_) => Err(CallError::new($rpc, tonic::Status::deadline_exceeded("context deadline exceeded"))),
-                    }
+                    };
+                    self.tell($rpc, begun, result.is_err());
+                    result
                 }
             )*
         }
@@ -128,7 +140,13 @@ impl Client {
     pub fn over(channel: Channel, socket: PathBuf) -> Self {
         let runtime = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let images = ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        Self { runtime, images, channel, socket }
+        Self { runtime, images, channel, socket, observer: None }
+    }
+
+    /// The same client, whose calls somebody is told of.
+    #[must_use]
+    pub fn observed(self, observer: impl Observer + 'static) -> Self {
+        Self { observer: Some(Arc::new(observer)), ..self }
     }
 
     /// The socket this client talks to.
@@ -156,7 +174,7 @@ impl Client {
         let timeout = CALL + Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
         let request = v1::StopContainerRequest { container_id: container_id.to_owned(), timeout: grace_seconds };
         let mut client = self.runtime.clone();
-        bounded(RPC, timeout, client.stop_container(with_timeout(request, timeout))).await.map(drop)
+        self.bounded(RPC, timeout, client.stop_container(with_timeout(request, timeout))).await.map(drop)
     }
 
     /// Runs a command in a container and waits for it. `timeout` of zero means none; when it passes, the runtime kills the
@@ -176,7 +194,7 @@ impl Client {
         let mut client = self.runtime.clone();
         // The runtime keeps the deadline; ours is later by enough for its answer to arrive.
         let ours = if timeout.is_zero() { PULL } else { timeout + Duration::from_secs(10) };
-        bounded(RPC, ours, client.exec_sync(with_timeout(request, ours))).await
+        self.bounded(RPC, ours, client.exec_sync(with_timeout(request, ours))).await
     }
 
     /// Status of one sandbox by id.
@@ -194,17 +212,27 @@ impl Client {
     pub async fn container(&self, id: &str) -> Result<ContainerStatusResponse, CallError> {
         self.container_status(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false }).await
     }
-}
 
-async fn bounded<T>(
-    rpc: &'static str,
-    timeout: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, CallError> {
-    match tokio::time::timeout(timeout, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(CallError::new(rpc, status)),
-        Err(_) => Err(CallError::new(rpc, tonic::Status::deadline_exceeded("context deadline exceeded"))),
+    fn tell(&self, rpc: &'static str, begun: Instant, failed: bool) {
+        if let Some(observer) = &self.observer {
+            observer.called(rpc, begun.elapsed(), failed);
+        }
+    }
+
+    async fn bounded<T>(
+        &self,
+        rpc: &'static str,
+        timeout: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, CallError> {
+        let begun = Instant::now();
+        let result = match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(CallError::new(rpc, status)),
+            Err(_) => Err(CallError::new(rpc, tonic::Status::deadline_exceeded("context deadline exceeded"))),
+        };
+        self.tell(rpc, begun, result.is_err());
+        result
     }
 }
 

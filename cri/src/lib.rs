@@ -32,5 +32,5 @@ mod containerd {
     }
 }
 
-pub use client::Client;
+pub use client::{Client, Observer};
 pub use error::{CallError, EndpointError};

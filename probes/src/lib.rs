@@ -14,5 +14,5 @@ pub mod verdict;
 
 pub use kinds::exec::{Exec, ExecError, ExecOutput};
 pub use probe::{Handler, Kind, Outcome, Probe, Scheme};
-pub use prober::{Prober, Report, Start};
+pub use prober::{Asked, Prober, Report, Start};
 pub use verdict::Verdict;

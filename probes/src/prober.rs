@@ -32,7 +32,18 @@ pub struct Start {
     pub gate: Option<watch::Receiver<Verdict>>,
 }
 
-/// What a user should hear about: text of an event.
+/// What came of a question that counts, with what a user should hear about it: text of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The result in a kubelet's word: `successful`, `failed` or `unknown`.
+    pub result: &'static str,
+    /// How long the answer took.
+    pub took: Duration,
+    /// Nothing, where all is well.
+    pub report: Option<Report>,
+}
+
+/// Text of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// Reason `Unhealthy`, type Warning.
@@ -49,16 +60,16 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Starts to ask. `report` is called for each counted answer that a user should hear about.
+    /// Starts to ask. `asked` is called for each answer that counts.
     pub fn spawn<E: Exec>(
         kind: Kind,
         probe: Probe,
         start: Start,
         exec: Arc<E>,
-        report: impl Fn(Report) + Send + Sync + 'static,
+        asked: impl Fn(Asked) + Send + Sync + 'static,
     ) -> Self {
         let (publish, verdict) = watch::channel(start.initial);
-        let task = tokio::spawn(run(Run { kind, probe, exec, publish }, start, report));
+        let task = tokio::spawn(run(Run { kind, probe, exec, publish }, start, asked));
         Self { verdict, task }
     }
 
@@ -88,7 +99,7 @@ struct Run<E> {
     publish: watch::Sender<Verdict>,
 }
 
-async fn run<E: Exec>(run: Run<E>, start: Start, report: impl Fn(Report) + Send + Sync) {
+async fn run<E: Exec>(run: Run<E>, start: Start, asked: impl Fn(Asked) + Send + Sync) {
     let Run { kind, probe, exec, publish } = run;
     let now = Instant::now();
     let born = now.checked_sub(start.age).unwrap_or(now);
@@ -103,6 +114,7 @@ async fn run<E: Exec>(run: Run<E>, start: Start, report: impl Fn(Report) + Send 
     while !verdicts.is_final() {
         let next = schedule.next();
         tokio::time::sleep_until(born + next.at).await;
+        let begun = Instant::now();
         let outcome = kinds::ask(&probe, exec.as_ref()).await;
         let success = outcome.is_success();
         if next.counts || success {
@@ -110,9 +122,8 @@ async fn run<E: Exec>(run: Run<E>, start: Start, report: impl Fn(Report) + Send 
                 let verdict = verdicts.record(success);
                 publish.send_if_modified(|current| std::mem::replace(current, verdict) != verdict);
             }
-            if let Some(text) = text(kind, outcome) {
-                report(text);
-            }
+            let (result, took) = (result(&outcome), begun.elapsed());
+            asked(Asked { result, took, report: text(kind, outcome) });
         }
         let scouting = verdicts.verdict() != Verdict::Success && !success && schedule::scouts(kind, &probe);
         schedule.answered(next, success, scouting, born.elapsed());
@@ -122,6 +133,14 @@ async fn run<E: Exec>(run: Run<E>, start: Start, report: impl Fn(Report) + Send 
 /// Only after a restart of the agent: else all containers of a node would be asked at once.
 fn jitter(probe: &Probe, resumed: bool) -> Duration {
     if resumed { probe.period.mul_f64(rand::rng().random_range(0.0..1.0)) } else { Duration::ZERO }
+}
+
+fn result(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success | Outcome::Warning(_) => "successful",
+        Outcome::Failure(_) => "failed",
+        Outcome::Error(_) => "unknown",
+    }
 }
 
 /// Texts as pkg/kubelet/prober/prober.go words them.

@@ -52,7 +52,7 @@ fn start() -> Start {
 async fn first(kind: Kind, probe: Probe, exec: Arc<Commands>) -> (Verdict, Vec<Report>) {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&reports);
-    let prober = Prober::spawn(kind, probe, start(), exec, move |report| sink.lock().unwrap().push(report));
+    let prober = Prober::spawn(kind, probe, start(), exec, move |asked| sink.lock().unwrap().extend(asked.report));
     let mut watch = prober.watch();
     let verdict = *watch.wait_for(|verdict| *verdict != Verdict::Unknown).await.unwrap();
     // The report follows the verdict on the same task.
@@ -213,7 +213,8 @@ async fn a_scout_finds_the_app_between_periods_and_failures_wait_for_them() {
     let slow = Probe { period: Duration::from_secs(3600), failure_threshold: 2, ..probe(http(address, "/")) };
     let reports = Arc::new(AtomicUsize::new(0));
     let sink = Arc::clone(&reports);
-    let prober = Prober::spawn(Kind::Readiness, slow, start(), no_exec(), move |_| {
+    let prober = Prober::spawn(Kind::Readiness, slow, start(), no_exec(), move |asked| {
+        assert_eq!(asked.result, if asked.report.is_some() { "failed" } else { "successful" });
         sink.fetch_add(1, Ordering::SeqCst);
     });
     while asked.load(Ordering::SeqCst) < 4 {

@@ -12,8 +12,10 @@ mod servers;
 pub mod tls;
 pub mod watch;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
@@ -21,6 +23,7 @@ use http::{HeaderValue, Request, Response, header};
 use kube::client::Body;
 use rustls::ClientConfig;
 
+use crate::metrics::families::{REST_DURATION, REST_REQUESTS};
 pub use connector::{ConnectError, Server};
 use lanes::{Answer, Lanes};
 pub use servers::Servers;
@@ -109,9 +112,16 @@ impl tower::Service<Request<Body>> for Service {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let prepared = self.absolute(&mut request);
         let (http, load) = lock(&self.current).pick();
+        let (method, host) = (request.method().to_string(), self.authority.to_string());
         Box::pin(async move {
             prepared?;
-            Ok(http.request(request).await?.map(|body| Answer::new(body, load)))
+            let begun = Instant::now();
+            let answer = http.request(request).await;
+            let code: Cow<'static, str> =
+                answer.as_ref().map_or("<error>".into(), |answer| answer.status().as_str().to_owned().into());
+            REST_DURATION.observe([method.clone().into(), host.clone().into()], begun.elapsed());
+            REST_REQUESTS.count([code, method.into(), host.into()]);
+            Ok(answer?.map(|body| Answer::new(body, load)))
         })
     }
 }

@@ -145,6 +145,9 @@ pub struct KubeletConfiguration {
     pub local_storage_capacity_isolation: bool,
     /// Whether swap stops the start.
     pub fail_swap_on: bool,
+    /// Whether only one process of a container is killed that runs out of memory; not by default.
+    #[serde(rename = "singleProcessOOMKill", skip_serializing_if = "Option::is_none")]
+    pub single_process_oom_kill: Option<bool>,
     /// How pods use swap.
     pub memory_swap: MemorySwap,
     /// Size at which a container log is rotated.
@@ -372,6 +375,7 @@ impl Default for KubeletConfiguration {
             merge_default_eviction_settings: false,
             local_storage_capacity_isolation: true,
             fail_swap_on: true,
+            single_process_oom_kill: None,
             memory_swap: MemorySwap::default(),
             container_log_max_size: "10Mi".into(),
             container_log_max_files: 5,

@@ -18,10 +18,13 @@ pub fn is_limited(pod: &Pod) -> bool {
     sized.count() > 0 || api::resources::limits(spec).contains_key(RESOURCE) || !container_limits(pod).is_empty()
 }
 
-/// What a pod exceeds, in upstream's words. `separate` says that writable layers lie on a filesystem of their own.
+/// What a pod exceeds: the signal, and upstream's words. `separate` says that writable layers lie on a filesystem of their own.
 #[must_use]
-pub fn exceeded(pod: &Pod, used: &Used, separate: bool) -> Option<String> {
-    empty_dir(pod, used).or_else(|| whole(pod, used)).or_else(|| container(pod, used, separate))
+pub fn exceeded(pod: &Pod, used: &Used, separate: bool) -> Option<(&'static str, String)> {
+    let volume = || empty_dir(pod, used).map(|text| ("emptydirfs.limit", text));
+    let whole = || whole(pod, used).map(|text| ("ephemeralpodfs.limit", text));
+    let container = || container(pod, used, separate).map(|text| ("ephemeralcontainerfs.limit", text));
+    volume().or_else(whole).or_else(container)
 }
 
 fn empty_dir(pod: &Pod, used: &Used) -> Option<String> {
@@ -93,19 +96,19 @@ mod tests {
         assert!(is_limited(&volume));
         assert_eq!(exceeded(&volume, &using(1024, 0, 0), false), None);
         let text = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\". ";
-        assert_eq!(exceeded(&volume, &using(1025, 0, 0), false).as_deref(), Some(text));
+        assert_eq!(exceeded(&volume, &using(1025, 0, 0), false), Some(("emptydirfs.limit", text.to_owned())));
 
         let limits = json!({"limits": {"ephemeral-storage": "2Ki"}});
         let limited = pod(&json!({"containers": [{"name": "c", "resources": limits}]}));
         assert!(is_limited(&limited));
         let text = "Pod ephemeral local storage usage exceeds the total limit of containers 2Ki. ";
-        assert_eq!(exceeded(&limited, &using(1000, 1000, 100), false).as_deref(), Some(text));
+        assert_eq!(exceeded(&limited, &using(1000, 1000, 100), false), Some(("ephemeralpodfs.limit", text.to_owned())));
 
         let two = pod(&json!({"containers": [{"name": "c", "resources": limits}, {"name": "d"}]}));
         let text = "Container c exceeded its local ephemeral storage limit \"2Ki\". ";
         let used = using(0, 2000, 100);
         let used = Used { ephemeral: Disk::default(), ..used };
-        assert_eq!(exceeded(&two, &used, false).as_deref(), Some(text));
+        assert_eq!(exceeded(&two, &used, false), Some(("ephemeralcontainerfs.limit", text.to_owned())));
         assert_eq!(exceeded(&two, &used, true), None, "the layer lies elsewhere");
     }
 

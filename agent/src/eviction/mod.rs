@@ -28,6 +28,7 @@ use crate::client::watch::describe;
 use crate::config::KubeletConfiguration;
 use crate::events::{Kind, node_reference};
 use crate::images::gc::Collector;
+use crate::metrics::families::EVICTIONS;
 use crate::pods::registry::Entry;
 use crate::pods::{Context, gc};
 use crate::stats;
@@ -152,7 +153,7 @@ impl Manager {
         let disruption = Some(message.clone());
         let eviction =
             Eviction { reason: REASON.to_owned(), message, disruption, grace: Some(grace), annotations, event: true };
-        vec![self.evict(&victim.pod, eviction)]
+        vec![self.evict(&victim.pod, eviction, first.signal.name())]
     }
 
     fn soft_grace(&self, pod: &Pod) -> i64 {
@@ -176,7 +177,7 @@ impl Manager {
         for (uid, pod) in &limited {
             let Some(entry) = self.context.registry.entry(uid) else { continue };
             let used = observe::on_disks(uid, &entry, &look);
-            if let Some(message) = local::exceeded(pod, &used, disks != Disks::One) {
+            if let Some((limit, message)) = local::exceeded(pod, &used, disks != Disks::One) {
                 let eviction = Eviction {
                     reason: REASON.to_owned(),
                     message,
@@ -185,7 +186,7 @@ impl Manager {
                     annotations: BTreeMap::new(),
                     event: true,
                 };
-                evicted.push(self.evict(pod, eviction));
+                evicted.push(self.evict(pod, eviction, limit));
             }
         }
         evicted
@@ -231,7 +232,8 @@ impl Manager {
     }
 
     /// The pod's worker does it, and says so.
-    fn evict(&self, pod: &Pod, eviction: Eviction) -> PodUid {
+    fn evict(&self, pod: &Pod, eviction: Eviction, signal: &'static str) -> PodUid {
+        EVICTIONS.count([signal.into()]);
         let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
         tracing::warn!(pod = %api::pod::full_name(pod), %uid, message = %eviction.message, "pod is evicted");
         self.context.orders.give(&uid, eviction);

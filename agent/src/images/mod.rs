@@ -21,6 +21,7 @@ use volumes::Objects;
 
 use crate::client::watch::describe;
 use crate::config::KubeletConfiguration;
+use crate::metrics::Pulls;
 use crate::pods::stages::security::ImageUser;
 use crate::pods::stages::{Say, StageError, request};
 use crate::rate::TokenBucket;
@@ -298,8 +299,12 @@ impl Puller {
                 auth: credential.map(Credential::auth),
                 sandbox_config: Some(request::pod_identity(pod)),
             };
-            match self.runtime.pull_image(request).await {
-                Ok(_) => return Ok(credential),
+            let begun = Instant::now();
+            match Box::pin(self.runtime.pull_image(request)).await {
+                Ok(_) => {
+                    Pulls::pulled(pod.metadata.uid.as_deref().unwrap_or_default(), begun, Instant::now());
+                    return Ok(credential);
+                }
                 Err(error) => errors.push(error.pull_text()),
             }
         }

@@ -102,8 +102,12 @@ fn begin(api: &Api) -> NodeHandle {
 }
 
 fn begin_with(api: &Api, own: own::Receiver) -> NodeHandle {
+    start(inputs(api, own))
+}
+
+fn inputs(api: &Api, own: own::Receiver) -> NodeInputs {
     let (recorder, _) = Recorder::channel();
-    start(NodeInputs {
+    NodeInputs {
         config: Arc::new(config()),
         client: api.client(),
         runtime: cri::Client::new("unix:///nonexistent.sock").unwrap(),
@@ -111,7 +115,7 @@ fn begin_with(api: &Api, own: own::Receiver) -> NodeHandle {
         pressures: watch::channel(Pressures::default()).1,
         shutting_down: watch::channel(false).1,
         own,
-    })
+    }
 }
 
 const NODE: &str = "/api/v1/nodes/n1";
@@ -155,6 +159,22 @@ async fn a_node_that_is_doubted_reports_at_once() {
     let ready = stored["status"]["conditions"].as_array().unwrap().last().unwrap().clone();
     assert_eq!(ready["message"], "container runtime is down");
     assert_ne!(ready["lastTransitionTime"], then);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_goes_down_says_so_at_once() {
+    let api = Api::default();
+    let (going_down, shutting_down) = watch::channel(false);
+    let _node = start(NodeInputs { shutting_down, ..inputs(&api, watch::channel(None).1) });
+    api.until(STATUS, 1).await;
+    let asked = Instant::now();
+    going_down.send_replace(true);
+    api.until(STATUS, 2).await;
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    let stored = api.objects.lock().unwrap()[NODE].clone();
+    let ready = stored["status"]["conditions"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("KubeletNotReady")));
+    assert_eq!(ready["message"], "[container runtime is down, node is shutting down]");
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,10 +68,11 @@ use cgroups::{Driver, Naming, Tree};
 use pod::resolve::{DnsConfig, DnsFacts};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, KubeletConfiguration};
 use crate::events::{Recorder, node_reference};
 use crate::eviction;
 use crate::images;
+use crate::metrics::TimedCgroups;
 use crate::node::facts::Facts;
 use crate::node::own;
 use crate::shutdown;
@@ -155,10 +156,11 @@ pub enum StartError {
 }
 
 impl PodsConfig {
-    /// From the agent's configuration. `allocatable` is the node's, `cpus` and `memory` its capacity.
+    /// From the agent's configuration. `allocatable` is the node's, `facts` are the machine's.
     #[must_use]
-    pub fn new(config: &Config, allocatable: ResourceList, cpus: u64, memory: u64) -> Self {
+    pub fn new(config: &Config, allocatable: ResourceList, facts: &Facts) -> Self {
         let kubelet = &config.kubelet;
+        let (cpus, memory) = (facts.cpus, facts.memory);
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let policy = Policy {
             enforce_cpu_limits: kubelet.cpu_cfs_quota,
@@ -178,7 +180,7 @@ impl PodsConfig {
             data_dir: config.layout.data_dir.clone(),
             logs_dir: kubelet.pod_logs_dir.clone().into(),
             cgroup_root: kubelet.cgroup_root.clone(),
-            machine: Machine { policy, memory, cgroup_v2: false },
+            machine: machine(kubelet, policy, facts),
             enforced: Allocatable {
                 cpu: (cpus * 1000).saturating_sub(reserved("cpu", Quantity::milli_value)),
                 memory: enforced.then(|| memory.saturating_sub(reserved("memory", Quantity::value))),
@@ -216,6 +218,22 @@ impl PodsConfig {
             },
             shutdown: shutdown::plan::periods(kubelet),
         }
+    }
+}
+
+/// What of the machine decides on limits; which version its cgroups have is known when pods start.
+fn machine(kubelet: &KubeletConfiguration, policy: Policy, facts: &Facts) -> Machine {
+    let swap = if kubelet.memory_swap.swap_behavior == "LimitedSwap" { facts.swap } else { 0 };
+    let huge_pages = facts.hugepages.iter().map(|(kib, _)| kib.saturating_mul(1024));
+    Machine {
+        policy,
+        memory: facts.memory,
+        cgroup_v2: false,
+        swap: cgroups::detect::limits_swap().then_some(swap),
+        huge_pages: huge_pages
+            .filter(|size| size.is_power_of_two())
+            .fold(0, |all, size| all | (1 << size.trailing_zeros())),
+        kills_one: kubelet.single_process_oom_kill.unwrap_or(false),
     }
 }
 
@@ -411,7 +429,7 @@ fn collector(context: &Context) -> images::gc::Collector {
 pub fn open_cgroups(driver: Naming, config: &PodsConfig) -> Result<Arc<dyn Driver>, cgroups::Error> {
     let driver = open_cgroups_of(driver)?;
     prepare_tree(driver.as_ref(), &Tree::new(&config.cgroup_root), &config.enforced)?;
-    Ok(Arc::from(driver))
+    Ok(Arc::new(TimedCgroups(driver)))
 }
 
 /// Opens this machine's cgroups as they are.

@@ -9,7 +9,7 @@ use api::ContainerId;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Container as Spec, PodStatus, Probe as ProbeSpec};
 use pod::{Container, ProbeResults, ProbeTarget};
-use probes::{Exec, ExecError, ExecOutput, Handler, Kind, Probe, Prober, Report, Scheme, Start, Verdict};
+use probes::{Asked, Exec, ExecError, ExecOutput, Handler, Kind, Probe, Prober, Scheme, Start, Verdict};
 use tokio_stream::StreamMap;
 use tokio_stream::wrappers::WatchStream;
 
@@ -60,7 +60,7 @@ impl ProbeSet {
         target: &ProbeTarget,
         subject: &Subject<'_>,
         exec: &Arc<E>,
-        report: &(impl Fn(Report) + Clone + Send + Sync + 'static),
+        asked: &(impl Fn(Kind, Asked) + Clone + Send + Sync + 'static),
     ) {
         let spec = subject.spec;
         let kinds = [
@@ -78,7 +78,8 @@ impl ProbeSet {
                 resumed: subject.resumed,
                 gate: None,
             };
-            let prober = Prober::spawn(kind, probe, start, Arc::clone(exec), report.clone());
+            let told = asked.clone();
+            let prober = Prober::spawn(kind, probe, start, Arc::clone(exec), move |asked| told(kind, asked));
             self.changes.insert(key.clone(), WatchStream::from_changes(prober.watch()));
             self.running.insert(key, prober);
         }

@@ -21,6 +21,7 @@ use super::worker::Origin;
 use super::workers::{Ended, Workers};
 use super::{Context, checkpoint, gc, source, worker};
 use crate::client::watch::{Change, describe};
+use crate::metrics::families::{PLEG_INTERVAL, PLEG_RELIST};
 
 /// Repairs what events have missed.
 const RELIST: Duration = Duration::from_secs(60);
@@ -44,6 +45,8 @@ struct Set {
     statics: Statics,
     /// What the runtime had when it was last looked at as a whole.
     known: Everything,
+    /// When that was.
+    listed: Option<Instant>,
     /// Pods of which something was on the machine when the agent was started.
     found: HashSet<PodUid>,
     silent: HashSet<Speaker>,
@@ -110,6 +113,7 @@ impl Set {
             workers: Workers::new(move |uid, inputs| Box::pin(worker::run(Arc::clone(&shared), uid, inputs))),
             statics: Statics::default(),
             known: Everything::default(),
+            listed: None,
             found: HashSet::new(),
             silent: places.chain([Speaker::Api]).collect(),
             recalled: false,
@@ -121,6 +125,10 @@ impl Set {
 
     /// Looks at the whole runtime: wakes the workers that saw their pods otherwise, and ends what belongs to none.
     async fn relist(&mut self) -> bool {
+        let begun = Instant::now();
+        if let Some(before) = self.listed.replace(begun) {
+            PLEG_INTERVAL.observe([], begun.duration_since(before));
+        }
         let now = match observe::all(&self.context.runtime).await {
             Ok(now) => now,
             Err(error) => {
@@ -128,6 +136,7 @@ impl Set {
                 return false;
             }
         };
+        PLEG_RELIST.observe([], begun.elapsed());
         let seen = self.context.registry.seen();
         for uid in self.workers.uids().filter(|uid| seen.get(*uid) != now.pods.get(*uid)) {
             self.workers.wake(uid);

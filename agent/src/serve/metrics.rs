@@ -1,6 +1,13 @@
-//! `/metrics`: what this process is and does.
+//! `/metrics`: what this process is and does, and what it is asked.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use http::Method;
 
 use crate::exposition::{Text, Type, float};
+use crate::metrics::Values;
+use crate::metrics::families::{HTTP_DURATION, HTTP_REQUESTS};
 use crate::node::facts::KUBELET_VERSION;
 
 /// `/metrics`.
@@ -39,5 +46,69 @@ fn of_process(text: &mut Text, me: &procfs::process::Process) {
     }
     if let Ok((soft, _)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
         text.single("process_max_fds", Type::Gauge, "Maximum number of open file descriptors.", float(soft));
+    }
+}
+
+/// First parts of paths that are told apart (upstream's buckets).
+const PATHS: [&str; 13] = [
+    "healthz",
+    "pods",
+    "stats",
+    "metrics",
+    "configz",
+    "logs",
+    "run",
+    "exec",
+    "attach",
+    "portForward",
+    "containerLogs",
+    "runningpods",
+    "debug",
+];
+
+/// A request that is being answered.
+pub(super) struct Counted {
+    labels: Values<4>,
+    begun: Instant,
+}
+
+impl Counted {
+    /// Counts a request.
+    pub(super) fn begin(method: &Method, path: &str, read_only: bool) -> Self {
+        let labels = labels(method, path, read_only).map(Cow::Borrowed);
+        HTTP_REQUESTS.count(labels.clone());
+        Self { labels, begun: Instant::now() }
+    }
+
+    /// It is answered; streams go on.
+    pub(super) fn end(self) {
+        HTTP_DURATION.observe(self.labels, self.begun.elapsed());
+    }
+}
+
+fn labels(method: &Method, path: &str, read_only: bool) -> [&'static str; 4] {
+    let root = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let path = PATHS.into_iter().find(|known| *known == root).unwrap_or("other");
+    let method = match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        _ => "other",
+    };
+    let is_long = matches!(path, "exec" | "attach" | "portForward" | "debug");
+    [method, path, if read_only { "readonly" } else { "readwrite" }, if is_long { "true" } else { "false" }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_told_apart_by_the_first_part_of_their_path() {
+        assert_eq!(labels(&Method::GET, "/metrics/cadvisor", true), ["GET", "metrics", "readonly", "false"]);
+        assert_eq!(labels(&Method::POST, "/exec/default/web/c", false), ["POST", "exec", "readwrite", "true"]);
+        assert_eq!(labels(&Method::PATCH, "/whatever", false), ["other", "other", "readwrite", "false"]);
     }
 }

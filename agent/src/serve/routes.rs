@@ -96,8 +96,15 @@ impl Router {
     /// Answers one request.
     pub(super) async fn answer(&self, peer: Option<&Peer>, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
+        let counted = metrics::Counted::begin(request.method(), &path, self.gate.is_none());
+        let response = self.respond(peer, &path, request).await;
+        counted.end();
+        response
+    }
+
+    async fn respond(&self, peer: Option<&Peer>, path: &str, request: Request<Incoming>) -> Response<Body> {
         if let Some(gate) = &self.gate {
-            match gate.pass(peer, request.method(), &path, request.headers()).await {
+            match gate.pass(peer, request.method(), path, request.headers()).await {
                 Ok(user) => {
                     tracing::debug!(user = %user.name, method = %request.method(), path, "request");
                 }
@@ -106,7 +113,7 @@ impl Router {
                 Err(Refusal::Undecided(message)) => return text(StatusCode::INTERNAL_SERVER_ERROR, &message),
             }
         }
-        match self.route(&path, request).await {
+        match self.route(path, request).await {
             Ok(response) => response,
             Err(Failure(status, message)) => text(status, &message),
         }
@@ -136,7 +143,11 @@ impl Router {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(StatusCode::OK, "ok")),
             ["pods"] => json_of(&pod_list(&self.pods.all())),
             ["stats", "summary"] => self.summary(query).await,
-            ["metrics"] => Ok(metrics_response(metrics::process() + &self.stats.kubelet_metrics().await)),
+            ["metrics"] => {
+                let counted = crate::metrics::families::text();
+                Ok(metrics_response(metrics::process() + &self.stats.kubelet_metrics().await + &counted))
+            }
+            ["metrics", "probes"] => Ok(metrics_response(crate::metrics::families::probes())),
             ["metrics", "resource"] => Ok(metrics_response(self.stats.resource_metrics().await)),
             ["metrics", "cadvisor"] => Ok(metrics_response(self.stats.cadvisor_metrics().await)),
             _ => return None,

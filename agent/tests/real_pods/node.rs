@@ -22,7 +22,7 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
         data_dir: folder.join("data"),
         logs_dir: folder.join("logs"),
         cgroup_root: cgroup_root.to_owned(),
-        machine: Machine { policy: Policy::default(), memory: 8 << 30, cgroup_v2: false },
+        machine: Machine { policy: Policy::default(), memory: 8 << 30, ..Machine::default() },
         enforced: Allocatable { cpu: 2000, memory: None, pids: None },
         allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
         dns: pod::resolve::DnsFacts::default(),

@@ -15,6 +15,7 @@ use pod::{Admission, Eviction};
 
 use super::{Context, PodsConfig, sysctls};
 use crate::eviction;
+use crate::metrics::families::ADMISSION_REJECTIONS;
 use crate::node::own::OwnNode;
 use crate::shutdown;
 use preemption::Shortage;
@@ -46,14 +47,22 @@ pub fn admit(uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
     let at_first = || Arc::new(OwnNode { labels: context.config.node_labels.clone(), ..OwnNode::default() });
     let known = context.node.borrow().clone();
     let Some(node) = known.or_else(|| api::pod::is_static(pod).then(at_first)) else { return Answer::Unknown };
+    let answer = match eviction::refuses(&context.pressures.borrow(), pod) {
+        Some(message) => Answer::Decided(rejected(eviction::REASON, message)),
+        None => admit_to(&node, uid, pod, context),
+    };
+    if let Answer::Decided(Admission::Rejected { reason, .. }) = &answer {
+        ADMISSION_REJECTIONS.count([reason.clone().into()]);
+    }
+    answer
+}
+
+fn admit_to(node: &OwnNode, uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
     let abilities =
         Abilities { app_armor: context.config.app_armor, strict_groups: context.runtime_facts.borrow().strict_groups };
-    if let Some(message) = eviction::refuses(&context.pressures.borrow(), pod) {
-        return Answer::Decided(Admission::Rejected { reason: eviction::REASON.to_owned(), message });
-    }
     let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
     let others: Vec<_> = context.registry.active().into_iter().filter(|(other, _)| other != uid).collect();
-    let answer = decide(pod, &others, &node, &abilities, &context.config);
+    let answer = decide(pod, &others, node, &abilities, &context.config);
     // Upstream asks last of all whether the node goes down.
     let may_come = !matches!(answer, Answer::Decided(Admission::Rejected { .. }));
     let answer =

@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::facts::Facts;
 
 fn pod(cpu: &str, port: Option<i32>) -> Arc<Pod> {
     Arc::new(
@@ -11,11 +12,12 @@ fn pod(cpu: &str, port: Option<i32>) -> Arc<Pod> {
 }
 
 fn config() -> PodsConfig {
+    let facts = Facts { cpus: 2, memory: 1 << 30, ..Facts::default() };
     PodsConfig {
         node_name: "n1".into(),
         allocatable: [("cpu".to_owned(), "2".parse().unwrap()), ("pods".to_owned(), "2".parse().unwrap())].into(),
         allowed_unsafe_sysctls: vec!["net.core.*".into()],
-        ..PodsConfig::new(&crate::config::tests::minimal(), ResourceList::new(), 2, 1 << 30)
+        ..PodsConfig::new(&crate::config::tests::minimal(), ResourceList::new(), &facts)
     }
 }
 

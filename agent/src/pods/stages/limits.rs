@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use api::qos::QosClass;
-use api::quantity::Quantity;
+use api::quantity::{Format, Quantity};
 use api::resources::{self, ResourceList};
 use cgroups::values::{self, Limit, PodResources, Policy};
 use cgroups::{QosLevel, Values};
@@ -14,16 +14,24 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 /// `oom_score_adj` of Guaranteed and node-critical pods: the kernel takes them last.
 const GUARANTEED_OOM: i64 = -997;
 const BEST_EFFORT_OOM: i64 = 1000;
+/// The least priority of critical pods.
+const CRITICAL: i32 = 2_000_000_000;
 /// The class of pods that the node cannot do without (`SystemNodeCritical`).
 const NODE_CRITICAL: &str = "system-node-critical";
 
 /// What of the node decides on values.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Machine {
     pub policy: Policy,
     /// Bytes of memory.
     pub memory: u64,
     pub cgroup_v2: bool,
+    /// Bytes of swap for pods (`memorySwap.swapBehavior: LimitedSwap`); `None` where the kernel does not limit it.
+    pub swap: Option<u64>,
+    /// Which huge pages there are: bit n stands for pages of 2^n bytes.
+    pub huge_pages: u64,
+    /// `singleProcessOOMKill`
+    pub kills_one: bool,
 }
 
 /// The level of the cgroup tree of a class.
@@ -118,13 +126,42 @@ pub fn container(spec: &PodSpec, container: &Container, machine: &Machine) -> Li
     let limits = resources::read(of.and_then(|r| r.limits.as_ref()));
     let mut out = linux(&requests, &limits, machine);
     out.oom_score_adj = oom_score(spec, &requests, machine.memory);
+    let own = spec.resources.as_ref().map(|r| resources::read(r.limits.as_ref())).unwrap_or_default();
+    out.hugepage_limits = hugepages(&own, &limits, machine.huge_pages);
     if machine.cgroup_v2 {
-        // All processes of a container are killed together (singleProcessOOMKill is false by default).
-        out.unified = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
-        // NoSwap: what is in memory stays there.
-        out.memory_swap_limit_in_bytes = out.memory_limit_in_bytes;
+        out.unified = unified(spec, (&requests, &limits), machine);
     }
     out
+}
+
+/// Values that only cgroup v2 has.
+fn unified(
+    spec: &PodSpec,
+    (requests, limits): (&ResourceList, &ResourceList),
+    machine: &Machine,
+) -> HashMap<String, String> {
+    let mut out = HashMap::new();
+    if !machine.kills_one {
+        // All processes of a container are killed together.
+        out.insert("memory.oom.group".to_owned(), "1".to_owned());
+    }
+    if let Some(available) = machine.swap {
+        let swap = swap(spec, (requests, limits), available, machine.memory);
+        out.insert("memory.swap.max".to_owned(), swap.to_string());
+    }
+    out
+}
+
+/// Bytes that a container may swap: its share of the node's memory, of what there is (`LimitedSwap`). Others' memory stays where it is.
+fn swap(spec: &PodSpec, (requests, limits): (&ResourceList, &ResourceList), available: u64, memory: u64) -> u64 {
+    let is_critical = spec.priority.is_some_and(|priority| priority >= CRITICAL);
+    let request = whole(requests.get("memory"));
+    let is_fixed = requests.get("memory").unwrap_or(&Quantity::ZERO) == limits.get("memory").unwrap_or(&Quantity::ZERO);
+    if is_critical || is_fixed || api::qos::class(spec) != QosClass::Burstable || request > memory {
+        return 0;
+    }
+    let share = u128::from(request) * u128::from(available);
+    share.checked_div(u128::from(memory)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
 }
 
 fn linux(requests: &ResourceList, limits: &ResourceList, machine: &Machine) -> LinuxContainerResources {
@@ -133,7 +170,6 @@ fn linux(requests: &ResourceList, limits: &ResourceList, machine: &Machine) -> L
     let mut out = LinuxContainerResources {
         cpu_shares: signed(values::shares(milli(cpu))),
         memory_limit_in_bytes: signed(whole(limits.get("memory"))),
-        hugepage_limits: hugepages(limits),
         ..LinuxContainerResources::default()
     };
     if machine.policy.enforce_cpu_limits
@@ -145,10 +181,17 @@ fn linux(requests: &ResourceList, limits: &ResourceList, machine: &Machine) -> L
     out
 }
 
-fn hugepages(limits: &ResourceList) -> Vec<HugepageLimit> {
-    let sizes = limits.iter().filter_map(|(name, limit)| Some((name.strip_prefix("hugepages-")?, limit)));
-    // The kernel writes 2MB where Kubernetes writes 2Mi.
-    sizes.map(|(size, limit)| HugepageLimit { page_size: size.replace('i', "B"), limit: whole(Some(limit)) }).collect()
+/// A limit for every size of pages that there is: what neither the container nor its pod names, it may not have.
+fn hugepages(pod: &ResourceList, container: &ResourceList, sizes: u64) -> Vec<HugepageLimit> {
+    let there = (0..u64::BITS).filter(|bit| sizes & (1 << bit) != 0);
+    let limits = there.map(|bit| {
+        let size = Quantity::new(1 << bit.min(62), Format::BinarySi).to_string();
+        let name = format!("hugepages-{size}");
+        let limit = container.get(&name).or_else(|| pod.get(&name));
+        // The kernel writes 2MB where Kubernetes writes 2Mi.
+        HugepageLimit { page_size: size.replace('i', "B"), limit: whole(limit) }
+    });
+    limits.collect()
 }
 
 /// The bigger its share of the node's memory, the later a Burstable container is killed (`GetContainerOOMScoreAdjust`).
@@ -185,7 +228,45 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine { policy: Policy::default(), memory: 8 << 30, cgroup_v2: false }
+        Machine { policy: Policy::default(), memory: 8 << 30, ..Machine::default() }
+    }
+
+    #[test]
+    fn pages_that_nobody_names_are_forbidden() {
+        let mut spec = spec(&[serde_json::json!({"limits": {"hugepages-2Mi": "4Mi"}}), serde_json::json!({})]);
+        let machine = Machine { huge_pages: (1 << 21) | (1 << 30), ..machine() };
+        let told = |spec: &PodSpec, index: usize| {
+            let limits = container(spec, &spec.containers[index], &machine).hugepage_limits;
+            limits.into_iter().map(|limit| format!("{} {}", limit.page_size, limit.limit)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&spec, 0), ["2MB 4194304", "1GB 0"]);
+        assert_eq!(told(&spec, 1), ["2MB 0", "1GB 0"]);
+        spec.resources = serde_json::from_value(serde_json::json!({"limits": {"hugepages-1Gi": "1Gi"}})).unwrap();
+        assert_eq!(told(&spec, 0), ["2MB 4194304", "1GB 1073741824"], "its pod may");
+    }
+
+    #[test]
+    fn burstable_containers_may_swap_their_share() {
+        let v2 = |swap| Machine { cgroup_v2: true, swap, ..machine() };
+        let swap = |resources: serde_json::Value, machine: Machine| {
+            let spec = spec(&[resources, serde_json::json!({"requests": {"cpu": "1m"}})]);
+            container(&spec, &spec.containers[0], &machine).unified.remove("memory.swap.max")
+        };
+        let request = serde_json::json!({"requests": {"memory": "2Gi"}});
+        assert_eq!(swap(request.clone(), v2(Some(1 << 30))).as_deref(), Some("268435456"), "a quarter");
+        assert_eq!(swap(request.clone(), v2(Some(0))).as_deref(), Some("0"), "NoSwap");
+        assert_eq!(swap(request, v2(None)), None);
+        for fixed in
+            [serde_json::json!({}), serde_json::json!({"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}})]
+        {
+            assert_eq!(swap(fixed, v2(Some(1 << 30))).as_deref(), Some("0"));
+        }
+        let group = |kills_one| {
+            let machine = Machine { kills_one, ..v2(None) };
+            let spec = spec(&[serde_json::json!({})]);
+            container(&spec, &spec.containers[0], &machine).unified.contains_key("memory.oom.group")
+        };
+        assert_eq!([false, true].map(group), [true, false]);
     }
 
     fn spec(resources: &[serde_json::Value]) -> PodSpec {

@@ -29,7 +29,7 @@ fn web() -> Pod {
 }
 
 fn machine() -> Machine {
-    Machine { policy: Policy::default(), memory: 8 << 30, cgroup_v2: false }
+    Machine { policy: Policy::default(), memory: 8 << 30, ..Machine::default() }
 }
 
 /// Every field that is set, a line each, maps sorted.

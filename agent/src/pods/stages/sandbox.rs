@@ -1,6 +1,7 @@
 //! Sandboxes: run, stop, remove.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::SandboxId;
 use cri::v1::{PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest, UserNamespace};
@@ -13,6 +14,7 @@ use super::request::{self, SandboxParts};
 use super::{Job, Outcome, StageError, blocking, limits};
 use crate::client::is_not_found;
 use crate::client::watch::describe;
+use crate::metrics::families::{SANDBOX_ERRORS, SANDBOXES};
 use crate::pods::{Context, userns};
 
 /// Runs a pod's sandbox.
@@ -28,8 +30,18 @@ pub async fn run(job: &Job, attempt: u32) -> Result<Outcome, StageError> {
     let logs = config.log_directory.clone();
     let made = tokio::fs::create_dir_all(&logs).await;
     made.map_err(|error| StageError::new("CreatePodSandboxError", format!("cannot create {logs}: {error}")))?;
-    let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
-    let answer = job.context.sandboxes.take(Box::pin(job.context.runtime.run_pod_sandbox(request))).await;
+    let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler.clone() };
+    // Boxed, and timed from its turn on.
+    let call = Box::pin(async {
+        let begun = Instant::now();
+        let answer = Box::pin(job.context.runtime.run_pod_sandbox(request)).await;
+        SANDBOXES.observe([handler.clone().into()], begun.elapsed());
+        if answer.is_err() {
+            SANDBOX_ERRORS.count([handler.into()]);
+        }
+        answer
+    });
+    let answer = job.context.sandboxes.take(call).await;
     let made = answer.map_err(|error| StageError::cri("CreatePodSandboxError", &error))?;
     Ok(Outcome::Sandbox(SandboxId::new(made.pod_sandbox_id)))
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use volumes::Prepared;
 
 use super::jobs::{Done, guarded};
-use super::{Worker, pod_of};
+use super::{Worker, counted, pod_of};
 use crate::pods::hooks;
 use crate::pods::stages::{Outcome, Say, StageError};
 
@@ -22,7 +22,12 @@ impl Worker {
     pub(super) fn absorb(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Step { step, begun, result }) => self.absorb_step(&step, begun, result),
-            Ok(Done::Published { status, result }) => self.publication.written(status, result),
+            Ok(Done::Published { status, result }) => {
+                if let (Ok(_), Some(pod)) = (&result, pod_of(&self.inputs.desired.borrow())) {
+                    self.start.told(&pod, &status, Timestamp::now());
+                }
+                self.publication.written(status, result);
+            }
             Ok(Done::Refreshed { result: Some(prepared) }) => self.volumes_are(prepared),
             Ok(Done::Refreshed { result: None }) => self.refresh.failed(),
             Ok(Done::Checkpoint { worked }) => self.checkpoint.done(worked),
@@ -34,6 +39,7 @@ impl Worker {
 
     fn absorb_step(&mut self, step: &Step, begun: Timestamp, result: Result<Outcome, StageError>) {
         self.jobs.ended(step, None);
+        counted::started(pod_of(&self.inputs.desired.borrow()).as_deref(), step, result.as_ref().err());
         self.note_stale(step, result.as_ref().ok());
         let error = result.as_ref().err().map(|error| format!("{}: {}", error.reason, error.message));
         self.context.journal.came_to(&self.uid, begun, error);

@@ -12,6 +12,7 @@
 
 mod absorb;
 mod checkpoint;
+mod counted;
 mod jobs;
 mod mirror;
 mod note;
@@ -42,6 +43,8 @@ use super::runtime::RuntimeFacts;
 use super::stages::{Job, PodFacts, Say};
 use super::{Context, admission, orders, status};
 use crate::client::backoff::Backoff;
+use crate::metrics::PodStart;
+use crate::metrics::families::POD_WORKER;
 use crate::node::own;
 use checkpoint::Checkpoint;
 use jobs::{Done, Jobs, guarded};
@@ -104,6 +107,7 @@ struct Worker {
     /// What a resize that was put off waits for.
     waiting: Option<Waiting>,
     checkpoint: Checkpoint,
+    start: PodStart,
 }
 
 impl Worker {
@@ -122,6 +126,7 @@ impl Worker {
             seen: Seen::default(),
             stale: Stale { all: inputs.found, ..Stale::default() },
             closed: false,
+            start: PodStart::new(inputs.found),
             inputs,
             retry: Backoff::new(RETRY.0, RETRY.1),
             probing: ProbeSet::default(),
@@ -155,6 +160,8 @@ impl Worker {
         }
         if !self.closed {
             self.context.registry.remove(&self.uid);
+            self.start.ended(self.uid.as_str());
+            self.forget_probes();
             self.context.orders.forget(&self.uid);
             self.context.questions.forget(&self.uid);
             self.context.journal.ended(&self.uid);
@@ -195,6 +202,13 @@ impl Worker {
     /// One pass: world, plan, and everything that follows from it. Answers when to look again.
     fn pass(&mut self) -> (Plan, Option<Instant>) {
         let begun = Instant::now();
+        let operation = if self.status.is_none() {
+            "create"
+        } else if self.inputs.desired.has_changed().unwrap_or(false) {
+            "update"
+        } else {
+            "sync"
+        };
         let desired = self.inputs.desired.borrow_and_update().clone();
         let asked = pod_of(&desired);
         self.adopt_allocation(asked.as_ref());
@@ -223,6 +237,7 @@ impl Worker {
         self.refresh();
         self.checkpoint();
         let wake = self.wake_at(&plan, world.now, begun);
+        POD_WORKER.observe([operation.into()], begun.elapsed());
         (plan, wake)
     }
 

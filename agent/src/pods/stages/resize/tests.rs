@@ -7,6 +7,9 @@ const MACHINE: Machine = Machine {
     policy: Policy { enforce_cpu_limits: true, cpu_period: 100_000, pids_limit: None },
     memory: 8 << 30,
     cgroup_v2: false,
+    swap: None,
+    huge_pages: 0,
+    kills_one: false,
 };
 
 /// Containers `c0`, `c1`, … with equal requests and limits of cpu (millicores) and memory (MiB).

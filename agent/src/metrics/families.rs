@@ -1,0 +1,210 @@
+//! The families, with upstream's names, labels, bounds and texts (pkg/kubelet/metrics, pkg/kubelet/server/metrics, pkg/kubelet/prober,
+//! component-base/metrics/prometheus/restclient).
+
+use super::{Counter, Histogram};
+use crate::exposition::Text;
+
+/// Prometheus' own.
+const DEFAULT: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const POD_START: &[f64] = &[
+    0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0,
+    600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
+];
+/// From 5 ms, each two and a half times the one before.
+const RUNTIME: &[f64] = &[
+    0.005,
+    0.0125,
+    0.03125,
+    0.078125,
+    0.1953125,
+    0.48828125,
+    1.220703125,
+    3.0517578125,
+    7.62939453125,
+    19.073486328125,
+    47.6837158203125,
+    119.20928955078125,
+    298.0232238769531,
+    745.0580596923828,
+];
+const REST: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
+
+pub static POD_WORKER: Histogram<1> = Histogram::new(
+    "kubelet_pod_worker_duration_seconds",
+    "[ALPHA] Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync",
+    DEFAULT,
+    ["operation_type"],
+);
+pub static POD_START_DURATION: Histogram<0> = Histogram::new(
+    "kubelet_pod_start_duration_seconds",
+    "[ALPHA] Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
+    POD_START,
+    [],
+);
+pub static POD_START_SLI: Histogram<0> = Histogram::new(
+    "kubelet_pod_start_sli_duration_seconds",
+    "[ALPHA] Duration in seconds to start a pod, excluding time to pull images and run init containers, measured from pod creation \
+     timestamp to when all its containers are reported as started and observed via watch",
+    POD_START,
+    [],
+);
+pub static POD_START_TOTAL: Histogram<0> = Histogram::new(
+    "kubelet_pod_start_total_duration_seconds",
+    "[ALPHA] Duration in seconds to start a pod since creation, including time to pull images and run init containers, measured from \
+     pod creation timestamp to when all its containers are reported as started and observed via watch",
+    POD_START,
+    [],
+);
+pub static CGROUPS: Histogram<1> = Histogram::new(
+    "kubelet_cgroup_manager_duration_seconds",
+    "[ALPHA] Duration in seconds for cgroup manager operations. Broken down by method.",
+    DEFAULT,
+    ["operation_type"],
+);
+pub static PLEG_RELIST: Histogram<0> = Histogram::new(
+    "kubelet_pleg_relist_duration_seconds",
+    "[ALPHA] Duration in seconds for relisting pods in PLEG.",
+    DEFAULT,
+    [],
+);
+pub static PLEG_INTERVAL: Histogram<0> = Histogram::new(
+    "kubelet_pleg_relist_interval_seconds",
+    "[ALPHA] Interval in seconds between relisting in PLEG.",
+    DEFAULT,
+    [],
+);
+pub static RUNTIME_OPERATIONS: Counter<1> = Counter::new(
+    "kubelet_runtime_operations_total",
+    "[ALPHA] Cumulative number of runtime operations by operation type.",
+    ["operation_type"],
+);
+pub static RUNTIME_DURATION: Histogram<1> = Histogram::new(
+    "kubelet_runtime_operations_duration_seconds",
+    "[ALPHA] Duration in seconds of runtime operations. Broken down by operation type.",
+    RUNTIME,
+    ["operation_type"],
+);
+pub static RUNTIME_ERRORS: Counter<1> = Counter::new(
+    "kubelet_runtime_operations_errors_total",
+    "[ALPHA] Cumulative number of runtime operation errors by operation type.",
+    ["operation_type"],
+);
+pub static SANDBOXES: Histogram<1> = Histogram::new(
+    "kubelet_run_podsandbox_duration_seconds",
+    "[ALPHA] Duration in seconds of the run_podsandbox operations. Broken down by RuntimeClass.Handler.",
+    DEFAULT,
+    ["runtime_handler"],
+);
+pub static SANDBOX_ERRORS: Counter<1> = Counter::new(
+    "kubelet_run_podsandbox_errors_total",
+    "[ALPHA] Cumulative number of the run_podsandbox operation errors by RuntimeClass.Handler.",
+    ["runtime_handler"],
+);
+pub static STARTED_PODS: Counter<0> =
+    Counter::new("kubelet_started_pods_total", "[ALPHA] Cumulative number of pods started", []);
+pub static STARTED_PODS_ERRORS: Counter<0> =
+    Counter::new("kubelet_started_pods_errors_total", "[ALPHA] Cumulative number of errors when starting pods", []);
+pub static STARTED_USERNS: Counter<0> = Counter::new(
+    "kubelet_started_user_namespaced_pods_total",
+    "[ALPHA] Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.",
+    [],
+);
+pub static STARTED_USERNS_ERRORS: Counter<0> = Counter::new(
+    "kubelet_started_user_namespaced_pods_errors_total",
+    "[ALPHA] Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux.",
+    [],
+);
+pub static STARTED_CONTAINERS: Counter<1> = Counter::new(
+    "kubelet_started_containers_total",
+    "[ALPHA] Cumulative number of containers started",
+    ["container_type"],
+);
+pub static STARTED_CONTAINERS_ERRORS: Counter<2> = Counter::new(
+    "kubelet_started_containers_errors_total",
+    "[ALPHA] Cumulative number of errors when starting containers",
+    ["container_type", "code"],
+);
+pub static EVICTIONS: Counter<1> = Counter::new(
+    "kubelet_evictions",
+    "[ALPHA] Cumulative number of pod evictions by eviction signal",
+    ["eviction_signal"],
+);
+pub static ADMISSION_REJECTIONS: Counter<1> = Counter::new(
+    "kubelet_admission_rejections_total",
+    "[ALPHA] Cumulative number pod admission rejections by the Kubelet.",
+    ["reason"],
+);
+pub static HTTP_REQUESTS: Counter<4> = Counter::new(
+    "kubelet_http_requests_total",
+    "[ALPHA] Number of the http requests received since the server started",
+    ["method", "path", "server_type", "long_running"],
+);
+pub static HTTP_DURATION: Histogram<4> = Histogram::new(
+    "kubelet_http_requests_duration_seconds",
+    "[ALPHA] Duration in seconds to serve http requests",
+    DEFAULT,
+    ["method", "path", "server_type", "long_running"],
+);
+pub static REST_REQUESTS: Counter<3> = Counter::new(
+    "rest_client_requests_total",
+    "[BETA] Number of HTTP requests, partitioned by status code, method, and host.",
+    ["code", "method", "host"],
+);
+pub static REST_DURATION: Histogram<2> = Histogram::new(
+    "rest_client_request_duration_seconds",
+    "[BETA] Request latency in seconds. Broken down by verb, and host.",
+    REST,
+    ["verb", "host"],
+);
+pub static PROBES: Counter<6> = Counter::new(
+    "prober_probe_total",
+    "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.",
+    ["probe_type", "result", "container", "pod", "namespace", "pod_uid"],
+);
+pub static PROBE_DURATION: Histogram<4> = Histogram::new(
+    "prober_probe_duration_seconds",
+    "[ALPHA] Duration in seconds for a probe response.",
+    DEFAULT,
+    ["probe_type", "container", "pod", "namespace"],
+);
+
+/// What was counted for `/metrics`.
+#[must_use]
+pub fn text() -> String {
+    let mut text = Text::default();
+    for histogram in [&POD_START_DURATION, &POD_START_SLI, &POD_START_TOTAL, &PLEG_RELIST, &PLEG_INTERVAL] {
+        histogram.write(&mut text);
+    }
+    for histogram in [&POD_WORKER, &CGROUPS, &RUNTIME_DURATION, &SANDBOXES] {
+        histogram.write(&mut text);
+    }
+    for counter in [&STARTED_PODS, &STARTED_PODS_ERRORS, &STARTED_USERNS, &STARTED_USERNS_ERRORS] {
+        counter.write(&mut text);
+    }
+    for counter in
+        [&RUNTIME_OPERATIONS, &RUNTIME_ERRORS, &SANDBOX_ERRORS, &STARTED_CONTAINERS, &EVICTIONS, &ADMISSION_REJECTIONS]
+    {
+        counter.write(&mut text);
+    }
+    STARTED_CONTAINERS_ERRORS.write(&mut text);
+    HTTP_REQUESTS.write(&mut text);
+    HTTP_DURATION.write(&mut text);
+    REST_REQUESTS.write(&mut text);
+    REST_DURATION.write(&mut text);
+    text.into_string()
+}
+
+/// `/metrics/probes`.
+#[must_use]
+pub fn probes() -> String {
+    let mut text = Text::default();
+    PROBES.write(&mut text);
+    PROBE_DURATION.write(&mut text);
+    text.into_string()
+}
+
+/// A pod is no more, and so are its probes.
+pub fn forget_probes(uid: &str, name: &str, namespace: &str) {
+    PROBES.forget(|[.., known]| known == uid);
+    PROBE_DURATION.forget(|[_, _, pod, known]| pod == name && known == namespace);
+}
