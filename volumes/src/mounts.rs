@@ -45,10 +45,12 @@ pub fn unmount_below(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Mount points at and below `path`, the last mounted first.
+/// Mount points at and below `path`, the last mounted first. The kernel names them by their real paths, and the folder of a
+/// node's pods may be reached through a link.
 pub fn below(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let text = fs::read_to_string(MOUNTINFO).map_err(Error::io("read", Path::new(MOUNTINFO)))?;
-    let mut points: Vec<_> = text.lines().filter_map(point).filter(|p| p.starts_with(path)).collect();
+    let mut points: Vec<_> = text.lines().filter_map(point).filter(|p| p.starts_with(&path)).collect();
     points.reverse();
     Ok(points)
 }

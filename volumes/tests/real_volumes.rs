@@ -169,6 +169,22 @@ async fn every_kind_is_made_refreshed_and_removed() {
     assert!(root.path().join("made").is_dir());
 }
 
+/// `/var/lib/keelson` may be a link to a larger disk; the kernel names mounts by their real paths.
+#[tokio::test]
+async fn a_folder_behind_a_link_is_torn_down() {
+    let root = tempfile::tempdir().unwrap();
+    let (real, link) = (root.path().join("real"), root.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let layout = Layout::new(&link);
+    let plan = planned(serde_json::json!([{"name": "mem", "emptyDir": {"medium": "Memory"}}]));
+    set_up(&layout, &Cluster::default(), &plan).await.unwrap();
+    assert_eq!(mounts_below(&real), 1);
+    teardown::tear_down(&layout, "uid-1").unwrap();
+    assert_eq!(mounts_below(&real), 0);
+    assert_eq!(teardown::existing(&layout).unwrap(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn errors_are_worded_as_upstream() {
     let root = tempfile::tempdir().unwrap();
