@@ -52,7 +52,7 @@ impl Event {
         let by: &[Self] = match reason {
             Reason::Unschedulable | Reason::Taint => &[Self::NodeTaints],
             Reason::OtherNode => &[Self::NodeLabels],
-            Reason::NodeAffinity => &[Self::NodeLabels],
+            Reason::NodeAffinity | Reason::NotNamed => &[Self::NodeLabels],
             Reason::Ports | Reason::ClaimInUse => &[Self::PodGone],
             Reason::Smaller(_) => &[Self::NodeAllocatable],
             Reason::Insufficient(_) | Reason::TooManyPods => &[Self::PodGone, Self::NodeAllocatable],

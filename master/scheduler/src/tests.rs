@@ -410,3 +410,18 @@ fn a_claim_for_one_pod_keeps_others_away() {
     cache.remove_pod("p");
     assert!(decide(&cache, &claimant("q"), 0).is_ok());
 }
+
+#[test]
+fn a_pod_for_one_node_is_not_told_of_the_others_one_by_one() {
+    let tainted = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
+    let cache = cache([node("a", json!({})), node("b", tainted), node("c", json!({"spec": {"unschedulable": true}}))]);
+    let only = |names: Value| {
+        let field = json!({"key": "metadata.name", "operator": "In", "values": names});
+        let required = json!({"nodeSelectorTerms": [{"matchFields": [field]}]});
+        pod("p", json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}}))
+    };
+    let refused = message(&cache, &only(json!(["b"])));
+    let wanted = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't satisfy plugin(s) [NodeAffinity].";
+    assert!(refused.starts_with(wanted), "{refused}");
+    assert_eq!(decide(&cache, &only(json!(["c", "a"])), 0).unwrap().node, "a");
+}

@@ -9,6 +9,7 @@ pub mod topology_spread;
 pub mod volume_binding;
 pub mod volume_restrictions;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::node::{NodeFacts, NodeInfo};
@@ -27,6 +28,8 @@ pub enum Reason {
     Taint,
     /// NodeAffinity
     NodeAffinity,
+    /// NodeAffinity: the pod is for nodes with other names.
+    NotNamed,
     /// NodePorts
     Ports,
     /// NodeResourcesFit: a resource by name.
@@ -67,6 +70,7 @@ impl Reason {
                 | Self::OtherNode
                 | Self::Taint
                 | Self::NodeAffinity
+                | Self::NotNamed
                 | Self::Smaller(_)
                 | Self::SpreadLabel
                 | Self::PodAffinity
@@ -85,6 +89,7 @@ impl fmt::Display for Reason {
             Self::OtherNode => to.write_str("node(s) didn't match the requested node name"),
             Self::Taint => to.write_str("node(s) had untolerated taint(s)"),
             Self::NodeAffinity => to.write_str("node(s) didn't match Pod's node affinity/selector"),
+            Self::NotNamed => to.write_str("node(s) didn't satisfy plugin(s) [NodeAffinity]"),
             Self::Ports => to.write_str("node(s) didn't have free ports for the requested pod ports"),
             Self::Insufficient(resource) | Self::Smaller(resource) => write!(to, "Insufficient {resource}"),
             Self::TooManyPods => to.write_str("Too many pods"),
@@ -112,6 +117,7 @@ impl fmt::Display for Reason {
 /// What the filters need to know of the whole cluster, gathered once for a pod.
 pub struct Prepared<'a> {
     pod: &'a PodInfo,
+    named: Option<HashSet<&'a str>>,
     pods: inter_pod_affinity::Prepared<'a>,
     spread: topology_spread::Prepared<'a>,
     volumes: Result<volume_binding::Prepared<'a>, String>,
@@ -124,6 +130,7 @@ impl<'a> Prepared<'a> {
     pub fn new(pod: &'a PodInfo, view: View<'a>) -> Self {
         Self {
             pod,
+            named: node_affinity::named(pod),
             pods: inter_pod_affinity::Prepared::new(pod, view),
             spread: topology_spread::Prepared::new(pod, view),
             volumes: volume_binding::Prepared::new(pod, view.volumes()),
@@ -142,6 +149,9 @@ impl<'a> Prepared<'a> {
             Ok(volumes) => volumes,
             Err(why) => return one(Reason::Claim(why.clone())),
         };
+        if self.named.as_ref().is_some_and(|names| !names.contains(facts.name.as_str())) {
+            return one(Reason::NotNamed);
+        }
         if facts.unschedulable && !taint_toleration::tolerates_unschedulable(pod) {
             return one(Reason::Unschedulable);
         }

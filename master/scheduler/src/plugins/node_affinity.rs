@@ -1,7 +1,23 @@
 //! spec.nodeSelector and node affinity.
 
+use std::collections::HashSet;
+
 use crate::node::NodeFacts;
 use crate::pod::PodInfo;
+
+/// The nodes that required node affinity names; `None` where it names none, and any node may do.
+#[must_use]
+pub fn named(pod: &PodInfo) -> Option<HashSet<&str>> {
+    let required = pod.wishes.as_ref()?.required_nodes.as_ref()?;
+    let mut names = HashSet::new();
+    for term in &required.node_selector_terms {
+        let fields = term.match_fields.iter().flatten();
+        let by_name = fields.filter(|field| field.key == "metadata.name" && field.operator == "In");
+        let each = by_name.map(|field| field.values.iter().flatten().map(String::as_str).collect::<HashSet<&str>>());
+        names.extend(each.reduce(|all, some| &all & &some)?);
+    }
+    Some(names)
+}
 
 /// Whether nodeSelector and required node affinity allow the node.
 #[must_use]
