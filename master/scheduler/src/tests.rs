@@ -418,7 +418,10 @@ fn a_pod_for_one_node_is_not_told_of_the_others_one_by_one() {
     let only = |names: Value| {
         let field = json!({"key": "metadata.name", "operator": "In", "values": names});
         let required = json!({"nodeSelectorTerms": [{"matchFields": [field]}]});
-        pod("p", json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}}))
+        pod(
+            "p",
+            json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}}),
+        )
     };
     let refused = message(&cache, &only(json!(["b"])));
     let wanted = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't satisfy plugin(s) [NodeAffinity].";
