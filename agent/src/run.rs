@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::events::Recorder;
 use crate::eviction::Pressures;
 use crate::identity::csr::Purpose;
+use crate::identity::files::Files;
 use crate::identity::rotate::Rotation;
 use crate::identity::trust::{Following, Roots};
 use crate::identity::{Identity, certificates};
@@ -325,10 +326,10 @@ fn serving_identity(
 ) -> anyhow::Result<(Serving, Vec<tokio::task::JoinHandle<()>>)> {
     let kubelet = &config.kubelet;
     if !kubelet.tls_cert_file.is_empty() {
-        let read = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
-        let pem = format!("{}\n{}", read(&kubelet.tls_cert_file)?, read(&kubelet.tls_private_key_file)?);
-        let (_, current) = watch::channel(Some(Identity::from_pem(&kubelet.tls_cert_file, &pem)?));
-        return Ok((current, Vec::new()));
+        let (certificate, key) = (kubelet.tls_cert_file.clone().into(), kubelet.tls_private_key_file.clone().into());
+        let files = Files { certificate, key };
+        let (sender, current) = watch::channel(Some(files.read()?));
+        return Ok((current, vec![tokio::spawn(files.follow(sender))]));
     }
     let stored = Identity::load(&config.layout.serving_pem()).unwrap_or_else(|error| {
         tracing::warn!(%error, "stored serving certificate cannot be used, another will be asked for");

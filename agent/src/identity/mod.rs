@@ -1,6 +1,7 @@
 //! Who this node is: its two certificates (client and serving), how they are asked for, and how they are renewed.
 
 pub mod csr;
+pub mod files;
 pub mod rotate;
 pub mod trust;
 

@@ -171,14 +171,14 @@ mod tests {
     #[test]
     fn histograms_count_upwards() {
         let histogram = Histogram::new("h_seconds", "H.", &[0.5, 1.0], ["x"]);
-        for millis in [500, 501, 3000] {
+        for millis in [500, 750, 3000] {
             histogram.observe(["y".into()], Duration::from_millis(millis));
         }
         let mut text = Text::default();
         histogram.write(&mut text);
         let expected = "# HELP h_seconds H.\n# TYPE h_seconds histogram\nh_seconds_bucket{x=\"y\",le=\"0.5\"} 1\n\
                         h_seconds_bucket{x=\"y\",le=\"1\"} 2\nh_seconds_bucket{x=\"y\",le=\"+Inf\"} 3\n\
-                        h_seconds_sum{x=\"y\"} 4.001\nh_seconds_count{x=\"y\"} 3\n";
+                        h_seconds_sum{x=\"y\"} 4.25\nh_seconds_count{x=\"y\"} 3\n";
         assert_eq!(text.into_string(), expected);
     }
 }

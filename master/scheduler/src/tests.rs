@@ -104,7 +104,7 @@ fn filters_refuse_for_their_own_reason() {
         (json!({"spec": {"nodeSelector": {"disk": "hdd"}}}), Some(Reason::NodeAffinity)),
         (affinity("In", json!(["ssd"])), None),
         (affinity("NotIn", json!(["ssd"])), Some(Reason::NodeAffinity)),
-        (by_field, Some(Reason::NodeAffinity)),
+        (by_field, Some(Reason::NotNamed)),
         (gpu, Some(Reason::Smaller("example.com/gpu".into()))),
         (
             json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "9Gi"}}}]}}),

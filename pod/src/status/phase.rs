@@ -37,13 +37,13 @@ struct Count {
 
 fn by_containers(view: &View<'_>, is_ending: bool, status: &PodStatus) -> &'static str {
     let initialized = view.is_initialized();
-    let (mut pending, mut failed) = (0_u32, 0_u32);
+    let (mut pending, mut pending_sidecars, mut failed) = (0_u32, 0_u32, 0_u32);
     for member in view.members().filter(|member| matches!(member.role, Role::Init | Role::Sidecar)) {
         let Some(status) = find(status.init_container_statuses.as_ref(), &member.spec.name) else { continue };
         match member.role {
             Role::Init if failed_for_good(view, &member, status) => failed += 1,
-            Role::Init if exit_code(status) != Some(0) => pending += 1,
-            Role::Sidecar if status.started != Some(true) => pending += 1,
+            Role::Init if exit_code(status).is_none() => pending += 1,
+            Role::Sidecar if is_starting(status) => pending_sidecars += 1,
             _ => {}
         }
     }
@@ -58,7 +58,8 @@ fn by_containers(view: &View<'_>, is_ending: bool, status: &PodStatus) -> &'stat
     }
     let begun = count.running + count.ended_well + count.failed > 0;
     match count {
-        _ if pending > 0 && !initialized && !begun => "Pending",
+        // After the machine was started anew, too.
+        _ if pending > 0 || (pending_sidecars > 0 && !initialized) => "Pending",
         Count { waiting, .. } if waiting > 0 => "Pending",
         Count { running, .. } if running > 0 => "Running",
         Count { failed: 1.., .. } if is_ending => "Failed",
@@ -96,6 +97,12 @@ fn failed_for_good(view: &View<'_>, member: &Member<'_>, status: &ContainerStatu
 /// By its own restart policy, or with all others.
 fn starts_again(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus, code: i32) -> bool {
     restarts(&view.spec, &member.spec, member.role, code) || ended_to_restart(status) || restart_all::is_due(view)
+}
+
+/// Of a sidecar: it never ended, and what comes after it waits for it.
+fn is_starting(status: &ContainerStatus) -> bool {
+    let runs = status.state.as_ref().is_some_and(|state| state.running.is_some());
+    if runs { status.started != Some(true) } else { exit_code(status).is_none() }
 }
 
 /// Of the run that ended last; `None` when the container runs or never ended.

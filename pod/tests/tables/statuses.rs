@@ -381,3 +381,25 @@ fn mounts_are_told_as_the_runtime_makes_them() {
     assert_eq!(told(&[""]), ["Enabled", "Disabled", ""]);
     assert_eq!(told(&["other"]), ["Disabled", "Disabled", ""]);
 }
+
+#[test]
+fn a_pod_is_pending_again_while_a_machine_that_was_started_anew_initializes_it() {
+    let ended = || vec![exited("i", 0, 0, 20), exited("s", 0, 137, 50), exited("c", 0, 137, 50)];
+    let in_new = |container: pod::Container| pod::Container { sandbox: api::SandboxId::new("s1"), ..container };
+    let mut world = with(with_init(), ended());
+    remember(&mut world);
+    world.observed.sandboxes[0].ready = false;
+    world.observed.sandboxes.push(sandbox(1));
+    world.observed.containers.push(in_new(running("i", 1)));
+    assert_eq!(remember(&mut world).phase.as_deref(), Some("Pending"));
+
+    world.observed.containers.pop();
+    world.observed.containers.push(in_new(exited("i", 1, 0, 60)));
+    world.observed.containers.push(in_new(running("s", 1)));
+    let status = remember(&mut world);
+    assert_eq!((status.phase.as_deref(), container(&status, "i").restart_count), (Some("Pending"), 1));
+
+    world.observed.containers.push(in_new(running("c", 1)));
+    probed(&mut world, "s-1", ProbeResults { startup: Some(Verdict::Success), ..ProbeResults::default() });
+    assert_eq!(remember(&mut world).phase.as_deref(), Some("Running"));
+}
