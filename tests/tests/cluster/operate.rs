@@ -62,7 +62,12 @@ fn renewal(context: &Context) -> Result<()> {
     // Clients with old and new certificates are served, nodes are reached with the new one.
     context.kubectl().say("get --raw /readyz")?;
     let shown = master(context, "certs show --output json")?;
-    ensure!(serde_json::from_str::<Value>(&shown)?.as_array().is_some_and(|all| all.len() == 5), "{shown}");
+    let shown: Vec<Value> = serde_json::from_str(&shown)?;
+    let files: Vec<&str> = shown.iter().filter_map(|one| one["file"].as_str()).collect();
+    let servers = ["ca", "apiserver", "apiserver-kubelet-client", "front-proxy-ca", "front-proxy-client"];
+    let pki: Vec<String> = servers.iter().map(|name| format!("pki/{name}.crt")).collect();
+    let (of_servers, of_people) = files.split_at_checked(servers.len()).with_context(|| format!("{files:?}"))?;
+    ensure!(of_servers == pki && of_people == ["admin.conf", "super-admin.conf"], "{files:?}");
     Ok(())
 }
 
