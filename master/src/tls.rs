@@ -5,11 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::{Context as _, Result};
 use auth::pki::CertifiedKey;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::{ClientConfig, ServerConfig, SignatureScheme, sign};
 
@@ -93,7 +91,7 @@ impl Tls {
 fn server_config(provider: &Arc<CryptoProvider>, trust: &Arc<Trust>, serving: &Arc<Identity>) -> Result<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(Arc::clone(trust) as Arc<dyn ClientCertVerifier>)
+        .with_client_cert_verifier(trust.clients())
         .with_cert_resolver(Arc::clone(serving) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // A resumed session would outlive the trust in its client's CA.
@@ -107,7 +105,7 @@ fn client_config(provider: &Arc<CryptoProvider>, trust: &Arc<Trust>, client: &Ar
         .with_safe_default_protocol_versions()?
         // Stricter than rustls' own in nothing: it is rustls' own, of the CAs of the moment.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(trust) as Arc<dyn ServerCertVerifier>)
+        .with_custom_certificate_verifier(trust.servers())
         .with_client_cert_resolver(Arc::clone(client) as Arc<dyn ResolvesClientCert>);
     Ok(config)
 }

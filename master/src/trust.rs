@@ -3,14 +3,14 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::server::danger::ClientCertVerifier;
 
 /// Verifies clients of the API server, and kubelets that it connects to, by the same CAs.
 #[derive(Debug)]
@@ -38,6 +38,22 @@ impl Trust {
         Ok(())
     }
 
+    /// Verifies clients of the API server.
+    pub fn clients(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
+        let trust = Arc::clone(self);
+        verifiers::clients(Arc::clone(&self.provider), move |client| {
+            trust.get().clients.verify_client_cert(client.end_entity, client.intermediates, client.now)
+        })
+    }
+
+    /// Verifies kubelets.
+    pub fn servers(self: &Arc<Self>) -> Arc<dyn ServerCertVerifier> {
+        let trust = Arc::clone(self);
+        verifiers::servers(Arc::clone(&self.provider), move |it| {
+            trust.get().servers.verify_server_cert(it.end_entity, it.intermediates, it.name, it.ocsp, it.now)
+        })
+    }
+
     fn get(&self) -> Verifiers {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -61,81 +77,4 @@ fn verifiers(provider: &Arc<CryptoProvider>, bundle_pem: &str) -> Result<Verifie
         clients: clients.allow_unauthenticated().build().context("the CA cannot verify clients")?,
         servers: servers.build().context("the CA cannot verify kubelets")?,
     })
-}
-
-impl ClientCertVerifier for Trust {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    /// None: clients are not to leave their certificate out because they cannot tell that we know its CA.
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.get().clients.verify_client_cert(end_entity, intermediates, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().clients.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().clients.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.get().clients.supported_verify_schemes()
-    }
-}
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.get().servers.verify_server_cert(end_entity, intermediates, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().servers.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().servers.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.get().servers.supported_verify_schemes()
-    }
 }

@@ -5,10 +5,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerified;
+use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::discovery;
@@ -21,10 +20,10 @@ use crate::client::{Server, Servers, tls};
 /// # Errors
 /// Nobody there, another CA, other names, or a clock that makes certificates invalid.
 pub async fn pin(server: &Server, expected: CaHash) -> Result<CertificateDer<'static>, JoinError> {
-    let recorder = Arc::new(Recorder::default());
-    let config = unverified(&recorder)?;
+    let shown = Arc::default();
+    let config = unverified(&shown)?;
     drop(server.connect(Arc::clone(&config)).await.map_err(JoinError::from_connect)?);
-    let presented = recorder.chain();
+    let presented = shown.lock().map(|chain| chain.clone()).unwrap_or_default();
     let ca = match find(&presented, expected) {
         Some(ca) => ca,
         // A stock API server keeps its CA to itself and publishes it in a ConfigMap.
@@ -101,69 +100,23 @@ fn utc(seconds: i64) -> String {
         .map_or_else(|_| seconds.to_string(), |t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn unverified(recorder: &Arc<Recorder>) -> Result<Arc<ClientConfig>, rustls::Error> {
+type Chain = Vec<CertificateDer<'static>>;
+
+/// Accepts any chain and remembers it. Handshake signatures are still checked, so that the chain is the peer's own.
+fn unverified(shown: &Arc<Mutex<Chain>>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let shown = Arc::clone(shown);
+    let recorder = verifiers::servers(tls::provider(), move |server| {
+        if let Ok(mut chain) = shown.lock() {
+            let all = std::iter::once(server.end_entity).chain(server.intermediates);
+            *chain = all.map(|certificate| certificate.clone().into_owned()).collect();
+        }
+        Ok(ServerCertVerified::assertion())
+    });
     let mut config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(recorder) as Arc<dyn ServerCertVerifier>)
+        .with_custom_certificate_verifier(recorder)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-/// Accepts any chain and remembers it. Handshake signatures are still checked, so that the chain is the peer's own.
-#[derive(Debug)]
-struct Recorder {
-    provider: Arc<CryptoProvider>,
-    chain: Mutex<Vec<CertificateDer<'static>>>,
-}
-
-impl Default for Recorder {
-    fn default() -> Self {
-        Self { provider: tls::provider(), chain: Mutex::default() }
-    }
-}
-
-impl Recorder {
-    fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.chain.lock().map(|chain| chain.clone()).unwrap_or_default()
-    }
-}
-
-impl ServerCertVerifier for Recorder {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Ok(mut chain) = self.chain.lock() {
-            *chain = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -23,7 +23,6 @@ use crate::problem::{Problem, Result};
 use crate::relay;
 use crate::road::{Call, permit_create};
 use crate::server::Core;
-use crate::trust::Unverified;
 use crate::webhooks::{self, Attributes};
 
 /// How long a node may take to accept a connection.
@@ -45,7 +44,7 @@ impl Kubelets {
     pub(crate) fn new(agents: Option<Arc<ClientConfig>>) -> Self {
         let config = ClientConfig::builder();
         let provider = Arc::clone(config.crypto_provider());
-        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)));
+        let config = config.dangerous().with_custom_certificate_verifier(verifiers::any_server(provider));
         let others = TlsConnector::from(Arc::new(config.with_no_client_auth()));
         Kubelets { agents: agents.map(TlsConnector::from), others }
     }
