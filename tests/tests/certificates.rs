@@ -133,6 +133,8 @@ fn certificates_of_minutes_are_renewed_and_a_token_repairs_what_has_expired() {
     // Beyond the end.
     cluster.process("agent-n1").unwrap().kill().unwrap();
     wait_end(&cluster, "n1", &["client", "serving"], 0).unwrap();
+    // They hold through the second of their end, which is long enough for an agent to renew them.
+    std::thread::sleep(Duration::from_secs(2));
     cluster.run_agent("n1").unwrap();
     let said = wait_for("the running agent to answer", PATIENCE, || {
         let said = agent_status(&cluster, "n1")?;
