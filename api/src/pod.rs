@@ -58,7 +58,7 @@ pub fn is_mirror(pod: &Pod) -> bool {
 }
 
 /// Priority from which a pod is critical (`SystemCriticalPriority`).
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// Whether a node must keep a pod running before all others (`IsCriticalPod`).
 #[must_use]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Layout, fs as files, mounts};
 
@@ -43,6 +43,20 @@ pub fn existing(layout: &Layout) -> Result<Vec<String>, Error> {
     }
     found.sort();
     Ok(found)
+}
+
+/// What is mounted in folders of pods, with the UIDs of these. Blocks.
+///
+/// # Errors
+/// When it cannot be read what is mounted.
+pub fn mounted(layout: &Layout) -> Result<Vec<(String, PathBuf)>, Error> {
+    // As the kernel names it.
+    let folder = fs::canonicalize(layout.pods()).unwrap_or_else(|_| layout.pods());
+    let of_pod = |point: PathBuf| {
+        let uid = point.strip_prefix(&folder).ok()?.iter().next()?.to_string_lossy().into_owned();
+        Some((uid, point))
+    };
+    Ok(mounts::below(&folder)?.into_iter().filter_map(of_pod).collect())
 }
 
 fn is_dir(path: &Path) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cri::v1::{ListPodSandboxRequest, PodSandbox};
@@ -41,9 +41,8 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         let known: BTreeSet<String> = known.into_iter().map(|pod| pod.uid).collect();
         let listed = runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await;
         let sandboxes = listed.map(|answer| answer.items).unwrap_or_default();
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let pods = volumes::Layout::new(&config.layout.data_dir).pods();
-        findings.push(leaks(&known, &sandboxes, &mounts, &pods));
+        let mounts = volumes::teardown::mounted(&volumes::Layout::new(&config.layout.data_dir)).unwrap_or_default();
+        findings.push(leaks(&known, &sandboxes, &mounts));
     }
     findings
 }
@@ -114,16 +113,13 @@ fn resolved(address: IpAddr, answer: Result<(), String>) -> Finding {
 }
 
 /// Sandboxes and mounts of pods that the agent does not know. One that has just ended is being removed: what stays is a leak.
-fn leaks(known: &BTreeSet<String>, sandboxes: &[PodSandbox], mountinfo: &str, pods: &Path) -> Finding {
+fn leaks(known: &BTreeSet<String>, sandboxes: &[PodSandbox], mounts: &[(String, PathBuf)]) -> Finding {
     let of_sandboxes = sandboxes.iter().filter_map(|sandbox| {
         let of = sandbox.metadata.as_ref()?;
         (!known.contains(&of.uid)).then(|| format!("sandbox {} of {}/{}", sandbox.id, of.namespace, of.name))
     });
-    let of_mounts = mountinfo.lines().filter_map(|line| {
-        let point = line.split(' ').nth(4)?;
-        let uid = Path::new(point).strip_prefix(pods).ok()?.iter().next()?.to_str()?;
-        (!known.contains(uid)).then(|| format!("mount {point}"))
-    });
+    let unknown = mounts.iter().filter(|(uid, _)| !known.contains(uid));
+    let of_mounts = unknown.map(|(_, point)| format!("mount {}", point.display()));
     let found: Vec<String> = of_sandboxes.chain(of_mounts).collect();
     if found.is_empty() {
         return Finding::ok("leftovers of pods", "none");
@@ -149,10 +145,10 @@ mod tests {
             metadata: Some(PodSandboxMetadata { name: "p".into(), namespace: "n".into(), uid: uid.into(), attempt: 0 }),
             ..PodSandbox::default()
         };
-        let mount = |uid: &str| format!("36 35 0:30 / /var/lib/keelson/pods/{uid}/volumes/x rw - tmpfs tmpfs rw\n");
-        let (known, pods) = (BTreeSet::from(["u1".to_owned()]), Path::new("/var/lib/keelson/pods"));
-        assert_eq!(leaks(&known, &[sandbox("u1")], &mount("u1"), pods).severity, Fine);
-        let found = leaks(&known, &[sandbox("u1"), sandbox("u2")], &(mount("u1") + &mount("u3")), pods);
+        let mount = |uid: &str| (uid.to_owned(), PathBuf::from(format!("/var/lib/keelson/pods/{uid}/volumes/x")));
+        let known = BTreeSet::from(["u1".to_owned()]);
+        assert_eq!(leaks(&known, &[sandbox("u1")], &[mount("u1")]).severity, Fine);
+        let found = leaks(&known, &[sandbox("u1"), sandbox("u2")], &[mount("u1"), mount("u3")]);
         assert_eq!(found.severity, Warning);
         assert!(found.message.contains("sandbox s-u2 of n/p, mount /var/lib/keelson/pods/u3/volumes/x"), "{found:?}");
     }

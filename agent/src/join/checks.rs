@@ -8,7 +8,7 @@ use kube::client::Body;
 
 use super::error::JoinError;
 use super::options::Token;
-use crate::client::{Server, api_code};
+use crate::client::{Server, api_code, is_refused};
 use crate::identity;
 
 /// Certificates are backdated by five minutes (upstream's signer): a clock that is off by more makes them invalid.
@@ -76,7 +76,7 @@ pub async fn name_is_free(client: &kube::Client, name: &str) -> Result<(), JoinE
     match nodes.get(name).await {
         Ok(node) if is_alive(&node) => Err(JoinError::Occupied { name: name.to_owned(), machine: machine(&node) }),
         Ok(_) => Ok(()),
-        Err(error) if matches!(api_code(&error), Some(401 | 403 | 404)) => Ok(()),
+        Err(error) if is_refused(&error) => Ok(()),
         Err(source) => Err(JoinError::Api { action: "look up the node", source }),
     }
 }

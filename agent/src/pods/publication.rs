@@ -57,7 +57,10 @@ impl Publication {
     /// Whether the server has accepted this very status.
     #[must_use]
     pub fn has(&self, status: Option<&Arc<PodStatus>>) -> bool {
-        status.is_some() && self.accepted.as_ref() == status
+        match (&self.accepted, status) {
+            (Some(accepted), Some(status)) => Arc::ptr_eq(accepted, status) || accepted == status,
+            _ => false,
+        }
     }
 
     /// What to send of the latest status, if anything, now.

@@ -176,7 +176,7 @@ impl UserNamespaces {
             tracing::warn!(%error, "pods cannot have user namespaces");
         }
         let namespaces = Self { layout, ranges: Mutex::new(ranges) };
-        for uid in namespaces.folders() {
+        for uid in volumes::teardown::existing(&namespaces.layout).unwrap_or_default() {
             // One that is wrong is told of when its pod needs it.
             if let Err(error) = namespaces.recall(&uid) {
                 tracing::warn!(%error, pod = uid, "user namespace of a pod is not known");
@@ -185,53 +185,41 @@ impl UserNamespaces {
         namespaces
     }
 
-    fn folders(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.layout.pods()).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-    }
-
     /// The namespace of a pod, the same whenever it is asked for. Blocks.
     ///
     /// # Errors
     /// No range is left, or the one that it had cannot be used any more.
     pub fn of(&self, uid: &str) -> Result<UserNamespace, Error> {
-        if self.recall(uid)?.is_none() {
+        let is_known = self.lock().as_ref().is_ok_and(|ranges| ranges.of(uid).is_some());
+        if !is_known && !self.recall(uid)? {
             self.take(uid)?;
         }
-        let mut guard = self.lock();
-        let ranges = guard.as_mut().map_err(|why| Error::NoRanges(why.clone()))?;
-        let mappings = ranges.of(uid).map(|first| IdMapping { host_id: first, container_id: 0, length: ranges.size });
-        Ok(UserNamespace {
-            mode: NamespaceMode::Pod.into(),
-            uids: mappings.into_iter().collect(),
-            gids: mappings.into_iter().collect(),
+        self.with(|ranges| {
+            let mapping =
+                ranges.of(uid).map(|first| IdMapping { host_id: first, container_id: 0, length: ranges.size });
+            let ids: Vec<_> = mapping.into_iter().collect();
+            Ok(UserNamespace { mode: NamespaceMode::Pod.into(), uids: ids.clone(), gids: ids })
         })
     }
 
-    /// What the pod's folder says.
-    fn recall(&self, uid: &str) -> Result<Option<()>, Error> {
+    /// Takes in what the pod's folder says; whether it says anything.
+    fn recall(&self, uid: &str) -> Result<bool, Error> {
         let path = self.path(uid);
         let fail = |message: String| Error::File { path: path.clone(), message };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(fail(error.to_string())),
         };
         let mappings: Mappings = serde_json::from_slice(&text)
             .map_err(|error| fail(format!("invalid user namespace mappings file: {error}")))?;
         let (first, size) =
             mappings.range().map_err(|why| fail(format!("invalid user namespace configuration: {why}")))?;
-        let mut guard = self.lock();
-        let ranges = guard.as_mut().map_err(|why| Error::NoRanges(why.clone()))?;
-        ranges.record(uid, first, size).map(Some).map_err(fail)
+        self.with(|ranges| ranges.record(uid, first, size).map_err(fail)).map(|()| true)
     }
 
     fn take(&self, uid: &str) -> Result<(), Error> {
-        let (first, size) = {
-            let mut guard = self.lock();
-            let ranges = guard.as_mut().map_err(|why| Error::NoRanges(why.clone()))?;
-            (ranges.take(uid).ok_or(Error::Exhausted)?, ranges.size)
-        };
+        let (first, size) = self.with(|ranges| Ok((ranges.take(uid).ok_or(Error::Exhausted)?, ranges.size)))?;
         let path = self.path(uid);
         let written = std::fs::create_dir_all(self.layout.pod(uid))
             .and_then(|()| write_atomic(&path, &serde_json::to_vec(&Mappings::one(first, size))?, 0o600));
@@ -247,6 +235,12 @@ impl UserNamespaces {
         if let Ok(ranges) = self.lock().as_mut() {
             ranges.release(uid);
         }
+    }
+
+    /// Works with the ranges, if the node has any.
+    fn with<T>(&self, work: impl FnOnce(&mut Ranges) -> Result<T, Error>) -> Result<T, Error> {
+        let mut guard = self.lock();
+        work(guard.as_mut().map_err(|why| Error::NoRanges(why.clone()))?)
     }
 
     fn path(&self, uid: &str) -> PathBuf {

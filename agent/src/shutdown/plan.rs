@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use api::PodUid;
+use api::pod::CRITICAL_PRIORITY;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::KubeletConfiguration;
-
-/// The priority of critical pods (`SystemCriticalPriority`).
-const CRITICAL: i32 = 2_000_000_000;
 
 /// `ShutdownGracePeriodByPodPriority`: the time of pods from this priority up to the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +43,7 @@ fn simple(whole: Duration, critical: Duration) -> Vec<Period> {
     match whole.checked_sub(critical) {
         Some(others) if !whole.is_zero() => vec![
             Period { priority: 0, seconds: seconds(others) },
-            Period { priority: CRITICAL, seconds: seconds(critical) },
+            Period { priority: CRITICAL_PRIORITY, seconds: seconds(critical) },
         ],
         _ => Vec::new(),
     }

@@ -29,7 +29,7 @@ pub fn look(config: &Config, runtime: (String, String), is_node: bool) -> Seen {
         absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
         forbidden_swap: preflight::check(Path::new("/"), &config.kubelet) == Err(Refusal::Swap),
         earlier_networks: earlier_networks(&config.node.cni_conf_dir),
-        free: facts::filesystem(existing(&config.layout.data_dir)).map(|disk| disk.available),
+        free: facts::filesystem(&config.layout.data_dir).map(|disk| disk.available),
         hostname: config.node.node_name.clone(),
         ..Seen::default()
     };
@@ -75,11 +75,6 @@ fn earlier_networks(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// The nearest folder that is there.
-fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|folder| folder.is_dir()).unwrap_or(path)
 }
 
 fn is_active(unit: &str) -> bool {

@@ -120,9 +120,9 @@ fn too_few(shortages: &[Shortage]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use api::pod::CRITICAL_PRIORITY as CRITICAL;
 
-    const CRITICAL: i32 = 2_000_000_000;
+    use super::*;
 
     fn pod(priority: i32, requests: serde_json::Value, limits: serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({"spec": {"priority": priority, "containers": [

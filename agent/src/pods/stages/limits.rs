@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use api::pod::CRITICAL_PRIORITY;
 use api::qos::QosClass;
 use api::quantity::{Format, Quantity};
 use api::resources::{self, ResourceList};
@@ -14,8 +15,6 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 /// `oom_score_adj` of Guaranteed and node-critical pods: the kernel takes them last.
 const GUARANTEED_OOM: i64 = -997;
 const BEST_EFFORT_OOM: i64 = 1000;
-/// The least priority of critical pods.
-const CRITICAL: i32 = 2_000_000_000;
 /// The class of pods that the node cannot do without (`SystemNodeCritical`).
 const NODE_CRITICAL: &str = "system-node-critical";
 
@@ -154,7 +153,7 @@ fn unified(
 
 /// Bytes that a container may swap: its share of the node's memory, of what there is (`LimitedSwap`). Others' memory stays where it is.
 fn swap(spec: &PodSpec, (requests, limits): (&ResourceList, &ResourceList), available: u64, memory: u64) -> u64 {
-    let is_critical = spec.priority.is_some_and(|priority| priority >= CRITICAL);
+    let is_critical = spec.priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY);
     let request = whole(requests.get("memory"));
     let is_fixed = requests.get("memory").unwrap_or(&Quantity::ZERO) == limits.get("memory").unwrap_or(&Quantity::ZERO);
     if is_critical || is_fixed || api::qos::class(spec) != QosClass::Burstable || request > memory {

@@ -76,7 +76,9 @@ async fn own_users(job: &Job, pod: &Pod, handler: &str) -> Result<UserNamespace,
     users(job, pod).await
 }
 
-fn has_own_users(pod: &Pod) -> bool {
+/// Whether a pod wants a user namespace of its own.
+#[must_use]
+pub fn has_own_users(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false)
 }
 

@@ -8,6 +8,7 @@ use crate::metrics::families::{
     STARTED_USERNS_ERRORS,
 };
 use crate::pods::stages::StageError;
+use crate::pods::stages::sandbox::has_own_users;
 
 /// A step came to its end.
 pub(super) fn started(pod: Option<&Pod>, step: &Step, error: Option<&StageError>) {
@@ -26,7 +27,7 @@ pub(super) fn started(pod: Option<&Pod>, step: &Step, error: Option<&StageError>
 
 fn sandbox(pod: Option<&Pod>, error: Option<&StageError>) {
     STARTED_PODS.count([]);
-    let has_users = pod.and_then(|pod| pod.spec.as_ref()?.host_users) == Some(false);
+    let has_users = pod.is_some_and(has_own_users);
     if has_users {
         STARTED_USERNS.count([]);
     }

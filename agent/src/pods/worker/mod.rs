@@ -214,7 +214,9 @@ impl Worker {
         self.adopt_allocation(asked.as_ref());
         let (world, plan) = self.decide(desired, asked.as_ref());
         let pod = self.given(asked.as_ref());
-        let status = Arc::new(pod::status(&world, &plan));
+        let status = pod::status(&world, &plan);
+        // The same one as long as it says the same: who holds it sees at a glance that nothing changed.
+        let status = self.status.take().filter(|known| **known == status).unwrap_or_else(|| Arc::new(status));
         if let (Some(asked), Some(given)) = (&asked, &pod) {
             for event in events::resize(world.previous.as_ref(), &status, asked, given) {
                 Say::new(&self.context.recorder, Some(asked)).event(event);
