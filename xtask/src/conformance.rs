@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::builder::FalseyValueParser;
 use keelson_tests::conformance::suite::{Against, Stage, Suite};
-use keelson_tests::conformance::{self, Conclusion, Request, Selection, table, unit};
+use keelson_tests::conformance::{self, Conclusion, Request, Selection, table};
 
 use crate::show::Show;
 
@@ -25,7 +25,8 @@ pub struct Options {
     /// Only tests whose name has this text; their namespaces stay until the cluster goes
     #[arg(long, env = "FOCUS")]
     focus: Option<String>,
-    /// Only what can run beside others (parallel), or only what has to run alone (serial)
+    /// Only what can run beside others (parallel), only what has to run alone (serial), or only what restarts units of systemd, on a virtual
+    /// machine (machine); with FOCUS, where it runs
     #[arg(long, env = "STAGE")]
     stage: Option<Stage>,
     /// Tests at a time
@@ -49,28 +50,26 @@ pub struct Options {
     /// End a cluster that was kept, and nothing else
     #[arg(long)]
     down: bool,
-    /// What a test asks of the agent's unit: running, kill or restart
-    #[arg(long, hide = true)]
-    unit: Option<unit::Ask>,
 }
 
 pub fn conformance(options: Options) -> Result<()> {
-    if let Some(ask) = options.unit {
-        return unit::serve(options.against, ask);
-    }
     let mut show = Show::default();
     if options.down {
-        let left = conformance::down(options.against, &mut show)?.unwrap_or_default();
+        let left = conformance::down(options.against, &mut show)?;
         show.done();
         return clean(&left);
     }
     let selection = match (options.focus.filter(|f| !f.is_empty()), options.slice) {
-        (Some(text), _) => Selection::Focus(text),
+        (Some(text), _) => Selection::Focus(text, options.stage.unwrap_or(Stage::Parallel)),
         (None, Some(minutes)) => Selection::Slice(Duration::from_secs(minutes * 60), options.turn),
         (None, None) => {
-            Selection::All(options.stage.map_or_else(|| vec![Stage::Parallel, Stage::Serial], |one| vec![one]))
+            let all = || options.suite.stages(options.against);
+            Selection::All(options.stage.map_or_else(all, |one| vec![one]))
         }
     };
+    if options.stage == Some(Stage::Machine) && !options.suite.stages(options.against).contains(&Stage::Machine) {
+        bail!("STAGE=machine is for SUITE=e2e-node against our agent: AGAINST=ours or stock+agent");
+    }
     let request = Request {
         suite: options.suite,
         against: options.against,

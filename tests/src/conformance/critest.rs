@@ -62,10 +62,10 @@ fn critest(request: &Request, upstream: &Upstream, socket: &Path, dir: &Path) ->
         flags: vec![format!("-runtime-endpoint={endpoint}"), format!("-image-endpoint={endpoint}")],
         labels: String::new(),
         focus: CLAIMED.iter().map(|text| (*text).to_owned()).collect(),
+        skip: Vec::new(),
         processes: request.processes,
         timeout: Duration::from_secs(600),
         netns: None,
-        path: None,
         dir: dir.to_owned(),
     })
 }

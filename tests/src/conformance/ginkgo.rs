@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -19,6 +19,8 @@ use crate::harness::upstream::Upstream;
 
 /// How often progress is said where nobody watches a bar.
 const SAID: Duration = Duration::from_secs(30);
+/// The file of ginkgo's report.
+const REPORT: &str = "report.json";
 
 /// One call of ginkgo.
 #[derive(Debug, Clone)]
@@ -33,72 +35,115 @@ pub struct Run {
     pub labels: String,
     /// Only tests whose name matches one of these; all where there are none.
     pub focus: Vec<String>,
+    /// No tests whose name matches one of these.
+    pub skip: Vec<String>,
     pub processes: u8,
     /// What runs still after this long is ended, and red.
     pub timeout: Duration,
     /// The network namespace that it runs in; this machine's where there is none.
     pub netns: Option<PathBuf>,
-    /// A folder whose programs are found first.
-    pub path: Option<PathBuf>,
     /// Where log and report are written.
     pub dir: PathBuf,
 }
 
 impl Run {
-    /// Runs it to its end, red or not.
+    /// Runs it here to its end, red or not.
     ///
     /// # Errors
     /// When the suite does not start or leaves no report.
     pub fn run(&self, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Vec<Outcome>> {
-        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
-        let report = self.dir.join("report.json");
-        if report.exists() {
-            fs::remove_file(&report)?;
-        }
-        let log = self.dir.join("log");
+        self.make_dir()?;
         let mut child = self.command(upstream).spawn().context("start ginkgo")?;
         // Ending ginkgo alone would leave the processes that run its tests.
         let group = Group(child.id());
-        let watched = self.watch(&mut child, &log, progress);
+        let out = child.stdout.take().context("ginkgo's output")?;
+        let seen = self.follow(BufReader::new(out).split(b'\n'), progress);
         child.wait()?;
         drop(group);
-        let seen = watched?;
-        let outcomes = if report.exists() { report::read(&report)? } else { Vec::new() };
+        self.outcomes(seen?, progress)
+    }
+
+    /// Makes the folder of its results, with no report in it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn make_dir(&self) -> Result<()> {
+        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
+        let report = self.report();
+        if report.exists() {
+            fs::remove_file(&report)?;
+        }
+        Ok(())
+    }
+
+    /// Where ginkgo's report is in the end.
+    #[must_use]
+    pub fn report(&self) -> PathBuf {
+        self.dir.join(REPORT)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// What ginkgo left; `seen` is what its output said.
+    ///
+    /// # Errors
+    /// When its report cannot be read.
+    pub fn outcomes(&self, seen: Vec<Outcome>, progress: &mut dyn Progress) -> Result<Vec<Outcome>> {
+        let report = self.report();
+        let written = report.metadata().is_ok_and(|file| file.len() > 0);
+        let outcomes = if written { report::read(&report)? } else { Vec::new() };
         if !outcomes.is_empty() || seen.is_empty() {
             return Ok(outcomes);
         }
         // Where a process of the suite dies under a test, ginkgo runs the others and then reports nothing at all.
-        progress.note(&format!("a process of the suite died: results are read from {}", log.display()));
+        progress.note(&format!("a process of the suite died: results are read from {}", self.log().display()));
         Ok(seen)
     }
 
     fn command(&self, upstream: &Upstream) -> Command {
         let program = upstream.program("ginkgo");
         let mut ginkgo = self.netns.as_deref().map_or_else(|| Command::new(&program), |netns| enter(netns, &program));
-        ginkgo.args(["-v", "-no-color", "-json-report=report.json"]);
-        ginkgo.arg(format!("-timeout={}s", self.timeout.as_secs()));
-        ginkgo.arg(format!("-procs={}", self.processes)).arg(format!("-output-dir={}", self.dir.display()));
-        ginkgo.arg(format!("-label-filter={}", self.labels));
-        for focus in &self.focus {
-            ginkgo.arg(format!("-focus={focus}"));
-        }
-        ginkgo.arg(&self.program).arg("--").args(&self.flags);
-        if let Some(first) = &self.path {
-            let rest = std::env::var("PATH").unwrap_or_default();
-            ginkgo.env("PATH", format!("{}:{rest}", first.display()));
-        }
+        ginkgo.args(self.arguments(&self.dir));
         ginkgo.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
         ginkgo
     }
 
+    /// What ginkgo is told; its report lands in `out`.
+    #[must_use]
+    pub fn arguments(&self, out: &Path) -> Vec<String> {
+        let mut arguments = vec![
+            "-v".to_owned(),
+            "-no-color".into(),
+            format!("-json-report={REPORT}"),
+            format!("-timeout={}s", self.timeout.as_secs()),
+            format!("-procs={}", self.processes),
+            format!("-output-dir={}", out.display()),
+            format!("-label-filter={}", self.labels),
+        ];
+        arguments.extend(self.focus.iter().map(|name| format!("-focus={name}")));
+        arguments.extend(self.skip.iter().map(|name| format!("-skip={name}")));
+        arguments.extend([self.program.display().to_string(), "--".into()]);
+        arguments.extend(self.flags.clone());
+        arguments
+    }
+
     /// Follows the output and answers the tests that it says of how they ended.
-    fn watch(&self, child: &mut Child, log: &Path, progress: &mut dyn Progress) -> Result<Vec<Outcome>> {
-        let out = child.stdout.take().context("ginkgo's output")?;
-        let mut log = File::create(log).with_context(|| format!("create {}", log.display()))?;
+    ///
+    /// # Errors
+    /// When it cannot be read, or not be written into the log.
+    pub fn follow(
+        &self,
+        lines: impl Iterator<Item = std::io::Result<Vec<u8>>>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Outcome>> {
+        let log = self.log();
+        let mut log = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let mut seen = Seen::default();
         let (begun, mut said) = (Instant::now(), Instant::now());
         progress.step(&format!("{}: compiling the list of tests", self.what), 0);
-        for line in BufReader::new(out).split(b'\n') {
+        for line in lines {
             let line = line?;
             log.write_all(&line)?;
             log.write_all(b"\n")?;

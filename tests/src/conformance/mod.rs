@@ -10,21 +10,22 @@
 //! | `slice` | chooses a part for CI |
 //! | `table` | results beside stock's, totals |
 //! | `evidence` | gathers the logs of a red test |
-//! | `unit` | stands in for systemd |
+//! | `machine` | the suite on a virtual machine with systemd |
 
 mod critest;
 pub mod evidence;
 pub mod ginkgo;
 pub mod lists;
+mod machine;
 pub mod output;
 pub mod report;
 pub mod slice;
 pub mod suite;
 pub mod table;
-pub mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::harness::upstream::Upstream;
 use crate::harness::{Cluster, Layout, Options};
 use ginkgo::Run;
 use lists::{Change, Passing, Reasons};
+use machine::Site;
 use report::{Outcome, Verdict};
 use suite::{Against, Stage, Suite};
 use table::Rows;
@@ -67,8 +69,8 @@ pub struct Request {
 pub enum Selection {
     /// One stage after the other.
     All(Vec<Stage>),
-    /// Those whose name has this text; their namespaces stay.
-    Focus(String),
+    /// Those whose name has this text, where tests of this stage run; their namespaces stay.
+    Focus(String, Stage),
     /// A part of what passes of both suites of test/e2e that takes about this long: the one whose turn it is, or this one.
     Slice(Duration, Option<u64>),
 }
@@ -87,54 +89,131 @@ pub struct Conclusion {
     pub left: Vec<String>,
 }
 
-/// Where a cluster of this checkout is.
+/// Where a cluster of this checkout is; that of a virtual machine is another one, for both may be there.
 #[must_use]
-pub fn layout(against: Against) -> Layout {
+pub fn layout(against: Against, machine: bool) -> Layout {
+    let name = format!("{against}{}", if machine { "-machine" } else { "" });
     let mut hasher = DefaultHasher::new();
-    (checkout(), against.to_string()).hash(&mut hasher);
+    (checkout(), &name).hash(&mut hasher);
     let id = format!("c{:04x}", hasher.finish() & 0xffff);
     // Its name is in the path, by which an audit of another cluster knows whose mounts these are.
-    let base = checkout().join(".cache/conformance").join(format!("kl-{id}-{against}"));
+    let base = checkout().join(".cache/conformance").join(format!("kl-{id}-{name}"));
     Layout::new(id, base)
 }
 
-/// Builds what is missing, starts the cluster, runs the suite, compares, and ends the cluster.
+/// Builds what is missing, starts the clusters, runs the suite, compares, and ends the clusters.
 ///
 /// # Errors
 /// When something does not start; red tests are no error.
 pub fn run(request: &Request, progress: &mut dyn Progress) -> Result<Conclusion> {
     let upstream = Upstream::build()?;
+    let passing = expected(request)?;
+    let due = due(request, &passing)?;
+    let dir = fresh_results(request)?;
     if request.suite == Suite::Cri {
-        let dir = fresh_results(request)?;
-        let passing = expected(request)?;
-        let due = due(request, &passing)?;
         let outcomes = critest::run(request, &upstream, &dir, progress)?;
         return conclude(request, passing, &due, outcomes, dir);
     }
-    let cluster = cluster(request, &upstream, progress)?;
-    let outcome = judge(request, &upstream, &cluster, progress);
-    let left = if request.keep {
-        progress.note(&format!("the cluster stays: export KUBECONFIG={}", cluster.layout.admin_conf().display()));
-        Vec::new()
-    } else {
-        // Tests may have started its agent anew.
-        Cluster::adopt(cluster.layout.clone())?.unwrap_or(cluster).down(progress)?
-    };
-    let mut conclusion = outcome?;
+    let (mut outcomes, mut left) = (Vec::new(), Vec::new());
+    for on_machine in [false, true] {
+        if !request.selection.is_on(on_machine) {
+            continue;
+        }
+        let ground = Ground::up(request, on_machine, &upstream, progress)?;
+        let judged = judge(request, &upstream, &ground, (&passing, &due, &dir), progress);
+        left.extend(ground.down(request, progress)?);
+        outcomes.extend(judged?);
+    }
+    let mut conclusion = conclude(request, passing, &due, outcomes, dir)?;
     conclusion.left = left;
     Ok(conclusion)
 }
 
-/// Ends a cluster that was kept, or that an interrupted run left; answers what is left of it, `None` where there was none.
+/// Ends clusters that were kept, or that an interrupted run left; answers what is left of them.
 ///
 /// # Errors
 /// When something refuses to go.
-pub fn down(against: Against, progress: &mut dyn Progress) -> Result<Option<Vec<String>>> {
-    Cluster::adopt(layout(against))?.map(|cluster| cluster.down(progress)).transpose()
+pub fn down(against: Against, progress: &mut dyn Progress) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for on_machine in [false, true] {
+        if let Some(cluster) = Cluster::adopt(layout(against, on_machine))? {
+            left.extend(cluster.down(progress)?);
+        }
+    }
+    Ok(left)
 }
 
-fn cluster(request: &Request, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Cluster> {
-    let layout = layout(request.against);
+impl Selection {
+    /// Whether some of it runs on a virtual machine, or some of it on hosts that are namespaces.
+    fn is_on(&self, machine: bool) -> bool {
+        match self {
+            Self::All(stages) => stages.iter().any(|stage| stage.is_on_machine() == machine),
+            Self::Focus(_, stage) => stage.is_on_machine() == machine,
+            Self::Slice(..) => !machine,
+        }
+    }
+}
+
+/// Where tests run.
+enum Ground {
+    /// Hosts that are namespaces of this machine.
+    Hosts(Box<Cluster>),
+    Machine(Box<Site>),
+}
+
+impl Ground {
+    fn up(request: &Request, on_machine: bool, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Self> {
+        let layout = layout(request.against, on_machine);
+        let logs = layout.base.join("log");
+        let ground = if on_machine {
+            site(layout, request, upstream, progress).map(Box::new).map(Self::Machine)
+        } else {
+            hosts(layout, request, upstream, progress).map(Box::new).map(Self::Hosts)
+        };
+        ground.with_context(|| format!("the cluster did not start; its logs are in {}", logs.display()))
+    }
+
+    fn cluster(&self) -> &Cluster {
+        match self {
+            Self::Hosts(cluster) => cluster,
+            Self::Machine(site) => &site.cluster,
+        }
+    }
+
+    fn run(&self, run: &Run, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Vec<Outcome>> {
+        match self {
+            Self::Hosts(_) => run.run(upstream, progress),
+            Self::Machine(site) => site.run(run, progress),
+        }
+    }
+
+    /// Ends the cluster, unless it is to stay; answers what is left of it.
+    fn down(self, request: &Request, progress: &mut dyn Progress) -> Result<Vec<String>> {
+        if request.keep {
+            let config = self.cluster().layout.admin_conf();
+            progress.note(&format!("the cluster stays: export KUBECONFIG={}", config.display()));
+            if let Self::Machine(site) = self {
+                site.leave();
+            }
+            return Ok(Vec::new());
+        }
+        match self {
+            Self::Hosts(cluster) => cluster.down(progress),
+            Self::Machine(site) => site.down(progress),
+        }
+    }
+}
+
+fn site(layout: Layout, request: &Request, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Site> {
+    match Site::adopt(layout.clone(), progress)? {
+        Some(site) if request.keep => return Ok(site),
+        Some(stale) => drop(stale.down(progress)?),
+        None => {}
+    }
+    Site::up(layout, request, upstream, progress)
+}
+
+fn hosts(layout: Layout, request: &Request, upstream: &Upstream, progress: &mut dyn Progress) -> Result<Cluster> {
     let nodes = if request.suite == Suite::E2eNode { 1 } else { NODES };
     match Cluster::adopt(layout.clone())? {
         Some(cluster) if request.keep && cluster.healthy() && cluster.nodes() == nodes => return Ok(cluster),
@@ -156,34 +235,46 @@ fn cluster(request: &Request, upstream: &Upstream, progress: &mut dyn Progress) 
     if request.containerd2 {
         options.containerd = Some(upstream.debian.join("containerd"));
     }
-    let logs = layout.base.join("log");
     Cluster::up(layout, options, progress)
-        .with_context(|| format!("the cluster did not start; its logs are in {}", logs.display()))
 }
 
-fn judge(request: &Request, upstream: &Upstream, cluster: &Cluster, progress: &mut dyn Progress) -> Result<Conclusion> {
-    let passing = expected(request)?;
-    let due = due(request, &passing)?;
-    let dir = fresh_results(request)?;
+/// Runs what of the request runs on this ground; `told` are the list, what of it is due, and the folder of results.
+fn judge(
+    request: &Request,
+    upstream: &Upstream,
+    ground: &Ground,
+    (passing, due, dir): (&Passing, &[String], &Path),
+    progress: &mut dyn Progress,
+) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
-    for run in runs(request, &due, cluster, &dir)? {
-        outcomes.extend(run.run(upstream, progress)?);
+    for run in runs(request, due, ground, dir)? {
+        outcomes.extend(ground.run(&run, upstream, progress)?);
     }
     for red in outcomes.iter().filter(|o| o.verdict == Verdict::Fail) {
-        evidence::gather(cluster, red, &dir.join("red"))?;
+        evidence::gather(ground.cluster(), red, &dir.join("red"))?;
     }
     // What the list has and is red, or did not end, has a second chance: these machines are shared.
     let mut again = passing.compare(&outcomes).red;
-    again.extend(unended(&due, &outcomes));
+    again.extend(unended(&here(request, due, ground), &outcomes));
     if !again.is_empty() {
         let what = format!("{} red test(s) of the list once more", again.len());
-        let mut second = named(request, cluster, &what, &again, &dir.join("again"))?;
+        let mut second = named(request, ground, &what, &again, &dir.join("again"))?;
         if let Selection::Slice(budget, _) = request.selection {
             second.timeout = budget * 4;
         }
-        outcomes.extend(second.run(upstream, progress)?);
+        outcomes.extend(ground.run(&second, upstream, progress)?);
     }
-    conclude(request, passing, &due, outcomes, dir)
+    Ok(outcomes)
+}
+
+/// What of the tests that are due runs on this ground.
+fn here(request: &Request, due: &[String], ground: &Ground) -> Vec<String> {
+    let on_machine = matches!(ground, Ground::Machine(_));
+    let is_here = |name: &&String| match request.selection {
+        Selection::All(_) => Stage::of(request.suite, name).is_on_machine() == on_machine,
+        Selection::Focus(..) | Selection::Slice(..) => true,
+    };
+    due.iter().filter(is_here).cloned().collect()
 }
 
 /// Compares what ran with the lists, and writes table and list.
@@ -206,7 +297,7 @@ fn conclude(
     }
     let stock = table::load(&stock_table(request.suite)?)?;
     table::save(&dir.join("table.tsv"), &rows, stock.as_ref())?;
-    if request.against == Against::Stock && matches!(&request.selection, Selection::All(stages) if stages.len() == 2) {
+    if request.against == Against::Stock && matches!(&request.selection, Selection::All(stages) if stages.len() > 1) {
         table::save(&stock_table(request.suite)?, &rows, None)?;
     }
     let red = |o: &&Outcome| o.verdict == Verdict::Fail && !not_here.0.contains_key(&o.name);
@@ -237,8 +328,10 @@ fn expected(request: &Request) -> Result<Passing> {
 /// What is on the list and is to run.
 fn due(request: &Request, passing: &Passing) -> Result<Vec<String>> {
     Ok(match &request.selection {
-        Selection::All(stages) => passing.0.keys().filter(|n| stages.contains(&Stage::of(n))).cloned().collect(),
-        Selection::Focus(text) => passing.0.keys().filter(|n| n.contains(text.as_str())).cloned().collect(),
+        Selection::All(stages) => {
+            passing.0.keys().filter(|n| stages.contains(&Stage::of(request.suite, n))).cloned().collect()
+        }
+        Selection::Focus(text, _) => passing.0.keys().filter(|n| n.contains(text.as_str())).cloned().collect(),
         Selection::Slice(budget, turn) => {
             let mut wish = slice::Wish::of_checkout(*budget, request.processes)?;
             wish.turn = turn.unwrap_or(wish.turn);
@@ -264,15 +357,18 @@ fn latest(outcomes: Vec<Outcome>) -> Vec<Outcome> {
     by_name.into_values().collect()
 }
 
-/// The calls of ginkgo that a request is made of.
-fn runs(request: &Request, due: &[String], cluster: &Cluster, dir: &Path) -> Result<Vec<Run>> {
+/// The calls of ginkgo that a request is made of on this ground.
+fn runs(request: &Request, due: &[String], ground: &Ground, dir: &Path) -> Result<Vec<Run>> {
+    let on_machine = matches!(ground, Ground::Machine(_));
     Ok(match &request.selection {
-        Selection::All(stages) => {
-            stages.iter().map(|s| part(request, cluster, *s, &dir.join(s.to_string()))).collect::<Result<_>>()?
-        }
-        Selection::Focus(text) => {
+        Selection::All(stages) => stages
+            .iter()
+            .filter(|stage| stage.is_on_machine() == on_machine)
+            .map(|stage| part(request, ground, *stage, &dir.join(stage.to_string())))
+            .collect::<Result<_>>()?,
+        Selection::Focus(text, _) => {
             let what = format!("tests with {text:?} in their name");
-            let mut run = named(request, cluster, &what, &[], &dir.join("focus"))?;
+            let mut run = named(request, ground, &what, &[], &dir.join("focus"))?;
             run.focus = vec![ginkgo::part(text)];
             // The namespace of a red test stays, so that its state can be gathered.
             run.flags.push("--delete-namespace-on-failure=false".into());
@@ -280,7 +376,7 @@ fn runs(request: &Request, due: &[String], cluster: &Cluster, dir: &Path) -> Res
         }
         Selection::Slice(budget, _) => {
             let what = format!("a slice of {} tests that pass", due.len());
-            let mut run = named(request, cluster, &what, due, &dir.join("slice"))?;
+            let mut run = named(request, ground, &what, due, &dir.join("slice"))?;
             // Red tests take long. What is not reached is red, too, and has its second chance.
             run.timeout = *budget * 4;
             vec![run]
@@ -289,45 +385,76 @@ fn runs(request: &Request, due: &[String], cluster: &Cluster, dir: &Path) -> Res
 }
 
 /// A run of the tests that have these names.
-fn named(request: &Request, cluster: &Cluster, what: &str, names: &[String], dir: &Path) -> Result<Run> {
-    let mut run = part(request, cluster, Stage::Parallel, dir)?;
+fn named(request: &Request, ground: &Ground, what: &str, names: &[String], dir: &Path) -> Result<Run> {
+    let mut run = part(request, ground, Stage::Parallel, dir)?;
     run.what = what.to_owned();
     run.labels = String::new();
+    run.skip = Vec::new();
     run.focus = names.iter().map(|name| ginkgo::exactly(name)).collect();
     Ok(run)
 }
 
-fn part(request: &Request, cluster: &Cluster, stage: Stage, dir: &Path) -> Result<Run> {
+fn part(request: &Request, ground: &Ground, stage: Stage, dir: &Path) -> Result<Run> {
     let (suite, against) = (request.suite, request.against);
     let what = match stage {
         Stage::Parallel => "in parallel",
         Stage::Serial => "what is slow, and what runs alone",
+        Stage::Machine => "what restarts units of systemd, on a virtual machine",
     };
-    let upstream = cluster.upstream()?;
-    let (program, flags, netns, path) = match suite {
-        Suite::Node | Suite::Conformance => (upstream.program("e2e.test"), cluster_flags(cluster)?, None, None),
-        Suite::Cri => bail!("SUITE=cri needs no cluster"),
-        Suite::E2eNode => {
-            let program = upstream.program("e2e_node.test");
-            let stand_ins = unit::stand_ins(&dir.with_extension("machine"), &cluster.layout, against, &program)?;
-            // It asks the node's own ports at localhost.
-            let netns = Some(cluster.layout.host("n1").netns_path());
-            (stand_ins.program, node_flags(cluster)?, netns, Some(stand_ins.bin))
-        }
-    };
-    Ok(Run {
+    let (focus, skip) = on_a_machine(suite, stage);
+    let mut run = Run {
         what: format!("SUITE={suite} AGAINST={against}, {what}"),
-        program,
-        flags,
+        program: PathBuf::new(),
+        flags: Vec::new(),
         labels: suite.labels(stage),
-        focus: Vec::new(),
+        focus,
+        skip,
         // ginkgo itself runs alone what is labelled Serial.
         processes: request.processes,
         timeout: HOURS,
-        netns,
-        path,
+        netns: None,
         dir: dir.to_owned(),
-    })
+    };
+    match (ground, suite) {
+        (_, Suite::Cri) => bail!("SUITE=cri needs no cluster"),
+        (Ground::Hosts(cluster), Suite::Node | Suite::Conformance) => {
+            run.program = cluster.upstream()?.program("e2e.test");
+            run.flags = cluster_flags(cluster)?;
+        }
+        (Ground::Hosts(cluster), Suite::E2eNode) => {
+            let host = cluster.layout.host("n1");
+            run.program = with_folder(&cluster.upstream()?.program("e2e_node.test"), &dir.with_extension("work"))?;
+            run.flags = node_flags(cluster, &host.name, &host.endpoint())?;
+            // It asks the node's own ports at localhost.
+            run.netns = Some(host.netns_path());
+        }
+        (Ground::Machine(site), _) => {
+            run.program = Site::suite();
+            run.flags = node_flags(&site.cluster, site.node(), "unix:///run/containerd/containerd.sock")?;
+            // Emulated, it has enough to do with one.
+            run.processes = 1;
+        }
+    }
+    Ok(run)
+}
+
+/// Which tests are meant in a stage, and which are not, where some run on a virtual machine.
+fn on_a_machine(suite: Suite, stage: Stage) -> (Vec<String>, Vec<String>) {
+    let names: Vec<String> = suite.on_a_machine().iter().map(|name| ginkgo::part(name)).collect();
+    match stage {
+        Stage::Parallel | Stage::Serial => (Vec::new(), names),
+        Stage::Machine => (names, Vec::new()),
+    }
+}
+
+/// A suite that writes into the folder that it is in, in one of its own.
+fn with_folder(program: &Path, dir: &Path) -> Result<PathBuf> {
+    let link = dir.join(program.file_name().unwrap_or_default());
+    std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    if !link.is_symlink() {
+        symlink(program, &link).with_context(|| format!("link {}", link.display()))?;
+    }
+    Ok(link)
 }
 
 fn cluster_flags(cluster: &Cluster) -> Result<Vec<String>> {
@@ -343,7 +470,7 @@ fn cluster_flags(cluster: &Cluster) -> Result<Vec<String>> {
 }
 
 /// test/e2e_node against a node that runs already: it starts neither an API server nor a kubelet. It knows tokens only, and needs every right.
-fn node_flags(cluster: &Cluster) -> Result<Vec<String>> {
+fn node_flags(cluster: &Cluster, node: &str, endpoint: &str) -> Result<Vec<String>> {
     let kubectl = cluster.kubectl();
     let (namespace, name) = ("kube-system", "e2e-node");
     if kubectl.say(&format!("get serviceaccount {name} -n {namespace}")).is_err() {
@@ -353,13 +480,12 @@ fn node_flags(cluster: &Cluster) -> Result<Vec<String>> {
         kubectl.say(&binding)?;
     }
     let token = kubectl.say(&format!("create token {name} -n {namespace} --duration=12h"))?;
-    let host = cluster.layout.host("n1");
     // Unlike test/e2e it takes -h of -host for help.
     Ok(vec![
         format!("--host=https://{}:6443", cluster.lan.master()),
         format!("--bearer-token={}", token.trim()),
-        format!("--node-name={}", host.name),
-        format!("--container-runtime-endpoint={}", host.endpoint()),
+        format!("--node-name={node}"),
+        format!("--container-runtime-endpoint={endpoint}"),
         "--start-services=false".into(),
         "--prepull-images=false".into(),
         "--dns-domain=cluster.local".into(),
@@ -374,7 +500,7 @@ fn results(request: &Request) -> PathBuf {
             [one] => format!("{name}-{one}"),
             _ => name,
         },
-        Selection::Focus(_) => format!("{name}-focus"),
+        Selection::Focus(..) => format!("{name}-focus"),
         Selection::Slice(..) => format!("slice-{}", request.against),
     };
     checkout().join(".cache/conformance/results").join(folder)

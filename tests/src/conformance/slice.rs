@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::lists::{Passing, Reasons};
 use super::report::sig;
-use super::suite::Stage;
+use super::suite::{Stage, Suite};
 use crate::harness::images::checkout;
 use crate::harness::shell::output;
 
@@ -70,7 +70,7 @@ pub fn choose(passing: &Passing, unsteady: &Reasons, wish: &Wish) -> Vec<String>
     let steady: BTreeMap<&str, u64> = passing
         .0
         .iter()
-        .filter(|(name, _)| Stage::of(name) == Stage::Parallel && !unsteady.0.contains_key(*name))
+        .filter(|(name, _)| Stage::of(Suite::Conformance, name) == Stage::Parallel && !unsteady.0.contains_key(*name))
         .map(|(name, seconds)| (name.as_str(), *seconds))
         .collect();
     let most = wish.budget.as_secs().saturating_mul(u64::from(wish.processes)) / SLOWER;

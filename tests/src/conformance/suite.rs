@@ -35,16 +35,52 @@ pub enum Stage {
     Parallel,
     /// What takes many minutes, and then one after the other what disturbs others or the cluster.
     Serial,
+    /// One after the other, on a virtual machine with systemd and cgroup v2: what restarts the kubelet or the container runtime as units of
+    /// systemd, and what only such a machine has.
+    Machine,
 }
 
 /// What has to run alone, or takes many minutes, by the tags in its name.
 const ALONE: [&str; 3] = ["[Serial]", "[Disruptive]", "[Slow]"];
 
+/// Which tests of test/e2e_node run on a virtual machine, by what is in their names.
+const ON_A_MACHINE: [&str; 15] = [
+    // They restart the kubelet, most of them with another configuration.
+    "CPU Manager [Serial]",
+    "Containers Lifecycle when A node running restartable init containers reboots",
+    "Device Plugin [Serial]",
+    "ImageGarbageCollect",
+    "Kubelet Endpoints",
+    "KubletTLS",
+    "MirrorPod [Serial] when kubelet restarts",
+    "POD Resources API [Serial]",
+    "ReloadKubeletClientCAFileTest",
+    "StaticPod [Serial]",
+    // It stops containerd.
+    "the container runtime is temporarily down",
+    // They read what only cgroup v2 has, and logs where a machine has them.
+    "ContainerLogPath",
+    "ContainerMetrics",
+    "Summary API",
+    "[Feature:NodeSwap]",
+];
+
 impl Stage {
-    /// The stage that a test runs in.
+    /// The stage that a test of a suite runs in.
     #[must_use]
-    pub fn of(name: &str) -> Self {
-        if ALONE.iter().any(|tag| name.contains(tag)) { Self::Serial } else { Self::Parallel }
+    pub fn of(suite: Suite, name: &str) -> Self {
+        let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+        match (has(suite.on_a_machine()), has(&ALONE)) {
+            (true, _) => Self::Machine,
+            (false, true) => Self::Serial,
+            (false, false) => Self::Parallel,
+        }
+    }
+
+    /// Whether its tests run on a virtual machine rather than on hosts that are namespaces of this one.
+    #[must_use]
+    pub fn is_on_machine(self) -> bool {
+        self == Self::Machine
     }
 }
 
@@ -62,7 +98,22 @@ impl Suite {
         match stage {
             Stage::Parallel => format!("{suite} && !(Serial || Slow || Disruptive) && {OFF}"),
             Stage::Serial => format!("{suite} && (Serial || Slow || Disruptive) && {OFF}"),
+            Stage::Machine => format!("{suite} && {OFF}"),
         }
+    }
+
+    /// Parts of names: tests that have one of them run in [`Stage::Machine`].
+    #[must_use]
+    pub fn on_a_machine(self) -> &'static [&'static str] {
+        if self == Self::E2eNode { &ON_A_MACHINE } else { &[] }
+    }
+
+    /// The stages of all its tests. Virtual machines run our agent only.
+    #[must_use]
+    pub fn stages(self, against: Against) -> Vec<Stage> {
+        let machine = self == Self::E2eNode && against.parts().1 == Part::Ours;
+        let stages = [Stage::Parallel, Stage::Serial].into_iter();
+        stages.chain(machine.then_some(Stage::Machine)).collect()
     }
 }
 
@@ -106,6 +157,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Parallel => "parallel",
             Self::Serial => "serial",
+            Self::Machine => "machine",
         })
     }
 }
@@ -114,10 +166,10 @@ impl FromStr for Stage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Parallel, Self::Serial]
+        [Self::Parallel, Self::Serial, Self::Machine]
             .into_iter()
             .find(|stage| stage.to_string() == text)
-            .ok_or_else(|| format!("no stage is called {text:?}: there are parallel and serial"))
+            .ok_or_else(|| format!("no stage is called {text:?}: there are parallel, serial and machine"))
     }
 }
 
@@ -157,11 +209,23 @@ mod tests {
         for against in [Against::Ours, Against::Stock, Against::StockAgent, Against::MasterKubelet] {
             assert_eq!(against.to_string().parse(), Ok(against));
         }
-        for stage in [Stage::Parallel, Stage::Serial] {
+        for stage in [Stage::Parallel, Stage::Serial, Stage::Machine] {
             assert_eq!(stage.to_string().parse(), Ok(stage));
         }
-        assert_eq!(Stage::of("[sig-node] Pods [Slow] last"), Stage::Serial);
         assert!("nodes".parse::<Suite>().unwrap_err().contains("e2e-node"));
         assert!("theirs".parse::<Against>().unwrap_err().contains("stock+agent"));
+    }
+
+    #[test]
+    fn what_restarts_a_kubelet_runs_on_a_machine_with_systemd() {
+        let of = |name| Stage::of(Suite::E2eNode, name);
+        assert_eq!(of("[sig-node] Pods [Slow] last"), Stage::Serial);
+        assert_eq!(of("[sig-node] KubletTLS [Serial] [NodeConformance] certificate reload"), Stage::Machine);
+        assert_eq!(of("[sig-node] StaticPod with a sidecar"), Stage::Parallel);
+        assert_eq!(of("[sig-node] Summary API [NodeConformance] when querying /stats/summary"), Stage::Machine);
+        assert_eq!(Stage::of(Suite::Node, "[sig-node] KubletTLS [Serial]"), Stage::Serial);
+        assert_eq!(Suite::E2eNode.stages(Against::Ours).len(), 3);
+        assert_eq!(Suite::E2eNode.stages(Against::MasterKubelet), [Stage::Parallel, Stage::Serial]);
+        assert_eq!(Suite::Node.stages(Against::Ours), [Stage::Parallel, Stage::Serial]);
     }
 }

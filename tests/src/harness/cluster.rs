@@ -22,7 +22,8 @@ use super::{containerd, images, registry};
 
 /// What nodes on this machine are told beside what the cluster tells them: all of them share its disk, and a disk that is
 /// full in percent, as a developer's often is, still has room for them.
-fn kubelet_config(more: &BTreeMap<String, Value>) -> Value {
+#[must_use]
+pub fn kubelet_config(more: &BTreeMap<String, Value>) -> Value {
     let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "evictionHard": {
@@ -166,7 +167,7 @@ impl Cluster {
             progress.tick();
         }
         cluster.route_pods()?;
-        if cluster.state.options.suite {
+        if cluster.state.options.suite && nodes > 0 {
             progress.step("CoreDNS", 0);
             cluster.start_dns()?;
         }
@@ -254,6 +255,9 @@ impl Cluster {
 
     fn images(&self) -> Result<Vec<cri::import::Image>> {
         let options = &self.state.options;
+        if options.nodes == 0 {
+            return Ok(Vec::new());
+        }
         if options.suite {
             return images::archives(&self.upstream()?.archives()?);
         }
@@ -420,7 +424,11 @@ impl Cluster {
         self.remember(process)
     }
 
-    fn remember(&mut self, process: Process) -> Result<()> {
+    /// Has a process end with the cluster.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn remember(&mut self, process: Process) -> Result<()> {
         self.state.processes.retain(|p| p.name != process.name || p.alive());
         self.state.processes.push(process);
         self.save()

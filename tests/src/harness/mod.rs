@@ -23,7 +23,7 @@ pub mod images;
 pub mod kubectl;
 pub mod layout;
 pub mod process;
-mod registry;
+pub mod registry;
 pub mod shell;
 mod stock;
 pub mod sweep;

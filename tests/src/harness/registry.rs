@@ -50,8 +50,22 @@ pub(super) fn start(layout: &Layout, address: Ipv4Addr, upstream: &Upstream) -> 
 
 /// The folder that containerd looks up registries in.
 #[must_use]
-pub(super) fn hosts(layout: &Layout) -> PathBuf {
+pub fn hosts(layout: &Layout) -> PathBuf {
     layout.base.join("registry/hosts")
+}
+
+/// What containerd reads: the files of [`hosts`], and what these name.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn files(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let dir = hosts(layout);
+    let mirrors = fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))?;
+    let mut files = vec![layout.base.join("registry/tls.crt")];
+    for mirror in mirrors {
+        files.push(mirror?.path().join("hosts.toml"));
+    }
+    Ok(files)
 }
 
 fn configuration(dir: &Path, address: Ipv4Addr, port: u16, images: &Path) -> Value {
@@ -98,6 +112,10 @@ mod tests {
             text,
             "server = \"https://registry.k8s.io\"\n[host.\"https://172.30.1.2:5001\"]\n  capabilities = [\"pull\", \"resolve\"]\n  \
              ca = \"/x/tls.crt\"\n"
+        );
+        assert_eq!(
+            files(&layout).unwrap(),
+            ["tls.crt", "hosts/registry.k8s.io/hosts.toml"].map(|f| base.join("registry").join(f))
         );
         fs::remove_dir_all(&base).unwrap();
         let (plain, tls) = (

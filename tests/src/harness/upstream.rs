@@ -17,7 +17,7 @@ pub struct Upstream {
     pub bin: PathBuf,
     /// Image archives.
     pub images: PathBuf,
-    /// `containerd/` (containerd 2 and its shim), `registry`, `busybox`.
+    /// `containerd/` (containerd 2 and its shim), `runc`, `registry`, `busybox`.
     pub debian: PathBuf,
 }
 

@@ -1,6 +1,7 @@
 //! One machine: QEMU's process, its disk, and its cable to the cluster's LAN.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,8 +20,25 @@ use crate::harness::{Cluster, Layout};
 
 /// How long a machine may take from power on until it answers; 20 to 40 s where nobody else computes.
 const BOOT: Duration = Duration::from_secs(300);
-/// MiB of memory.
-const MEMORY: u32 = 1536;
+/// The name of the serial line.
+const LINE: &str = "keelson.line";
+
+/// What a machine is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    /// Its number on the LAN: machine 1 is `v1`.
+    pub number: u8,
+    /// MiB of memory.
+    pub memory: u32,
+}
+
+impl Frame {
+    /// As small as a node may be.
+    #[must_use]
+    pub fn small(number: u8) -> Self {
+        Self { number, memory: 1536 }
+    }
+}
 
 /// A machine. Dropping it cuts its power.
 #[derive(Debug)]
@@ -28,7 +46,7 @@ pub struct Machine {
     pub name: String,
     /// Its address on the cluster's LAN.
     pub address: String,
-    number: u8,
+    frame: Frame,
     gateway: String,
     layout: Layout,
     assets: Assets,
@@ -37,22 +55,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A new Debian, number `number` on the LAN of `cluster`, powered on.
+    /// A new Debian on the LAN of `cluster`, powered on.
     ///
     /// # Errors
     /// When it does not come up; its console is in the log folder of the cluster.
-    pub fn install(cluster: &Cluster, assets: &Assets, payload: &Payload, number: u8) -> Result<Self> {
-        let lan: Lan = cluster.lan;
-        let mut machine = Self {
-            name: format!("v{number}"),
-            address: lan.address(100 + number).to_string(),
-            number,
-            gateway: lan.address(1).to_string(),
-            layout: cluster.layout.clone(),
-            assets: assets.clone(),
-            payload: payload.clone(),
-            process: None,
-        };
+    pub fn install(cluster: &Cluster, assets: &Assets, payload: &Payload, frame: Frame) -> Result<Self> {
+        let mut machine = Self::of(cluster, assets, payload, frame);
         fs::create_dir_all(machine.layout.run())?;
         let mut create = assets.program("qemu-img");
         create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(assets.debian.join("root.ext4"));
@@ -60,6 +68,39 @@ impl Machine {
         machine.plug_in()?;
         machine.power_on()?;
         Ok(machine)
+    }
+
+    /// A machine that another process has left, and had its cluster remember.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn adopt(cluster: &Cluster, assets: &Assets, payload: &Payload, frame: Frame) -> Result<Self> {
+        let mut machine = Self::of(cluster, assets, payload, frame);
+        machine.process = Some(cluster.process(&machine.process_name())?.clone());
+        Ok(machine)
+    }
+
+    /// Lets it run on when we end.
+    pub fn leave(mut self) {
+        self.process = None;
+    }
+
+    fn of(cluster: &Cluster, assets: &Assets, payload: &Payload, frame: Frame) -> Self {
+        let lan: Lan = cluster.lan;
+        Self {
+            name: format!("v{}", frame.number),
+            address: lan.address(100 + frame.number).to_string(),
+            frame,
+            gateway: lan.address(1).to_string(),
+            layout: cluster.layout.clone(),
+            assets: assets.clone(),
+            payload: payload.clone(),
+            process: None,
+        }
+    }
+
+    fn process_name(&self) -> String {
+        format!("machine-{}", self.name)
     }
 
     /// Its cable: a tap device on the cluster's bridge.
@@ -82,7 +123,7 @@ impl Machine {
     /// # Errors
     /// When it does not within some minutes.
     pub fn power_on(&mut self) -> Result<()> {
-        let name = format!("machine-{}", self.name);
+        let name = self.process_name();
         let process = spawn(&name, &mut self.command(), &self.layout.log(&name))?;
         self.process = Some(process);
         self.wait_answer()
@@ -145,6 +186,33 @@ impl Machine {
         Guest { socket: self.layout.run().join(format!("{}.qga", self.name)) }
     }
 
+    /// QEMU.
+    ///
+    /// # Errors
+    /// When its power is off.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("the machine has no power")
+    }
+
+    /// The other end of its serial line: what a program there writes to [`Self::line_there`] is read here.
+    ///
+    /// # Errors
+    /// When QEMU does not run.
+    pub fn line(&self) -> Result<UnixStream> {
+        let socket = self.line_socket();
+        UnixStream::connect(&socket).with_context(|| format!("connect {}", socket.display()))
+    }
+
+    /// The serial line as the machine has it.
+    #[must_use]
+    pub fn line_there() -> String {
+        format!("/dev/virtio-ports/{LINE}")
+    }
+
+    fn line_socket(&self) -> PathBuf {
+        self.layout.run().join(format!("{}.line", self.name))
+    }
+
     /// What it printed on its serial console.
     #[must_use]
     pub fn console(&self) -> PathBuf {
@@ -168,7 +236,7 @@ impl Machine {
             format!("file={},format={format},if=none,id={id},cache=writeback", path.display())
         };
         command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
-        command.args(["-m", &MEMORY.to_string(), "-nodefaults", "-no-user-config", "-display", "none"]);
+        command.args(["-m", &self.frame.memory.to_string(), "-nodefaults", "-no-user-config", "-display", "none"]);
         command.arg("-kernel").arg(self.assets.debian.join("vmlinuz"));
         command.arg("-initrd").arg(self.assets.debian.join("initrd.img"));
         command.args(["-append", &self.kernel_command_line()]);
@@ -178,11 +246,13 @@ impl Machine {
         command.arg("-drive").arg(format!("{},readonly=on", drive(&self.payload.disk, "raw", "payload")));
         command.args(["-device", "virtio-blk-pci,drive=payload", "-device", "virtio-rng-pci"]);
         command.arg("-netdev").arg(format!("tap,id=lan,ifname={},script=no,downscript=no", self.tap()));
-        let mac = format!("52:54:00:4b:4c:{:02x}", self.number);
+        let mac = format!("52:54:00:4b:4c:{:02x}", self.frame.number);
         command.arg("-device").arg(format!("virtio-net-pci,netdev=lan,romfile=,mac={mac}"));
         command.args(["-device", "virtio-serial-pci"]);
         command.arg("-chardev").arg(format!("socket,id=ga,path={},server=on,wait=off", self.guest().socket.display()));
         command.args(["-device", "virtserialport,chardev=ga,name=org.qemu.guest_agent.0"]);
+        command.arg("-chardev").arg(format!("socket,id=line,path={},server=on,wait=off", self.line_socket().display()));
+        command.args(["-device", &format!("virtserialport,chardev=line,name={LINE}")]);
         command
     }
 

@@ -17,6 +17,6 @@ mod state;
 
 pub use assets::Assets;
 pub use guest::{Guest, Output};
-pub use machine::Machine;
+pub use machine::{Frame, Machine};
 pub use payload::Payload;
 pub use state::State;

@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use crate::harness::images::{Recipe, bin_dir, recipes};
 use crate::harness::shell::{output, run};
 
-/// The Debian package on the disk.
-const PACKAGE: &str = "keelson-agent.deb";
 /// What other distributions get.
 const ARCHIVE: &str = "keelson-1-linux-amd64.tar.gz";
+
+const MIB: u64 = 1 << 20;
 
 /// The disk, and where it is mounted in the machine.
 #[derive(Debug, Clone)]
@@ -26,20 +26,44 @@ pub struct Payload {
 impl Payload {
     /// Where machines find it: they mount it themselves.
     pub const MOUNT: &'static str = "/mnt";
+    /// The Debian package on the disk.
+    pub const PACKAGE: &'static str = "keelson-agent.deb";
+
+    /// The disk that was made below `dir`.
+    #[must_use]
+    pub fn of(dir: &Path) -> Self {
+        Self { disk: dir.join("payload.ext4") }
+    }
 
     /// Gathers our package and images below `dir` and makes a disk of them.
     ///
     /// # Errors
     /// When a program was not built.
     pub fn make(dir: &Path) -> Result<Self> {
-        let (content, disk) = (dir.join("payload"), dir.join("payload.ext4"));
+        Self::with(dir, |content| archive(&content.join("images.tar"), recipes()?))
+    }
+
+    /// Gathers our package, and what `more` puts beside it into the folder that it is given.
+    ///
+    /// # Errors
+    /// When a program was not built, or `more` fails.
+    pub fn with(dir: &Path, more: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        let (content, Self { disk }) = (dir.join("payload"), Self::of(dir));
         fs::create_dir_all(&content)?;
         package(dir, &content)?;
-        archive(&content.join("images.tar"), recipes()?)?;
-        run("mke2fs", ["-q", "-t", "ext4", "-d", &content.to_string_lossy(), &disk.to_string_lossy(), "256M"])?;
+        more(&content)?;
+        let size = format!("{}M", room(&content)?);
+        run("mke2fs", ["-q", "-t", "ext4", "-d", &content.to_string_lossy(), &disk.to_string_lossy(), &size])?;
         fs::remove_dir_all(&content)?;
         Ok(Self { disk })
     }
+}
+
+/// How many MiB a file system has that a folder fits into.
+fn room(content: &Path) -> Result<u64> {
+    let sizes: std::io::Result<Vec<u64>> = fs::read_dir(content)?.map(|entry| Ok(entry?.metadata()?.len())).collect();
+    let bytes: u64 = sizes.with_context(|| format!("list {}", content.display()))?.iter().sum();
+    Ok(bytes / MIB * 6 / 5 + 64)
 }
 
 /// Has the programs that were built packaged as they are shipped, and takes the agent's package and the archive.
@@ -48,7 +72,7 @@ fn package(dir: &Path, to: &Path) -> Result<()> {
     let mut xtask = Command::new(programs.join("xtask"));
     xtask.args(["package", "--release", "1"]).arg("--programs").arg(&programs).arg("--out").arg(&out);
     output(&mut xtask).with_context(|| format!("{}: build it with `make build`", programs.display()))?;
-    for (made, name) in [("keelson-agent_1_amd64.deb", PACKAGE), (ARCHIVE, ARCHIVE)] {
+    for (made, name) in [("keelson-agent_1_amd64.deb", Payload::PACKAGE), (ARCHIVE, ARCHIVE)] {
         fs::copy(out.join(made), to.join(name)).with_context(|| made.to_owned())?;
     }
     fs::remove_dir_all(&out).with_context(|| out.display().to_string())

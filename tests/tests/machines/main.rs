@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use keelson_tests::harness::cluster::{Silent, end};
 use keelson_tests::harness::{Cluster, Layout, Options};
-use keelson_tests::machines::{Assets, Machine, Payload};
+use keelson_tests::machines::{Assets, Frame, Machine, Payload};
 use libtest_mimic::{Arguments, Trial};
 
 use context::Context;
@@ -71,7 +71,7 @@ fn up(layout: &Layout) -> anyhow::Result<Context> {
     options.master_args = vec!["--node-monitor-grace-period".into(), "60s".into()];
     let cluster = Cluster::up(layout.clone(), options, &mut Silent)?;
     let payload = Payload::make(&layout.base)?;
-    let machine = Machine::install(&cluster, &assets, &payload, 1)?;
+    let machine = Machine::install(&cluster, &assets, &payload, Frame::small(1))?;
     Ok(Context::new(cluster, machine))
 }
 
