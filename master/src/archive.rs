@@ -82,7 +82,7 @@ pub fn unpack(bytes: &[u8]) -> Result<(Manifest, Parts)> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(bytes))
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

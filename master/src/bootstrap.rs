@@ -12,6 +12,8 @@ use crate::pki::Pki;
 use crate::settings::Settings;
 use crate::{api, join, kubeconfig, leaves, token};
 
+/// The cluster's DNS domain.
+const DOMAIN: &str = "cluster.local";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const PRIORITY_CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 
@@ -21,6 +23,7 @@ pub async fn run(client: &Client, settings: &Settings, pki: &Pki, dir: &DataDir)
     priority_classes(client).await?;
     published_authorities(client, settings, pki).await?;
     kubelet_config(client, settings).await?;
+    kubeadm_config(client, settings).await?;
     pending_token(client, dir).await
 }
 
@@ -73,7 +76,7 @@ pub async fn published_authorities(client: &Client, settings: &Settings, pki: &P
     ];
     for (namespace, name, data) in maps {
         let (collection, map) = config_map(namespace, name, &data);
-        ensure(client, &collection, name, &map, |old, new| with(old, new, &["data"])).await?;
+        ensure(client, &collection, name, &map, with_data).await?;
     }
     Ok(())
 }
@@ -83,6 +86,13 @@ async fn kubelet_config(client: &Client, settings: &Settings) -> Result<()> {
     let data = json!({ "kubelet": kubelet_configuration(settings.dns_service_ip()?)? });
     let (collection, map) = config_map("kube-system", "kubelet-config", &data);
     api::create(client, &collection, &map).await.map(drop)
+}
+
+/// What `kubeadm join` asks of a cluster beside how its nodes are configured.
+async fn kubeadm_config(client: &Client, settings: &Settings) -> Result<()> {
+    let data = json!({ "ClusterConfiguration": cluster_configuration(settings)? });
+    let (collection, map) = config_map("kube-system", "kubeadm-config", &data);
+    ensure(client, &collection, "kubeadm-config", &map, with_data).await
 }
 
 /// A ConfigMap, and the collection that it belongs to.
@@ -123,9 +133,28 @@ fn kubelet_configuration(dns: IpAddr) -> Result<String> {
         },
         "authorization": { "mode": "Webhook" },
         "clusterDNS": [dns],
-        "clusterDomain": "cluster.local",
+        "clusterDomain": DOMAIN,
         "rotateCertificates": true,
         "serverTLSBootstrap": true,
+    });
+    Ok(serde_saphyr::to_string(&configuration)?)
+}
+
+/// What of kubeadm's `ClusterConfiguration` is true of a cluster that it did not make.
+fn cluster_configuration(settings: &Settings) -> Result<String> {
+    let (version, _) = apiserver::GIT_VERSION.split_once('+').unwrap_or((apiserver::GIT_VERSION, ""));
+    let configuration = json!({
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "certificatesDir": "/etc/kubernetes/pki",
+        "clusterName": "kubernetes",
+        "controlPlaneEndpoint": settings.endpoint().to_string(),
+        "kubernetesVersion": version,
+        "networking": {
+            "dnsDomain": DOMAIN,
+            "podSubnet": settings.cluster_cidr,
+            "serviceSubnet": settings.service_cidr,
+        },
     });
     Ok(serde_saphyr::to_string(&configuration)?)
 }
@@ -164,30 +193,16 @@ async fn ensure(
     }
 }
 
-/// The existing object with some fields as wanted; `None` when they are so already. Defaults that the API server filled in
-/// do not count as a difference.
-fn with(existing: &Value, wanted: &Value, fields: &[&str]) -> Option<Value> {
-    if fields.iter().all(|field| contains(&existing[*field], &wanted[*field])) {
+/// The existing ConfigMap with the wanted data, and what others keep there (signatures); `None` when it has it already.
+fn with_data(existing: &Value, wanted: &Value) -> Option<Value> {
+    let data = wanted["data"].as_object()?;
+    if data.iter().all(|(key, value)| existing["data"].get(key) == Some(value)) {
         return None;
     }
     let mut merged = existing.clone();
-    let object = merged.as_object_mut()?;
-    for field in fields {
-        object.insert((*field).to_owned(), wanted[*field].clone());
-    }
+    let kept = merged.as_object_mut()?.entry("data").or_insert_with(|| json!({})).as_object_mut()?;
+    kept.extend(data.clone());
     Some(merged)
-}
-
-fn contains(existing: &Value, wanted: &Value) -> bool {
-    match (existing, wanted) {
-        (Value::Object(existing), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, value)| existing.get(key).is_some_and(|found| contains(found, value)))
-        }
-        (Value::Array(existing), Value::Array(wanted)) => {
-            existing.len() == wanted.len() && existing.iter().zip(wanted).all(|(found, value)| contains(found, value))
-        }
-        _ => existing == wanted,
-    }
 }
 
 #[cfg(test)]
@@ -195,14 +210,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filled_in_default_is_no_difference() {
-        let wanted = json!({ "ports": [{ "port": 1 }], "data": { "a": "b" } });
-        let filled =
-            json!({ "ports": [{ "port": 1, "protocol": "TCP" }], "data": { "a": "b" }, "metadata": { "uid": "u" } });
-        assert_eq!(with(&filled, &wanted, &["ports", "data"]), None);
-        let changed = json!({ "ports": [{ "port": 2 }], "data": { "a": "b" }, "metadata": { "uid": "u" } });
-        let merged = with(&changed, &wanted, &["ports", "data"]).unwrap();
-        assert_eq!(merged, json!({ "ports": [{ "port": 1 }], "data": { "a": "b" }, "metadata": { "uid": "u" } }));
+    fn what_others_keep_in_a_map_stays() {
+        let wanted = json!({ "data": { "kubeconfig": "new" } });
+        let map = |text: &str| json!({ "metadata": { "uid": "u" }, "data": { "kubeconfig": text, "jws": "s" } });
+        assert_eq!(with_data(&map("new"), &wanted), None);
+        assert_eq!(with_data(&map("old"), &wanted), Some(map("new")));
+        let empty = json!({ "metadata": { "uid": "u" } });
+        assert_eq!(with_data(&empty, &wanted), Some(json!({ "metadata": { "uid": "u" }, "data": wanted["data"] })));
     }
 
     #[test]

@@ -58,6 +58,30 @@ fn a_fresh_cluster_has_what_it_needs() {
     assert!(master.stop(), "{}", master.log());
 }
 
+#[test]
+fn tokens_sign_what_anyone_may_read() {
+    let master = Master::started();
+    let token = "apiVersion: v1\nkind: Secret\ntype: bootstrap.kubernetes.io/token\n\
+                 metadata: {name: bootstrap-token-abcdef, namespace: kube-system}\n\
+                 stringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-signing: 'true'}\n";
+    said(&master.create(token, &[]));
+    let wait = |template: &str, wanted: &str| {
+        master.wait(&["get", "cm", "cluster-info", "-n", "kube-public", "-o", template], wanted);
+    };
+    // The signature begins with {"alg":"HS256","kid":"abcdef"}, and has no content.
+    let begin = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImFiY2RlZiJ9..";
+    wait("go-template={{slice (index .data \"jws-kubeconfig-abcdef\") 0 42}}", begin);
+
+    let anyone =
+        |path: &str| master.kubectl_with("/dev/null".as_ref(), &["get", "--insecure-skip-tls-verify", "--raw", path]);
+    let maps = "/api/v1/namespaces/kube-public/configmaps";
+    assert!(said(&anyone(&format!("{maps}/cluster-info"))).contains(begin));
+    assert!(refused(&anyone(maps)).contains("(Unauthorized)"));
+
+    master.say(&["delete", "secret", "bootstrap-token-abcdef", "-n", "kube-system"]);
+    wait("go-template={{with index .data \"jws-kubeconfig-abcdef\"}}signed{{else}}not{{end}}", "not");
+}
+
 /// A role of one rule, and its binding to a user.
 fn role(name: &str, resources: &str, verbs: &str, api_group: &str) -> String {
     format!(

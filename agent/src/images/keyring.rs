@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use base16ct::lower::encode_string;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use cri::v1::AuthConfig;
@@ -58,14 +59,8 @@ impl Credential {
             email: &'a str,
         }
         let auth = Auth { username: &self.username, password: &self.password, email: &self.email };
-        hex(&Sha256::digest(serde_json::to_vec(&auth).unwrap_or_default()))
+        encode_string(&Sha256::digest(serde_json::to_vec(&auth).unwrap_or_default()))
     }
-}
-
-/// Bytes as hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A configuration of credentials that is none.
@@ -316,7 +311,7 @@ mod tests {
             |secret| Credential { username: "u".into(), password: "p".into(), email: String::new(), secret };
         let of = SecretRef { namespace: "ns".into(), name: "s".into(), uid: "1".into() };
         assert_eq!(credential(None).hash(), credential(Some(of)).hash());
-        assert_eq!(credential(None).hash(), hex(&Sha256::digest(br#"{"username":"u","password":"p"}"#)));
+        assert_eq!(credential(None).hash(), encode_string(&Sha256::digest(br#"{"username":"u","password":"p"}"#)));
     }
 
     #[test]

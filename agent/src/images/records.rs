@@ -7,13 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use api::image::Reference;
+use base16ct::lower::encode_string;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::keyring::{Credential, SecretRef, hex};
+use super::keyring::{Credential, SecretRef};
 use crate::config::kubelet::API_VERSION;
 use crate::config::write_private;
 
@@ -373,7 +374,7 @@ fn update(record: &mut Option<Pulled>, image: &str, image_ref: &str, access: Opt
 }
 
 fn file(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("sha256-{}", hex(&Sha256::digest(name))))
+    folder.join(format!("sha256-{}", encode_string(&Sha256::digest(name))))
 }
 
 async fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {

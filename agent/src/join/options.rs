@@ -166,8 +166,7 @@ impl CaHash {
 
 impl fmt::Display for CaHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "sha256:{}", base16ct::lower::encode_string(&self.0))
     }
 }
 

@@ -289,8 +289,9 @@ pub struct Context {
     pub journal: Arc<Journal>,
     pub questions: Arc<Questions>,
     pub shares: qos::Shares,
-    /// Sandboxes are made in turns.
+    /// Sandboxes are made in turns, and stopped.
     pub sandboxes: turns::Turns,
+    pub stops: turns::Turns,
     /// What the node is short of.
     pub pressures: watch::Receiver<eviction::Pressures>,
     pub shutting_down: shutdown::Receiver,
@@ -376,6 +377,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         questions: Arc::clone(&questions),
         shares: qos::Shares::default(),
         sandboxes: turns::Turns::of_this_machine(),
+        stops: turns::Turns::of_this_machine(),
         pressures: deps.pressures.subscribe(),
         shutting_down: deps.shutting_down.subscribe(),
         admitting: Mutex::default(),

@@ -1,5 +1,6 @@
 //! How many things are begun at once. A burst of pods that all begin at once are all Ready at the end, and statuses, events and
-//! containers wait for their sandboxes meanwhile; in turns, the first is Ready when one alone would be, and all are sooner.
+//! containers wait for their sandboxes meanwhile; in turns, the first is Ready when one alone would be, and all are sooner. The same is true of
+//! pods that are deleted.
 
 use std::num::NonZero;
 use std::pin::pin;

@@ -122,7 +122,7 @@ enum Source {
 
 impl Blob {
     pub fn memory(media_type: &str, bytes: Vec<u8>) -> Self {
-        let digest = hex_digest(Sha256::digest(&bytes).as_slice());
+        let digest = named(Sha256::digest(&bytes).as_slice());
         Self { media_type: media_type.into(), digest, size: bytes.len() as u64, source: Source::Memory(bytes) }
     }
 
@@ -134,7 +134,7 @@ impl Blob {
         let mut reader = blob.open()?;
         io::copy(&mut reader, &mut HashWriter(&mut hash))
             .map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
-        blob.digest = hex_digest(hash.finalize().as_slice());
+        blob.digest = named(hash.finalize().as_slice());
         Ok(blob)
     }
 
@@ -198,13 +198,8 @@ impl io::Write for HashWriter<'_> {
     }
 }
 
-fn hex_digest(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold("sha256:".to_owned(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+fn named(digest: &[u8]) -> String {
+    format!("sha256:{}", base16ct::lower::encode_string(digest))
 }
 
 /// GOARCH's name of this machine.

@@ -14,7 +14,7 @@ const AGGREGATED: HeaderValue =
     HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
 
 /// The release whose API this is; clients compare the first part.
-const GIT_VERSION: &str = "v1.36.3+keelson";
+pub const GIT_VERSION: &str = "v1.36.3+keelson";
 
 /// Answers paths of discovery; `None` for others.
 pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {

@@ -34,6 +34,7 @@ mod webhooks;
 
 pub use body::{Body, BoxError};
 pub use bootstrap::BootstrapError;
+pub use discovery::GIT_VERSION;
 pub use in_process::InProcess;
 pub use server::{ApiServer, Config, Network, Security, StartError};
 pub use snapshot::PATH as SNAPSHOT_PATH;

@@ -5,8 +5,10 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{BootstrapToken, Facts, Refusal, ServiceAccountTokens, UserInfo, x509};
 
-/// What anyone may ask, exactly these paths (the `anonymous` conditions of an AuthenticationConfiguration).
-const OPEN_PATHS: [&str; 3] = ["/livez", "/readyz", "/version"];
+/// What anyone may ask, exactly these paths (the `anonymous` conditions of an AuthenticationConfiguration): health, version, and what
+/// `kubeadm join` reads before it believes anyone, by the signatures in it.
+const OPEN_PATHS: [&str; 4] =
+    ["/livez", "/readyz", "/version", "/api/v1/namespaces/kube-public/configmaps/cluster-info"];
 
 /// What a request brings that may say who sent it.
 #[derive(Default, Clone, Copy)]
@@ -60,7 +62,7 @@ impl Authenticator {
         &self.tokens
     }
 
-    /// The user of a request to `path`. Without credentials only the health and version paths are open.
+    /// The user of a request to `path`. Without credentials only `OPEN_PATHS` are open.
     pub fn authenticate(
         &self,
         credentials: Credentials<'_>,

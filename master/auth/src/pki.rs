@@ -135,7 +135,7 @@ pub fn public_key_pem(key: &SecretText) -> Result<String, PkiError> {
 pub fn public_key_hash(certificate_pem: &str) -> Result<String, PkiError> {
     let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| PkiError::Certificate)?;
     let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| PkiError::Certificate)?;
-    Ok(format!("sha256:{:x}", Sha256::digest(certificate.public_key().raw)))
+    Ok(format!("sha256:{}", base16ct::lower::encode_string(&Sha256::digest(certificate.public_key().raw))))
 }
 
 /// Whether a certificate is signed with the key of a CA.

@@ -1,5 +1,6 @@
 //! Users from client certificates (`apiserver/pkg/authentication/request/x509.CommonNameUserConversion`).
 
+use base16ct::lower::encode_string;
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -23,7 +24,7 @@ pub(crate) fn user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     if !groups.iter().any(|group| group == names::ALL_AUTHENTICATED) {
         groups.push(names::ALL_AUTHENTICATED.to_owned());
     }
-    let fingerprint = Sha256::digest(certificate.as_ref());
-    let extra = [(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={fingerprint:x}")])].into();
+    let fingerprint = encode_string(&Sha256::digest(certificate.as_ref()));
+    let extra = [(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={fingerprint}")])].into();
     Some(UserInfo { username, uid: String::new(), groups, extra })
 }

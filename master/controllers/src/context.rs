@@ -99,6 +99,8 @@ pub struct Caches {
     pub service_accounts: Arc<Informer<ServiceAccount>>,
     /// Only the ConfigMaps called kube-root-ca.crt.
     pub root_ca_maps: Arc<Informer<ConfigMap>>,
+    /// Only kube-public/cluster-info.
+    pub cluster_info: Arc<Informer<ConfigMap>>,
     /// Only Secrets of type bootstrap.kubernetes.io/token.
     pub bootstrap_tokens: Arc<Informer<Secret>>,
     pub certificate_requests: Arc<Informer<CertificateSigningRequest>>,
@@ -135,6 +137,7 @@ impl Default for Caches {
             endpoint_slices: Informer::new(|slice| trim_metadata(&mut slice.metadata), trim::slice_groups),
             service_accounts: Informer::plain(trim::service_account),
             root_ca_maps: Informer::plain(|map| trim_metadata(&mut map.metadata)),
+            cluster_info: Informer::plain(|map| trim_metadata(&mut map.metadata)),
             bootstrap_tokens: Informer::plain(trim::bootstrap_token),
             certificate_requests: Informer::plain(|request| trim_metadata(&mut request.metadata)),
             cluster_roles: Informer::plain(|role| trim_metadata(&mut role.metadata)),
@@ -173,6 +176,7 @@ impl Caches {
             self.endpoint_slices.synced(),
             self.service_accounts.synced(),
             self.root_ca_maps.synced(),
+            self.cluster_info.synced(),
             self.bootstrap_tokens.synced(),
             self.certificate_requests.synced(),
             self.cluster_roles.synced(),
@@ -210,9 +214,11 @@ impl Caches {
         start(tasks, client, &self.service_accounts, all());
         let root_ca = format!("metadata.name={}", crate::root_ca::CONFIG_MAP);
         start(tasks, client, &self.root_ca_maps, all().fields(&root_ca));
+        let public = Api::<ConfigMap>::namespaced(client.clone(), crate::bootstrap_signer::NAMESPACE);
+        let info = format!("metadata.name={}", crate::bootstrap_signer::CLUSTER_INFO);
+        tasks.spawn(self.cluster_info.clone().run(public, all().fields(&info)));
         let tokens = Api::<Secret>::namespaced(client.clone(), "kube-system");
-        let only_tokens = all().fields("type=bootstrap.kubernetes.io/token");
-        tasks.spawn(self.bootstrap_tokens.clone().run(tokens, only_tokens));
+        tasks.spawn(self.bootstrap_tokens.clone().run(tokens, all().fields(crate::token_cleaner::ONLY_TOKENS)));
         start(tasks, client, &self.certificate_requests, all());
         start(tasks, client, &self.cluster_roles, all());
         start(tasks, client, &self.definitions, all());

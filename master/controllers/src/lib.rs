@@ -8,6 +8,7 @@
 //! [`run`].
 
 mod api_service;
+mod bootstrap_signer;
 mod certificates;
 mod cluster_role_aggregation;
 mod context;
@@ -93,6 +94,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     validating_admission_policy_status::start(&mut context);
     horizontal_pod_autoscaler::start(&mut context);
     token_cleaner::start(&mut context);
+    bootstrap_signer::start(&mut context);
     cluster_role_aggregation::start(&mut context);
     // Handlers are all there now: the watches may begin.
     let Context { caches, mut tasks, .. } = context;

@@ -12,6 +12,8 @@ use crate::context::Context;
 
 /// The key of a bootstrap token's Secret that says when it expires (RFC 3339).
 pub(crate) const EXPIRATION: &str = "expiration";
+/// The Secrets that are bootstrap tokens, as a field selector.
+pub(crate) const ONLY_TOKENS: &str = "type=bootstrap.kubernetes.io/token";
 const NAME: &str = "token-cleaner";
 const WORKERS: usize = 1;
 
@@ -39,7 +41,7 @@ pub(crate) fn start(context: &mut Context) {
 }
 
 /// How long the token is still good; none when it does not expire. One whose expiration cannot be read has expired.
-fn left(secret: &Secret, now: Timestamp) -> Option<Duration> {
+pub(crate) fn left(secret: &Secret, now: Timestamp) -> Option<Duration> {
     let text = secret.data.as_ref()?.get(EXPIRATION)?;
     let expires = std::str::from_utf8(&text.0).ok().and_then(|text| text.trim().parse::<Timestamp>().ok());
     Some(expires.map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default()))

@@ -99,7 +99,7 @@ fn archive(path: &Path, images: Vec<Recipe>) -> Result<()> {
 }
 
 fn config_of(config: &ImageConfig, layer: &[u8]) -> serde_json::Value {
-    let digest: String = Sha256::digest(layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = base16ct::lower::encode_string(&Sha256::digest(layer));
     json!({
         "architecture": "amd64",
         "os": "linux",

@@ -98,7 +98,7 @@ async fn files_are_a_kubelets() {
     let records = records(folder.path(), "AlwaysVerify");
     records.intend("app:1").await.unwrap();
     records.succeeded("app:1", REF, None).await;
-    let name = format!("sha256-{}", hex(&Sha256::digest(REF)));
+    let name = format!("sha256-{}", encode_string(&Sha256::digest(REF)));
     let text = std::fs::read_to_string(folder.path().join("image_manager/pulled").join(name)).unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&value["kind"], &value["apiVersion"]), (&"ImagePulledRecord".into(), &API_VERSION.into()));

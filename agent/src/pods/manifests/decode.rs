@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use base16ct::lower::encode_string;
 use k8s_openapi::api::core::v1::{
     Container, Pod, PodSpec, PodStatus, ResourceRequirements, Toleration, Volume, VolumeProjection,
 };
@@ -95,7 +96,7 @@ fn hash(value: &Value, origin: &Origin<'_>, node_name: &str) -> String {
     };
     // serde_json's objects are sorted.
     let digest = Sha256::new().chain_update(value.to_string()).chain_update(place).finalize();
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    encode_string(&digest).chars().take(32).collect()
 }
 
 fn identify(pod: &mut Pod, hash: String, origin: &Origin<'_>, node_name: &str) {

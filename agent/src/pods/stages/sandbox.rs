@@ -130,7 +130,9 @@ pub fn config(
 /// What the runtime said.
 pub async fn stop(job: &Job, id: &SandboxId) -> Result<Outcome, StageError> {
     let request = StopPodSandboxRequest { pod_sandbox_id: id.as_str().to_owned() };
-    match job.context.runtime.stop_pod_sandbox(request).await {
+    let call = Box::pin(job.context.runtime.stop_pod_sandbox(request));
+    // What follows is not in turns: else no pod would be gone before all are stopped.
+    match job.context.stops.take(call).await {
         Err(error) if !error.is_not_found() => Err(StageError::cri("KillPodSandboxError", &error)),
         _ => Ok(Outcome::Done),
     }

@@ -51,13 +51,22 @@ fn a_nameless_certificate_is_nobody() {
 }
 
 #[test]
-fn without_credentials_only_health_and_version_are_open() {
+fn without_credentials_health_version_and_what_is_signed_are_open() {
     let authenticator = authenticator();
-    for path in ["/livez", "/readyz", "/version"] {
+    let info = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+    for path in ["/livez", "/readyz", "/version", info] {
         let user = authenticator.authenticate(Credentials::default(), path, now()).unwrap();
         assert_eq!(user, UserInfo::anonymous());
     }
-    for path in ["/", "/api", "/livez/etcd", "/metrics", "/openid/v1/jwks", "/version/../api"] {
+    for path in [
+        "/",
+        "/api",
+        "/livez/etcd",
+        "/metrics",
+        "/openid/v1/jwks",
+        "/version/../api",
+        "/api/v1/namespaces/kube-public/configmaps",
+    ] {
         let answer = authenticator.authenticate(Credentials::default(), path, now());
         assert_eq!(answer, Err(AuthenticationError::Missing), "{path}");
     }

@@ -101,6 +101,14 @@ fn what_people_may() {
     assert!(may(&nobody, "create selfsubjectaccessreviews.authorization.k8s.io"));
     let anonymous = UserInfo::anonymous();
     assert!(get(&anonymous, "/livez") && get(&anonymous, "/version") && !get(&anonymous, "/api"));
+    assert!(may(&anonymous, "get configmaps. kube-public/cluster-info"));
+    for wrong in [
+        "patch configmaps. kube-public/cluster-info",
+        "get configmaps. kube-public/other",
+        "list configmaps. kube-public/",
+    ] {
+        assert!(!may(&anonymous, wrong), "{wrong}");
+    }
 }
 
 #[test]
