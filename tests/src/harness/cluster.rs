@@ -313,8 +313,16 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn join(&mut self, number: u8) -> Result<()> {
-        let host = self.layout.host(&format!("n{number}"));
         let words = self.join_command()?;
+        self.join_by(number, &words)
+    }
+
+    /// The same by a command of the test's own, such as one with several masters.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn join_by(&mut self, number: u8, words: &str) -> Result<()> {
+        let host = self.layout.host(&format!("n{number}"));
         let mut join = inside(&host, &images::bin_dir().join("agent"));
         join.args(words.split_whitespace().skip(1)).arg("--foreground");
         self.agent_args(&mut join, &host);
