@@ -9,7 +9,8 @@ use kube_cel::cel::{Context, ExecutionError, Value as Cel};
 use serde_json::Value;
 
 use crate::authorizer::{self, Asked, Authorizer};
-use crate::{objects, parse};
+use crate::budget::{self, Budget, Exceeded};
+use crate::{objects, parse, with_room};
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +21,8 @@ pub enum CelError {
     Evaluate { expression: String, reason: String },
     #[error("expression '{expression}' resulted in a value that is no {wanted}")]
     Type { expression: String, wanted: &'static str },
+    #[error("validation failed due to running out of cost budget, no further validation rules will be run")]
+    OutOfBudget,
     /// An object of another type stands where this one belongs.
     #[error("type mismatch: {0}")]
     Mismatch(String),
@@ -31,11 +34,17 @@ pub struct Variables {
     known: Vec<(String, Cel)>,
     /// Why composed variables have no value.
     failed: HashMap<String, String>,
+    budget: Budget,
 }
 
 impl Variables {
     pub fn set(&mut self, name: &str, value: &Value) {
         self.put(name, of_json(value));
+    }
+
+    /// What all expressions from now on may cost.
+    pub fn grant(&self, cost: u64) {
+        self.budget.set(cost);
     }
 
     /// Lets expressions ask who may do what: `authorizer`, and `authorizer.requestResource` for what the request is about.
@@ -50,6 +59,10 @@ impl Variables {
     }
 
     fn evaluate(&self, source: &str) -> Result<Cel, CelError> {
+        with_room(|| self.evaluate_here(source))
+    }
+
+    fn evaluate_here(&self, source: &str) -> Result<Cel, CelError> {
         let expression = parse(source).map_err(|error| CelError::Compile(error.to_string()))?;
         let expression = objects::lower(expression).map_err(CelError::Compile)?;
         let mut context = Context::default().with_all();
@@ -57,8 +70,14 @@ impl Variables {
         for (name, value) in &self.known {
             context.add_variable_from_value(name, value.clone());
         }
-        Cel::resolve(&expression, &context)
-            .map_err(|error| CelError::Evaluate { expression: source.to_owned(), reason: self.reason(&error) })
+        let purse = self.budget.open(&mut context);
+        let value = Cel::resolve(&expression, &context);
+        let failed = |reason: String| CelError::Evaluate { expression: source.to_owned(), reason };
+        self.budget.close(&purse).map_err(|exceeded| match exceeded {
+            Exceeded::Call => failed(budget::EXCEEDED.to_owned()),
+            Exceeded::Whole => CelError::OutOfBudget,
+        })?;
+        value.map_err(|error| failed(self.reason(&error)))
     }
 
     /// As cel-go words it.
@@ -236,6 +255,24 @@ mod tests {
         let wanted = "expression 'variables.bad == 1' resulted in error: composited variable \"bad\" fails to evaluate: \
                       no such key: none";
         assert_eq!(variables.holds("variables.bad == 1").unwrap_err().to_string(), wanted);
+    }
+
+    #[test]
+    fn loops_pay_for_their_turns() {
+        let mut variables = Variables::default();
+        variables.set("object", &json!({ "list": vec![1; 2_000] }));
+        assert_eq!(variables.holds("object.list.map(x, x + 1).all(x, x == 2)"), Ok(true));
+        let pairs = "object.list.all(x, object.list.all(y, x == y))";
+        let wanted = format!("expression '{pairs}' resulted in error: operation cancelled: actual cost limit exceeded");
+        assert_eq!(variables.holds(pairs).unwrap_err().to_string(), wanted);
+        // Nor does it help that the error would not matter.
+        assert!(variables.holds(&format!("{pairs} || true")).is_err());
+        variables.grant(10_000);
+        assert_eq!(variables.holds("object.list.all(x, x == 1)"), Err(CelError::OutOfBudget));
+        assert_eq!(variables.holds("object.list.size() == 2000"), Ok(true));
+        // A list that is made costs the more the longer it gets.
+        variables.grant(100_000);
+        assert_eq!(variables.holds("object.list.map(x, x).size() == 2000"), Err(CelError::OutOfBudget));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use kube_cel::cel::common::ast::{
 use kube_cel::cel::objects::{Key, Map};
 use serde_json::{Value, json};
 
+use crate::budget;
+
 pub(crate) const OBJECT: &str = "Object";
 pub(crate) const JSON_PATCH: &str = "JSONPatch";
 /// The key under which a map has the name of its type; no field is called so.
@@ -47,6 +49,7 @@ fn lowered(expression: Expr) -> Result<Expr, String> {
             ] {
                 *part = lower(std::mem::take(part))?;
             }
+            budget::charge(&mut looped);
             Expr::Comprehension(looped)
         }
         Expr::List(mut list) => {

@@ -136,8 +136,15 @@ pub(super) fn conditions(
     hold(&hook["matchConditions"], &variables)
 }
 
-/// Whether all conditions of a list hold.
+/// Whether all conditions of a list hold; what is asked afterwards may cost as much as if nothing had been asked before.
 pub(super) fn hold(conditions: &Value, variables: &Variables) -> Result<bool, CelError> {
+    variables.grant(expressions::CONDITIONS);
+    let held = all_hold(conditions, variables);
+    variables.grant(expressions::WHOLE);
+    held
+}
+
+fn all_hold(conditions: &Value, variables: &Variables) -> Result<bool, CelError> {
     let mut failed = None;
     for condition in conditions.as_array().into_iter().flatten() {
         match variables.holds(condition["expression"].as_str().unwrap_or_default()) {

@@ -13,8 +13,8 @@ use kube_cel::cel::common::ast::{
 };
 
 use crate::objects::{JSON_PATCH, is_known, unescaped};
-use crate::parse;
 use crate::types::Ty;
+use crate::{parse, with_room};
 use position::{Issue, rendered};
 
 /// The names that an expression knows.
@@ -38,6 +38,10 @@ impl Scope {
 
 /// The type of an expression; the error holds everything that is wrong with it, as cel-go prints it.
 pub fn check(source: &str, scope: &Scope) -> Result<Ty, String> {
+    with_room(|| check_here(source, scope))
+}
+
+fn check_here(source: &str, scope: &Scope) -> Result<Ty, String> {
     let expression = parse(source).map_err(|errors| {
         let issue = |error: &kube_cel::cel::ParseError| Issue {
             line: usize::try_from(error.pos.0).unwrap_or(1),

@@ -1,6 +1,5 @@
 //! `x-kubernetes-validations`: rules in CEL (KEP-2876), compiled once for each version of a kind.
 
-use kube_cel::cel::Program;
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
@@ -20,7 +19,7 @@ const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "Field
 
 /// The rules of a schema; `None` where it has none.
 pub(super) fn compile(raw: &Value) -> Option<CompiledSchema> {
-    has_rules(raw).then(|| compile_schema(raw))
+    has_rules(raw).then(|| expressions::with_room(|| compile_schema(raw)))
 }
 
 fn has_rules(raw: &Value) -> bool {
@@ -45,8 +44,8 @@ fn problems_of(raw: &Value, times: u64, path: &Path<'_>, errors: &mut Errors) {
         let place = rules.index(index);
         rule_problems(rule, &place, errors);
         for field in ["rule", "messageExpression"] {
-            let program = Some(rule.text(field)).filter(|text| !text.is_empty()).map(Program::compile);
-            if let Some(Ok(program)) = program {
+            let text = Some(rule.text(field)).filter(|text| !text.is_empty());
+            if let Some(Ok(program)) = text.map(expressions::program) {
                 examined(rule, examine(program.expression(), Known::Schema(raw)), times, (&place, field), errors);
             }
         }
@@ -105,15 +104,18 @@ fn rule_problems(rule: &Value, path: &Path<'_>, errors: &mut Errors) {
         if text.is_empty() {
             continue;
         }
-        if let Err(error) = Program::compile(text) {
-            let detail = format!("compilation failed: ERROR: Syntax error: {error}");
-            errors.invalid(&path.child(field), rule.clone(), &detail);
+        if let Err(why) = expressions::program(text) {
+            errors.invalid(&path.child(field), rule.clone(), &format!("compilation failed: ERROR: {why}"));
         }
     }
 }
 
 /// Judges an object; a rule about `oldSelf` counts only where there is an old one.
 pub(super) fn check(rules: &CompiledSchema, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    expressions::with_room(|| check_here(rules, object, old, errors));
+}
+
+fn check_here(rules: &CompiledSchema, object: &Value, old: Option<&Value>, errors: &mut Errors) {
     // The engine counts no costs: what would run too long must not begin.
     let mut budget = BUDGET;
     if afford(rules, object, None, &mut budget, errors).is_none() {

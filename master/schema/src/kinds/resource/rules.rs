@@ -1,6 +1,5 @@
 //! What the kinds of dynamic resource allocation have in common (`pkg/apis/resource/validation`).
 
-use kube_cel::cel::Program;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
@@ -72,8 +71,8 @@ pub(super) fn selectors(holder: &Value, path: &Path<'_>, errors: &mut Errors) {
         if text.len() > LONGEST_EXPRESSION {
             return errors.too_long(&path, LONGEST_EXPRESSION);
         }
-        if let Err(error) = Program::compile(text) {
-            errors.invalid(&path, text, &format!("compilation failed: ERROR: Syntax error: {error}"));
+        if let Err(why) = expressions::program(text) {
+            errors.invalid(&path, text, &format!("compilation failed: ERROR: {why}"));
         }
     });
 }

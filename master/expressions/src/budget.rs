@@ -1,0 +1,121 @@
+//! What evaluation may cost (`apiserver/pkg/apis/cel/config.go`): a few words can loop over what a client sends for hours.
+//! The engine counts nothing. So each turn of a loop is made to pay first: as much as its parts are, and what the engine copies
+//! of the list that the loop makes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kube_cel::cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op,
+};
+use kube_cel::cel::{Context, ExecutionError, ResolveResult, Value};
+
+/// `PerCallLimit`
+const PER_CALL: u64 = 1_000_000;
+/// `RuntimeCELCostBudget`: of all that a policy evaluates for one binding.
+pub const WHOLE: u64 = 10_000_000;
+/// `RuntimeCELCostBudgetMatchConditions`
+pub const CONDITIONS: u64 = 2_500_000;
+/// How many items are copied for the cost of one.
+const COPIES: usize = 16;
+/// What is said where one expression costs too much (cel-go).
+pub(crate) const EXCEEDED: &str = "operation cancelled: actual cost limit exceeded";
+/// What a turn pays with. No expression can call a function of this name.
+const SPEND: &str = "@spend";
+
+/// What is left to be spent.
+pub(crate) struct Budget(AtomicU64);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(AtomicU64::new(WHOLE))
+    }
+}
+
+/// Which limit did not suffice.
+pub(crate) enum Exceeded {
+    /// That of one expression.
+    Call,
+    /// The budget.
+    Whole,
+}
+
+impl Budget {
+    pub(crate) fn set(&self, cost: u64) {
+        self.0.store(cost, Ordering::Relaxed);
+    }
+
+    /// Has one evaluation pay.
+    pub(crate) fn open(&self, context: &mut Context<'_>) -> Purse {
+        let left = self.0.load(Ordering::Relaxed);
+        let purse = Purse { limit: left.min(PER_CALL), spent: Arc::default() };
+        let (limit, spent) = (purse.limit, Arc::clone(&purse.spent));
+        context.add_function(SPEND, move |turn: i64, made: Value| -> ResolveResult {
+            let copies = if let Value::List(list) = &made { list.len() / COPIES } else { 0 };
+            let cost = u64::try_from(turn).unwrap_or_default().saturating_add(copies as u64);
+            let before = spent.fetch_add(cost, Ordering::Relaxed);
+            match before.saturating_add(cost) <= limit {
+                true => Ok(Value::Bool(true)),
+                false => Err(ExecutionError::function_error(SPEND, EXCEEDED)),
+            }
+        });
+        purse
+    }
+
+    /// Takes what an evaluation has spent.
+    pub(crate) fn close(&self, purse: &Purse) -> Result<(), Exceeded> {
+        let spent = purse.spent.load(Ordering::Relaxed);
+        let left = self.0.load(Ordering::Relaxed);
+        self.set(left.saturating_sub(spent));
+        match spent {
+            fine if fine <= purse.limit => Ok(()),
+            _ if purse.limit == PER_CALL => Err(Exceeded::Call),
+            _ => Err(Exceeded::Whole),
+        }
+    }
+}
+
+/// What one evaluation spends.
+pub(crate) struct Purse {
+    limit: u64,
+    spent: Arc<AtomicU64>,
+}
+
+/// Has each turn of a loop pay.
+pub(crate) fn charge(looped: &mut ComprehensionExpr) {
+    let turn = parts(&looped.loop_cond) + parts(&looped.loop_step);
+    let is_list = matches!(looped.accu_init.expr, Expr::List(_));
+    let made = if is_list { Expr::Ident(looped.accu_var.clone()) } else { Expr::Literal(LiteralValue::Null) };
+    let pay = call(SPEND, vec![of(Expr::Literal(LiteralValue::Int(turn.into()))), of(made)]);
+    let going_on = std::mem::take(&mut looped.loop_cond);
+    looped.loop_cond = of(call(op::LOGICAL_AND, vec![of(pay), going_on]));
+}
+
+fn of(expr: Expr) -> IdedExpr {
+    IdedExpr { id: 0, expr }
+}
+
+fn call(function: &str, args: Vec<IdedExpr>) -> Expr {
+    Expr::Call(CallExpr { func_name: function.to_owned(), target: None, args })
+}
+
+/// How many parts an expression has. The turns of loops inside it pay for themselves.
+fn parts(expression: &IdedExpr) -> i64 {
+    let all = |list: &[IdedExpr]| list.iter().map(parts).sum::<i64>();
+    1 + match &expression.expr {
+        Expr::Call(call) => call.target.as_deref().map_or(0, parts) + all(&call.args),
+        Expr::Comprehension(inner) => parts(&inner.iter_range) + parts(&inner.accu_init) + parts(&inner.result),
+        Expr::List(list) => all(&list.elements),
+        Expr::Map(map) => map.entries.iter().map(|entry| entry_parts(&entry.expr)).sum(),
+        Expr::Struct(made) => made.entries.iter().map(|entry| entry_parts(&entry.expr)).sum(),
+        Expr::Select(select) => parts(&select.operand),
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 0,
+    }
+}
+
+fn entry_parts(entry: &EntryExpr) -> i64 {
+    match entry {
+        EntryExpr::MapEntry(entry) => parts(&entry.key) + parts(&entry.value),
+        EntryExpr::StructField(field) => parts(&field.value),
+    }
+}
