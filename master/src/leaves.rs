@@ -10,7 +10,7 @@ use crate::settings::Settings;
 /// The user by which the API server talks to kubelets; a default binding gives it `system:kubelet-api-admin`.
 pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 /// The only one whom aggregated API servers believe when he says who asks.
-pub const PROXY_CLIENT: &str = "front-proxy-client";
+pub const PROXY_CLIENT: &str = auth::front_proxy::NAME;
 /// As kubeadm has it: bound to cluster-admin by RBAC, so that it can be revoked.
 const ADMINS: &str = "kubeadm:cluster-admins";
 

@@ -124,6 +124,7 @@ fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<ApiS
         },
         kubelet_client: Some(Arc::clone(&tls.kubelet_client)),
         proxy_client: Some(Arc::clone(&tls.proxy_client) as Arc<dyn ResolvesClientCert>),
+        front_proxies: Some(Arc::clone(&tls.front_proxies)),
     };
     Ok(ApiServer::open(config)?)
 }

@@ -8,6 +8,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::{ClientConfig, ServerConfig, SignatureScheme, sign};
 
@@ -57,6 +58,8 @@ pub struct Tls {
     pub kubelet_client: Arc<ClientConfig>,
     /// What aggregated API servers know the front proxy by.
     pub proxy_client: Arc<Identity>,
+    /// Tells such proxies, where they are clients of this server.
+    pub front_proxies: Arc<dyn ClientCertVerifier>,
     trust: Arc<Trust>,
     serving: Arc<Identity>,
     client: Arc<Identity>,
@@ -65,13 +68,14 @@ pub struct Tls {
 impl Tls {
     pub fn new(pki: &Pki) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let trust = Trust::new(Arc::clone(&provider), &pki.authorities.bundle_pem())?;
+        let trust = Trust::new(Arc::clone(&provider), &pki.authorities.bundle_pem(), &pki.proxy_ca.certificate_pem)?;
         let serving = Identity::new(&pki.serving_chain_pem(), &pki.serving)?;
         let client = Identity::new(&pki.kubelet_client.certificate_pem, &pki.kubelet_client)?;
         Ok(Tls {
             server: Arc::new(server_config(&provider, &trust, &serving)?),
             kubelet_client: Arc::new(client_config(&provider, &trust, &client)?),
             proxy_client: Identity::new(&pki.proxy_client.certificate_pem, &pki.proxy_client)?,
+            front_proxies: trust.proxies(),
             trust,
             serving,
             client,

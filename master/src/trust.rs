@@ -12,11 +12,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
-/// Verifies clients of the API server, and kubelets that it connects to, by the same CAs.
+/// Verifies clients of the API server, and kubelets that it connects to, by the same CAs; and front proxies by their own.
 #[derive(Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     current: RwLock<Verifiers>,
+    proxies: Arc<dyn ClientCertVerifier>,
 }
 
 #[derive(Debug, Clone)]
@@ -26,9 +27,12 @@ struct Verifiers {
 }
 
 impl Trust {
-    pub fn new(provider: Arc<CryptoProvider>, bundle_pem: &str) -> Result<Arc<Self>> {
+    pub fn new(provider: Arc<CryptoProvider>, bundle_pem: &str, proxy_ca_pem: &str) -> Result<Arc<Self>> {
         let current = RwLock::new(verifiers(&provider, bundle_pem)?);
-        Ok(Arc::new(Trust { provider, current }))
+        let proxies =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots(proxy_ca_pem)?), Arc::clone(&provider));
+        let proxies = proxies.build().context("the front proxies' CA cannot verify them")?;
+        Ok(Arc::new(Trust { provider, current, proxies }))
     }
 
     /// Believes these from the next handshake on.
@@ -38,12 +42,20 @@ impl Trust {
         Ok(())
     }
 
-    /// Verifies clients of the API server.
+    /// Verifies clients of the API server, front proxies among them.
     pub fn clients(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
         let trust = Arc::clone(self);
         verifiers::clients(Arc::clone(&self.provider), move |client| {
-            trust.get().clients.verify_client_cert(client.end_entity, client.intermediates, client.now)
+            let by = |verifier: &dyn ClientCertVerifier| {
+                verifier.verify_client_cert(client.end_entity, client.intermediates, client.now)
+            };
+            by(trust.get().clients.as_ref()).or_else(|error| by(trust.proxies.as_ref()).map_err(|_| error))
         })
+    }
+
+    /// Verifies front proxies alone.
+    pub fn proxies(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.proxies)
     }
 
     /// Verifies kubelets.

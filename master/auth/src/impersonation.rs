@@ -4,10 +4,7 @@
 
 use crate::{Attributes, Authorizer, Refusal, UserInfo, names};
 
-const USER: &str = "impersonate-user";
-const GROUP: &str = "impersonate-group";
-const UID: &str = "impersonate-uid";
-const EXTRA_PREFIX: &str = "impersonate-extra-";
+const PREFIX: &str = "impersonate-";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// Whom the headers ask to act as; `None` when they ask for nobody. `headers` are names in lower case with their values.
@@ -17,7 +14,7 @@ pub fn impersonate<'a>(
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     authorizer: &dyn Authorizer,
 ) -> Result<Option<UserInfo>, Refusal> {
-    let wanted = read(headers);
+    let wanted = read(PREFIX, headers);
     if wanted == UserInfo::default() {
         return Ok(None);
     }
@@ -30,15 +27,17 @@ pub fn impersonate<'a>(
     Ok(Some(complete(wanted)))
 }
 
-fn read<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> UserInfo {
+/// The user whom headers of a prefix name, by `user`, `uid`, `group` and `extra-…`. Of several names the first counts.
+pub(crate) fn read<'a>(prefix: &str, headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> UserInfo {
     let mut user = UserInfo::default();
     for (name, value) in headers {
-        match name {
-            USER => user.username = value.to_owned(),
-            UID => user.uid = value.to_owned(),
-            GROUP => user.groups.push(value.to_owned()),
+        let Some(field) = name.strip_prefix(prefix) else { continue };
+        match field {
+            "user" if user.username.is_empty() => value.clone_into(&mut user.username),
+            "uid" if user.uid.is_empty() => value.clone_into(&mut user.uid),
+            "group" => user.groups.push(value.to_owned()),
             _ => {
-                if let Some(key) = name.strip_prefix(EXTRA_PREFIX) {
+                if let Some(key) = field.strip_prefix("extra-") {
                     user.extra.entry(percent_decoded(key)).or_default().push(value.to_owned());
                 }
             }
@@ -105,6 +104,11 @@ fn complete(mut user: UserInfo) -> UserInfo {
     if let Some((namespace, name)) = service_account(&user.username).filter(|_| user.groups.is_empty()) {
         user.groups = UserInfo::service_account(namespace, name, "").groups;
     }
+    with_everyone(user)
+}
+
+/// Adds the group that everybody is in who has authenticated himself, or has not.
+pub(crate) fn with_everyone(mut user: UserInfo) -> UserInfo {
     let everyone =
         if user.username == names::ANONYMOUS { names::ALL_UNAUTHENTICATED } else { names::ALL_AUTHENTICATED };
     if !user.in_group(everyone) {

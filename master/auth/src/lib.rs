@@ -8,6 +8,7 @@
 // `serde_json::Value` answers Null for a key that is missing; clippy cannot tell it from a slice.
 #![allow(clippy::indexing_slicing)]
 
+pub mod front_proxy;
 pub mod pki;
 
 mod authenticator;

@@ -1,11 +1,17 @@
 //! Nobody may grant what he does not have: the checks that upstream makes when a Role or a binding is written
 //! (`pkg/registry/rbac/*/policybased`, `pkg/registry/rbac/validation`).
 
+use std::collections::HashMap;
+
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{GROUP, PolicyRule, Rbac, RoleRef};
 use crate::{Attributes, Authorizer, Refusal, UserInfo, names};
+
+/// Into how many single permissions a role is taken apart. Lists of a few thousand words each would make more of them than
+/// there is memory.
+const MOST_PARTS: usize = 100_000;
 
 /// One write of an RBAC object.
 pub struct Write<'a> {
@@ -103,6 +109,12 @@ impl Write<'_> {
     }
 
     fn confirm(&self, rbac: &Rbac, wanted: &[PolicyRule]) -> Result<(), Refusal> {
+        if wanted.iter().map(parts_of).fold(0, usize::saturating_add) > MOST_PARTS {
+            let why = format!(
+                "its rules grant more than {MOST_PARTS} single permissions, too many to be compared with yours"
+            );
+            return Err(Refusal::forbidden(GROUP, self.resource, self.name, &why));
+        }
         let (held, errors) = rbac.rules_for(self.user, self.namespace);
         let missing: Vec<PolicyRule> =
             wanted.iter().flat_map(breakdown).filter(|wanted| !held.iter().any(|rule| rule.covers(wanted))).collect();
@@ -123,6 +135,13 @@ impl Write<'_> {
         }
         Err(Refusal::forbidden(GROUP, self.resource, self.name, &why))
     }
+}
+
+/// How many rules [`breakdown`] makes of one.
+fn parts_of(rule: &PolicyRule) -> usize {
+    let resources = rule.api_groups.len().saturating_mul(rule.resources.len());
+    let resources = resources.saturating_mul(rule.resource_names.len().max(1));
+    rule.verbs.len().saturating_mul(resources.saturating_add(rule.non_resource_urls.len()))
 }
 
 /// A rule as rules of one verb and one group, resource and name, or one URL.
@@ -153,13 +172,11 @@ pub(super) fn breakdown(rule: &PolicyRule) -> Vec<PolicyRule> {
 /// Joins the verbs of parts about the same resource, so that the message is short.
 fn compact(parts: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut joined: Vec<PolicyRule> = Vec::new();
+    let mut places = HashMap::new();
     for part in parts {
-        let same = joined.iter_mut().find(|rule| {
-            part.non_resource_urls.is_empty()
-                && (&rule.api_groups, &rule.resources, &rule.resource_names, &rule.non_resource_urls)
-                    == (&part.api_groups, &part.resources, &part.resource_names, &part.non_resource_urls)
-        });
-        match same {
+        let about = (part.api_groups.clone(), part.resources.clone(), part.resource_names.clone());
+        let place = part.non_resource_urls.is_empty().then(|| *places.entry(about).or_insert(joined.len()));
+        match place.and_then(|place| joined.get_mut(place)) {
             Some(rule) => rule.verbs.extend(part.verbs),
             None => joined.push(part),
         }

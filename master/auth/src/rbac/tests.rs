@@ -319,6 +319,16 @@ fn the_garbage_collector_may_unlink_what_it_could_not_write() {
 }
 
 #[test]
+fn a_role_of_too_many_permissions_is_not_taken_apart() {
+    let rbac = small_cluster();
+    let jane = UserInfo::new("jane", &[]);
+    let words: Vec<String> = (0..2_000).map(|n| format!("w{n}")).collect();
+    let role = json!({ "rules": [{ "apiGroups": words, "resources": words, "resourceNames": words, "verbs": words }] });
+    let refusal = check(&rbac, &rbac, &write(&jane, "roles", &role)).unwrap_err();
+    assert!(refusal.message.contains("grant more than 100000 single permissions"), "{}", refusal.message);
+}
+
+#[test]
 fn gathering_roles_is_for_those_who_have_everything() {
     let rbac = small_cluster();
     let jane = UserInfo::new("jane", &[]);
