@@ -13,12 +13,15 @@ use crate::json;
 use crate::kind::{Decoded, FieldValidation, Kind};
 use crate::quantity;
 use crate::types::{Definition, Else, Field, Type, Types, types};
-use crate::value::{Object, float, is_zero};
+use crate::value::{DEEPEST, Object, float, is_deeper, is_zero};
+
+/// How many unknown and duplicate fields are told of (`sigs.k8s.io/json`: `strictErrors`).
+const MOST_NOTED: usize = 100;
+/// Fields with longer paths come last.
+const LONGEST_ORDERED: usize = 1_024;
 
 pub(crate) fn from_json(kind: &Kind, body: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
     let (value, duplicates) = json::parse(body).map_err(|e| DecodeError::Syntax(e.to_string()))?;
-    let duplicates: Vec<String> =
-        duplicates.into_iter().map(|path| format!("duplicate field {}", quote(&path))).collect();
     let mut decoded = from_value(kind, value, duplicates, validation);
     match &mut decoded {
         // What a schema says of a custom object is said after all that its text says.
@@ -30,16 +33,34 @@ pub(crate) fn from_json(kind: &Kind, body: &[u8], validation: FieldValidation) -
     decoded
 }
 
+/// Notes what is wrong with a field, unless so much was noted that nobody reads on: a body may hold a million such fields,
+/// with paths as long as itself.
+pub(crate) fn note(warnings: &mut Vec<String>, what: impl FnOnce() -> String) {
+    if warnings.len() < MOST_NOTED {
+        warnings.push(what());
+    }
+}
+
 /// Brings unknown and duplicate fields into the order of the text, each named once, as Go's decoder meets them.
 fn as_they_come(warnings: &mut Vec<String>, body: &[u8]) {
     if warnings.len() < 2 {
         return;
     }
-    let mut places = HashMap::new();
-    for (place, field) in json::fields(body).iter().enumerate() {
-        places.entry(format!("unknown field {}", quote(field))).or_insert(place);
-        places.insert(format!("duplicate field {}", quote(field)), place);
-    }
+    let mut places: HashMap<String, usize> = warnings.iter().map(|warning| (warning.clone(), usize::MAX)).collect();
+    let mut place = 0;
+    json::each_field(body, |field| {
+        place += 1;
+        if field.len() > LONGEST_ORDERED {
+            return;
+        }
+        let field = quote(field);
+        if let Some(first) = places.get_mut(&format!("unknown field {field}")) {
+            *first = place.min(*first);
+        }
+        if let Some(last) = places.get_mut(&format!("duplicate field {field}")) {
+            *last = place;
+        }
+    });
     warnings.sort_by_key(|warning| places.get(warning).copied().unwrap_or(usize::MAX));
     warnings.dedup();
 }
@@ -50,6 +71,11 @@ pub(crate) fn from_value(
     duplicates: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
+    // Of metadata only managed fields are deep, and those follow the rest.
+    let mut fields = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "metadata");
+    if fields.any(|(_, inner)| is_deeper(inner, DEEPEST - 1)) {
+        return Err(DecodeError::Syntax("exceeded max depth".into()));
+    }
     if let Some(custom) = kind.custom {
         return custom.decode(value, duplicates, validation);
     }
@@ -188,7 +214,7 @@ impl Decoder {
                 None => Path::root(&key),
             };
             let Some(field) = definition.field(&key) else {
-                self.warnings.push(format!("unknown field {}", quote(&path.to_string())));
+                note(&mut self.warnings, || format!("unknown field {}", quote(&path.to_string())));
                 continue;
             };
             if value.is_null() {

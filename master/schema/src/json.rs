@@ -5,25 +5,24 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Parses a document and names every duplicate field, as `spec.containers[0].image`.
+use crate::decode::note;
+use crate::errors::quote;
+
+/// Parses a document, and says of its first duplicate fields which they are, as `spec.containers[0].image`.
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let mut duplicates = Vec::new();
-    let note: Note = &mut |path, is_duplicate| {
+    let value = read(body, &mut |path, is_duplicate| {
         if is_duplicate {
-            duplicates.push(path.to_owned());
+            note(&mut duplicates, || format!("duplicate field {}", quote(path)));
         }
-    };
-    let value = read(body, note)?;
+    })?;
     Ok((value, duplicates))
 }
 
-/// Every field of a document that [`parse`] took, as often as it is there, in the order of its text.
-pub(crate) fn fields(body: &[u8]) -> Vec<String> {
-    let mut fields = Vec::new();
-    match read(body, &mut |path, _| fields.push(path.to_owned())) {
-        Ok(_) => fields,
-        Err(_) => Vec::new(),
-    }
+/// Tells of every field of a document that [`parse`] took, as often as it is there, in the order of its text.
+pub(crate) fn each_field(body: &[u8], mut tell: impl FnMut(&str)) {
+    // It was read before, and can be read again.
+    let _ = read(body, &mut |path, _| tell(path));
 }
 
 /// Told the path of each field, and whether it was there before.

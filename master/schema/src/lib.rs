@@ -49,3 +49,4 @@ pub use meta::selects_if_any as selects;
 pub use pod::update::bind as bind_pod;
 pub use registry::{Group, Registry, newest_first};
 pub use table::human_duration;
+pub use value::{DEEPEST, is_deeper};

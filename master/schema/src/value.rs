@@ -4,6 +4,10 @@ use serde_json::{Map, Value};
 
 pub(crate) type Object = Map<String, Value>;
 
+/// How deep an object may be. What a parser takes is deeper, but managed fields are deeper than their object by some levels,
+/// and what is stored must be read again.
+pub const DEEPEST: usize = 100;
+
 static NULL: Value = Value::Null;
 
 /// Field access that never fails.
@@ -99,6 +103,17 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
         }
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(v, w)| same(v, w)),
         _ => a == b || (is_zero(a) && is_zero(b)),
+    }
+}
+
+/// Whether a value has more than so many lists and objects within each other.
+pub fn is_deeper(value: &Value, than: usize) -> bool {
+    let below = |inner: &Value| is_deeper(inner, than - 1);
+    match value {
+        Value::Array(_) | Value::Object(_) if than == 0 => true,
+        Value::Array(list) => list.iter().any(below),
+        Value::Object(object) => object.values().any(below),
+        _ => false,
     }
 }
 

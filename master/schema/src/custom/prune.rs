@@ -62,7 +62,7 @@ impl Pruner<'_> {
                 Some(inner) => self.value(inner, value, Some(&path), false)?,
                 None if schema.preserve || matches!(schema.additional, Additional::Any) => {}
                 None => {
-                    self.warnings.push(format!("unknown field {}", quote(&path.to_string())));
+                    decode::note(self.warnings, || format!("unknown field {}", quote(&path.to_string())));
                     dropped.push(name.clone());
                 }
             }

@@ -127,6 +127,11 @@ fn has_cluster_ip(spec: &Value) -> bool {
     matches!(spec.text("type"), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
+/// Whether load balancers ask nodes if they have endpoints (`apiservice.NeedsHealthCheck`).
+fn needs_health_check(spec: &Value) -> bool {
+    spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
+}
+
 fn has_node_ports(spec: &Value) -> bool {
     matches!(spec.text("type"), "NodePort" | "LoadBalancer")
 }
@@ -152,7 +157,8 @@ fn keep_allocated(spec: &mut Value, before: &Value) {
             }
         }
     }
-    if spec.int("healthCheckNodePort").unwrap_or(0) == 0 && before.has("healthCheckNodePort") {
+    let keeps = needs_health_check(spec) && needs_health_check(before);
+    if keeps && spec.int("healthCheckNodePort").unwrap_or(0) == 0 && before.has("healthCheckNodePort") {
         put(spec, "healthCheckNodePort", before.at("healthCheckNodePort").clone());
     }
 }
@@ -178,8 +184,11 @@ fn drop_unused(spec: &mut Value, before: &Value) {
             put(spec, "externalTrafficPolicy", Value::Null);
         }
     }
+    if needs_health_check(before) && !needs_health_check(spec) && unchanged("healthCheckNodePort", spec) {
+        put(spec, "healthCheckNodePort", Value::Null);
+    }
     if before.text("type") == "LoadBalancer" && spec.text("type") != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"] {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
             if unchanged(field, spec) {
                 put(spec, field, Value::Null);
             }
