@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{Context, Operation, Plugin, Refusal, Request, text};
+use crate::{Context, Operation, Plugin, Refusal, Request, newest, text};
 
 const DEFAULT: [&str; 2] = [
     "/metadata/annotations/storageclass.kubernetes.io~1is-default-class",
@@ -22,9 +22,7 @@ impl Plugin for DefaultStorageClass {
         }
         let mut classes = context.lookup.list("storage.k8s.io", "storageclasses", "");
         classes.retain(|class| DEFAULT.iter().any(|pointer| text(class, pointer) == "true"));
-        // Of several the youngest counts, then the first by name.
-        let newest = classes.iter().rev().max_by_key(|class| text(class, "/metadata/creationTimestamp").to_owned());
-        if let (Some(class), Some(spec)) = (newest, claim["spec"].as_object_mut()) {
+        if let (Some(class), Some(spec)) = (newest(&classes), claim["spec"].as_object_mut()) {
             spec.insert("storageClassName".into(), class["metadata"]["name"].clone());
         }
         Ok(())

@@ -8,13 +8,16 @@
 #![allow(clippy::indexing_slicing)]
 
 mod certificates;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod persistent_volume_claim_resize;
 mod pod_resize_validator;
 mod pod_security;
+mod pod_topology_labels;
 mod pods;
 mod priority;
 mod rbac_escalation;
@@ -120,12 +123,15 @@ impl Chain {
             Box::new(pod_security::PodSecurity),
             Box::new(priority::Priority),
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(default_storage_class::DefaultStorageClass),
             Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
+            Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
             Box::new(certificates::CertificateApproval),
             Box::new(certificates::CertificateSigning),
             Box::new(certificates::CertificateSubjectRestriction),
-            Box::new(default_storage_class::DefaultStorageClass),
+            Box::new(default_ingress_class::DefaultIngressClass),
+            Box::new(pod_topology_labels::PodTopologyLabels),
             Box::new(pod_resize_validator::PodResizeValidator),
             Box::new(rbac_escalation::RbacEscalation),
         ];
@@ -180,6 +186,11 @@ impl Request<'_> {
 /// The text at a JSON pointer, empty where there is none: as Go's zero value.
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Of several objects that want to be the default the one that counts: the youngest, then the first by name. They come by name.
+fn newest(objects: &[Value]) -> Option<&Value> {
+    objects.iter().rev().max_by_key(|object| text(object, "/metadata/creationTimestamp").to_owned())
 }
 
 /// The items at a JSON pointer, none where there is no list.
