@@ -3,7 +3,7 @@
 //! What is taken follows the committed Services, so that nothing leaks and a restart repairs itself; what a request that
 //! is under way has chosen is held by its [`Reservation`] until its commit is visible.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,28 @@ use ipnet::IpNet;
 use rand::Rng as _;
 use schema::{FieldError, Kind};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::problem::{Problem, Result};
+use crate::service_cidrs;
 
 /// How often an address is drawn at random before the range is searched.
 const DRAWS: usize = 64;
 
 /// Gives out addresses and ports.
 pub(crate) struct Allocators {
+    /// What the server was told: counts as long as there is no ServiceCIDR, and says which family Services have.
     services: IpNet,
     ports: RangeInclusive<u16>,
     taken: Arc<Mutex<Taken>>,
+    /// Told when a ServiceCIDR came or changed, and when one that is deleted may have become free.
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct Taken {
+    /// The ServiceCIDRs, by name.
+    networks: BTreeMap<String, Networks>,
     ips: HashMap<IpAddr, String>,
     ports: HashMap<u16, String>,
     of: HashMap<String, Claims>,
@@ -61,7 +68,22 @@ impl Drop for Reservation {
 
 impl Allocators {
     pub(crate) fn new(services: IpNet, ports: RangeInclusive<u16>) -> Self {
-        Allocators { services, ports, taken: Arc::default() }
+        Allocators { services, ports, taken: Arc::default(), changed: Notify::new() }
+    }
+
+    /// Waits until there may be something to do about ServiceCIDRs.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether a Service has an address that is in no other ServiceCIDR than this.
+    pub(crate) fn is_needed(&self, name: &str) -> bool {
+        let taken = lock(&self.taken);
+        let Some(own) = taken.networks.get(name) else { return false };
+        let others = || taken.networks.iter().filter(|(other, _)| *other != name).flat_map(|(_, other)| &other.cidrs);
+        let is_covered = own.cidrs.iter().all(|cidr| others().any(|other| other.contains(cidr)));
+        let only_here = |ip: &IpAddr| own.contains(ip) && !others().any(|other| other.contains(ip));
+        !is_covered && taken.ips.keys().chain(&taken.held.ips).any(only_here)
     }
 
     /// Completes a Service before it is committed; leaves all other kinds alone.
@@ -83,6 +105,7 @@ impl Allocators {
         };
         work.cluster_ip(spec, old)
             .and_then(|()| work.node_ports(spec))
+            .and_then(|()| work.health_check(spec))
             .map_err(|error| Problem::invalid_field(kind.group, kind.kind, &name, error))?;
         Ok(work.reservation)
     }
@@ -139,15 +162,13 @@ impl Work<'_> {
             field: "spec.clusterIPs".into(),
             message: format!("Invalid value: [{wanted:?}]: failed to allocate IP {wanted}: {why}"),
         };
-        let range = self.allocators.services;
-        let outside = || {
-            format!("the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {}", range.trunc())
-        };
-        let ip: IpAddr = wanted.parse().map_err(|_| refuse(outside()))?;
-        if !range.contains(&ip) || !is_usable(&range, ip) {
-            return Err(refuse(outside()));
-        }
         let mut taken = lock(&self.allocators.taken);
+        let found: Option<IpAddr> = wanted.parse().ok().filter(|ip| {
+            taken.usable(self.allocators.services).any(|range| range.contains(ip) && is_usable(&range, *ip))
+        });
+        let Some(ip) = found else {
+            return Err(refuse("the provided network does not match the current range".into()));
+        };
         if taken.is_ip_taken(ip, &self.owner) {
             return Err(refuse("provided IP is already allocated".into()));
         }
@@ -157,12 +178,16 @@ impl Work<'_> {
     }
 
     fn any_ip(&mut self) -> Outcome<IpAddr> {
-        let range = self.allocators.services;
         let mut taken = lock(&self.allocators.taken);
-        let mut random = rand::rng();
-        let free = |ip: &IpAddr| is_usable(&range, *ip) && !taken.is_ip_taken(*ip, "");
-        let drawn = (0..DRAWS).map(|_| random_ip(&range, random.random())).find(|ip| free(ip));
-        let Some(ip) = drawn.or_else(|| range.hosts().take(1 << 16).find(|ip| free(ip))) else {
+        let own_family = |range: &IpNet| range.addr().is_ipv4() == self.allocators.services.addr().is_ipv4();
+        let ranges = taken.usable(self.allocators.services).filter(own_family);
+        let found = ranges.filter_map(|range| {
+            let mut random = rand::rng();
+            let free = |ip: &IpAddr| is_usable(&range, *ip) && !taken.is_ip_taken(*ip, "");
+            let drawn = (0..DRAWS).map(|_| random_ip(&range, random.random())).find(|ip| free(ip));
+            drawn.or_else(|| range.hosts().take(1 << 16).find(|ip| free(ip)))
+        });
+        let Some(ip) = { found }.next() else {
             return Err(FieldError {
                 reason: "InternalError",
                 field: "spec.clusterIPs".into(),
@@ -185,7 +210,7 @@ impl Work<'_> {
         for (index, port) in ports.iter_mut().enumerate() {
             let chosen = match port.get("nodePort").and_then(Value::as_u64).unwrap_or(0) {
                 0 => self.any_port()?,
-                asked => self.this_port(index, asked, &own)?,
+                asked => self.this_port(&format!("spec.ports[{index}].nodePort"), asked, &own)?,
             };
             own.insert(chosen);
             port["nodePort"] = chosen.into();
@@ -193,10 +218,24 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn this_port(&mut self, index: usize, asked: u64, own: &HashSet<u16>) -> Outcome<u16> {
+    /// The port at which load balancers ask a node if it has endpoints.
+    fn health_check(&mut self, spec: &mut Value) -> Outcome<()> {
+        if text(spec, "type") != "LoadBalancer" || text(spec, "externalTrafficPolicy") != "Local" {
+            return Ok(());
+        }
+        let field = "healthCheckNodePort";
+        let chosen = match spec.get(field).and_then(Value::as_u64).unwrap_or(0) {
+            0 => self.any_port()?,
+            asked => self.this_port(&format!("spec.{field}"), asked, &HashSet::new())?,
+        };
+        spec[field] = chosen.into();
+        Ok(())
+    }
+
+    fn this_port(&mut self, field: &str, asked: u64, own: &HashSet<u16>) -> Outcome<u16> {
         let refuse = |why: String| FieldError {
             reason: "FieldValueInvalid",
-            field: format!("spec.ports[{index}].nodePort"),
+            field: field.to_owned(),
             message: format!("Invalid value: {asked}: {why}"),
         };
         let range = &self.allocators.ports;
@@ -239,24 +278,74 @@ impl Taken {
     fn is_port_taken(&self, port: u16, owner: &str) -> bool {
         self.held.ports.contains(&port) || self.ports.get(&port).is_some_and(|other| other != owner)
     }
+
+    /// Where addresses come from now.
+    fn usable(&self, otherwise: IpNet) -> impl Iterator<Item = IpNet> {
+        let ready = self.networks.values().filter(|networks| networks.is_ready).flat_map(|networks| &networks.cidrs);
+        ready.copied().chain(self.networks.is_empty().then_some(otherwise))
+    }
+
+    fn observe_service(&mut self, owner: String, object: Option<&Value>) {
+        let claims = object.and_then(|object| object.get("spec")).map(claims).unwrap_or_default();
+        let before = self.of.remove(&owner).unwrap_or_default();
+        for ip in before.ips.iter().filter(|ip| self.ips.get(*ip) == Some(&owner)).collect::<Vec<_>>() {
+            self.ips.remove(ip);
+        }
+        for port in before.ports.iter().filter(|port| self.ports.get(*port) == Some(&owner)).collect::<Vec<_>>() {
+            self.ports.remove(port);
+        }
+        self.ips.extend(claims.ips.iter().map(|ip| (*ip, owner.clone())));
+        self.ports.extend(claims.ports.iter().map(|port| (*port, owner.clone())));
+        if object.is_some() {
+            self.of.insert(owner, claims);
+        }
+    }
+}
+
+/// What one ServiceCIDR has.
+struct Networks {
+    cidrs: Vec<IpNet>,
+    /// Whether addresses may come from it.
+    is_ready: bool,
+}
+
+impl Networks {
+    fn of(object: &Value) -> Self {
+        let cidrs = object["spec"]["cidrs"].as_array().into_iter().flatten();
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        let mut ready = conditions.filter(|one| one["type"] == "Ready" && one["status"] == "True");
+        let is_deleted = object["metadata"].get("deletionTimestamp").is_some();
+        Networks {
+            cidrs: cidrs.filter_map(|cidr| cidr.as_str()?.parse().ok()).collect(),
+            is_ready: !is_deleted && ready.next().is_some(),
+        }
+    }
+
+    fn contains(&self, ip: &IpAddr) -> bool {
+        self.cidrs.iter().any(|cidr| cidr.contains(ip))
+    }
 }
 
 impl Observer for Allocators {
     fn interests(&self) -> &[(&'static str, &'static str)] {
-        &[("", "services")]
+        &[("", "services"), (service_cidrs::GROUP, service_cidrs::RESOURCE)]
     }
 
-    fn observe(&self, _: &str, _: &str, namespace: &str, name: &str, object: Option<&Value>) {
-        let owner = format!("{namespace}/{name}");
-        let claims = object.and_then(|object| object.get("spec")).map(claims).unwrap_or_default();
+    fn observe(&self, _: &str, resource: &str, namespace: &str, name: &str, object: Option<&Value>) {
         let mut taken = lock(&self.taken);
-        let before = taken.of.remove(&owner).unwrap_or_default();
-        taken.ips.retain(|ip, by| !(before.ips.contains(ip) && *by == owner));
-        taken.ports.retain(|port, by| !(before.ports.contains(port) && *by == owner));
-        taken.ips.extend(claims.ips.iter().map(|ip| (*ip, owner.clone())));
-        taken.ports.extend(claims.ports.iter().map(|port| (*port, owner.clone())));
-        if object.is_some() {
-            taken.of.insert(owner, claims);
+        let is_due = match (resource, object) {
+            (service_cidrs::RESOURCE, Some(object)) => {
+                taken.networks.insert(name.to_owned(), Networks::of(object));
+                true
+            }
+            (service_cidrs::RESOURCE, None) => taken.networks.remove(name).is_some(),
+            _ => {
+                taken.observe_service(format!("{namespace}/{name}"), object);
+                object.is_none() && taken.networks.values().any(|networks| !networks.is_ready)
+            }
+        };
+        if is_due {
+            self.changed.notify_one();
         }
     }
 }
@@ -292,4 +381,31 @@ fn random_ip(range: &IpNet, random: u128) -> IpAddr {
 
 fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
     taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use auth::Observer as _;
+    use serde_json::json;
+
+    use super::Allocators;
+
+    #[test]
+    fn a_network_is_needed_for_addresses_that_no_other_has() {
+        let allocators = Allocators::new("10.0.0.0/24".parse().unwrap(), 30_000..=30_010);
+        let network = |cidr: &str| json!({ "metadata": {}, "spec": { "cidrs": [cidr] } });
+        let observe = |resource: &str, name: &str, object: serde_json::Value| {
+            allocators.observe("", resource, "default", name, Some(&object));
+        };
+        observe("servicecidrs", "first", network("10.0.0.0/24"));
+        observe("servicecidrs", "second", network("10.1.0.0/24"));
+        observe("services", "a", json!({ "spec": { "clusterIPs": ["10.1.0.5"] } }));
+        assert!(!allocators.is_needed("first") && allocators.is_needed("second"));
+        observe("servicecidrs", "around", network("10.0.0.0/15"));
+        assert!(!allocators.is_needed("second"));
+        allocators.observe("", "servicecidrs", "", "around", None);
+        assert!(allocators.is_needed("second"));
+        allocators.observe("", "services", "default", "a", None);
+        assert!(!allocators.is_needed("second"));
+    }
 }

@@ -126,6 +126,11 @@ enum Existing {
 }
 
 async fn ensure(server: &ApiServer, path: &str, object: &Value, existing: Existing) -> Result<(), BootstrapError> {
+    let own = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or_default());
+    // What is there may be more than could be made now: a Service whose network is no longer ready.
+    if existing == Existing::Keep && send(server, "GET", &own, &Value::Null).await.0.is_success() {
+        return Ok(());
+    }
     let (code, answer) = send(server, "POST", path, object).await;
     if code.is_success() {
         return Ok(());
@@ -136,7 +141,7 @@ async fn ensure(server: &ApiServer, path: &str, object: &Value, existing: Existi
     if existing == Existing::Keep {
         return Ok(());
     }
-    let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or_default());
+    let path = own;
     match send(server, "PUT", &path, object).await {
         (code, _) if code.is_success() => Ok(()),
         (code, answer) => Err(refused("PUT", &path, code, &answer)),

@@ -27,9 +27,11 @@ mod relay;
 mod request;
 mod road;
 mod server;
+mod service_cidrs;
 mod snapshot;
 mod subresources;
 mod trust;
+mod warnings;
 mod webhooks;
 
 pub use body::{Body, BoxError};

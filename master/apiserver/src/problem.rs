@@ -103,12 +103,6 @@ impl Problem {
         Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
     }
 
-    pub(crate) fn too_many_requests() -> Self {
-        let mut problem = Self::new(429, "TooManyRequests", "too many requests, please try again later");
-        problem.details = json!({ "retryAfterSeconds": 1 });
-        problem
-    }
-
     /// 410; the text tells a client to start again.
     pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)

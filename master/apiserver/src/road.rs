@@ -1,5 +1,6 @@
 //! From an HTTP request to its answer: who asks, whether he may, and who answers.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WARNING};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use schema::Kind;
@@ -18,7 +19,7 @@ use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
 use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target};
 use crate::server::Core;
-use crate::{aggregation, discovery, health, objects, openapi, subresources};
+use crate::{aggregation, discovery, flow_control, health, objects, openapi, subresources, warnings};
 
 /// How long a request that is not long-running may take (`--request-timeout`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,6 +32,8 @@ pub(crate) enum Origin {
     /// A TLS connection, with the certificate that its client showed.
     Connection {
         certificate: Option<Arc<CertificateDer<'static>>>,
+        /// Whether it speaks for others.
+        is_front_proxy: bool,
     },
     InProcess(Arc<UserInfo>),
 }
@@ -58,17 +61,11 @@ impl Call {
     }
 }
 
-/// Whether the answer to a request goes on as long as the client wishes.
-fn is_long_running(verb: &str, subresource: &str) -> bool {
-    verb == "watch" || matches!(subresource, "exec" | "attach" | "portforward" | "proxy" | "log")
-}
-
 /// Answers any request; never fails and never panics.
 pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>, origin: Origin) -> Response<Body> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    // Refusals come as the client reads answers, or as JSON where it reads nothing that there is.
-    let format = Accept::of(request.headers(), Offer::ALL).map_or(Format::Json, |accept| accept.format);
-    let answered = AssertUnwindSafe(go(core, request, origin)).catch_unwind().await;
+    let format = format_of_refusals(request.headers());
+    let answered = AssertUnwindSafe(go(core, request, origin, format)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(problem)) => body::problem(&problem, format),
@@ -82,33 +79,51 @@ pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>, origin: Orig
     response
 }
 
-async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin) -> Result<Response<Body>> {
+/// Refusals come as the client reads answers, or as JSON where it reads nothing that there is.
+fn format_of_refusals(headers: &HeaderMap) -> Format {
+    Accept::of(headers, Offer::ALL).map_or(Format::Json, |accept| accept.format)
+}
+
+async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin, format: Format) -> Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let user = acting_user(&core, &head, authenticate(&core, &head, &origin)?)?;
+    let asked = Asked::of(&head);
     // Our own parts are few and must not be starved by others.
-    let counted = matches!(origin, Origin::Connection { .. });
-    let path = match Target::of(head.uri.path()) {
-        Target::Resource(path) => path,
-        Target::Other => return other_path(core, head, body, user).await,
-    };
-    let request = Judged::of(&core, &head, path, &user)?;
-    if let Some(backend) = core.aggregation.backend(&request.path.group, &request.path.version) {
-        let long = is_long_running(request.verb, &request.path.subresource);
-        let passed_on = async { Ok(aggregation::answer(&core, &backend, &user, head, body).await) };
-        return limited(&core, long, counted, Box::pin(passed_on)).await;
-    }
-    match resource_call(&core, head, request, user)? {
-        Some(call) => {
-            let long = is_long_running(call.verb, &call.path.subresource);
-            limited(&core, long, counted, Box::pin(dispatch(Arc::clone(&core), call, body))).await
+    let counted = matches!(origin, Origin::Connection { .. }) && !asked.is_connection();
+    let class = counted.then(|| core.flow_control.classify(&asked.attributes(&user, &head))).flatten();
+    let is_long_running = asked.is_long_running();
+    let answer = answer_asked(Arc::clone(&core), asked, (head, body), user);
+    let Some(class) = class else { return in_time(is_long_running, Box::pin(answer)).await };
+    // A watch has its seat until it is there.
+    let mut response = match core.flow_control.seat(&class).await {
+        Some(_seat) => {
+            in_time(is_long_running, Box::pin(answer)).await.unwrap_or_else(|error| body::problem(&error, format))
         }
+        None => flow_control::too_many(),
+    };
+    class.mark(&mut response);
+    Ok(response)
+}
+
+async fn answer_asked(
+    core: Arc<Core>,
+    asked: Asked,
+    (head, body): (Parts, Body),
+    user: Arc<UserInfo>,
+) -> Result<Response<Body>> {
+    permit(&core, &asked.attributes(&user, &head))?;
+    let Some(path) = &asked.path else { return other_path(core, head, body, user).await };
+    if let Some(backend) = core.aggregation.backend(&path.group, &path.version) {
+        return Ok(aggregation::answer(&core, &backend, &user, head, body).await);
+    }
+    match resource_call(&core, head, asked, user)? {
+        Some(call) => Ok(dispatch(core, call, body).await),
         None => Ok(body::no_such_path()),
     }
 }
 
 /// Everything that names no resource.
 async fn other_path(core: Arc<Core>, head: Parts, body: Body, user: Arc<UserInfo>) -> Result<Response<Body>> {
-    authorize_path(&core, &head, &user)?;
     if head.uri.path() == crate::snapshot::PATH {
         permit_all(&core, &user)?;
         return crate::snapshot::answer(core, &head.method).await;
@@ -120,12 +135,18 @@ async fn other_path(core: Arc<Core>, head: Parts, body: Body, user: Arc<UserInfo
 }
 
 fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserInfo>> {
-    let certificate = match origin {
+    let (certificate, is_front_proxy) = match origin {
         Origin::InProcess(user) => return Ok(Arc::clone(user)),
-        Origin::Connection { certificate } => certificate,
+        Origin::Connection { certificate, is_front_proxy } => (certificate.as_deref(), *is_front_proxy),
     };
+    if let Some(certificate) = certificate.filter(|_| is_front_proxy)
+        && let Some(user) = auth::front_proxy::user(certificate, texts(&head.headers))
+    {
+        return Ok(Arc::new(user));
+    }
     let credentials = Credentials {
-        client_certificate: certificate.as_deref(),
+        // A front proxy is nobody itself.
+        client_certificate: certificate.filter(|_| !is_front_proxy),
         authorization: head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()),
     };
     core.authenticator.authenticate(credentials, head.uri.path(), Timestamp::now()).map(Arc::new).map_err(|error| {
@@ -138,9 +159,12 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserIn
 
 /// Whom the request acts as: its sender, unless `Impersonate-*` headers ask for another and he may.
 fn acting_user(core: &Core, head: &Parts, sender: Arc<UserInfo>) -> Result<Arc<UserInfo>> {
-    let headers = head.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let other = auth::impersonate(&sender, headers, core.authorizer.as_ref())?;
+    let other = auth::impersonate(&sender, texts(&head.headers), core.authorizer.as_ref())?;
     Ok(other.map_or(sender, Arc::new))
+}
+
+fn texts(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
 /// Discovery, OpenAPI, health: everything that names no resource.
@@ -152,24 +176,6 @@ fn plain_path(core: &Core, head: &Parts) -> Response<Body> {
         .or_else(|| openapi::answer(core, head))
         .or_else(|| health::answer(core, head))
         .unwrap_or_else(body::no_such_path)
-}
-
-fn authorize_path(core: &Core, head: &Parts, user: &UserInfo) -> Result<()> {
-    let verb = head.method.as_str().to_ascii_lowercase();
-    let attributes = Attributes {
-        user,
-        verb: &verb,
-        group: "",
-        version: "",
-        resource: "",
-        subresource: "",
-        namespace: "",
-        name: "",
-        path: Some(head.uri.path()),
-        field_selector: "",
-        label_selector: "",
-    };
-    permit(core, &attributes)
 }
 
 /// Whether the user may do everything with everything (`cluster-admin`).
@@ -213,42 +219,74 @@ pub(crate) fn permit_create(core: &Core, call: &Call) -> Result<()> {
     permit(core, &attributes)
 }
 
-/// A request for a resource whose sender may make it.
-struct Judged {
-    path: ResourcePath,
-    verb: &'static str,
+/// What a request asks for.
+struct Asked {
+    /// Of a resource; other paths have none.
+    path: Option<ResourcePath>,
+    /// The verb that authorization sees.
+    verb: Cow<'static, str>,
     query: Query,
 }
 
-impl Judged {
-    fn of(core: &Core, head: &Parts, path: ResourcePath, user: &UserInfo) -> Result<Self> {
+impl Asked {
+    fn of(head: &Parts) -> Self {
         let query = Query::parse(head.uri.query());
-        let verb = verb(&head.method, &path, &query);
-        let wanted = query.get("fieldSelector");
-        let named = wanted.split(',').find_map(|term| term.strip_prefix("metadata.name="));
-        let of_collection = matches!(verb, "list" | "watch" | "deletecollection");
-        let name = if of_collection && path.name.is_empty() { named.unwrap_or_default() } else { &path.name };
-        let attributes = Attributes {
+        match Target::of(head.uri.path()) {
+            Target::Resource(path) => {
+                let verb = Cow::Borrowed(verb(&head.method, &path, &query));
+                Asked { path: Some(path), verb, query }
+            }
+            Target::Other => Asked { path: None, verb: head.method.as_str().to_ascii_lowercase().into(), query },
+        }
+    }
+
+    fn attributes<'a>(&'a self, user: &'a UserInfo, head: &'a Parts) -> Attributes<'a> {
+        let nothing = Attributes {
             user,
-            verb,
+            verb: &self.verb,
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: None,
+            field_selector: "",
+            label_selector: "",
+        };
+        let Some(path) = &self.path else { return Attributes { path: Some(head.uri.path()), ..nothing } };
+        let wanted = self.query.get("fieldSelector");
+        let named = wanted.split(',').find_map(|term| term.strip_prefix("metadata.name="));
+        let of_collection = matches!(&*self.verb, "list" | "watch" | "deletecollection");
+        let name = if of_collection && path.name.is_empty() { named.unwrap_or_default() } else { &path.name };
+        Attributes {
             group: &path.group,
             version: &path.version,
             resource: &path.resource,
             subresource: &path.subresource,
             namespace: &path.namespace,
             name: name.trim_start_matches('='),
-            path: None,
             field_selector: if of_collection { wanted } else { "" },
-            label_selector: if of_collection { query.get("labelSelector") } else { "" },
-        };
-        permit(core, &attributes)?;
-        Ok(Judged { path, verb, query })
+            label_selector: if of_collection { self.query.get("labelSelector") } else { "" },
+            ..nothing
+        }
+    }
+
+    /// Whether it is a stream between the client and a pod, which lasts as long as both wish.
+    fn is_connection(&self) -> bool {
+        let subresource = self.path.as_ref().map_or("", |path| &path.subresource);
+        matches!(subresource, "exec" | "attach" | "portforward" | "proxy" | "log")
+    }
+
+    /// Whether the answer goes on as long as the client wishes.
+    fn is_long_running(&self) -> bool {
+        self.verb == "watch" || self.is_connection()
     }
 }
 
 /// Takes a request for a resource of this server apart. `None` when there is no such path.
-fn resource_call(core: &Core, head: Parts, request: Judged, user: Arc<UserInfo>) -> Result<Option<Call>> {
-    let Judged { path, verb, query } = request;
+fn resource_call(core: &Core, head: Parts, asked: Asked, user: Arc<UserInfo>) -> Result<Option<Call>> {
+    let Asked { path: Some(path), verb: Cow::Borrowed(verb), query } = asked else { return Ok(None) };
     let Some(kind) = core.kinds.registry().kind(&path.group, &path.version, &path.resource) else { return Ok(None) };
     let scoped = !path.namespace.is_empty() && path.resource != "namespaces";
     if (scoped && !kind.namespaced) || (!path.subresource.is_empty() && kind.subresource(&path.subresource).is_none()) {
@@ -298,40 +336,30 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
     }
 }
 
-/// Answers within the limits of time and of requests in flight.
-async fn limited(
-    core: &Core,
-    long_running: bool,
-    counted: bool,
-    answer: BoxFuture<'_, Result<Response<Body>>>,
-) -> Result<Response<Body>> {
-    if long_running {
+/// Answers within the limit of time, where there is one.
+async fn in_time(is_long_running: bool, answer: BoxFuture<'_, Result<Response<Body>>>) -> Result<Response<Body>> {
+    if is_long_running {
         return answer.await;
     }
-    let place = counted.then(|| Arc::clone(&core.in_flight).try_acquire_owned()).transpose();
-    let _place = place.map_err(|_| Problem::too_many_requests())?;
     match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
         Ok(answered) => answered,
         Err(_) => Err(Problem::timeout("request did not complete within the allotted timeout")),
     }
 }
 
-async fn dispatch(core: Arc<Core>, mut call: Call, body: Body) -> Result<Response<Body>> {
+async fn dispatch(core: Arc<Core>, mut call: Call, body: Body) -> Response<Body> {
     // Boxed: handlers differ much in size.
     let answered: BoxFuture<'_, Result<Response<Body>>> = if call.path.subresource.is_empty() {
         Box::pin(objects::answer(&core, &mut call, body))
     } else {
         Box::pin(subresources::answer(&core, &mut call, body))
     };
-    answered.await.map(|mut response| {
-        let told = call.told.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for warning in call.warnings.iter().chain(&told) {
-            // RFC 7234: code, agent, quoted text.
-            let text = warning.replace(['\\', '"'], "'").replace(['\n', '\r'], " ");
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-                response.headers_mut().append(WARNING, value);
-            }
-        }
-        response
-    })
+    // What the client is told, it is told of a refusal, too.
+    let mut response =
+        answered.await.unwrap_or_else(|problem| body::problem(&problem, format_of_refusals(&call.head.headers)));
+    let told = call.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for header in warnings::headers(call.warnings.iter().chain(&told)) {
+        response.headers_mut().append(WARNING, header);
+    }
+    response
 }

@@ -17,13 +17,17 @@ use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use rustls::client::ResolvesClientCert;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use store::{Backend, BackendError, Options, Store};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::aggregation::Aggregation;
 use crate::allocate::Allocators;
+use crate::flow_control::FlowControl;
 use crate::hooks::{CacheLookup, Followers};
 use crate::in_process::InProcess;
 use crate::kinds::Kinds;
@@ -34,8 +38,6 @@ use crate::subresources::Kubelets;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests that run may go on when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Requests in flight at once, long-running ones not counted (upstream: 400 reading and 200 writing).
-const IN_FLIGHT: usize = 600;
 /// Connections at once, so that descriptors are left for everything else.
 const CONNECTIONS: usize = 8_192;
 
@@ -68,6 +70,8 @@ pub struct Config {
     pub kubelet_client: Option<Arc<rustls::ClientConfig>>,
     /// The certificate by which aggregated API servers know the front proxy, which tells them who asks.
     pub proxy_client: Option<Arc<dyn ResolvesClientCert>>,
+    /// Tells front proxies by their certificates: who they are is said by headers. Nobody else's certificates may pass it.
+    pub front_proxies: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// Why a server cannot start.
@@ -95,13 +99,14 @@ pub(crate) struct Core {
     pub allocators: Arc<Allocators>,
     pub network: Network,
     pub kubelets: Kubelets,
-    pub in_flight: Arc<Semaphore>,
+    pub front_proxies: Option<Arc<dyn ClientCertVerifier>>,
+    pub flow_control: Arc<FlowControl>,
 }
 
 impl ApiServer {
     /// Loads the store. Blocks: call it outside of the runtime's workers or before it is busy.
     pub fn open(config: Config) -> Result<Self, StartError> {
-        let Config { backend, security, network, kubelet_client, proxy_client } = config;
+        let Config { backend, security, network, kubelet_client, proxy_client, front_proxies } = config;
         let Security { authenticator, authorizer, rbac, mut observers } = security;
         let priority_classes = Arc::new(PriorityClasses::new());
         observers.push(Arc::clone(&priority_classes) as Arc<dyn Observer>);
@@ -109,6 +114,8 @@ impl ApiServer {
         observers.push(Arc::clone(&kinds) as Arc<dyn Observer>);
         let aggregation = Arc::new(Aggregation::new(proxy_client));
         observers.push(Arc::clone(&aggregation) as Arc<dyn Observer>);
+        let flow_control = Arc::new(FlowControl::new());
+        observers.push(Arc::clone(&flow_control) as Arc<dyn Observer>);
         let allocators = Arc::new(Allocators::new(network.services, network.node_ports.clone()));
         observers.push(Arc::clone(&allocators) as Arc<dyn Observer>);
         let followers = Arc::new(Followers::new(observers));
@@ -131,7 +138,8 @@ impl ApiServer {
             allocators,
             network,
             kubelets: Kubelets::new(kubelet_client),
-            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
+            front_proxies,
+            flow_control,
         };
         Ok(ApiServer { core: Arc::new(core) })
     }
@@ -161,8 +169,12 @@ impl ApiServer {
         let acceptor = TlsAcceptor::from(tls);
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         let graceful = GracefulShutdown::new();
-        let sweeper = tokio::spawn(crate::events::sweep(Arc::downgrade(&self.core)));
-        let documents = tokio::spawn(crate::aggregation::follow(Arc::downgrade(&self.core)));
+        // They end with this.
+        let mut followers = JoinSet::new();
+        followers.spawn(crate::events::sweep(Arc::downgrade(&self.core)));
+        followers.spawn(crate::aggregation::follow(Arc::downgrade(&self.core)));
+        followers.spawn(crate::flow_control::follow(Arc::downgrade(&self.core)));
+        followers.spawn(crate::service_cidrs::follow(Arc::downgrade(&self.core)));
         tokio::pin!(shutdown);
         loop {
             let accept = async {
@@ -191,8 +203,7 @@ impl ApiServer {
                 }
             }
         }
-        sweeper.abort();
-        documents.abort();
+        followers.abort_all();
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     }
 }
@@ -202,6 +213,18 @@ impl Core {
     pub(crate) fn own_service_ip(&self) -> Option<IpAddr> {
         self.network.services.hosts().next()
     }
+}
+
+/// Who is at the other end, as far as certificates say.
+fn origin(core: &Core, chain: &[CertificateDer<'_>]) -> Origin {
+    let Some((leaf, intermediates)) = chain.split_first() else {
+        return Origin::Connection { certificate: None, is_front_proxy: false };
+    };
+    let verified = |verifier: &Arc<dyn ClientCertVerifier>| {
+        verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok()
+    };
+    let is_front_proxy = core.front_proxies.as_ref().is_some_and(verified);
+    Origin::Connection { certificate: Some(Arc::new(leaf.clone().into_owned())), is_front_proxy }
 }
 
 async fn connection(
@@ -217,8 +240,7 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-    let origin = Origin::Connection { certificate: certificate.map(|c| Arc::new(c.into_owned())) };
+    let origin = origin(&core, tls.get_ref().1.peer_certificates().unwrap_or_default());
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, origin) = (Arc::clone(&core), origin.clone());
         async move {

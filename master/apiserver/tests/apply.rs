@@ -170,3 +170,17 @@ async fn status_and_scale_are_applied_through_their_subresources() {
     let rest = apply(&server, &format!("{DEPLOYMENTS}/d?fieldManager=me"), &deployment(None)).await.expect(200);
     assert_eq!(rest["spec"]["replicas"], 5);
 }
+
+#[tokio::test]
+async fn a_key_that_is_there_twice_is_named_with_its_line() {
+    let server = server().await;
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  a: one\n  a: two\n";
+    let path = format!("{CONFIG_MAPS}/c?fieldManager=m");
+    let refused = server.typed("PATCH", &format!("{path}&fieldValidation=Strict"), APPLY, text).await.expect(400);
+    let wanted = "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 6: key \"a\" already \
+                  set in map";
+    assert_eq!(refused["message"], wanted);
+    let warned = server.typed("PATCH", &path, APPLY, text).await;
+    assert!(warned.headers["warning"].to_str().unwrap().contains("line 6: key \\\"a\\\" already set in map"));
+    assert_eq!(warned.expect(201)["data"]["a"], "two");
+}

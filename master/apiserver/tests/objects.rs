@@ -120,7 +120,7 @@ async fn unknown_fields_warn_or_are_refused() {
     let mut object = config_map("a");
     object["dota"] = json!({});
     let answer = server.call("POST", CONFIG_MAPS, &object).await;
-    assert_eq!(answer.headers["warning"], "299 - \"unknown field 'dota'\"");
+    assert_eq!(answer.headers["warning"], "299 - \"unknown field \\\"dota\\\"\"");
     answer.expect(201);
     object["metadata"]["name"] = "b".into();
     let refused = server.call("POST", &format!("{CONFIG_MAPS}?fieldValidation=Strict"), &object).await.expect(400);
@@ -299,4 +299,53 @@ async fn the_network_of_services_is_a_ready_object_also_after_a_restart() {
     server.call("PUT", &format!("{DEFAULT}/status"), &judged).await.expect(200);
     server.api.bootstrap().await.unwrap();
     assert_eq!(server.get(DEFAULT).await.expect(200)["status"]["conditions"][0]["status"], "False");
+}
+
+#[tokio::test]
+async fn services_have_addresses_of_every_network_that_is_ready() {
+    const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    const SERVICES: &str = "/api/v1/namespaces/default/services";
+    let server = server().await;
+    let service = |name: &str, ip: &str| {
+        let mut spec = json!({ "ports": [{ "port": 80 }] });
+        if !ip.is_empty() {
+            spec["clusterIP"] = ip.into();
+        }
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": spec })
+    };
+    let refused = server.call("POST", SERVICES, &service("a", "10.97.0.7")).await.expect(422);
+    let wanted = "Service \"a\" is invalid: spec.clusterIPs: Invalid value: [\"10.97.0.7\"]: failed to allocate IP 10.97.0.7: the \
+                  provided network does not match the current range";
+    assert_eq!(refused["message"], wanted);
+    let more = json!({ "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": { "name": "more" }, "spec": { "cidrs": ["10.97.0.0/24"] } });
+    let mut more = server.call("POST", CIDRS, &more).await.expect(201);
+    let ready = |status: &str| {
+        json!({ "conditions": [{
+            "type": "Ready", "status": status, "reason": "", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }] })
+    };
+    more["status"] = ready("True");
+    server.call("PUT", &format!("{CIDRS}/more/status"), &more).await.expect(200);
+    server.call("POST", SERVICES, &service("a", "10.97.0.7")).await.expect(201);
+    let mut default = server.get(&format!("{CIDRS}/kubernetes")).await.expect(200);
+    default["status"] = ready("False");
+    server.call("PUT", &format!("{CIDRS}/kubernetes/status"), &default).await.expect(200);
+    let made = server.call("POST", SERVICES, &service("b", "")).await.expect(201);
+    assert!(made["spec"]["clusterIP"].as_str().unwrap().starts_with("10.97.0."), "{made}");
+    // The server starts nevertheless.
+    server.api.bootstrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn load_balancers_have_a_port_to_ask_nodes_at() {
+    let server = server().await;
+    let spec = json!({ "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{ "port": 80 }] });
+    let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "s" }, "spec": spec });
+    let made = server.call("POST", "/api/v1/namespaces/default/services", &service).await.expect(201);
+    let port = made["spec"]["healthCheckNodePort"].as_u64().unwrap();
+    assert!((30_000..=30_010).contains(&port) && made["spec"]["ports"][0]["nodePort"] != port, "{made}");
+    let path = "/api/v1/namespaces/default/services/s";
+    let spread = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
+    let spread = server.typed("PATCH", path, "application/merge-patch+json", spread).await.expect(200);
+    assert_eq!(spread["spec"].get("healthCheckNodePort"), None);
 }

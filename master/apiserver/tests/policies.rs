@@ -201,3 +201,68 @@ async fn policies_are_validated() {
         assert!(message.contains(words), "{words}\n{message}");
     }
 }
+
+/// What a user other than the administrator is answered.
+async fn as_user(server: &Server, user: &str, path: &str, object: &Value) -> (u16, Value) {
+    let request = http::Request::post(path).header("content-type", "application/json");
+    let request = request.body(object.to_string().into()).unwrap();
+    let user = auth::UserInfo::new(user, &["system:authenticated"]);
+    let (head, body) = server.raw(user, request).await.into_parts();
+    let bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+    (head.status.as_u16(), serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn who_puts_parameters_into_force_can_read_them() {
+    let server = server().await;
+    let policies = format!("{GROUP}/validatingadmissionpolicies");
+    let bindings = format!("{GROUP}/validatingadmissionpolicybindings");
+    let mut roles = vec![(
+        "writer",
+        json!([{ "apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"] }]),
+    )];
+    roles.push(("reader", json!([{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"] }])));
+    for (name, rules) in roles {
+        let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": name }, "rules": rules });
+        server.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", &role).await.expect(201);
+    }
+    let bind = |role: &str, user: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": format!("{role}-{user}") },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
+        })
+    };
+    for binding in [bind("writer", "jane"), bind("writer", "joe"), bind("reader", "joe")] {
+        server.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await.expect(201);
+    }
+    let policy = |name: &str| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": { "name": name },
+            "spec": {
+                "paramKind": { "apiVersion": "v1", "kind": "ConfigMap" },
+                "matchConstraints": { "resourceRules": [rule("pods")] }, "validations": [{ "expression": "true" }],
+            },
+        })
+    };
+    let (code, refused) = as_user(&server, "jane", &policies, &policy("a")).await;
+    let wanted = "ValidatingAdmissionPolicy.admissionregistration.k8s.io \"a\" is invalid: spec.paramKind: Forbidden: user &{jane  \
+                  [system:authenticated] map[]} must have \"get\" permission on all objects of the referenced paramKind \
+                  (kind=ConfigMap, apiVersion=v1)";
+    assert_eq!((code, &refused["message"]), (422, &json!(wanted)));
+    assert_eq!(as_user(&server, "joe", &policies, &policy("b")).await.0, 201);
+    let binding = |reference: Value| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": "b" },
+            "spec": { "policyName": "b", "validationActions": ["Deny"], "paramRef": reference },
+        })
+    };
+    let named = json!({ "name": "p", "namespace": "default", "parameterNotFoundAction": "Deny" });
+    let (code, refused) = as_user(&server, "jane", &bindings, &binding(named.clone())).await;
+    let wanted = "spec.paramRef: Forbidden: user &{jane  [system:authenticated] map[]} does not have \"get\" permission on the object \
+                  referenced by paramRef";
+    assert!(code == 422 && refused["message"].as_str().unwrap().ends_with(wanted), "{refused}");
+    let selected = json!({ "selector": {}, "parameterNotFoundAction": "Deny" });
+    assert_eq!(as_user(&server, "joe", &bindings, &binding(selected)).await.0, 422);
+    assert_eq!(as_user(&server, "joe", &bindings, &binding(named)).await.0, 201);
+}

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use admission::Lookup as _;
@@ -67,7 +67,9 @@ pub(crate) struct Backend {
     pub available: bool,
     /// What decides about the connections; they outlive changes of everything else.
     tls: (String, bool),
-    client: Result<Client<HttpsConnector<HttpConnector>, Body>, String>,
+    identity: Identity,
+    /// Made when they are needed first: the machine's roots are not read while others wait for a commit.
+    client: Arc<OnceLock<Result<Connections, String>>>,
 }
 
 impl Backend {
@@ -84,11 +86,8 @@ impl Backend {
         let bundle = spec["caBundle"].as_str().unwrap_or_default().to_owned();
         let tls = (bundle, spec["insecureSkipTLSVerify"].as_bool().unwrap_or_default());
         let kept = before.filter(|old| (&old.namespace, &old.name, &old.tls) == (&namespace, &name, &tls));
-        let client = match kept {
-            Some(old) => old.client.clone(),
-            None => client(&format!("{name}.{namespace}.svc"), &tls, identity),
-        };
-        Some(Backend { namespace, name, port, available, tls, client })
+        let client = kept.map(|old| Arc::clone(&old.client)).unwrap_or_default();
+        Some(Backend { namespace, name, port, available, tls, identity: identity.clone(), client })
     }
 
     /// Where the Service leads now: `HOST:PORT`.
@@ -113,7 +112,8 @@ impl Backend {
         address: Authority,
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, BackendError> {
-        let client = self.client.as_ref().map_err(|error| BackendError::Trust(error.clone()))?;
+        let make = || connections(&format!("{}.{}.svc", self.name, self.namespace), &self.tls, &self.identity);
+        let client = self.client.get_or_init(make).as_ref().map_err(|error| BackendError::Trust(error.clone()))?;
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(Scheme::HTTPS).authority(address.clone()).path_and_query(path).build()?;
         *request.uri_mut() = uri;
@@ -182,7 +182,7 @@ fn root(error: &hyper_util::client::legacy::Error) -> String {
 type Connections = Client<HttpsConnector<HttpConnector>, Body>;
 
 /// Connections to the servers of a Service, whose certificates have its name.
-fn client(name: &str, (bundle, insecure): &(String, bool), identity: &Identity) -> Result<Connections, String> {
+fn connections(name: &str, (bundle, insecure): &(String, bool), identity: &Identity) -> Result<Connections, String> {
     let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
     let config = ClientConfig::builder();
     let config = if *insecure {

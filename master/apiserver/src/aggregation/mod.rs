@@ -11,6 +11,7 @@ mod proxy;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use auth::Observer;
@@ -60,6 +61,8 @@ pub(crate) struct Version {
 /// All APIServices.
 pub(crate) struct Aggregation {
     services: RwLock<BTreeMap<String, Arc<ApiService>>>,
+    /// Whether any of them has another server.
+    has_remotes: AtomicBool,
     documents: RwLock<BTreeMap<String, Arc<Documents>>>,
     /// Told when a server may answer otherwise than before.
     changed: Notify,
@@ -68,7 +71,13 @@ pub(crate) struct Aggregation {
 
 impl Aggregation {
     pub(crate) fn new(identity: Identity) -> Self {
-        Aggregation { services: RwLock::default(), documents: RwLock::default(), changed: Notify::new(), identity }
+        Aggregation {
+            services: RwLock::default(),
+            has_remotes: AtomicBool::new(false),
+            documents: RwLock::default(),
+            changed: Notify::new(),
+            identity,
+        }
     }
 
     fn named(&self, name: &str) -> Option<Arc<ApiService>> {
@@ -78,6 +87,9 @@ impl Aggregation {
     /// The server that has a version, where that is not this one.
     pub(crate) fn backend(&self, group: &str, version: &str) -> Option<Arc<Backend>> {
         // Mostly there is none, and every request asks.
+        if !self.has_remotes.load(Ordering::Acquire) {
+            return None;
+        }
         let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
         services.get(&name_of(group, version))?.backend.clone()
     }
@@ -172,6 +184,7 @@ impl Observer for Aggregation {
             Some(service) => services.insert(name.to_owned(), service),
             None => services.remove(name),
         };
+        self.has_remotes.store(services.values().any(|service| service.backend.is_some()), Ordering::Release);
         drop(services);
         self.changed.notify_one();
     }

@@ -72,6 +72,11 @@ impl DeleteOptions {
             let error = FieldError { reason, field: field.into(), message };
             Err(Problem::invalid_field("meta.k8s.io", "DeleteOptions", "", error))
         };
+        // What is no dry run that we know must not be taken for a real one.
+        if let Some(other) = options.dry_run.iter().find(|value| *value != "All") {
+            let message = format!("Unsupported value: {other:?}: supported values: \"All\"");
+            return invalid("dryRun", "FieldValueNotSupported", message);
+        }
         match options.propagation_policy.as_deref() {
             Some(_) if options.orphan_dependents.is_some() => {
                 let why = "Invalid value: \"\": orphanDependents and deletionPropagation cannot be both set";

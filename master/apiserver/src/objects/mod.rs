@@ -6,6 +6,7 @@ mod delete;
 mod list;
 mod manager;
 mod meta;
+mod operations;
 mod patch;
 mod render;
 mod update;
@@ -29,6 +30,7 @@ pub(crate) use manager::manager;
 
 pub(crate) use create::new_uid;
 pub(crate) use delete::{DeleteOptions, Deletion, check as check_preconditions, delete_one};
+pub(crate) use operations::{OperationError, operate};
 pub(crate) use patch::{Applier, Patch};
 pub(crate) use render::render;
 pub(crate) use update::{Change, modify, replace};

@@ -6,10 +6,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use json_patch::PatchOperation;
 use schema::{ApplyError, FieldError, FieldValidation, Kind, Manager, Part};
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
 
 use super::create::{Creation, create};
 use super::manager::manager;
+use super::operations::operate;
 use super::update::named;
 use super::{Change, codec, find, meta, modify, render};
 use crate::body::{self, Body};
@@ -68,7 +71,7 @@ impl Patch {
             Patch::Apply(config) => by.apply(kind, Some(old), config),
             Patch::Json(operations) => {
                 let mut object = old.clone();
-                json_patch::patch(&mut object, operations).map_err(|error| {
+                operate(&mut object, operations).map_err(|error| {
                     Problem::new(
                         422,
                         "Invalid",
@@ -89,12 +92,30 @@ impl Patch {
     }
 }
 
-/// JSON is YAML too, and read faster.
+/// JSON is YAML too, and read faster. Of a key that is there twice the last counts.
 fn configuration(body: &Bytes) -> Result<Value> {
     if let Ok(value) = serde_json::from_slice(body) {
         return Ok(value);
     }
-    serde_saphyr::from_slice(body).map_err(|error| Problem::bad_request(format!("error decoding YAML: {error}")))
+    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+    serde_saphyr::from_slice_with_options(body, options)
+        .map_err(|error| Problem::bad_request(format!("error decoding YAML: {error}")))
+}
+
+/// The first key that a configuration in YAML has twice, in the words of Go's parser.
+fn repeated_key(body: &Bytes) -> Option<String> {
+    if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+        return None;
+    }
+    let options = serde_saphyr::options! { with_snippet: false };
+    match serde_saphyr::from_slice_with_options::<Value>(body, options) {
+        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => {
+            let (line, key) = (location.line(), key.unwrap_or_default());
+            let what = format!("yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map");
+            Some(format!("error converting YAML to JSON: {what}"))
+        }
+        _ => None,
+    }
 }
 
 fn object_only(patch: Value) -> Result<Value> {
@@ -142,7 +163,17 @@ impl Applier {
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: Part) -> Result<Response<Body>> {
     let dry_run = call.query.dry_run("PatchOptions")?;
     let validation = call.query.field_validation("PatchOptions")?;
-    let patch = Patch::parse(&call.head.headers, &body::read(body).await?)?;
+    let body = body::read(body).await?;
+    let patch = Patch::parse(&call.head.headers, &body)?;
+    if matches!(patch, Patch::Apply(_)) {
+        match (validation, repeated_key(&body)) {
+            (FieldValidation::Strict, Some(why)) => {
+                return Err(Problem::bad_request(format!("error strict decoding YAML: {why}")));
+            }
+            (FieldValidation::Warn, Some(why)) => call.warnings.push(why),
+            _ => {}
+        }
+    }
     if matches!(patch, Patch::Strategic(_)) && call.kind.custom.is_some() {
         return Err(Problem::unsupported_media_type(ACCEPTED_OF_CUSTOM));
     }

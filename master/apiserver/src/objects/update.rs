@@ -173,11 +173,13 @@ async fn attempt(
     }
 }
 
-/// Commits a new version that the server itself made of a stored object; false when somebody else was quicker.
+/// Commits a new version that the server itself made of a stored object, or removes it where nothing keeps a deleted one any
+/// longer; false when somebody else was quicker.
 pub(crate) async fn replace(core: &Core, kind: &'static Kind, entry: &Entry, object: Value) -> Result<bool> {
+    let gone = is_released(kind, &object, &object);
     let object = conversion::to_storage(core, kind, object).await?;
     let facets = hooks::stored_facets(kind, &object);
-    let value = Some(codec::encode(&object));
+    let value = (!gone).then(|| codec::encode(&object));
     let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value };
     match core.store.commit(Proposal { write, facets }).await {
         Ok(_) => Ok(true),

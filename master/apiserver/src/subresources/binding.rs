@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use admission::{Operation, Request};
 use http::Response;
 use jiff::Timestamp;
 use schema::{FieldError, Kind, Part, Registry};
 use serde_json::{Value, json};
 
-use super::{body_of, created, set_condition};
+use super::{admit, body_of, created, set_condition};
 use crate::body::Body;
 use crate::objects::{self, Change};
 use crate::problem::{Problem, Result};
@@ -39,18 +38,7 @@ pub(crate) async fn bind_from_collection(
 
 async fn bind(core: &Core, call: &Call, mut binding: Value, dry_run: bool) -> Result<Response<Body>> {
     check(&call.path.name, &binding)?;
-    let request = Request {
-        user: &call.user,
-        operation: Operation::Create,
-        group: "",
-        resource: "pods",
-        subresource: "binding",
-        namespace: &call.path.namespace,
-        name: &call.path.name,
-        old: None,
-    };
-    core.admission.admit(&request, &mut binding)?;
-    core.admission.validate(&request, Some(&binding))?;
+    admit(core, call, ("", "v1", "Binding"), &mut binding, dry_run).await?;
     let make = |pod: &Value| bound(call.kind, &call.path.name, pod, &binding);
     // Nobody owns the node of a pod.
     let change = Change { part: Part::Other("binding"), make: &make, dry_run, unconditional: true, manager: None };
@@ -85,10 +73,13 @@ fn check(pod: &str, binding: &Value) -> Result<()> {
 /// The pod on its node.
 fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value) -> Result<Value> {
     let conflict = |why: String| Err(auth::Refusal::conflict(kind.group, "pods/binding", name, &why).into());
-    let wanted = binding["metadata"]["uid"].as_str().unwrap_or_default();
-    let own = pod["metadata"]["uid"].as_str().unwrap_or_default();
-    if !wanted.is_empty() && wanted != own {
-        return conflict(format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {own}"));
+    for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+        let said = |object: &Value| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let (wanted, own) = (said(binding), said(pod));
+        if !wanted.is_empty() && wanted != own {
+            let why = format!("{what} in precondition: {wanted}, {what} in object meta: {own}");
+            return conflict(format!("Precondition failed: {why}"));
+        }
     }
     if pod["metadata"].get("deletionTimestamp").is_some() {
         return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use admission::{Operation, Request};
 use http::Response;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{body_of, budget, created, set_condition};
+use super::{admit, body_of, budget, created, set_condition};
 use crate::body::Body;
 use crate::objects::{self, DeleteOptions, Deletion};
 use crate::problem::{Problem, Result};
 use crate::road::Call;
 use crate::server::Core;
-use crate::webhooks::{self, Attributes};
 
 /// How often the pod is marked anew when others change it meanwhile.
 const ATTEMPTS: usize = 16;
@@ -25,30 +23,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
     if !said.is_empty() && said != call.path.name {
         return Err(Problem::bad_request("name in URL does not match name in Eviction object"));
     }
-    let request = Request {
-        user: &call.user,
-        operation: Operation::Create,
-        group: "",
-        resource: "pods",
-        subresource: "eviction",
-        namespace: &call.path.namespace,
-        name: &call.path.name,
-        old: None,
-    };
-    let asked = Attributes {
-        user: &call.user,
-        operation: Operation::Create,
-        kind: call.kind,
-        subresource: "eviction",
-        body: Some(("policy", "v1", "Eviction")),
-        namespace: &call.path.namespace,
-        name: &call.path.name,
-        old: None,
-        dry_run,
-    };
-    call.tell(webhooks::mutate(core, &request, &asked, &mut eviction).await?);
-    core.admission.validate(&request, Some(&eviction))?;
-    call.tell(webhooks::validate(core, &asked, Some(&eviction)).await?);
+    admit(core, call, ("policy", "v1", "Eviction"), &mut eviction, dry_run).await?;
     let mut options = DeleteOptions::from_value(&eviction["deleteOptions"])?.with_dry_run(dry_run);
     let pod = objects::stored(call.kind, objects::find(core, call)?.json())?;
     budget::spend(core, &call.path.namespace, &pod, dry_run).await?;

@@ -13,6 +13,7 @@ mod websocket;
 
 use std::sync::Arc;
 
+use admission::{Operation, Request};
 use http::Response;
 use schema::{FieldValidation, Kind, Part, Registry};
 use serde_json::Value;
@@ -22,6 +23,7 @@ use crate::objects;
 use crate::problem::{Problem, Result};
 use crate::road::Call;
 use crate::server::Core;
+use crate::webhooks::{self, Attributes};
 
 pub(crate) use binding::bind_from_collection;
 pub(crate) use kubelet::Kubelets;
@@ -51,6 +53,20 @@ async fn body_of(call: &mut Call, version: &str, kind: &str, body: Body) -> Resu
         .ok_or_else(|| Problem::internal(&format!("no kind {kind} in {version}")))?;
     let validation = call.query.field_validation("CreateOptions").unwrap_or(FieldValidation::Warn);
     objects::decode(kind, &call.head.headers, &bytes, validation, &mut call.warnings)
+}
+
+/// Lets admission judge, and change, the body of a create of a subresource, which is of a kind of its own.
+async fn admit(core: &Core, call: &Call, body: (&str, &str, &str), object: &mut Value, dry_run: bool) -> Result<()> {
+    let (namespace, name) = (call.path.namespace.as_str(), call.path.name.as_str());
+    let (kind, subresource, operation) = (call.kind, call.path.subresource.as_str(), Operation::Create);
+    let (user, body) = (call.user.as_ref(), Some(body));
+    let (group, resource) = (kind.group, kind.plural);
+    let request = Request { user, operation, group, resource, subresource, namespace, name, old: None };
+    let asked = Attributes { user, operation, kind, subresource, body, namespace, name, old: None, dry_run };
+    call.tell(webhooks::mutate(core, &request, &asked, object).await?);
+    core.admission.validate(&request, Some(object))?;
+    call.tell(webhooks::validate(core, &asked, Some(object)).await?);
+    Ok(())
 }
 
 /// Puts a condition into `status.conditions`, in the place of the one of its type.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use admission::{Operation, Request};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 
-use super::body_of;
+use super::{admit, body_of};
 use crate::body::{self, Body};
 use crate::objects;
 use crate::problem::Result;
@@ -14,22 +13,12 @@ use crate::road::Call;
 use crate::server::Core;
 
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
-    call.query.dry_run("CreateOptions")?;
+    let dry_run = call.query.dry_run("CreateOptions")?;
     let mut request = body_of(call, "authentication.k8s.io/v1", "TokenRequest", body).await?;
     objects::find(core, call)?;
+    let kind = ("authentication.k8s.io", "v1", "TokenRequest");
+    admit(core, call, kind, &mut request, dry_run).await?;
     let (namespace, name) = (call.path.namespace.as_str(), call.path.name.as_str());
-    let admitted = Request {
-        user: &call.user,
-        operation: Operation::Create,
-        group: "",
-        resource: "serviceaccounts",
-        subresource: "token",
-        namespace,
-        name,
-        old: None,
-    };
-    core.admission.admit(&admitted, &mut request)?;
-    core.admission.validate(&admitted, Some(&request))?;
     let answered = core.authenticator.tokens().token_request(namespace, name, request, Timestamp::now())?;
     body::value(call.accept.format, StatusCode::CREATED, &answered)
 }

@@ -20,6 +20,7 @@ use store::ListRequest;
 
 use crate::conversion;
 use crate::hooks::CacheLookup;
+use crate::objects::operate;
 use crate::problem::{Problem, Result, qualified};
 use crate::server::Core;
 use client::CallError;
@@ -166,7 +167,7 @@ async fn ask_to_mutate(
 
 fn apply(due: &Due, patch: &Patch, mut object: Value) -> Result<Value> {
     let name = due.hook["name"].as_str().unwrap_or_default();
-    json_patch::patch(&mut object, &patch.0)
+    operate(&mut object, &patch.0)
         .map_err(|error| Problem::internal(&format!("failed calling webhook \"{name}\": {error}")))?;
     Ok(object)
 }
@@ -181,6 +182,7 @@ fn taken(kind: &Kind, object: Value) -> Result<Value> {
 
 /// Asks the policies, and then all validating webhooks at once; `Ok` holds what the client must be told.
 pub(crate) async fn validate(core: &Core, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<Vec<String>> {
+    policies::are_readable(core, attributes, object)?;
     let mut told = policies::validate(core, attributes, object)?;
     let hooks = configured(core, VALIDATING, attributes);
     let asks = hooks.iter().map(|(_, hook)| async move {

@@ -71,6 +71,7 @@ pub fn open(folder: &TempDir) -> ApiServer {
         },
         kubelet_client: None,
         proxy_client: None,
+        front_proxies: None,
     };
     ApiServer::open(config).unwrap()
 }

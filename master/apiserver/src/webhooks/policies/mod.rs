@@ -2,6 +2,7 @@
 //! `apiserver/pkg/admission/plugin/policy/generic`).
 
 mod mutating;
+mod params;
 mod validating;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::hooks::CacheLookup;
 use crate::server::Core;
 
 pub(super) use mutating::mutate;
+pub(super) use params::are_readable;
 pub(super) use validating::validate;
 
 pub(super) const MUTATING_BINDINGS: &str = mutating::SORT.bindings;

@@ -1,9 +1,11 @@
 //! MutatingAdmissionPolicies (KEP-3962; `apiserver/pkg/admission/plugin/policy/mutating`).
 
+use json_patch::PatchErrorKind;
 use schema::Registry;
 use serde_json::{Value, json};
 
 use super::{Invocation, Sort, Unusable, gathered, in_version, is_lenient, list, name, text};
+use crate::objects::{OperationError, operate};
 use crate::problem::Result;
 use crate::server::Core;
 use crate::webhooks::reinvocation::Reinvocation;
@@ -140,9 +142,9 @@ impl Invocation {
 fn patched(object: Value, patch: Value) -> Result<Value, String> {
     let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| format!("JSON Patch: {error}"))?;
     let mut changed = object.clone();
-    match json_patch::patch(&mut changed, &patch) {
+    match operate(&mut changed, &patch) {
         Ok(()) => Ok(changed),
-        Err(error) if matches!(error.kind, json_patch::PatchErrorKind::TestFailed) => Ok(object),
+        Err(OperationError::Refused(error)) if matches!(error.kind, PatchErrorKind::TestFailed) => Ok(object),
         Err(error) => Err(format!("JSON Patch: {error}")),
     }
 }

@@ -8,7 +8,8 @@ use crate::problem::{Problem, Result};
 use crate::server::Core;
 use crate::webhooks::Attributes;
 
-const SORT: Sort = Sort { policies: "validatingadmissionpolicies", bindings: "validatingadmissionpolicybindings" };
+pub(super) const SORT: Sort =
+    Sort { policies: "validatingadmissionpolicies", bindings: "validatingadmissionpolicybindings" };
 /// `MaxEvaluatedMessageExpressionSizeBytes`
 const LONGEST_MESSAGE: usize = 5 * 1024;
 
