@@ -23,7 +23,7 @@ pub use explain::{Explanation, explain};
 pub use plan::{
     Event, EventKind, KillContainer, Plan, PreStop, ProbeTarget, Resize, Resized, Role, StartContainer, Step, plan,
 };
-pub use status::status;
+pub use status::{overwritten, status};
 pub use world::{
     Admission, Begun, Container, ContainerState, Desired, Eviction, Failure, HookState, Kill, NodeFacts, Observed,
     Prepared, ProbeResults, Sandbox, Source, Stage, UserFacts, Verdict, World,

@@ -41,7 +41,10 @@ impl Publication {
     pub fn seen(&mut self, pod: &Arc<Pod>) {
         let newer = self.base.as_ref().is_none_or(|base| version(pod) >= version(base));
         if newer && !self.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, pod)) {
-            if self.base.as_ref().is_some_and(|base| base.metadata.uid != pod.metadata.uid) {
+            let is_other = self.base.as_ref().is_some_and(|base| base.metadata.uid != pod.metadata.uid);
+            let is_news = self.base.as_ref().is_some_and(|base| version(pod) > version(base));
+            // As a kubelet reconciles: the controller of nodes takes a silent node's pods for not ready.
+            if is_other || is_news && self.accepted.as_ref().is_some_and(|accepted| is_overwritten(accepted, pod)) {
                 self.accepted = None;
             }
             self.base = Some(Arc::clone(pod));
@@ -81,12 +84,14 @@ impl Publication {
             // Meanwhile another object took its place, and was told nothing yet.
             Ok(_) if !self.base.as_ref().is_some_and(same) => {}
             Ok(Written::Accepted(pod)) => {
+                let newest = self.base.as_deref().filter(|base| version(base) > version(&pod)).unwrap_or(&pod);
+                let is_overwritten = is_overwritten(&status, newest);
                 // Of the same object the watch's copy is kept, which the worker holds anyway.
                 if self.base.as_ref().is_some_and(|base| version(&pod) > version(base)) {
                     self.seen(&Arc::new(trim(*pod)));
                 }
-                self.accepted = Some(status);
-                self.retry.worked();
+                self.accepted = (!is_overwritten).then_some(status);
+                if is_overwritten { self.retry.failed() } else { self.retry.worked() }
             }
             // The watch will say so too.
             Ok(Written::Gone) => self.accepted = Some(status),
@@ -104,6 +109,11 @@ impl Publication {
     }
 }
 
+/// Whether somebody has written over what the server had accepted.
+fn is_overwritten(ours: &PodStatus, pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|theirs| pod::overwritten(ours, theirs))
+}
+
 /// Resource versions are numbers that grow (KEP-5504); what is not counts as old.
 fn version(pod: &Pod) -> u128 {
     pod.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -111,6 +121,8 @@ fn version(pod: &Pod) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodCondition;
+
     use super::*;
 
     fn pod(version: &str) -> Arc<Pod> {
@@ -137,6 +149,37 @@ mod tests {
         publication.written(second.status, Ok(Written::Accepted(Box::default())));
         assert!(publication.has(Some(&status("Running"))));
         assert!(publication.next(&status("Running")).is_none());
+    }
+
+    #[test]
+    fn what_others_have_written_over_is_sent_again() {
+        let ready = |ready: &str| {
+            let condition = |type_: &str, status: &str| PodCondition {
+                type_: type_.to_owned(),
+                status: status.to_owned(),
+                ..PodCondition::default()
+            };
+            let conditions = Some(vec![condition("Ready", ready), condition("example.com/gate", "True")]);
+            PodStatus { conditions, ..PodStatus::default() }
+        };
+        let object =
+            |version: &str, status: PodStatus| Arc::new(Pod { status: Some(status), ..Pod::clone(&pod(version)) });
+        let ours = Arc::new(ready("True"));
+        let mut publication = Publication::default();
+        publication.seen(&pod("1"));
+        let write = publication.next(&ours).unwrap();
+        publication.written(write.status, Ok(Written::Accepted(Box::new(Pod::clone(&object("2", ready("True")))))));
+        // Conditions of others, and what is older than the answer, are nobody's business.
+        let mut foreign = ready("True");
+        foreign.conditions.as_mut().unwrap()[1].status = "False".to_owned();
+        publication.seen(&object("3", foreign));
+        publication.seen(&object("1", ready("False")));
+        assert!(publication.next(&ours).is_none());
+        publication.seen(&object("4", ready("False")));
+        let again = publication.next(&ours).unwrap();
+        assert_eq!(version(&again.base), 4);
+        publication.written(again.status, Ok(Written::Accepted(Box::new(Pod::clone(&object("5", ready("True")))))));
+        assert!(publication.next(&ours).is_none());
     }
 
     #[test]

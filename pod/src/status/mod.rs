@@ -13,6 +13,7 @@ mod containers;
 mod phase;
 mod resources;
 
+pub use conditions::overwritten;
 pub(crate) use containers::is_restarting_all;
 pub(crate) use resources::{IN_PROGRESS, PENDING};
 
