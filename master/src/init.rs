@@ -73,7 +73,8 @@ fn start(options: &InitOptions, dir: &DataDir, is_changed: bool, runtime: &Runti
     }
     let manager = Manager::default();
     let args = vec!["run".to_owned(), "--data-dir".to_owned(), dir.root().to_string_lossy().into_owned()];
-    let service = Service { role: Role::Master, executable: executable()?, args };
+    let writes = Some(dir.root().to_owned());
+    let service = Service { role: Role::Master, executable: executable()?, args, writes };
     let is_new = manager.install(&service)?;
     manager.enable_and_start(Role::Master, is_new || is_changed)?;
     runtime.block_on(wait_ready(dir))?;

@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn agent() -> Service {
-        Service { role: Role::Agent, executable: "/a".into(), args: vec![] }
+        Service { role: Role::Agent, executable: "/a".into(), args: vec![], writes: None }
     }
 
     fn temp(name: &str) -> PathBuf {

@@ -49,6 +49,8 @@ pub struct Service {
     pub executable: PathBuf,
     /// Its arguments, unquoted.
     pub args: Vec<String>,
+    /// The only folder that it writes to; `None` of an agent, which writes wherever volumes lead.
+    pub writes: Option<PathBuf>,
 }
 
 impl Service {
@@ -59,7 +61,8 @@ impl Service {
             Role::Agent => ("/usr/bin/agent", "--config-dir", "/etc/keelson"),
             Role::Master => ("/usr/bin/master", "--data-dir", "/var/lib/keelson-master"),
         };
-        Self { role, executable: executable.into(), args: ["run", option, folder].map(str::to_owned).to_vec() }
+        let writes = (role == Role::Master).then(|| folder.into());
+        Self { role, executable: executable.into(), args: ["run", option, folder].map(str::to_owned).to_vec(), writes }
     }
 }
 
@@ -72,7 +75,8 @@ pub fn slice_text() -> String {
 /// The text of a service unit.
 ///
 /// What hardens the agent takes nothing that it does: it mounts volumes, enters network namespaces and gives files away. So none of the
-/// options that need a mount namespace of its own (`ProtectSystem=` and the like): mounts made in one are not seen by containers.
+/// options that need a mount namespace of its own (`ProtectSystem=` and the like): mounts made in one are not seen by containers. A master
+/// needs a folder and the network, and has nothing else.
 ///
 /// `Delegate=yes` and `KillMode=process` belong together: the agent makes cgroups of its own, and a restart of the
 /// unit must not end what runs in them. `TasksMax=infinity` for the same reason: shims are forked by containerd, but
@@ -89,13 +93,16 @@ pub fn service_text(service: &Service) -> String {
              RestrictNamespaces=net mnt\nCapabilityBoundingSet=~CAP_SYS_TIME CAP_SYS_BOOT CAP_SYS_PACCT CAP_SYS_RAWIO \
              CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM CAP_BPF CAP_LEASE\n"
         }
-        Role::Master => "TimeoutStopSec=30\nOOMScoreAdjust=-900\n",
+        Role::Master => MASTER,
     };
+    let writes = service.writes.as_ref().map_or_else(String::new, |folder| {
+        format!("ProtectSystem=strict\nReadWritePaths={}\n", quote(&folder.to_string_lossy()))
+    });
     format!(
         "[Unit]\nDescription={description}\nDocumentation=https://kubernetes.io/docs/\nWants={after}\nAfter={after}\n\
          StartLimitIntervalSec=0\n\n\
          [Service]\nType=notify\nNotifyAccess=main\nExecStart={command}\nRestart=always\nRestartSec=1\nSlice={SLICE}\n\
-         EnvironmentFile=-/etc/default/keelson-{program}\nWatchdogSec=60\nLimitNOFILE=1048576\n{extra}{HARDENING}\n\
+         EnvironmentFile=-/etc/default/keelson-{program}\nWatchdogSec=60\nLimitNOFILE=1048576\n{extra}{writes}{HARDENING}\n\
          [Install]\nWantedBy=multi-user.target\n",
         description = service.role.description(),
         program = service.role.unit_name().trim_end_matches(".service"),
@@ -107,6 +114,12 @@ pub fn service_text(service: &Service) -> String {
 const HARDENING: &str = "NoNewPrivileges=yes\nLockPersonality=yes\nMemoryDenyWriteExecute=yes\nRestrictRealtime=yes\n\
      SystemCallArchitectures=native\nSystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap\n\
      SystemCallErrorNumber=EPERM\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n";
+
+/// What is a master's own: all that it may do beside serving its folder over the network is a port below 1024.
+const MASTER: &str = "TimeoutStopSec=30\nOOMScoreAdjust=-900\n\
+     CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nRestrictNamespaces=yes\nRestrictSUIDSGID=yes\nUMask=0077\n\
+     PrivateTmp=yes\nPrivateDevices=yes\nProtectHome=read-only\nProtectClock=yes\nProtectHostname=yes\nProtectControlGroups=yes\n\
+     ProtectKernelLogs=yes\nProtectKernelModules=yes\nProtectKernelTunables=yes\nProtectProc=invisible\n";
 
 fn command_line(executable: &Path, args: &[String]) -> String {
     let mut line = quote(&executable.to_string_lossy());
@@ -133,7 +146,7 @@ mod tests {
 
     fn agent(args: &[&str]) -> Service {
         let args = args.iter().map(|a| (*a).to_owned()).collect();
-        Service { role: Role::Agent, executable: "/usr/local/bin/agent".into(), args }
+        Service { role: Role::Agent, executable: "/usr/local/bin/agent".into(), args, writes: None }
     }
 
     #[test]
@@ -157,8 +170,10 @@ mod tests {
 
     #[test]
     fn master_unit_ends_everything_it_started() {
-        let service = Service { role: Role::Master, executable: "/m".into(), args: vec!["run".into()] };
+        let writes = Some("/a folder".into());
+        let service = Service { role: Role::Master, executable: "/m".into(), args: vec!["run".into()], writes };
         let text = service_text(&service);
+        assert!(text.contains("\nProtectSystem=strict\nReadWritePaths=\"/a folder\"\n"), "{text}");
         assert!(!text.contains("KillMode"), "{text}");
         assert!(!text.contains("containerd"), "{text}");
     }

@@ -16,7 +16,7 @@ mod ready;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
 use systemd::{DropIns, Manager, Role, Service};
@@ -35,9 +35,13 @@ use crate::identity::{self, Identity};
 use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
 
-/// Debian's way. The package starts the service, unless the machine forbids that.
-const INSTALL_CONTAINERD: [&str; 2] =
-    ["apt-get install --yes --no-install-recommends containerd", "systemctl enable --now containerd"];
+/// Debian's way. On machines that were just made other programs install, too: that is waited for.
+const INSTALL_CONTAINERD: &str = "apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 containerd";
+const UPDATE_LISTS: &str = "apt-get update";
+/// The package starts the service, unless the machine forbids that.
+const START_CONTAINERD: &str = "systemctl enable --now containerd";
+/// How long a containerd that was just started may take until it answers.
+const RUNTIME: Duration = Duration::from_secs(30);
 /// How long a certificate may take: controllers answer within a second, an administrator does not.
 const CERTIFICATE: Duration = Duration::from_secs(60);
 /// How long the node may take until it is Ready.
@@ -199,15 +203,36 @@ async fn runtime(options: &JoinOptions, progress: Progress) -> Result<(RuntimeIn
     let (info, version) = match answer {
         Err(JoinError::Runtime { .. }) if options.install_containerd => {
             progress.say("installing containerd");
-            for command in INSTALL_CONTAINERD {
-                machine::run(&command.split(' ').map(str::to_owned).collect::<Vec<_>>())?;
-            }
-            check_runtime(endpoint).await?
+            install_containerd()?;
+            wait_runtime(endpoint).await?
         }
         other => other?,
     };
     progress.say(&format!("container runtime: {} {}", version.0, version.1));
     Ok((info, version))
+}
+
+fn install_containerd() -> Result<(), JoinError> {
+    let run = |line: &str| machine::run(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    // New machines have no lists of packages, or old ones.
+    if run(INSTALL_CONTAINERD).is_err() {
+        run(UPDATE_LISTS)?;
+        run(INSTALL_CONTAINERD)?;
+    }
+    run(START_CONTAINERD)
+}
+
+/// Waits for a runtime that was just started.
+async fn wait_runtime(endpoint: &str) -> Result<(RuntimeInfo, (String, String)), JoinError> {
+    let begun = Instant::now();
+    loop {
+        match check_runtime(endpoint).await {
+            Err(JoinError::Runtime { .. }) if begun.elapsed() < RUNTIME => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Whether the runtime answers, and what it says of itself.
@@ -233,7 +258,7 @@ impl Joined {
     /// systemd refuses, or the node does not become Ready.
     pub async fn start_service(&self, executable: &Path) -> Result<(), JoinError> {
         let args = vec!["run".to_owned(), "--config-dir".into(), self.config.layout.config_dir.display().to_string()];
-        let service = Service { role: Role::Agent, executable: executable.to_owned(), args };
+        let service = Service { role: Role::Agent, executable: executable.to_owned(), args, writes: None };
         let settings = crate::network::FORWARDING.map(|(key, _)| (key, "1"));
         DropIns::default()
             .write(&machine::MODULES, &settings)
