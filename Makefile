@@ -27,8 +27,8 @@ package: prepare-package ## Debian packages and an archive of static programs, w
 test: prepare-up build ## every test of the project but the long suites
 	@scripts/test
 
-machines: prepare-machines build ## worker machines with systemd and cgroup v2, in QEMU: FILTER='part of a name' KEEP=1
-	@$(if $(KEEP),KEELSON_KEEP=1) cargo test --locked --workspace --test machines -- $(FILTER)
+machines: prepare-machines build ## worker machines with systemd and cgroup v2, in QEMU: FILTER='part of a name' DEBIAN=12|13 KEEP=1
+	@$(if $(KEEP),KEELSON_KEEP=1) $(if $(DEBIAN),KEELSON_DEBIAN=$(DEBIAN)) cargo test --locked --workspace --test machines -- $(FILTER)
 
 crash: prepare-up build ## the long rounds: 200 random kills of the master under load, 50 of agent and containerd
 	@KEELSON_ROUNDS=200 cargo test --locked --workspace --test cluster -- disruption::killing_the_master

@@ -19,6 +19,8 @@ pub struct Block {
     pub place: Place,
     /// Of its fence, from 1.
     pub line: usize,
+    /// What it stands under.
+    pub heading: String,
     pub script: String,
 }
 
@@ -29,7 +31,11 @@ pub struct Block {
 pub fn blocks(page: &str) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     let mut lines = page.lines().enumerate();
+    let mut heading = String::new();
     while let Some((at, line)) = lines.next() {
+        if line.starts_with('#') {
+            heading = line.trim_start_matches('#').trim().to_owned();
+        }
         let Some(info) = line.trim_start().strip_prefix("```") else { continue };
         let mut script = String::new();
         loop {
@@ -50,7 +56,7 @@ pub fn blocks(page: &str) -> Result<Vec<Block>> {
             other => bail!("line {}: where is this run? {other:?} is neither node, master nor admin", at + 1),
         };
         ensure!(!script.trim().is_empty(), "line {}: this block is empty", at + 1);
-        blocks.push(Block { place, line: at + 1, script });
+        blocks.push(Block { place, line: at + 1, heading: heading.clone(), script });
     }
     Ok(blocks)
 }
@@ -80,7 +86,8 @@ mod tests {
         let page = "# A\n```sh node\nagent status\nagent pods\n```\n```yaml\na: 1\n```\n   ```sh admin\nkubectl get nodes\n   ```\n";
         let found = blocks(page).unwrap();
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0], Block { place: Place::Node, line: 2, script: "agent status\nagent pods\n".into() });
+        let script = "agent status\nagent pods\n".into();
+        assert_eq!(found[0], Block { place: Place::Node, line: 2, heading: "A".into(), script });
         assert_eq!((found[1].place, found[1].line), (Place::Admin, 9));
         for wrong in ["```sh\nls\n```\n", "```sh elsewhere\nls\n```\n", "```sh node\nls\n", "```sh node\n```\n"] {
             assert!(blocks(wrong).is_err(), "{wrong}");

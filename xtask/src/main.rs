@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod conformance;
+mod machines;
 mod package;
 mod show;
 mod twins;
@@ -33,6 +34,8 @@ enum Command {
     Bench(bench::Options),
     /// The same beside the stock components of Kubernetes
     BenchBeside(bench::Options),
+    /// Measure a virtual machine as a node, beside one with kubeadm and the kubelet
+    BenchMachines(machines::Options),
     /// Run upstream's conformance tests and print one table
     Conformance(conformance::Options),
     /// Build what is shipped: Debian packages, an archive, their bills of materials
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Down => bench::clear().and_then(|()| up::down()),
         Command::Bench(options) => bench::alone(&options),
         Command::BenchBeside(options) => bench::beside(&options),
+        Command::BenchMachines(options) => machines::bench(&options),
         Command::Conformance(options) => conformance::conformance(options),
         Command::Package(options) => package::package(&options),
         Command::Check => check::check(),

@@ -18,6 +18,7 @@
 //! | `table`, `plot`, `page` | Markdown, SVG, and their place in docs/benchmarks.md (pure) |
 //! | `store` | runs that are finished, on disk |
 //! | `machine` | what machine this is, and how busy |
+//! | `machines` | a virtual machine as a node, beside kubeadm and the kubelet: a command of its own, `cargo xtask bench-machines` |
 
 pub mod cni;
 pub mod compare;
@@ -28,6 +29,7 @@ pub mod flat;
 pub mod goals;
 pub mod kbench;
 pub mod machine;
+pub mod machines;
 pub mod node;
 pub mod page;
 pub mod plot;

@@ -37,11 +37,23 @@ fn end(section: Section) -> String {
 /// The page with the block in its place, or at its end where it has none yet.
 #[must_use]
 pub fn with(page: &str, block: &Block) -> String {
-    let (begin, end) = (begin(block.section), end(block.section));
-    let found = page.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+    put(page, &begin(block.section), &block.text(), &end(block.section))
+}
+
+/// The same of what `bench-machines` writes.
+#[must_use]
+pub fn with_machines(page: &str, measured: &str, table: &str) -> String {
+    let (begin, end) = ("<!-- bench-machines: written by the command -->", "<!-- bench-machines: end -->\n");
+    let title = "A machine: the agent beside kubeadm and the kubelet";
+    put(page, begin, &format!("{begin}\n## {title}\n\n{measured}\n\n{table}{end}"), end)
+}
+
+/// `text` begins with `begin` and ends with `end`.
+fn put(page: &str, begin: &str, text: &str, end: &str) -> String {
+    let found = page.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
     match found {
-        Some((before, after)) => format!("{before}{}{after}", block.text()),
-        None => format!("{}\n\n{}", page.trim_end(), block.text()),
+        Some((before, after)) => format!("{before}{text}{after}"),
+        None => format!("{}\n\n{text}", page.trim_end()),
     }
 }
 
@@ -62,6 +74,14 @@ mod tests {
         assert!(page.starts_with("# Benchmarks\n") && page.ends_with("\nWhy it is so.\n"), "{page}");
         assert!(page.contains("new\n") && page.contains("calls\n") && !page.contains("old\n"), "{page}");
         assert!(page.find("new").unwrap() < page.find("calls\n").unwrap());
+    }
+
+    #[test]
+    fn what_other_commands_write_stays() {
+        let page = with_machines("# Benchmarks\n", "once", "| old |\n");
+        let page = with(&page, &block(Section::Node, "rows\n"));
+        let page = with_machines(&page, "again", "| new |\n");
+        assert!(page.contains("rows\n") && page.contains("again\n\n| new |\n") && !page.contains("old"), "{page}");
     }
 
     #[test]

@@ -12,12 +12,13 @@ use crate::harness::upstream::built;
 pub struct Assets {
     /// The root of a trixie with QEMU.
     pub qemu: PathBuf,
-    /// `vmlinuz`, `initrd.img`, `root.ext4`.
+    /// `vmlinuz`, `initrd.img`, `root.ext4`, and `debs`: the packages of containerd.
     pub debian: PathBuf,
 }
 
 impl Assets {
-    /// Builds what is not there yet, which takes some five minutes on a new machine and is told on standard error.
+    /// Builds what is not there yet, which takes some five minutes on a new machine and is told on standard error: Debian 13, or what
+    /// `KEELSON_DEBIAN` says.
     ///
     /// # Errors
     /// When a tool is missing or a package cannot be had.

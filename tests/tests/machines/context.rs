@@ -19,7 +19,7 @@ pub const INSTALL: &str = "dpkg -i /root/keelson-agent.deb";
 const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Context {
-    pub cluster: Cluster,
+    cluster: Mutex<Cluster>,
     pub kubectl: Kubectl,
     machine: Mutex<Machine>,
     /// The machine as it was before it joined.
@@ -31,7 +31,12 @@ pub struct Context {
 impl Context {
     pub fn new(cluster: Cluster, machine: Machine) -> Self {
         let kubectl = cluster.kubectl();
+        let cluster = Mutex::new(cluster);
         Self { cluster, kubectl, machine: Mutex::new(machine), before: Mutex::new(None), bare: Mutex::new(None) }
+    }
+
+    pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -59,6 +64,23 @@ impl Context {
         Ok(())
     }
 
+    /// A node with the pod that lives through all, as the tests before leave it; made here where they were not run.
+    pub fn node(&self) -> Result<()> {
+        if self.guest().run("test -e /etc/keelson/node.yaml", PATIENCE)?.code != 0 {
+            self.provision()?;
+            self.guest().say(&self.cluster().join_command()?)?;
+        }
+        super::pods::limits(self)
+    }
+
+    /// Copies a file of the payload to /root.
+    pub fn fetch(&self, name: &str, to: &str) -> Result<()> {
+        let mount = Payload::MOUNT;
+        self.guest()
+            .say(&format!("mount -o ro /dev/vdb {mount} && cp {mount}/{name} /root/{to} && umount {mount}"))
+            .map(drop)
+    }
+
     /// What is different on the machine since before it was installed.
     pub fn changes_since_bare(&self) -> Result<Vec<String>> {
         let bare = self.bare.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -78,8 +100,8 @@ impl Context {
     /// `master ARGS` on the master's machine.
     pub fn master(&self, line: &str) -> Result<String> {
         let program = bin_dir().join("master");
-        let mut command = self.cluster.inside("m", &program.to_string_lossy());
-        output(command.args(line.split_whitespace()).arg("--data-dir").arg(self.cluster.layout.master_dir()))
+        let mut command = self.cluster().inside("m", &program.to_string_lossy());
+        output(command.args(line.split_whitespace()).arg("--data-dir").arg(self.cluster().layout.master_dir()))
     }
 
     /// Writes a file onto the machine that only root may read.
@@ -90,7 +112,7 @@ impl Context {
 
     /// Has the master make a join file and brings it onto the machine.
     pub fn invite(&self, path: &str) -> Result<()> {
-        let file = self.cluster.layout.base.join("v1.join");
+        let file = self.cluster().layout.base.join("v1.join");
         self.master(&format!("token create --ttl 1h --description v1 --join-file {}", file.display()))?;
         let content = fs::read(&file).with_context(|| file.display().to_string())?;
         fs::remove_file(&file)?;

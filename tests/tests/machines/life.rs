@@ -39,7 +39,7 @@ const SYSTEMD_CGROUP: &str = r#"
 fn join(context: &Context) -> Result<()> {
     context.provision()?;
     let guest = context.guest();
-    let command = context.cluster.join_command()?;
+    let command = context.cluster().join_command()?;
     let said = guest.say(&format!("{command} --dry-run"))?;
     ensure!(said.contains("nothing is in the way of node v1"), "{said}");
     guest.say("agent doctor --leftovers")?;

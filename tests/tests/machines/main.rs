@@ -1,15 +1,18 @@
-//! Worker machines as they are outside: Debian 13 with systemd and cgroup v2, virtual (QEMU, emulated), joined to a master on this machine.
-//! `make machines`; `cargo test -p keelson-tests --test machines -- FILTER` runs some. The tests are the life of one machine and run in
-//! their order: each leaves it as the next expects it.
+//! Worker machines as they are outside: Debian 13 (or 12, with `KEELSON_DEBIAN=12`) with systemd and cgroup v2, virtual (QEMU, emulated), joined
+//! to a master on this machine. `make machines`; `cargo test -p keelson-tests --test machines -- FILTER` runs some. The tests are the life of one
+//! machine and run in their order: each leaves it as the next expects it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
+mod bare;
 mod context;
 mod joining;
 mod life;
+mod own_master;
 mod pages;
 mod pods;
 mod told;
+mod trouble;
 mod upgrading;
 
 use std::process::ExitCode;
@@ -33,10 +36,13 @@ fn main() -> ExitCode {
         pods::TESTS,
         told::TESTS,
         life::TROUBLE,
+        trouble::TESTS,
         upgrading::TESTS,
         life::LEAVING,
         pages::TESTS,
         life::AGAIN,
+        own_master::TESTS,
+        bare::TESTS,
     ]
     .concat();
     if args.list {
@@ -70,7 +76,7 @@ fn up(layout: &Layout) -> anyhow::Result<Context> {
     let mut options = Options::nodes(0);
     options.master_args = vec!["--node-monitor-grace-period".into(), "60s".into()];
     let cluster = Cluster::up(layout.clone(), options, &mut Silent)?;
-    let payload = Payload::make(&layout.base)?;
+    let payload = Payload::make(&layout.base, &assets)?;
     let machine = Machine::install(&cluster, &assets, &payload, Frame::small(1))?;
     Ok(Context::new(cluster, machine))
 }

@@ -80,11 +80,16 @@ fn bundle(context: &Context) -> Result<()> {
 }
 
 fn confined(context: &Context) -> Result<()> {
-    let said = context.guest().say("systemd-analyze security --no-pager agent")?;
+    exposure(context, "agent", EXPOSURE)
+}
+
+/// A unit's exposure, of which there is to be no more than `most`.
+pub fn exposure(context: &Context, unit: &str, most: f64) -> Result<()> {
+    let said = context.guest().say(&format!("systemd-analyze security --no-pager {unit}"))?;
     let overall =
         said.lines().find(|line| line.contains("Overall exposure level")).context("no overall exposure level")?;
     eprintln!("{overall}");
     let score = overall.split_whitespace().find_map(|word| word.parse::<f64>().ok()).context("no figure")?;
-    ensure!(score <= EXPOSURE, "{said}");
+    ensure!(score <= most, "{said}");
     Ok(())
 }
