@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("node::probes_of_every_kind", probes),
     ("node::a_failing_liveness_probe_restarts", liveness),
     ("node::readiness_takes_a_pod_out_of_its_service", readiness),
+    ("node::conditions_that_others_wrote_over_are_told_again", written_over),
     ("node::crashes_are_backed_off_and_reported", crash_loop),
     ("node::hooks_run_and_grace_is_kept", hooks),
     ("node::limits_are_cgroups_and_oom_is_reported", limits),
@@ -257,6 +258,18 @@ fn readiness(context: &Context) -> Result<()> {
     }
     ensure!(status(&ns, "p")?["containerStatuses"][0]["restartCount"] == 0);
     Ok(())
+}
+
+/// As the controller of nodes does it to pods of a node that was silent.
+fn written_over(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    ns.run(&["run", "p", "--image", BUSYBOX, "--", "sleep", "1d"])?;
+    ns.wait("pod/p", "condition=Ready")?;
+    let patch = r#"{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}"#;
+    let answer = ns.run(&["patch", "pod", "p", "--subresource=status", "-p", patch, "-o", "json"])?;
+    let changed: Value = serde_json::from_str(&answer)?;
+    ensure!(changed["status"]["conditions"].to_string().contains(r#""status":"False""#), "{answer}");
+    ns.wait("pod/p", "condition=Ready").map(drop)
 }
 
 fn crash_loop(context: &Context) -> Result<()> {
