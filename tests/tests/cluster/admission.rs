@@ -8,6 +8,8 @@ use crate::context::Context;
 pub const TESTS: &[Test] = &[
     ("admission::quotas_bound_a_namespace", quotas),
     ("admission::policies_judge_by_expressions", policies),
+    ("admission::policies_change_what_is_written", mutating_policies),
+    ("admission::expressions_that_do_not_fit_are_told", type_checking),
     ("admission::pods_keep_the_security_of_their_namespace", pod_security),
 ];
 
@@ -121,4 +123,75 @@ data: {{most: "2"}}
     })();
     ns.say(&format!("delete validatingadmissionpolicybinding,validatingadmissionpolicy {name}"))?;
     judged
+}
+
+fn mutating_policies(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    let name = format!("mark-{}", ns.name);
+    ns.apply(&format!(
+        r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {{name: {name}}}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {{apiGroups: [apps], apiVersions: [v1], operations: [CREATE], resources: [deployments]}}
+  reinvocationPolicy: IfNeeded
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration:
+      expression: "Object{{spec: Object.spec{{replicas: object.spec.replicas + 1}}}}"
+  - patchType: JSONPatch
+    jsonPatch:
+      expression: "[JSONPatch{{op: 'add', path: '/metadata/labels/mark', value: string(object.spec.replicas)}}]"
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {{name: {name}}}
+spec:
+  policyName: {name}
+  matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {namespace}}}}}}}
+"#,
+        namespace = ns.name
+    ))?;
+    let changed = (|| -> Result<()> {
+        let listed = ns.say(&format!("get mutatingadmissionpolicy {name} --no-headers"))?;
+        ensure!(listed.split_whitespace().nth(1) == Some("2"), "{listed}");
+        ns.say("create deployment d --image=x --replicas=2")?;
+        let made = ns.say("get deployment d -o jsonpath={.spec.replicas}/{.metadata.labels.mark}")?;
+        ensure!(made == "3/3", "{made}");
+        Ok(())
+    })();
+    ns.say(&format!("delete mutatingadmissionpolicybinding,mutatingadmissionpolicy {name}"))?;
+    changed
+}
+
+fn type_checking(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    let name = format!("confused-{}", ns.name);
+    ns.apply(&format!(
+        r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {name}}}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {{apiGroups: [apps], apiVersions: [v1], operations: [CREATE], resources: [deployments]}}
+  validations:
+  - expression: object.spec.replicas > '1'
+"#
+    ))?;
+    let path =
+        "{.status.typeChecking.expressionWarnings[0].fieldRef}: {.status.typeChecking.expressionWarnings[0].warning}";
+    let told = ns.until("the policy was checked", || {
+        let said = ns.run(&["get", "validatingadmissionpolicy", &name, "-o", &format!("jsonpath={path}")])?;
+        let wanted = "spec.validations[0].expression: apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload \
+                      for '_>_' applied to '(int, string)'";
+        ensure!(said.starts_with(wanted), "{said}");
+        Ok(())
+    });
+    ns.say(&format!("delete validatingadmissionpolicy {name}"))?;
+    told
 }

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("workloads::pods_are_adopted_and_released_by_label", adoption),
     ("workloads::a_daemon_set_is_on_every_node", daemon_set),
     ("workloads::pods_go_where_they_may", placement),
+    ("workloads::an_autoscaler_keeps_bounds_and_says_what_it_lacks", autoscaler),
 ];
 
 /// A Deployment of `hello` with a readiness probe, and a Service before it.
@@ -208,4 +209,36 @@ fn placement(context: &Context) -> Result<()> {
     kubectl.say("taint node n1 dedicated-")?;
     kubectl.say("label node n3 disk-")?;
     result
+}
+
+/// Nobody serves metrics here: the bounds count, and the rest is told.
+fn autoscaler(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    ns.say("create deployment d --image=x --replicas=1")?;
+    ns.say("autoscale deployment d --min=2 --max=4 --cpu-percent=50")?;
+    ns.until("the deployment has its least replicas", || {
+        let replicas = ns.say("get deployment d -o jsonpath={.spec.replicas}")?;
+        ensure!(replicas == "2", "{replicas}");
+        Ok(())
+    })?;
+    ns.until("what is lacking is told", || {
+        let said = ns.say("describe hpa d")?;
+        for words in
+            ["SuccessfulRescale", "Current number of replicas below Spec.MinReplicas", "FailedGetResourceMetric"]
+        {
+            ensure!(said.contains(words), "{words}: {said}");
+        }
+        Ok(())
+    })?;
+    let listed = ns.say("get hpa d --no-headers")?;
+    ensure!(listed.contains("Deployment/d") && listed.contains("cpu: <unknown>/50%"), "{listed}");
+    let older =
+        ns.say("get horizontalpodautoscalers.v1.autoscaling d -o jsonpath={.spec.targetCPUUtilizationPercentage}")?;
+    ensure!(older == "50", "{older}");
+    ns.say("scale deployment d --replicas=9")?;
+    ns.until("the deployment has its most replicas", || {
+        let replicas = ns.say("get deployment d -o jsonpath={.spec.replicas}")?;
+        ensure!(replicas == "4", "{replicas}");
+        Ok(())
+    })
 }
