@@ -76,7 +76,8 @@ async fn write_all(client: &Client, image: &Image, lease: &str) -> Result<(), Im
         write_blob(&mut content, image, blob, lease, [].into()).await?;
     }
     write_blob(&mut content, image, &image.manifest, lease, image.gc_labels()).await?;
-    for name in &image.names {
+    // Also by its id, as images are that the runtime itself pulls: it looks one up by that to mount it as a volume.
+    for name in image.names.iter().map(String::as_str).chain([image.id()]) {
         bind_name(client, image, name, lease).await?;
     }
     Ok(())

@@ -60,17 +60,20 @@ impl Tools {
             versions.push(first_line(&upstream.program("kubelet"))?);
             versions.push(first_line(&upstream.program("etcd"))?.replace(" Version:", ""));
         }
-        let containerd = self.containerd().map_or_else(|| "containerd".into(), |dir| dir.join("containerd"));
-        let containerd = first_line(&containerd)?;
+        let tools = self.containerd();
+        // What a folder does not have is found in PATH.
+        let program =
+            |name: &str| tools.as_ref().map(|dir| dir.join(name)).filter(|p| p.exists()).unwrap_or(name.into());
+        let containerd = first_line(&program("containerd"))?;
         versions.push(format!("containerd {}", containerd.split_whitespace().nth(2).map_or("?", bare)));
-        versions.push(bare(&first_line(Path::new("runc"))?).replace(" version", ""));
+        versions.push(bare(&first_line(&program("runc"))?).replace(" version", ""));
         Ok(versions)
     }
 
     /// The containerd that all sides have: the one that came with the stock components, if there are some.
     fn containerd(&self) -> Option<PathBuf> {
         let given = std::env::var_os("KEELSON_CONTAINERD").map(PathBuf::from);
-        given.or_else(|| Some(self.upstream.as_ref()?.debian.join("containerd")))
+        given.or_else(|| Some(self.upstream.as_ref()?.containerd.clone()))
     }
 
     fn options(&self, side: Side, nodes: u8) -> Options {

@@ -32,9 +32,9 @@ const SUITE: &str = "e2e_node.test";
 const GINKGO: &str = "ginkgo";
 /// containerd 2 and a runc that knows user namespaces, and where Debian's own are.
 const CONTAINERD_2: [(&str, &str); 3] = [
-    ("containerd/containerd", "/usr/bin/containerd"),
-    ("containerd/containerd-shim-runc-v2", "/usr/bin/containerd-shim-runc-v2"),
-    ("runc", "/usr/sbin/runc"),
+    ("containerd", "/usr/bin/containerd"),
+    ("containerd-shim-runc-v2", "/usr/bin/containerd-shim-runc-v2"),
+    ("debian/runc", "/usr/sbin/runc"),
 ];
 /// Where the suite runs. It writes the kubelet's configuration into files of these names there.
 const WORK: &str = "/run/e2e-node";
@@ -244,7 +244,7 @@ impl Site {
 fn gather(upstream: &Upstream, containerd2: bool, content: &Path) -> Result<()> {
     let programs = [SUITE, GINKGO].map(|name| (upstream.program(name), name.to_owned()));
     let images = IMAGES.map(|name| format!("{name}.tar")).map(|name| (upstream.images.join(&name), name));
-    let tools = CONTAINERD_2.map(|(name, _)| (upstream.debian.join(name), flat(name)));
+    let tools = CONTAINERD_2.map(|(name, _)| (upstream.containerd.join(name), flat(name)));
     let tools = tools.into_iter().filter(|_| containerd2);
     for (from, name) in programs.into_iter().chain(images).chain(tools) {
         let to = content.join(name);

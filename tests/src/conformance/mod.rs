@@ -233,7 +233,7 @@ fn hosts(layout: Layout, request: &Request, upstream: &Upstream, progress: &mut 
         options.kubelet = [("staticPodPath".into(), json!(manifests)), ("readOnlyPort".into(), json!(10255))].into();
     }
     if request.containerd2 {
-        options.containerd = Some(upstream.debian.join("containerd"));
+        options.containerd = Some(upstream.containerd.clone());
     }
     Cluster::up(layout, options, progress)
 }

@@ -58,6 +58,9 @@ pub struct Options {
     pub upstream: Option<Upstream>,
     /// The folder of containerd and its shim; the one in PATH otherwise.
     pub containerd: Option<PathBuf>,
+    /// The same of single worker machines, by number.
+    #[serde(default)]
+    pub containerd_of: BTreeMap<u8, PathBuf>,
     /// More arguments of `master init`, e.g. a shorter `--node-monitor-grace-period`.
     pub master_args: Vec<String>,
     /// More arguments of `agent join`.
@@ -77,6 +80,7 @@ impl Options {
             suite: false,
             upstream: None,
             containerd: std::env::var_os("KEELSON_CONTAINERD").map(PathBuf::from),
+            containerd_of: BTreeMap::new(),
             master_args: Vec::new(),
             agent_args: Vec::new(),
             kubelet: BTreeMap::new(),
@@ -303,7 +307,9 @@ impl Cluster {
     /// # Errors
     /// When it does not start.
     pub fn run_containerd(&mut self, node: &str) -> Result<()> {
-        let tools = self.state.options.containerd.as_deref();
+        let options = &self.state.options;
+        let own = node.strip_prefix('n').and_then(|number| options.containerd_of.get(&number.parse().ok()?));
+        let tools = own.or(options.containerd.as_ref()).map(PathBuf::as_path);
         let process = containerd::start(&self.layout, &self.layout.host(node), tools)?;
         self.remember(process)
     }

@@ -14,6 +14,10 @@ pub const HELLO: &str = "docker.io/keelson/hello:1";
 pub const HELLO_2: &str = "docker.io/keelson/hello:2";
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
 
+/// Whom the busybox image knows, and that one of them is in a group of which a pod does not say a word.
+const PASSWD: &[u8] = b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n";
+const GROUP: &[u8] = b"root:x:0:\nalice:x:1000:\nof-image:x:50000:alice\n";
+
 /// Where built programs lie: `KEELSON_BIN_DIR`, or the release folder of this checkout.
 #[must_use]
 pub fn bin_dir() -> PathBuf {
@@ -89,10 +93,11 @@ fn busybox() -> Result<Recipe> {
         env: vec!["PATH=/bin:/sbin:/usr/bin:/usr/sbin".into()],
         ..ImageConfig::default()
     };
-    Ok(Recipe { name: BUSYBOX, config, layer: layer(&[("bin/busybox", &program)], &links)? })
+    let files: [(&str, &[u8]); 3] = [("bin/busybox", &program), ("etc/passwd", PASSWD), ("etc/group", GROUP)];
+    Ok(Recipe { name: BUSYBOX, config, layer: layer(&files, &links)? })
 }
 
-/// A tar of programs, of links to busybox in /bin, and of the folders that programs expect.
+/// A tar of programs and files, of links to busybox in /bin, and of the folders that programs expect.
 fn layer(programs: &[(&str, &[u8])], links: &[&str]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     for dir in ["tmp/", "etc/", "bin/", "var/", "root/"] {

@@ -17,8 +17,10 @@ pub struct Upstream {
     pub bin: PathBuf,
     /// Image archives.
     pub images: PathBuf,
-    /// `containerd/` (containerd 2 and its shim), `runc`, `registry`, `busybox`.
+    /// `registry`, `busybox`.
     pub debian: PathBuf,
+    /// containerd 2, its shim, and a runc that knows user namespaces.
+    pub containerd: PathBuf,
 }
 
 impl Upstream {
@@ -37,8 +39,21 @@ impl Upstream {
     /// # Errors
     /// When a tool is missing or something does not build.
     pub fn build() -> Result<Self> {
-        let path = built(&checkout().join("tests/upstream/build"))?;
-        Ok(Self { bin: path("bin")?, images: path("images")?, debian: path("debian")? })
+        let path = built(&mut script())?;
+        Ok(Self {
+            bin: path("bin")?,
+            images: path("images")?,
+            debian: path("debian")?,
+            containerd: path("containerd")?,
+        })
+    }
+
+    /// Of all this only the folder of containerd 2, which takes seconds.
+    ///
+    /// # Errors
+    /// When a tool is missing or Debian's archive does not answer.
+    pub fn containerd() -> Result<PathBuf> {
+        built(script().arg("containerd"))?("containerd")
     }
 
     #[must_use]
@@ -59,21 +74,25 @@ impl Upstream {
     }
 }
 
+fn script() -> Command {
+    Command::new(checkout().join("tests/upstream/build"))
+}
+
 /// Runs a script that builds what is not there yet and says `name=path` for each thing; answers where a thing is.
 ///
 /// # Errors
 /// When the script fails.
-pub fn built(script: &Path) -> Result<impl Fn(&str) -> Result<PathBuf> + use<>> {
-    let out = Command::new(script)
+pub fn built(script: &mut Command) -> Result<impl Fn(&str) -> Result<PathBuf> + use<>> {
+    let name = Path::new(script.get_program()).to_owned();
+    let out = script
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .with_context(|| format!("start {}", script.display()))?;
-    ensure!(out.status.success(), "{} failed: {}", script.display(), out.status);
+        .with_context(|| format!("start {}", name.display()))?;
+    ensure!(out.status.success(), "{} failed: {}", name.display(), out.status);
     let said = String::from_utf8(out.stdout).context("its answer")?;
-    let script = script.to_owned();
-    Ok(move |name: &str| {
-        let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        Ok(value.with_context(|| format!("{} does not say where {name} is", script.display()))?.into())
+    Ok(move |thing: &str| {
+        let value = said.lines().find_map(|line| line.strip_prefix(thing)?.strip_prefix('='));
+        Ok(value.with_context(|| format!("{} does not say where {thing} is", name.display()))?.into())
     })
 }

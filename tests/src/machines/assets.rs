@@ -1,6 +1,7 @@
 //! What `tests/machines/build` made.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -23,15 +24,15 @@ impl Assets {
     /// # Errors
     /// When a tool is missing or a package cannot be had.
     pub fn build() -> Result<Self> {
-        let path = built(&checkout().join("tests/machines/build"))?;
+        let path = built(&mut Command::new(checkout().join("tests/machines/build")))?;
         Ok(Self { qemu: path("qemu")?, debian: path("debian")? })
     }
 
     /// One of QEMU's programs, run by its own loader and libraries: this machine's are older, and a chroot would hide the disks.
     #[must_use]
-    pub fn program(&self, name: &str) -> std::process::Command {
+    pub fn program(&self, name: &str) -> Command {
         let libraries = self.qemu.join("usr/lib/x86_64-linux-gnu");
-        let mut command = std::process::Command::new(self.qemu.join("usr/lib64/ld-linux-x86-64.so.2"));
+        let mut command = Command::new(self.qemu.join("usr/lib64/ld-linux-x86-64.so.2"));
         command.arg("--library-path").arg(&libraries).arg(self.qemu.join("usr/bin").join(name));
         command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
         command

@@ -11,9 +11,11 @@ use rand::Rng;
 use crate::Test;
 use crate::context::{Context, Namespace};
 use crate::load::Load;
+use crate::runtime;
 
 pub const TESTS: &[Test] = &[
     ("disruption::killing_agent_and_containerd_restarts_no_container", kill_node_programs),
+    ("disruption::users_of_pods_stay_when_the_agent_starts_anew", runtime::users_stay),
     ("disruption::pods_live_on_without_the_api", api_away),
     ("disruption::a_node_of_which_nothing_was_known_is_ready_again_at_once", doubted_node),
     ("disruption::killing_the_master_loses_nothing", kill_master),

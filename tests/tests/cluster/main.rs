@@ -1,5 +1,5 @@
-//! End to end: the real kubectl against a real cluster of three nodes on real containerd. All tests share the cluster; each has a
-//! namespace of its own. `cargo test -p keelson-tests --test cluster -- FILTER` runs some of them.
+//! End to end: the real kubectl against a real cluster of three nodes on real containerd: two have the machine's, one has containerd 2. All
+//! tests share the cluster; each has a namespace of its own. `cargo test -p keelson-tests --test cluster -- FILTER` runs some of them.
 //!
 //! The long ones (crashes by the dozen) run a few rounds here; `KEELSON_ROUNDS=200` makes them thorough.
 
@@ -16,6 +16,7 @@ mod load;
 mod network;
 mod node;
 mod operate;
+mod runtime;
 mod sessions;
 mod storage;
 mod workloads;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use keelson_tests::harness::cluster::{Silent, end};
+use keelson_tests::harness::upstream::Upstream;
 use keelson_tests::harness::{Cluster, Layout, Options};
 use libtest_mimic::{Arguments, Trial};
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         workloads::TESTS,
         node::TESTS,
         storage::TESTS,
+        runtime::TESTS,
         network::TESTS,
         inspect::TESTS,
         operate::TESTS,
@@ -58,7 +61,11 @@ fn main() -> ExitCode {
     let layout = Layout::new(format!("e{}", std::process::id() % 100_000), &base);
     let mut options = Options::nodes(3);
     options.master_args = vec!["--node-monitor-grace-period".into(), "12s".into()];
-    let cluster = match Cluster::up(layout.clone(), options, &mut Silent) {
+    let cluster = Upstream::containerd().and_then(|containerd| {
+        options.containerd_of.insert(runtime::NODE, containerd);
+        Cluster::up(layout.clone(), options, &mut Silent)
+    });
+    let cluster = match cluster {
         Ok(cluster) => cluster,
         Err(error) => {
             eprintln!("the cluster did not start: {error:#}\nits logs are in {}", base.join("log").display());

@@ -1,4 +1,4 @@
-//! Claims and persistent volumes, images as volumes, and resources that change while a pod runs.
+//! Claims and persistent volumes, and resources that change while a pod runs.
 
 use anyhow::{Result, ensure};
 use keelson_tests::harness::images::BUSYBOX;
@@ -10,7 +10,6 @@ pub const TESTS: &[Test] = &[
     ("storage::a_claim_waits_for_its_pod_and_the_pod_goes_where_the_volume_is", local),
     ("storage::a_claim_gets_a_volume_and_its_policy_says_what_becomes_of_that", reclaimed),
     ("storage::pods_are_resized_in_place", resized),
-    ("storage::an_image_is_a_volume_where_the_runtime_can", image),
 ];
 
 /// A pod `p` that has the claim `c` at /data.
@@ -147,28 +146,5 @@ fn resized(context: &Context) -> Result<()> {
     ensure!(refused.contains("must be less than or equal to memory limit of 0"), "{refused}");
     let refused = ns.refused(&["patch", "pod", "p", "--patch", &patch("300m", "128Mi")])?;
     ensure!(refused.contains("pod updates may not change fields other than"), "{refused}");
-    Ok(())
-}
-
-/// containerd mounts images since 2.1; an older one refuses the container, and the pod says so.
-fn image(context: &Context) -> Result<()> {
-    let ns = context.namespace()?;
-    ns.apply(&format!(
-        "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{terminationGracePeriodSeconds: 1, \
-         volumes: [{{name: v, image: {{reference: {BUSYBOX}, pullPolicy: IfNotPresent}}}}], containers: [{{name: c, \
-         image: {BUSYBOX}, command: [sleep, '1000'], volumeMounts: [{{name: v, mountPath: /image}}]}}]}}}}"
-    ))?;
-    let runtime = ns.say("get nodes -o jsonpath={.items[0].status.nodeInfo.containerRuntimeVersion}")?;
-    if runtime.starts_with("containerd://1.") || runtime.starts_with("containerd://2.0") {
-        ns.until("the pod says that it cannot be", || {
-            let waiting = ns.say("get pod p -o jsonpath={.status.containerStatuses[0].state.waiting.reason}")?;
-            ensure!(waiting == "CreateContainerError", "{waiting}");
-            Ok(())
-        })?;
-        return Ok(());
-    }
-    ns.wait("pod/p", "condition=Ready")?;
-    let said = ns.run(&["exec", "p", "--", "sh", "-c", "ls /image/bin; touch /image/new || echo refused"])?;
-    ensure!(said.contains("sh") && said.contains("refused"), "{said}");
     Ok(())
 }

@@ -32,6 +32,26 @@ pub(crate) fn pod(spec: &Value, path: &Path, errors: &mut Errors) {
     word(context, "seLinuxChangePolicy", &["MountOption", "Recursive"], path, errors);
 }
 
+/// What does not go together with users of the pod's own (`validateHostUsers`; its two names in capitals are upstream's).
+pub(crate) fn own_users(spec: &Value, path: &Path, errors: &mut Errors) {
+    const DETAIL: &str = "when `hostUsers` is false";
+    if spec.at("hostUsers").as_bool() != Some(false) {
+        return;
+    }
+    for (field, name) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if spec.flag(field) {
+            errors.forbidden(&path.child(name), DETAIL);
+        }
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (index, container) in spec.list(list).iter().enumerate() {
+            if !container.list("volumeDevices").is_empty() {
+                errors.forbidden(&path.child(list).index(index).child("volumeDevices"), DETAIL);
+            }
+        }
+    }
+}
+
 /// A container's context.
 pub(crate) fn container(context: &Value, spec: &Value, path: &Path, errors: &mut Errors) {
     if context.is_null() {

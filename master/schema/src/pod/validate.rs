@@ -58,6 +58,7 @@ fn pod_spec(spec: &Value, is_pod: bool, path: &Path, errors: &mut Errors) {
     dns_config(spec, &path.child("dnsConfig"), errors);
     gates(spec, path, errors);
     scheduling::spread(spec, &path.child("topologySpreadConstraints"), errors);
+    security::own_users(spec, path, errors);
     names(spec, path, errors);
     if let Some(deadline) = spec.int("activeDeadlineSeconds").filter(|d| !(1..=i64::from(i32::MAX)).contains(d)) {
         errors.invalid(&path.child("activeDeadlineSeconds"), deadline, &between(1, i64::from(i32::MAX)));
