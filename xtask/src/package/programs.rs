@@ -13,8 +13,6 @@ const BUILT: [&str; 3] = ["agent", "master", "cni-plugins"];
 /// More is a mistake: somebody linked what nobody needs. (Of 15 MB, which were wanted, the agent has 18.8 and the master 23.3: all of it
 /// code, and `opt-level = "z"` takes off a twentieth.)
 const LARGEST: u64 = 24 * 1024 * 1024;
-/// Addresses that are put right when the program starts take a bit each instead of 24 bytes (DT_RELR, which our musl knows).
-const PACKED: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
 /// Writes bills of materials (OWASP's).
 const CYCLONEDX: [&str; 2] = ["cargo-cyclonedx", "0.5.9"];
 
@@ -23,11 +21,9 @@ pub fn build(root: &Path, epoch: u64) -> Result<PathBuf> {
     println!("building {} for {TARGET}: some ten minutes", BUILT.join(", "));
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
     // Paths are in panic messages.
-    let mut flags = [(root.display().to_string(), "/keelson"), (home, "/cargo")]
+    let flags = [(root.display().to_string(), "/keelson"), (home, "/cargo")]
         .map(|(from, to)| format!("--remap-path-prefix={from}={to}"))
         .join("\x1f");
-    flags.push('\x1f');
-    flags.push_str(PACKED);
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let mut cargo = Command::new("cargo");
     cargo.current_dir(root).args(["build", "--locked", "--profile", "dist", "--target", TARGET]);
