@@ -1,7 +1,8 @@
 //! client-go's `EventCorrelator`, pure: a spam filter for each object, aggregation of similar events, and counting of
 //! equal ones (tools/record/events_cache.go; the numbers below are its defaults).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -67,25 +68,9 @@ impl Outcome {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct ObjectKey {
-    kind: String,
-    namespace: String,
-    name: String,
-    uid: String,
-}
-
-/// Events that differ only in their message share this.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct GroupKey {
-    object: ObjectKey,
-    field: String,
-    kind: Kind,
-    reason: String,
-}
-
-/// Events that are equal share this.
-type Key = (GroupKey, String);
+/// What stands for an object, for events that differ in their message only, and for events that are equal. Their texts are not kept: they
+/// would be some kilobytes of each pod, for long after its end, and two that come to the same number are only counted together.
+type Key = u64;
 
 struct Spam {
     tokens: f64,
@@ -93,12 +78,12 @@ struct Spam {
 }
 
 struct Group {
-    messages: HashSet<String>,
+    /// Keys of events of different messages.
+    different: Vec<Key>,
     last: Timestamp,
 }
 
 struct Seen {
-    name: String,
     count: i32,
     first: Timestamp,
 }
@@ -106,52 +91,59 @@ struct Seen {
 /// The three caches. Each is cleared of its older half when it is full; what is forgotten is merely counted anew.
 #[derive(Default)]
 pub struct Correlator {
-    spam: Cache<ObjectKey, Spam>,
-    groups: Cache<GroupKey, Group>,
-    seen: Cache<Key, Seen>,
+    hasher: RandomState,
+    spam: Cache<Spam>,
+    groups: Cache<Group>,
+    seen: Cache<Seen>,
 }
 
 impl Correlator {
     /// What to send, if anything.
     pub fn observe(&mut self, observation: Observation, now: Timestamp) -> Option<Outcome> {
-        let group = group_key(&observation);
+        let about = &observation.object;
+        let object = self.hasher.hash_one((&about.kind, &about.namespace, &about.name, &about.uid));
+        let group = self.hasher.hash_one((object, &about.field_path, observation.kind, &observation.reason));
         let (message, key) = self.aggregate(group, &observation.message, now);
         // As upstream, the filter comes last: a dropped event still counts.
-        let (name, count, first) = self.count(&key, &observation.object, now);
-        if !self.may_pass(&key.0.object, now) {
+        let (count, first) = self.count(key, now);
+        if !self.may_pass(object, now) {
             return None;
         }
+        let name = event_name(&observation.object, first);
         Some(Outcome { observation, name, message, count, first, key })
     }
 
     /// An event could not be sent: the next one like it is a new object.
     pub fn forget(&mut self, outcome: &Outcome) {
-        self.seen.remove(&outcome.key);
+        self.seen.remove(outcome.key);
     }
 
-    fn aggregate(&mut self, key: GroupKey, message: &str, now: Timestamp) -> (String, Key) {
-        let group = self.groups.entry(key.clone(), || Group { messages: HashSet::new(), last: now });
-        if now.as_second().saturating_sub(group.last.as_second()) > SIMILAR_SECONDS {
-            group.messages.clear();
+    fn aggregate(&mut self, group: Key, message: &str, now: Timestamp) -> (String, Key) {
+        let key = self.hasher.hash_one((group, message));
+        let known = self.groups.entry(group, || Group { different: Vec::new(), last: now });
+        if now.as_second().saturating_sub(known.last.as_second()) > SIMILAR_SECONDS {
+            known.different.clear();
         }
-        group.last = now;
-        if group.messages.len() < SIMILAR || group.messages.contains(message) {
-            group.messages.insert(message.to_owned());
-        } else {
+        known.last = now;
+        if known.different.contains(&key) {
+            return (message.to_owned(), key);
+        }
+        if known.different.len() >= SIMILAR {
             // All that follow share one key, and so one object whose message is the latest.
-            return (format!("(combined from similar events): {message}"), (key, String::new()));
+            return (format!("(combined from similar events): {message}"), group);
         }
-        (message.to_owned(), (key, message.to_owned()))
+        known.different.push(key);
+        (message.to_owned(), key)
     }
 
-    fn count(&mut self, key: &Key, object: &ObjectReference, now: Timestamp) -> (String, i32, Timestamp) {
-        let seen = self.seen.entry(key.clone(), || Seen { name: event_name(object, now), count: 0, first: now });
+    fn count(&mut self, key: Key, now: Timestamp) -> (i32, Timestamp) {
+        let seen = self.seen.entry(key, || Seen { count: 0, first: now });
         seen.count = seen.count.saturating_add(1);
-        (seen.name.clone(), seen.count, seen.first)
+        (seen.count, seen.first)
     }
 
-    fn may_pass(&mut self, object: &ObjectKey, now: Timestamp) -> bool {
-        let spam = self.spam.entry(object.clone(), || Spam { tokens: SPAM_BURST, at: now });
+    fn may_pass(&mut self, object: Key, now: Timestamp) -> bool {
+        let spam = self.spam.entry(object, || Spam { tokens: SPAM_BURST, at: now });
         let elapsed = now.duration_since(spam.at).as_secs_f64().max(0.0);
         spam.tokens = (spam.tokens + elapsed / SPAM_REFILL_SECONDS).min(SPAM_BURST);
         spam.at = now;
@@ -163,22 +155,6 @@ impl Correlator {
     }
 }
 
-fn group_key(observation: &Observation) -> GroupKey {
-    let object = &observation.object;
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    GroupKey {
-        object: ObjectKey {
-            kind: text(&object.kind),
-            namespace: text(&object.namespace),
-            name: text(&object.name),
-            uid: text(&object.uid),
-        },
-        field: text(&object.field_path),
-        kind: observation.kind,
-        reason: observation.reason.clone(),
-    }
-}
-
 /// client-go: the object's name and the time in nanoseconds, in hex.
 fn event_name(object: &ObjectReference, now: Timestamp) -> String {
     let name = object.name.as_deref().unwrap_or("unknown");
@@ -186,19 +162,19 @@ fn event_name(object: &ObjectReference, now: Timestamp) -> String {
 }
 
 /// A map that never holds more than [`CACHE`] entries: two generations, of which the older is dropped whole.
-struct Cache<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+struct Cache<V> {
+    young: HashMap<Key, V>,
+    old: HashMap<Key, V>,
 }
 
-impl<K, V> Default for Cache<K, V> {
+impl<V> Default for Cache<V> {
     fn default() -> Self {
         Self { young: HashMap::new(), old: HashMap::new() }
     }
 }
 
-impl<K: std::hash::Hash + Eq, V> Cache<K, V> {
-    fn entry(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+impl<V> Cache<V> {
+    fn entry(&mut self, key: Key, make: impl FnOnce() -> V) -> &mut V {
         if self.young.len() >= CACHE / 2 && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
@@ -206,8 +182,8 @@ impl<K: std::hash::Hash + Eq, V> Cache<K, V> {
         self.young.entry(key).or_insert_with(|| value.unwrap_or_else(make))
     }
 
-    fn remove(&mut self, key: &K) {
-        self.young.remove(key);
-        self.old.remove(key);
+    fn remove(&mut self, key: Key) {
+        self.young.remove(&key);
+        self.old.remove(&key);
     }
 }
