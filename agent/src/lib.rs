@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod client;
+pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod events;
@@ -29,3 +30,4 @@ pub mod shutdown;
 pub mod state_format;
 pub mod stats;
 pub mod upgrade;
+pub mod watched;

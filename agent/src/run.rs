@@ -242,7 +242,7 @@ impl ClientIdentity {
         if !identity.is_valid_at(crate::identity::now()) {
             tracing::error!("the client certificate is not valid (any more): join again with a new token");
         }
-        let servers: Servers = config.node.server.parse().context("server in node.yaml")?;
+        let servers = config.node.server.clone();
         let config = tls::client_config(&roots, Some(Arc::clone(&identity.certified)))?;
         let (client, renewal) = client::new(&servers, config, &Credentials::Certificate)?;
         let (current, _) = watch::channel(Some(identity));
@@ -296,14 +296,14 @@ async fn use_latest(
             if trusted.first().is_some_and(|first| own.is_issued_by(std::slice::from_ref(first))) {
                 settled.send_replace(trusted.clone());
             }
-            match tls::client_config(&trusted, Some(own.certified)) {
-                // The client was made with the first ones.
-                Ok(_) if is_first => {}
-                Ok(config) => renewal.replace(config),
-                Err(error) => tracing::error!(%error, "the client certificate and the CAs cannot be used"),
+            // The client was made with the first ones.
+            if !std::mem::take(&mut is_first) {
+                match tls::client_config(&trusted, Some(own.certified)) {
+                    Ok(config) => renewal.replace(config),
+                    Err(error) => tracing::error!(%error, "the client certificate and the CAs cannot be used"),
+                }
             }
         }
-        is_first = false;
         // Cancel-safe: a change stays marked until it is read. Nobody renews where that is forbidden: then only the CAs change.
         let changed = tokio::select! {
             Ok(()) = identity.changed() => Ok(()),

@@ -22,6 +22,9 @@ const SANDBOX: Duration = Duration::from_secs(240);
 /// Pulls end by their progress deadline inside the runtime, not by ours.
 const PULL: Duration = Duration::from_secs(3600);
 
+/// What came of a call within its time.
+type Outcome<T> = Result<Result<tonic::Response<T>, tonic::Status>, tokio::time::error::Elapsed>;
+
 /// A handle on one runtime. Cheap to clone; all clones share one connection.
 #[derive(Clone)]
 pub struct Client {
@@ -51,13 +54,8 @@ macro_rules! calls {
                     let begun = Instant::now();
                     let call = client.$name(with_timeout(request, $timeout));
                     // Not by `bounded`: a future that is handed over is held twice.
-                    let result = match tokio::time::timeout($timeout, call).await {
-                        Ok(Ok(response)) => Ok(response.into_inner()),
-                        Ok(Err(status)) => Err(CallError::new($rpc, status)),
-                        Err(_) => Err(CallError::new($rpc, tonic::Status::deadline_exceeded("context deadline exceeded"))),
-                    };
-                    self.tell($rpc, begun, result.is_err());
-                    result
+                    let outcome = tokio::time::timeout($timeout, call).await;
+                    self.ended($rpc, begun, outcome)
                 }
             )*
         }
@@ -213,12 +211,6 @@ impl Client {
         self.container_status(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false }).await
     }
 
-    fn tell(&self, rpc: &'static str, begun: Instant, failed: bool) {
-        if let Some(observer) = &self.observer {
-            observer.called(rpc, begun.elapsed(), failed);
-        }
-    }
-
     async fn bounded<T>(
         &self,
         rpc: &'static str,
@@ -226,13 +218,17 @@ impl Client {
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, CallError> {
         let begun = Instant::now();
-        let result = match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(CallError::new(rpc, status)),
-            Err(_) => Err(CallError::new(rpc, tonic::Status::deadline_exceeded("context deadline exceeded"))),
-        };
-        self.tell(rpc, begun, result.is_err());
-        result
+        let outcome = tokio::time::timeout(timeout, call).await;
+        self.ended(rpc, begun, outcome)
+    }
+
+    fn ended<T>(&self, rpc: &'static str, begun: Instant, outcome: Outcome<T>) -> Result<T, CallError> {
+        let too_late = |_| Err(tonic::Status::deadline_exceeded("context deadline exceeded"));
+        let result = outcome.unwrap_or_else(too_late).map(tonic::Response::into_inner);
+        if let Some(observer) = &self.observer {
+            observer.called(rpc, begun.elapsed(), result.is_err());
+        }
+        result.map_err(|status| CallError::new(rpc, status))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Files of ours among those that systemd reads at boot: kernel modules to load (modules-load.d(5)) and settings (sysctl.d(5)).
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::files::{FileError, remove, write};
 
 const MODULES: &str = "etc/modules-load.d/keelson.conf";
 /// After the distribution's and most administrators' files: a node without forwarding is none.
@@ -30,13 +30,12 @@ impl DropIns {
     /// Writes both. Settings are paths below `/proc/sys` and their values; one that this kernel does not have is no failure at boot.
     ///
     /// # Errors
-    /// A file that cannot be written, with its path.
-    pub fn write(&self, modules: &[&str], settings: &[(&str, &str)]) -> Result<(), (PathBuf, io::Error)> {
+    /// A file that cannot be written.
+    pub fn write(&self, modules: &[&str], settings: &[(&str, &str)]) -> Result<(), FileError> {
         let modules: String = modules.iter().map(|module| format!("{module}\n")).collect();
         let settings: String = settings.iter().map(|(key, value)| format!("-{key} = {value}\n")).collect();
         for (path, text) in [(MODULES, modules), (SETTINGS, settings)] {
-            let path = self.root.join(path);
-            write(&path, &format!("{HEADER}{text}")).map_err(|error| (path, error))?;
+            write(&self.root.join(path), &format!("{HEADER}{text}"))?;
         }
         Ok(())
     }
@@ -44,27 +43,16 @@ impl DropIns {
     /// Removes both. Absence is not an error.
     ///
     /// # Errors
-    /// A file that cannot be removed, with its path.
-    pub fn remove(&self) -> Result<(), (PathBuf, io::Error)> {
-        for path in [MODULES, SETTINGS].map(|path| self.root.join(path)) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((path, error)),
-                _ => {}
-            }
-        }
-        Ok(())
+    /// A file that cannot be removed.
+    pub fn remove(&self) -> Result<(), FileError> {
+        [MODULES, SETTINGS].iter().try_for_each(|path| remove(&self.root.join(path)).map(drop))
     }
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(path, text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

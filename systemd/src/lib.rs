@@ -6,6 +6,7 @@
 //! nothing but these.
 
 mod dropins;
+mod files;
 pub mod journal;
 pub mod logging;
 pub mod logind;
@@ -13,7 +14,9 @@ mod manager;
 pub mod notify;
 pub mod slices;
 mod unit;
+mod units;
 
 pub use dropins::DropIns;
+pub use files::FileError;
 pub use manager::{Error, Manager, UNIT_DIR, is_running};
 pub use unit::{Role, SLICE, Service, service_text, slice_text};

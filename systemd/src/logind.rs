@@ -6,14 +6,16 @@
 //! PrepareForShutdown(false) ---> the shutdown was cancelled: inhibit again
 //! ```
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::Fuse;
 use zbus::Connection;
 use zbus::zvariant::OwnedFd;
+
+use crate::files::{self, FileError};
+use crate::units::UnitsProxy;
 
 /// Where administrators and programs override `logind.conf` (logind.conf(5)).
 pub const OVERRIDE_DIR: &str = "/etc/systemd/logind.conf.d";
@@ -41,14 +43,8 @@ pub enum Error {
         source: Box<zbus::Error>,
     },
     /// The override cannot be written or removed.
-    #[error("{path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 #[zbus::proxy(
@@ -67,16 +63,6 @@ trait Login {
     fn prepare_for_shutdown(&self, start: bool) -> zbus::Result<()>;
 }
 
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Manager",
-    default_service = "org.freedesktop.systemd1",
-    default_path = "/org/freedesktop/systemd1",
-    gen_blocking = false
-)]
-trait Signals {
-    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
-}
-
 /// Holds a shutdown back until it is dropped.
 #[derive(Debug)]
 pub struct Inhibitor {
@@ -87,7 +73,7 @@ pub struct Inhibitor {
 #[derive(Debug, Clone)]
 pub struct Logind {
     login: LoginProxy<'static>,
-    signals: SignalsProxy<'static>,
+    units: UnitsProxy<'static>,
 }
 
 impl Logind {
@@ -101,8 +87,8 @@ impl Logind {
 
     async fn on(connection: &Connection) -> Result<Self, Error> {
         let login = LoginProxy::new(connection).await.map_err(bus)?;
-        let signals = SignalsProxy::new(connection).await.map_err(bus)?;
-        Ok(Self { login, signals })
+        let units = UnitsProxy::new(connection).await.map_err(bus)?;
+        Ok(Self { login, units })
     }
 
     /// How long logind holds a shutdown back at most.
@@ -119,7 +105,7 @@ impl Logind {
     /// # Errors
     /// When systemd refuses.
     pub async fn reload(&self) -> Result<(), Error> {
-        self.signals.kill_unit(UNIT, "all", SIGHUP).await.map_err(refused("make logind read its configuration"))
+        self.units.kill_unit(UNIT, "all", SIGHUP).await.map_err(refused("make logind read its configuration"))
     }
 
     /// Holds shutdowns back from now on. `who` and `why` are shown by `systemd-inhibit --list`.
@@ -176,9 +162,7 @@ impl Shutdowns {
 /// # Errors
 /// A file that cannot be written.
 pub fn write_override(dir: &Path, delay: Duration) -> Result<(), Error> {
-    let path = dir.join(OVERRIDE);
-    let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&path, override_text(delay)));
-    written.map_err(|source| Error::File { path, source })
+    Ok(files::write(&dir.join(OVERRIDE), &override_text(delay))?)
 }
 
 /// Removes the override, unless somebody else's stands in its place. Whether one was removed.
@@ -190,8 +174,7 @@ pub fn remove_override(dir: &Path) -> Result<bool, Error> {
     if !std::fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER)) {
         return Ok(false);
     }
-    std::fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
-    Ok(true)
+    Ok(files::remove(&path)?)
 }
 
 fn override_text(delay: Duration) -> String {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::files::{self, FileError};
 use crate::unit::{Role, SLICE, Service, service_text, slice_text};
 
 /// Where an administrator's units live (systemd.unit(5)).
@@ -16,14 +17,8 @@ const PACKAGED_DIR: &str = "/usr/lib/systemd/system";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A unit file could not be written or removed.
-    #[error("unit file {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// `systemctl` could not be run at all.
     #[error("cannot run systemctl {args}")]
     Spawn {
@@ -160,21 +155,16 @@ impl Manager {
     }
 
     /// Whether there was such a file.
-    fn remove_file(&self, name: &str) -> Result<bool, Error> {
-        let path = self.unit_dir.join(name);
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(Error::File { path, source }),
-        }
+    fn remove_file(&self, name: &str) -> Result<bool, FileError> {
+        files::remove(&self.unit_dir.join(name))
     }
 
-    fn write_if_changed(&self, name: &str, text: &str) -> Result<bool, Error> {
+    fn write_if_changed(&self, name: &str, text: &str) -> Result<bool, FileError> {
         let path = self.unit_dir.join(name);
         if fs::read_to_string(&path).is_ok_and(|old| old == text) {
             return Ok(false);
         }
-        fs::write(&path, text).map_err(|source| Error::File { path, source })?;
+        files::write(&path, text)?;
         Ok(true)
     }
 

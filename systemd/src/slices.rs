@@ -10,6 +10,8 @@ use futures::StreamExt as _;
 use tokio::runtime::Handle;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
+use crate::units::{Pair, UnitsProxy};
+
 /// How long systemd may take for a job (libcontainer waits as long).
 const JOB: Duration = Duration::from_secs(30);
 /// Replaces a conflicting job that waits.
@@ -71,29 +73,6 @@ impl Property {
             Self::TasksMax(value) => ("TasksMax", value.into()),
         }
     }
-}
-
-type Pair<'a> = (&'a str, Value<'a>);
-
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Manager",
-    default_service = "org.freedesktop.systemd1",
-    default_path = "/org/freedesktop/systemd1",
-    gen_blocking = false
-)]
-trait Units {
-    fn subscribe(&self) -> zbus::Result<()>;
-    fn start_transient_unit(
-        &self,
-        name: &str,
-        mode: &str,
-        properties: &[Pair<'_>],
-        others: &[(&str, &[Pair<'_>])],
-    ) -> zbus::Result<OwnedObjectPath>;
-    fn set_unit_properties(&self, name: &str, runtime: bool, properties: &[Pair<'_>]) -> zbus::Result<()>;
-    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    #[zbus(signal)]
-    fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
 }
 
 /// systemd's slices.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -39,6 +40,18 @@ impl Servers {
     #[must_use]
     pub fn urls(&self) -> String {
         self.iter().map(|server| format!("https://{server}")).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Serialize for Servers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.urls())
+    }
+}
+
+impl<'de> Deserialize<'de> for Servers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::Servers;
+
 /// The settings of this one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -13,7 +15,7 @@ pub struct NodeSettings {
     /// The Node's name.
     pub node_name: String,
     /// The API server, `https://host:port`; several with commas in between, where any of them serves.
-    pub server: String,
+    pub server: Servers,
     /// The address the node is reached at; detected from the route to the API server where unset.
     #[serde(default, rename = "nodeIP", skip_serializing_if = "Option::is_none")]
     pub node_ip: Option<IpAddr>,

@@ -15,7 +15,7 @@ pub fn minimal() -> Config {
         kubelet: KubeletConfiguration::default(),
         node: NodeSettings {
             node_name: "n1".into(),
-            server: "https://127.0.0.1:6443".into(),
+            server: "https://127.0.0.1:6443".parse().unwrap(),
             node_ip: None,
             node_labels: [("tier".to_owned(), "x".to_owned())].into(),
             data_dir: "/d".into(),
@@ -137,7 +137,7 @@ fn what_is_saved_is_loaded_again() {
         kubelet: KubeletConfiguration { max_pods: 7, cluster_dns: vec!["10.1.0.10".into()], ..Default::default() },
         node: NodeSettings {
             node_name: "n1".into(),
-            server: "https://[fd00::1]:6443".into(),
+            server: "https://[fd00::1]:6443".parse().unwrap(),
             node_ip: Some("10.0.0.1".parse().unwrap()),
             node_labels: [("a".to_owned(), "true".to_owned())].into(),
             data_dir: "/var/lib/k".into(),

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::StreamExt;
-use inotify::{EventStream, Inotify, WatchMask};
 use tokio::sync::watch;
 
 use super::{Error, Identity};
+use crate::watched::Watched;
 
 /// Certificate and key are two files, and seldom written at once.
 const SETTLE: Duration = Duration::from_millis(100);
+/// How often they are read where no change was seen (upstream's `FileRefreshDuration`).
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// The two files.
 #[derive(Debug, Clone)]
@@ -33,46 +34,28 @@ impl Files {
     /// Publishes what the files say whenever they change, for as long as somebody listens. While they cannot be used, what they said
     /// before is.
     pub async fn follow(self, current: watch::Sender<Option<Identity>>) {
-        let mut events = match self.watch() {
-            Ok(events) => events,
-            Err(error) => {
-                let path = self.certificate.display();
-                return tracing::error!(%path, %error, "changes of the serving certificate cannot be seen");
-            }
-        };
+        let folders = [&self.certificate, &self.key].into_iter().filter_map(|file| file.parent().map(Path::to_owned));
+        let folders: BTreeSet<PathBuf> = folders.collect();
+        let mut watched = Watched::new(SETTLE);
         loop {
-            // Cancel-safe: events that are not read stay in the queue.
-            let event = tokio::select! {
-                () = current.closed() => return,
-                event = events.next() => event,
-            };
-            if !matches!(event, Some(Ok(_))) {
-                return tracing::error!("changes of the serving certificate are no longer seen");
-            }
-            tokio::time::sleep(SETTLE).await;
+            watched.set(folders.clone());
             match self.read() {
-                Ok(identity) => current.send_if_modified(|known| {
+                Ok(identity) => drop(current.send_if_modified(|known| {
                     let is_new = known.as_ref().is_none_or(|known| known.pem != identity.pem);
                     *known = Some(identity);
                     is_new
-                }),
+                })),
                 Err(error) => {
                     tracing::warn!(%error, "the changed serving certificate cannot be used; the one before stays");
-                    false
                 }
-            };
+            }
+            // Cancel-safe: closed() holds nothing, and neither does sleeping.
+            tokio::select! {
+                () = current.closed() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+                () = watched.changed() => {}
+            }
         }
-    }
-
-    /// Folders are watched: files are replaced by others of the same name, and those of a Secret by a link.
-    fn watch(&self) -> std::io::Result<EventStream<[u8; 1024]>> {
-        let inotify = Inotify::init()?;
-        let folders: BTreeSet<_> =
-            [&self.certificate, &self.key].into_iter().filter_map(|file| file.parent()).collect();
-        for folder in folders {
-            inotify.watches().add(folder, WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE)?;
-        }
-        inotify.into_event_stream([0; 1024])
     }
 }
 

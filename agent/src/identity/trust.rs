@@ -32,9 +32,18 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// CAs; the first is the one that signs.
 pub type Roots = Arc<[CertificateDer<'static>]>;
 
+/// The CAs that a cluster publishes, where it does.
+///
+/// # Errors
+/// They may not be asked for, or there is no answer.
+pub async fn ask(client: &kube::Client) -> Result<Option<Vec<CertificateDer<'static>>>, kube::Error> {
+    let request = Request::get(format!("{COLLECTION}/cluster-info")).body(Vec::new());
+    let map: ConfigMap = client.request(request.map_err(kube::Error::HttpError)?).await?;
+    Ok(map.data.and_then(|data| published(data.get("kubeconfig")?)))
+}
+
 /// Reads the CAs of a kubeconfig, as in `cluster-info`.
-#[must_use]
-pub fn published(kubeconfig: &str) -> Option<Vec<CertificateDer<'static>>> {
+fn published(kubeconfig: &str) -> Option<Vec<CertificateDer<'static>>> {
     let document: Value = serde_saphyr::from_str(kubeconfig).ok()?;
     let mut found = Vec::new();
     for cluster in document.get("clusters")?.as_array()? {
@@ -85,7 +94,7 @@ impl Trimmed for Info {
 impl Following {
     /// Runs until it is dropped.
     pub async fn run(self) {
-        while let Err(error) = self.get(&self.client).await {
+        while let Err(error) = ask(&self.client).await {
             if is_refused(&error) {
                 return self.poll().await;
             }
@@ -127,7 +136,7 @@ impl Following {
         loop {
             let roots = self.current.borrow().clone();
             if let Ok(anyone) = self.anyone(&roots)
-                && let Ok(Some(roots)) = self.get(&anyone).await
+                && let Ok(Some(roots)) = ask(&anyone).await
             {
                 self.adopt(&roots).await;
             }
@@ -138,12 +147,6 @@ impl Following {
     /// A client without a name that believes `roots` only.
     fn anyone(&self, roots: &[CertificateDer<'static>]) -> anyhow::Result<kube::Client> {
         Ok(client::new(&self.servers, tls::client_config(roots, None)?, &Credentials::Certificate)?.0)
-    }
-
-    async fn get(&self, client: &kube::Client) -> Result<Option<Vec<CertificateDer<'static>>>, kube::Error> {
-        let request = Request::get(format!("{COLLECTION}/cluster-info")).body(Vec::new());
-        let map: ConfigMap = client.request(request.map_err(kube::Error::HttpError)?).await?;
-        Ok(map.data.and_then(|data| published(data.get("kubeconfig")?)))
     }
 
     /// Believes these from now on, if the API server can be verified by them. Whether that is settled.

@@ -24,6 +24,7 @@ use crate::pods::PodsHandle;
 use crate::pods::journal::Journal;
 use crate::pods::questions::Questions;
 use crate::pods::registry::Registry;
+use crate::serve::metrics;
 use crate::stats::{self, Detail};
 
 /// Longer than a look at a runtime that is well.
@@ -66,7 +67,7 @@ impl Inspector {
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, describe(&error)),
             },
             ["metrics"] => {
-                text(StatusCode::OK, self.stats.kubelet_metrics().await + &self.stats.resource_metrics().await)
+                text(StatusCode::OK, metrics::of_node(&self.stats).await + &self.stats.resource_metrics().await)
             }
             ["explain", namespace, name] => match self.explain(namespace, name).await {
                 Some(explained) => json(&explained),

@@ -54,7 +54,7 @@ pub fn configuration(
     }
     let node = NodeSettings {
         node_name: node_name.to_owned(),
-        server: masters.urls(),
+        server: masters.clone(),
         node_ip: options.node_ip,
         node_labels: options.node_labels.clone().unwrap_or_default(),
         data_dir: options.data_dir.clone(),
@@ -100,7 +100,7 @@ fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {
 /// A kubeconfig that acts as this node. JSON, which is YAML. It names files, so that a renewal needs no rewrite.
 fn kubeconfig(config: &Config) -> Value {
     // It has room for one.
-    let server = config.node.server.split(',').next();
+    let server = format!("https://{}", config.node.server.first());
     let client = config.layout.client_pem();
     json!({
         "apiVersion": "v1",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::options::{CaHash, FormError};
 use crate::client::{ConnectError, Server};
+use crate::commands::CommandError;
 use crate::{config, identity};
 
 /// Why a join failed.
@@ -162,13 +163,8 @@ pub enum JoinError {
         problems: Vec<String>,
     },
     /// A command that was to mend something.
-    #[error("{line}: {message}")]
-    Command {
-        /// As it was run.
-        line: String,
-        /// What it said.
-        message: String,
-    },
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// The API server failed otherwise.
     #[error("the API server failed to {action}")]
     Api {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
-use systemd::{DropIns, Manager, Role, Service};
+use systemd::{DropIns, FileError, Manager, Role, Service};
 
 pub(crate) use checks::clock;
 pub use error::JoinError;
@@ -187,7 +187,11 @@ fn stored(options: &JoinOptions, name: &str, ca: &CertificateDer<'static>) -> Re
     // Unreadable keys are replaced: that is what joining again is for.
     let Ok(Some(identity)) = Identity::load(&config.layout.client_pem()) else { return Ok(None) };
     if !identity.is_issued_by(std::slice::from_ref(ca)) {
-        return if identity.is_valid_at(identity::now()) { Err(JoinError::OtherCluster { server }) } else { Ok(None) };
+        return if identity.is_valid_at(identity::now()) {
+            Err(JoinError::OtherCluster { server: server.urls() })
+        } else {
+            Ok(None)
+        };
     }
     if node_name != name {
         return Err(JoinError::OtherName { name: node_name, dir: dir.clone() });
@@ -260,9 +264,8 @@ impl Joined {
         let args = vec!["run".to_owned(), "--config-dir".into(), self.config.layout.config_dir.display().to_string()];
         let service = Service { role: Role::Agent, executable: executable.to_owned(), args, writes: None };
         let settings = crate::network::FORWARDING.map(|(key, _)| (key, "1"));
-        DropIns::default()
-            .write(&machine::MODULES, &settings)
-            .map_err(|(path, source)| JoinError::Write { path, source })?;
+        let dropins = DropIns::default().write(&machine::MODULES, &settings);
+        dropins.map_err(|FileError { path, source }| JoinError::Write { path, source })?;
         let manager = Manager::default();
         manager.install(&service)?;
         manager.enable_and_start(Role::Agent, true)?;

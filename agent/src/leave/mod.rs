@@ -16,7 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use systemd::{DropIns, Manager, Role};
 
 use crate::client::watch::describe;
-use crate::client::{self, Credentials, Servers, tls};
+use crate::client::{self, Credentials, tls};
 use crate::config::Config;
 use crate::identity::{Identity, certificates};
 use crate::{network, pause_image, shutdown};
@@ -91,9 +91,8 @@ pub(crate) fn node_client(config: &Config) -> anyhow::Result<kube::Client> {
     let pem = std::fs::read(layout.ca_cert()).with_context(|| layout.ca_cert().display().to_string())?;
     let roots = certificates(&layout.ca_cert().to_string_lossy(), &pem)?;
     let Some(identity) = Identity::load(&layout.client_pem())? else { bail!("there is no client certificate") };
-    let servers: Servers = config.node.server.parse().context("server in node.yaml")?;
     let tls = tls::client_config(&roots, Some(identity.certified))?;
-    Ok(client::new(&servers, tls, &Credentials::Certificate)?.0)
+    Ok(client::new(&config.node.server, tls, &Credentials::Certificate)?.0)
 }
 
 /// Removes everything, and answers what could not be.
@@ -105,9 +104,7 @@ async fn remove(config: &Config) -> Vec<String> {
     {
         failures.push(describe(&error));
     }
-    if let Err((path, error)) = DropIns::default().remove() {
-        failures.push(format!("{}: {error}", path.display()));
-    }
+    failures.extend(DropIns::default().remove().err().map(|error| describe(&error)));
     failures.extend(pods::end(config).await);
     failures.extend(shutdown::forget().await.err().map(|error| describe(&error)));
     if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)

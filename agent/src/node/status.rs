@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use super::facts::{Facts, Filesystem, KUBELET_VERSION, architecture};
 use super::resources::resources;
 use super::runtime::RuntimeState;
-use crate::client::{Server, Servers};
+use crate::client::Server;
 use crate::config::Config;
 
 /// What a status is made of, beside conditions and configuration.
@@ -104,11 +104,7 @@ pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
 /// The configured address, or the one from which this machine reaches the API server: with several networks that is the
 /// one the cluster is on.
 pub(super) fn addresses(config: &Config) -> Vec<IpAddr> {
-    config.node.node_ip.or_else(|| source(&config.node.server)).into_iter().collect()
-}
-
-fn source(servers: &str) -> Option<IpAddr> {
-    servers.parse::<Servers>().ok()?.iter().find_map(source_address)
+    config.node.node_ip.or_else(|| config.node.server.iter().find_map(source_address)).into_iter().collect()
 }
 
 fn source_address(server: &Server) -> Option<IpAddr> {

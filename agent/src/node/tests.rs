@@ -86,7 +86,7 @@ fn config() -> Config {
         kubelet: KubeletConfiguration::default(),
         node: NodeSettings {
             node_name: "n1".into(),
-            server: "https://127.0.0.1:6443".into(),
+            server: "https://127.0.0.1:6443".parse().unwrap(),
             node_ip: Some("10.0.0.1".parse().unwrap()),
             node_labels: [("tier".to_owned(), "x".to_owned())].into(),
             data_dir: "/".into(),

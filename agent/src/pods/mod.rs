@@ -68,6 +68,7 @@ use cgroups::{Driver, Naming, Tree};
 use pod::resolve::{DnsConfig, DnsFacts};
 use tokio::sync::watch;
 
+use crate::config::kubelet::ShutdownGracePeriodByPodPriority;
 use crate::config::{Config, KubeletConfiguration};
 use crate::events::{Recorder, node_reference};
 use crate::eviction;
@@ -143,7 +144,7 @@ pub struct PodsConfig {
     /// How many ids pods with user namespaces get.
     pub user_namespaces: userns::Settings,
     /// How long a shutdown of the machine waits for them.
-    pub shutdown: Vec<shutdown::plan::Period>,
+    pub shutdown: Vec<ShutdownGracePeriodByPodPriority>,
 }
 
 /// Why pods cannot be run here.

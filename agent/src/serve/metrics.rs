@@ -7,11 +7,16 @@ use http::Method;
 
 use crate::exposition::{Text, Type, float};
 use crate::metrics::Values;
-use crate::metrics::families::{HTTP_DURATION, HTTP_REQUESTS};
+use crate::metrics::families::{self, HTTP_DURATION, HTTP_REQUESTS};
 use crate::node::facts::KUBELET_VERSION;
+use crate::stats;
 
 /// `/metrics`.
-pub(super) fn process() -> String {
+pub(crate) async fn of_node(stats: &stats::Provider) -> String {
+    process() + &stats.kubelet_metrics().await + &families::text()
+}
+
+fn process() -> String {
     let mut text = Text::default();
     text.family("kubernetes_build_info", Type::Gauge, "[ALPHA] Build of this node agent.");
     text.sample(&[("git_version", KUBELET_VERSION), ("platform", "linux")], 1.0);

@@ -10,7 +10,7 @@ mod containers;
 pub mod healthz;
 pub mod logline;
 pub mod logs;
-mod metrics;
+pub(crate) mod metrics;
 mod node_logs;
 mod query;
 mod routes;

@@ -143,10 +143,7 @@ impl Router {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(StatusCode::OK, "ok")),
             ["pods"] => json_of(&pod_list(&self.pods.all())),
             ["stats", "summary"] => self.summary(query).await,
-            ["metrics"] => {
-                let counted = crate::metrics::families::text();
-                Ok(metrics_response(metrics::process() + &self.stats.kubelet_metrics().await + &counted))
-            }
+            ["metrics"] => Ok(metrics_response(metrics::of_node(&self.stats).await)),
             ["metrics", "probes"] => Ok(metrics_response(crate::metrics::families::probes())),
             ["metrics", "resource"] => Ok(metrics_response(self.stats.resource_metrics().await)),
             ["metrics", "cadvisor"] => Ok(metrics_response(self.stats.cadvisor_metrics().await)),

@@ -97,7 +97,7 @@ async fn running_on(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, read_
         },
         node: NodeSettings {
             node_name: "n1".into(),
-            server: "https://127.0.0.1:1".into(),
+            server: "https://127.0.0.1:1".parse().unwrap(),
             node_ip: None,
             node_labels: Default::default(),
             data_dir: dir.clone(),

@@ -25,9 +25,10 @@ use tokio::time::Instant;
 
 use crate::client::backoff::Backoff;
 use crate::client::watch::describe;
+use crate::config::kubelet::ShutdownGracePeriodByPodPriority;
 use crate::events::{Kind, node_reference};
 use crate::pods::Context;
-use plan::{Group, Period};
+use plan::Group;
 use state::State;
 
 /// Why the Node is not Ready.
@@ -97,7 +98,7 @@ impl Manager {
         }
     }
 
-    fn periods(&self) -> &[Period] {
+    fn periods(&self) -> &[ShutdownGracePeriodByPodPriority] {
         &self.context.config.shutdown
     }
 

@@ -7,13 +7,7 @@ use api::pod::CRITICAL_PRIORITY;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::KubeletConfiguration;
-
-/// `ShutdownGracePeriodByPodPriority`: the time of pods from this priority up to the next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period {
-    pub priority: i32,
-    pub seconds: i64,
-}
+use crate::config::kubelet::ShutdownGracePeriodByPodPriority as Period;
 
 /// Pods that end together.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,9 +21,7 @@ pub struct Group {
 /// What is configured, the lowest priority first; nothing when shutdowns are not held back.
 #[must_use]
 pub fn periods(config: &KubeletConfiguration) -> Vec<Period> {
-    let by_priority = config.shutdown_grace_period_by_pod_priority.iter();
-    let mut periods: Vec<Period> =
-        by_priority.map(|p| Period { priority: p.priority, seconds: p.shutdown_grace_period_seconds }).collect();
+    let mut periods = config.shutdown_grace_period_by_pod_priority.clone();
     if periods.is_empty() {
         periods = simple(config.shutdown_grace_period.0, config.shutdown_grace_period_critical_pods.0);
     }
@@ -39,12 +31,12 @@ pub fn periods(config: &KubeletConfiguration) -> Vec<Period> {
 
 /// The older two fields: all pods, and of their time the end for the critical ones.
 fn simple(whole: Duration, critical: Duration) -> Vec<Period> {
-    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let from = |priority, time: Duration| Period {
+        priority,
+        shutdown_grace_period_seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+    };
     match whole.checked_sub(critical) {
-        Some(others) if !whole.is_zero() => vec![
-            Period { priority: 0, seconds: seconds(others) },
-            Period { priority: CRITICAL_PRIORITY, seconds: seconds(critical) },
-        ],
+        Some(others) if !whole.is_zero() => vec![from(0, others), from(CRITICAL_PRIORITY, critical)],
         _ => Vec::new(),
     }
 }
@@ -52,15 +44,18 @@ fn simple(whole: Duration, critical: Duration) -> Vec<Period> {
 /// How long a shutdown is to be held back.
 #[must_use]
 pub fn whole(periods: &[Period]) -> Duration {
-    let seconds = periods.iter().fold(0_i64, |sum, period| sum.saturating_add(period.seconds.max(0)));
+    let seconds =
+        periods.iter().fold(0_i64, |sum, period| sum.saturating_add(period.shutdown_grace_period_seconds.max(0)));
     Duration::from_secs(seconds.unsigned_abs())
 }
 
 /// The groups in the order in which they end; those without pods are left out. `periods` are in the order of [`periods`].
 #[must_use]
 pub fn groups<'a>(periods: &[Period], pods: impl IntoIterator<Item = (PodUid, &'a Pod)>) -> Vec<Group> {
-    let mut groups: Vec<Group> =
-        periods.iter().map(|period| Group { seconds: period.seconds, pods: Vec::new() }).collect();
+    let mut groups: Vec<Group> = periods
+        .iter()
+        .map(|period| Group { seconds: period.shutdown_grace_period_seconds, pods: Vec::new() })
+        .collect();
     for (uid, pod) in pods {
         let spec = pod.spec.as_ref();
         let priority = spec.and_then(|spec| spec.priority).unwrap_or(0);
@@ -81,18 +76,18 @@ mod tests {
 
     use super::*;
     use crate::config::duration::GoDuration;
-    use crate::config::kubelet::ShutdownGracePeriodByPodPriority;
 
     fn pod(priority: Option<i32>, grace: Option<i64>) -> Pod {
         let spec = json!({"containers": [], "priority": priority, "terminationGracePeriodSeconds": grace});
         serde_json::from_value(json!({ "spec": spec })).unwrap()
     }
 
+    fn period(priority: i32, shutdown_grace_period_seconds: i64) -> Period {
+        Period { priority, shutdown_grace_period_seconds }
+    }
+
     fn configured(list: &[(i32, i64)]) -> Vec<Period> {
-        let list = list.iter().map(|(priority, seconds)| ShutdownGracePeriodByPodPriority {
-            priority: *priority,
-            shutdown_grace_period_seconds: *seconds,
-        });
+        let list = list.iter().map(|(priority, seconds)| period(*priority, *seconds));
         periods(&KubeletConfiguration {
             shutdown_grace_period_by_pod_priority: list.collect(),
             ..KubeletConfiguration::default()
@@ -107,7 +102,7 @@ mod tests {
             ..KubeletConfiguration::default()
         };
         let two = periods(&config(30, 10));
-        let expected = [Period { priority: 0, seconds: 20 }, Period { priority: 2_000_000_000, seconds: 10 }];
+        let expected = [period(0, 20), period(2_000_000_000, 10)];
         assert_eq!(two, expected);
         assert_eq!(whole(&two), Duration::from_secs(30));
         assert_eq!(periods(&config(0, 0)), []);

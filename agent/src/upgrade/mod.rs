@@ -23,8 +23,9 @@ use kube::Api;
 use systemd::{Manager, Role};
 
 pub use candidate::About;
-use programs::{Programs, run};
+use programs::Programs;
 
+use crate::commands::{CommandError, run};
 use crate::config::Config;
 use crate::join::wait_ready;
 use crate::state_format::Stamp;
@@ -72,13 +73,8 @@ pub enum UpgradeError {
         source: io::Error,
     },
     /// A command that failed.
-    #[error("{line}: {message}")]
-    Command {
-        /// As it was run.
-        line: String,
-        /// What it said.
-        message: String,
-    },
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// Something else than an agent.
     #[error("{path} is no agent that runs here: {message}")]
     NoAgent {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::UpgradeError;
-use crate::client::watch::describe;
+use crate::commands::run;
 
 /// Agent and CNI plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,14 +110,6 @@ fn remove(path: &Path) -> Result<(), UpgradeError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(path)(error)),
         _ => Ok(()),
     }
-}
-
-/// Runs a command to its end.
-pub(super) fn run(command: &mut Command) -> Result<(), UpgradeError> {
-    let line = format!("{command:?}");
-    let failed = |message: String| UpgradeError::Command { line: line.clone(), message };
-    let out = command.output().map_err(|error| failed(describe(&error)))?;
-    if out.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&out.stderr).trim().to_owned())) }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use super::Journal;
 
@@ -25,21 +25,35 @@ impl JournalLayer {
     }
 }
 
+/// A field as it was said, and the name that the journal has for it.
+#[derive(Debug)]
+struct Said {
+    name: &'static str,
+    journal: String,
+    value: String,
+}
+
+impl Said {
+    fn new(name: &'static str, value: String) -> Self {
+        Self { name, journal: journal_name(name), value }
+    }
+}
+
 /// Fields in the order in which they were said; kept with each span.
 #[derive(Debug, Default)]
-struct Fields(Vec<(String, String)>);
+struct Fields(Vec<Said>);
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.push((field.name().to_owned(), format!("{value:?}")));
+        self.0.push(Said::new(field.name(), format!("{value:?}")));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.push((field.name().to_owned(), value.to_owned()));
+        self.0.push(Said::new(field.name(), value.to_owned()));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.0.push((field.name().to_owned(), value.to_string()));
+        self.0.push(Said::new(field.name(), value.to_string()));
     }
 }
 
@@ -61,56 +75,59 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut said = Fields::default();
         event.record(&mut said);
-        let mut around = Vec::new();
-        for span in context.event_scope(event).into_iter().flatten() {
-            around.extend(span.extensions().get::<Fields>().map(|fields| fields.0.clone()).into_iter().flatten());
-        }
-        let metadata = event.metadata();
-        let entry = entry(&self.identifier, *metadata.level(), metadata.target(), said.0, around);
-        let fields: Vec<(&str, &str)> = entry.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        if let Err(error) = self.journal.send(&fields) {
+        let spans: Vec<_> = context.event_scope(event).into_iter().flatten().collect();
+        let kept: Vec<_> = spans.iter().map(SpanRef::extensions).collect();
+        let around = kept.iter().filter_map(|kept| kept.get::<Fields>()).flat_map(|fields| &fields.0);
+        let (metadata, message) = (event.metadata(), message(&said));
+        let head = [
+            ("MESSAGE", message.as_str()),
+            ("PRIORITY", priority(*metadata.level())),
+            ("SYSLOG_IDENTIFIER", &self.identifier),
+            ("TARGET", metadata.target()),
+        ];
+        if let Err(error) = self.journal.send(&entry(head, &said, around)) {
             // systemd takes it for an entry without fields. There is nobody to tell if that fails, too.
-            let message = fields.first().map_or("", |(_, message)| message);
             let _ = writeln!(std::io::stderr(), "{message} (not journalled: {error})");
         }
     }
 }
 
-/// Names and values of one entry, `MESSAGE` first. An event's own field stands before that of a span, and an inner span's before an outer's.
-fn entry(
-    identifier: &str,
-    level: Level,
-    target: &str,
-    said: Vec<(String, String)>,
-    around: Vec<(String, String)>,
-) -> Vec<(String, String)> {
-    let (mut message, mut fields) = (String::new(), Vec::new());
-    let mut is_said = false;
-    for (name, value) in said {
-        // The text itself comes first; a field may have the same name.
-        if name == "message" && !is_said {
-            message.insert_str(0, &value);
-            is_said = true;
-            continue;
-        }
+/// Where among an event's fields its text is: a field may have the same name, and stands after it.
+fn text(said: &Fields) -> Option<usize> {
+    said.0.iter().position(|field| field.name == "message")
+}
+
+/// What people read: the text, then the event's own fields.
+fn message(said: &Fields) -> String {
+    let text = text(said);
+    let mut message = text.and_then(|index| said.0.get(index)).map(|field| field.value.clone()).unwrap_or_default();
+    for (_, Said { name, value, .. }) in said.0.iter().enumerate().filter(|(index, _)| Some(*index) != text) {
         // A String cannot fail to be written to.
         let _ = write!(message, " {name}={value}");
-        fields.push((if name == "message" { "detail".to_owned() } else { name }, value));
     }
-    let level = match level {
+    message.trim_start().to_owned()
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
         Level::ERROR => "3",
         Level::WARN => "4",
         Level::INFO => "6",
         _ => "7",
-    };
-    let mut entry: Vec<(String, String)> = vec![
-        ("MESSAGE".into(), message.trim_start().to_owned()),
-        ("PRIORITY".into(), level.into()),
-        ("SYSLOG_IDENTIFIER".into(), identifier.to_owned()),
-        ("TARGET".into(), target.to_owned()),
-    ];
-    for (name, value) in fields.into_iter().chain(around) {
-        let name = journal_name(&name);
+    }
+}
+
+/// Names and values of one entry. An event's own field stands before that of a span, and an inner span's before an outer's.
+fn entry<'a>(
+    head: [(&'a str, &'a str); 4],
+    said: &'a Fields,
+    around: impl Iterator<Item = &'a Said>,
+) -> Vec<(&'a str, &'a str)> {
+    let text = text(said);
+    let own = said.0.iter().enumerate().filter(|(index, _)| Some(*index) != text).map(|(_, field)| field);
+    let own = own.map(|field| (if field.name == "message" { "DETAIL" } else { &field.journal }, field.value.as_str()));
+    let mut entry = Vec::from(head);
+    for (name, value) in own.chain(around.map(|field| (field.journal.as_str(), field.value.as_str()))) {
         if !name.is_empty() && !entry.iter().any(|(there, _)| *there == name) {
             entry.push((name, value));
         }
@@ -160,16 +177,14 @@ mod tests {
     #[test]
     fn names_are_what_journald_takes_and_the_nearest_counts() {
         assert_eq!(["pod.name", "_x", "r#type", "1a", ""].map(journal_name), ["POD_NAME", "X", "TYPE", "A", ""]);
-        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let entry = entry(
-            "agent",
-            Level::INFO,
-            "t",
-            vec![field("pod", "near"), field("message", "m")],
-            vec![field("pod", "far")],
-        );
-        assert_eq!(entry[0].1, "m pod=near");
-        let pods: Vec<_> = entry.iter().filter(|(name, _)| name == "POD").collect();
-        assert_eq!(pods, [&field("POD", "near")]);
+        let fields = |list: &[(&'static str, &str)]| {
+            Fields(list.iter().map(|(name, value)| Said::new(name, (*value).to_owned())).collect())
+        };
+        let (said, around) = (fields(&[("pod", "near"), ("message", "m")]), fields(&[("pod", "far"), ("TARGET", "x")]));
+        let message = message(&said);
+        assert_eq!(message, "m pod=near");
+        let head = [("MESSAGE", message.as_str()), ("PRIORITY", "6"), ("SYSLOG_IDENTIFIER", "agent"), ("TARGET", "t")];
+        let entry = entry(head, &said, around.0.iter());
+        assert_eq!(entry[4..], [("POD", "near")]);
     }
 }

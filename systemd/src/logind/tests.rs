@@ -101,7 +101,7 @@ async fn serve(bus: &Bus) -> (Connection, FakeLogin) {
 fn is_held(lock: &mut std::os::unix::net::UnixStream) -> bool {
     lock.set_nonblocking(true).unwrap();
     // An end of file is what the end of the lock looks like from here.
-    io::Read::read(lock, &mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    std::io::Read::read(lock, &mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ pub(super) use look::look;
 
 use super::error::JoinError;
 use super::progress::Progress;
-use crate::client::watch::describe;
+use crate::commands::{self, CommandError};
 use crate::doctor::Severity;
 
 /// Modules that a node needs; what is loaded at need only (vxlan) is not among them.
@@ -62,18 +62,8 @@ pub(super) fn settle(seen: &Seen, fix: bool, progress: Progress) -> Result<(), J
     if left.is_empty() { Ok(()) } else { Err(JoinError::Unfit { problems: left }) }
 }
 
-/// Runs a command to its end.
-pub(super) fn run(command: &[String]) -> Result<(), JoinError> {
-    let line = command.join(" ");
-    let failed = |message: String| JoinError::Command { line: line.clone(), message };
-    let [program, args @ ..] = command else { return Ok(()) };
-    let out = Command::new(program)
-        .args(args)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .output()
-        .map_err(|error| failed(describe(&error)))?;
-    if out.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&out.stderr).trim().to_owned()))
+/// Runs a command of several words to its end.
+pub(super) fn run(words: &[String]) -> Result<(), CommandError> {
+    let [program, args @ ..] = words else { return Ok(()) };
+    commands::run(Command::new(program).args(args).env("DEBIAN_FRONTEND", "noninteractive"))
 }

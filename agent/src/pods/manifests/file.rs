@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use inotify::{EventStream, Inotify, WatchMask};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
 use super::decode::{self, Origin};
 use super::{Found, Place};
+use crate::watched::Watched;
 
 /// As upstream: what is longer is no manifest.
 const LONGEST: u64 = 10 << 20;
@@ -32,13 +31,9 @@ type Known = BTreeMap<PathBuf, Arc<Pod>>;
 pub(super) async fn follow(source: Source, found: mpsc::Sender<Found>) {
     let source = Arc::new(source);
     let mut known = Known::new();
-    let mut events = None;
+    let mut watched = Watched::new(SETTLE);
     loop {
-        // Set before the files are read: what changes meanwhile is read again.
-        let folder = folder(&source.path);
-        if events.as_ref().is_none_or(|(watched, _)| watched != folder) {
-            events = watch(folder).ok().map(|events| (folder.to_owned(), events));
-        }
+        watched.set([folder(&source.path).to_owned()].into());
         let (reading, before) = (Arc::clone(&source), known.clone());
         match tokio::task::spawn_blocking(move || read(&reading, &before)).await {
             Ok(Ok(now)) => {
@@ -54,31 +49,14 @@ pub(super) async fn follow(source: Source, found: mpsc::Sender<Found>) {
         tokio::select! {
             () = found.closed() => return,
             () = tokio::time::sleep(source.period) => {}
-            alive = changed(&mut events) => if !alive { events = None },
+            () = watched.changed() => {}
         }
     }
-}
-
-/// Waits for a change. Whether there may be another: not when the folder itself went away.
-async fn changed(events: &mut Option<(PathBuf, EventStream<[u8; 1024]>)>) -> bool {
-    let Some((_, stream)) = events else { return std::future::pending().await };
-    let alive = matches!(stream.next().await, Some(Ok(event)) if !event.mask.contains(inotify::EventMask::IGNORED));
-    tokio::time::sleep(SETTLE).await;
-    alive
 }
 
 /// The folder in which changes are seen: that of a file, or of a folder that is not there yet, is the one above.
 fn folder(path: &Path) -> &Path {
     if path.is_dir() { path } else { path.parent().unwrap_or(path) }
-}
-
-/// A file is written in steps; what counts is that it was closed, or moved to its name.
-fn watch(folder: &Path) -> io::Result<EventStream<[u8; 1024]>> {
-    let inotify = Inotify::init()?;
-    let mask =
-        WatchMask::CLOSE_WRITE | WatchMask::MOVE | WatchMask::DELETE | WatchMask::CREATE | WatchMask::DELETE_SELF;
-    inotify.watches().add(folder, mask)?;
-    inotify.into_event_stream([0; 1024])
 }
 
 /// The pods that the files say. A path that does not exist has none.
