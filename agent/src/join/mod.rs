@@ -29,6 +29,7 @@ pub use progress::Progress;
 pub(crate) use ready::wait as wait_ready;
 
 use crate::client::{self, Credentials, tls};
+use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
 use crate::identity::csr::{Purpose, node_user, obtain};
 use crate::identity::{self, Identity};
@@ -216,7 +217,7 @@ async fn runtime(options: &JoinOptions, progress: Progress) -> Result<(RuntimeIn
     Ok((info, version))
 }
 
-fn install_containerd() -> Result<(), JoinError> {
+fn install_containerd() -> Result<(), CommandError> {
     let run = |line: &str| machine::run(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
     // New machines have no lists of packages, or old ones.
     if run(INSTALL_CONTAINERD).is_err() {
