@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::Fuse;
-use zbus::Connection;
+use zbus::message::Type;
 use zbus::zvariant::OwnedFd;
+use zbus::{Connection, MatchRule, MessageStream};
 
 use crate::files::{self, FileError};
 use crate::units::UnitsProxy;
@@ -59,8 +60,12 @@ trait Login {
     fn inhibit_delay_max(&self) -> zbus::Result<u64>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn preparing_for_shutdown(&self) -> zbus::Result<bool>;
-    #[zbus(signal)]
-    fn prepare_for_shutdown(&self, start: bool) -> zbus::Result<()>;
+}
+
+/// Beginnings and ends of shutdowns, whoever tells of them: as with a kubelet, somebody else than logind may announce one.
+fn prepare_for_shutdown() -> zbus::Result<MatchRule<'static>> {
+    let rule = MatchRule::builder().msg_type(Type::Signal).path("/org/freedesktop/login1")?;
+    Ok(rule.interface("org.freedesktop.login1.Manager")?.member("PrepareForShutdown")?.build())
 }
 
 /// Holds a shutdown back until it is dropped.
@@ -123,7 +128,9 @@ impl Logind {
     /// When the bus does not tell of them.
     pub async fn follow(&self) -> Result<Shutdowns, Error> {
         let refused = || refused("follow shutdowns");
-        let signals = self.login.receive_prepare_for_shutdown().await.map_err(refused())?;
+        let rule = prepare_for_shutdown().map_err(refused())?;
+        let connection = self.login.inner().connection();
+        let signals = MessageStream::for_match_rule(rule, connection, None).await.map_err(refused())?;
         // Asked after the signals are followed: what comes between is told twice rather than never.
         let under_way = self.login.preparing_for_shutdown().await.map_err(refused())?;
         Ok(Shutdowns { signals: signals.fuse(), under_way })
@@ -132,7 +139,7 @@ impl Logind {
 
 /// Beginnings and cancellations of shutdowns.
 pub struct Shutdowns {
-    signals: Fuse<PrepareForShutdownStream>,
+    signals: Fuse<MessageStream>,
     under_way: bool,
 }
 
@@ -142,9 +149,9 @@ impl Shutdowns {
         if std::mem::take(&mut self.under_way) {
             return Some(true);
         }
-        while let Some(signal) = self.signals.next().await {
-            if let Ok(arguments) = signal.args() {
-                return Some(arguments.start);
+        while let Some(Ok(signal)) = self.signals.next().await {
+            if let Ok(start) = signal.body().deserialize() {
+                return Some(start);
             }
         }
         None

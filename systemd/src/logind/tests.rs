@@ -122,6 +122,12 @@ async fn a_shutdown_is_held_back_told_of_and_cancelled() {
     assert_eq!(shutdowns.next().await, Some(true));
     FakeLogin::prepare_for_shutdown(&emitter, false).await.unwrap();
     assert_eq!(shutdowns.next().await, Some(false));
+    // Whoever announces it: upstream's suite does, and is gone at once.
+    let other = bus.connection().await;
+    let emitter = SignalEmitter::new(&other, "/org/freedesktop/login1").unwrap();
+    FakeLogin::prepare_for_shutdown(&emitter, true).await.unwrap();
+    drop(other);
+    assert_eq!(shutdowns.next().await, Some(true));
     drop(held);
     // The message that brought the lock may live a moment longer.
     while is_held(&mut lock) {
