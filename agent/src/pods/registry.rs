@@ -1,6 +1,6 @@
 //! The pods of this node as the rest of the agent sees them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
@@ -31,6 +31,21 @@ pub struct Entry {
     pub published: bool,
     /// A resize that has to wait.
     pub deferred: Option<Deferred>,
+    /// Whether it is still to be: no object, or no manifest, is left of one that only ends.
+    pub wanted: bool,
+    /// Whether the API server has something under the name of a static pod.
+    pub mirrored: bool,
+}
+
+/// How far a pod's life is, as a kubelet's metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// It is to run.
+    Sync,
+    /// It is to end, and something of it runs.
+    Terminating,
+    /// Nothing of it runs any more.
+    Terminated,
 }
 
 /// A resize that the node has put off.
@@ -85,6 +100,17 @@ impl Entry {
         self.admitted && !self.has_ended()
     }
 
+    /// How far its life is.
+    #[must_use]
+    pub fn lifecycle(&self) -> Lifecycle {
+        let ends = !self.wanted || self.pod.metadata.deletion_timestamp.is_some() || self.has_ended();
+        match (ends, self.sandbox.is_some() || !self.running.is_empty()) {
+            (false, _) => Lifecycle::Sync,
+            (true, true) => Lifecycle::Terminating,
+            (true, false) => Lifecycle::Terminated,
+        }
+    }
+
     /// Whether its phase is `Succeeded` or `Failed`. Before a worker has computed a status, that of the object counts.
     fn has_ended(&self) -> bool {
         let status = self.status.as_deref().or(self.pod.status.as_ref());
@@ -96,13 +122,15 @@ impl Entry {
 #[derive(Debug)]
 pub struct Registry {
     pods: RwLock<BTreeMap<PodUid, Entry>>,
+    /// Pods of which there is nothing but what the runtime has: they end.
+    nameless: RwLock<BTreeSet<PodUid>>,
     /// Counts how often a pod gave back resources, while anybody waits for that.
     freed: watch::Sender<u64>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { pods: RwLock::default(), freed: watch::channel(0).0 }
+        Self { pods: RwLock::default(), nameless: RwLock::default(), freed: watch::channel(0).0 }
     }
 }
 
@@ -120,6 +148,8 @@ impl Registry {
             seen: None,
             published: false,
             deferred: None,
+            wanted: true,
+            mirrored: false,
         };
         let entry = pods.entry(uid.clone()).or_insert_with(new);
         let before = self.is_awaited().then(|| (Arc::clone(&entry.pod), entry.is_active()));
@@ -166,9 +196,21 @@ impl Registry {
         active.filter_map(|(uid, entry)| Some((uid.clone(), entry.deferred.clone()?))).collect()
     }
 
+    /// A pod was found of which nobody knows more than that it is to end.
+    pub fn found_nameless(&self, uid: &PodUid) {
+        self.nameless.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(uid.clone());
+    }
+
+    /// How many of these there are.
+    #[must_use]
+    pub fn nameless(&self) -> usize {
+        self.nameless.read().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+    }
+
     /// A pod is no more.
     pub fn remove(&self, uid: &PodUid) {
         self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+        self.nameless.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
         self.free();
     }
 

@@ -7,7 +7,7 @@ use api::PodUid;
 
 use super::storage::{Look, VolumeUse};
 use crate::exposition::{Text, Type, float};
-use crate::pods::registry::Entry;
+use crate::pods::registry::{Entry, Lifecycle};
 use crate::shutdown::state::State;
 
 /// Pods of which a volume is a claim's.
@@ -20,13 +20,14 @@ pub fn claiming(entries: &[(PodUid, Entry)]) -> HashSet<PodUid> {
     entries.iter().filter(|(_, entry)| claims(entry)).map(|(uid, _)| uid.clone()).collect()
 }
 
-/// The families. `look` has the volumes of at least those pods that [`claiming`] named.
+/// The families. `nameless` pods are known to the runtime only; `look` has the volumes of at least those pods that [`claiming`] named.
 #[must_use]
-pub fn text(node_name: &str, entries: &[(PodUid, Entry)], look: &Look, shutdown: &State) -> String {
+pub fn text(node_name: &str, entries: &[(PodUid, Entry)], nameless: usize, look: &Look, shutdown: &State) -> String {
     let mut text = Text::default();
     text.family("kubelet_node_name", Type::Gauge, "[ALPHA] The node's name. The count is always 1.");
     text.sample(&[("node", node_name)], 1.0);
     pods(&mut text, entries);
+    working_pods(&mut text, entries, nameless);
     volumes(&mut text, entries, look);
     graceful_shutdown(&mut text, shutdown);
     text.into_string()
@@ -55,9 +56,39 @@ fn pods(text: &mut Text, entries: &[(PodUid, Entry)]) {
     for (name, help, active) in families {
         text.family(name, Type::Gauge, help);
         for (label, is_static) in [("", false), ("true", true)] {
-            let of = |entry: &Entry| api::pod::is_static(&entry.pod) == is_static && (!active || entry.is_active());
+            let of = |entry: &Entry| {
+                api::pod::is_static(&entry.pod) == is_static && entry.wanted && (!active || entry.is_active())
+            };
             text.sample(&[("static", label)], count(&of));
         }
+    }
+}
+
+const WORKING: &str = "[ALPHA] Number of pods the kubelet is actually running, broken down by lifecycle phase, whether the pod is desired, orphaned, or runtime only (also orphaned), and whether the pod is static. An orphaned pod has been removed from local configuration or force deleted in the API and consumes resources that are not otherwise visible.";
+const MIRRORS: &str = "[ALPHA] The number of mirror pods the kubelet will try to create (one per admitted static pod)";
+
+fn working_pods(text: &mut Text, entries: &[(PodUid, Entry)], nameless: usize) {
+    let mirrors = entries.iter().filter(|(_, entry)| entry.mirrored).count();
+    text.single("kubelet_mirror_pods", Type::Gauge, MIRRORS, float(mirrors as u64));
+    text.family("kubelet_working_pods", Type::Gauge, WORKING);
+    let stages =
+        [("sync", Lifecycle::Sync), ("terminating", Lifecycle::Terminating), ("terminated", Lifecycle::Terminated)];
+    for (name, lifecycle) in stages {
+        let mut sample = |config: &str, label: &str, count: usize| {
+            text.sample(&[("config", config), ("lifecycle", name), ("static", label)], float(count as u64));
+        };
+        for (config, wanted) in [("desired", true), ("orphan", false)] {
+            for (label, is_static) in [("", false), ("true", true)] {
+                let of = |entry: &Entry| {
+                    (entry.wanted, api::pod::is_static(&entry.pod)) == (wanted, is_static)
+                        && entry.lifecycle() == lifecycle
+                };
+                sample(config, label, entries.iter().filter(|(_, entry)| of(entry)).count());
+            }
+        }
+        // They have nothing but what runs of them, and end.
+        let unknown = if lifecycle == Lifecycle::Terminating { nameless } else { 0 };
+        sample("runtime_only", "unknown", unknown);
     }
 }
 
@@ -108,14 +139,50 @@ fn volumes(text: &mut Text, entries: &[(PodUid, Entry)], look: &Look) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Pod;
+
+    use crate::pods::registry::{Registry, Running};
 
     #[test]
     fn an_empty_node_has_its_name_and_counts_of_zero() {
-        let text = text("n1", &[], &Look::default(), &State::default());
+        let text = text("n1", &[], 0, &Look::default(), &State::default());
         assert!(text.contains("\nkubelet_node_name{node=\"n1\"} 1\n"), "{text}");
         assert!(text.contains("\nkubelet_running_pods 0\n"), "{text}");
         assert!(text.contains("\nkubelet_running_containers{container_state=\"running\"} 0\n"), "{text}");
         assert!(text.contains("\nkubelet_desired_pods{static=\"true\"} 0\n"), "{text}");
         assert!(!text.contains("kubelet_volume_stats"), "a family without samples is not written");
+        assert!(text.contains("\nkubelet_mirror_pods 0\n"), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("kubelet_working_pods{")).count(), 15);
+    }
+
+    #[test]
+    fn a_static_pod_whose_manifest_is_gone_is_an_orphan_that_ends() {
+        let registry = Registry::default();
+        let (uid, mut pod) = (PodUid::new("u"), Pod::default());
+        let source = ("kubernetes.io/config.source".to_owned(), "file".to_owned());
+        pod.metadata.annotations = Some([source].into());
+        registry.found_nameless(&PodUid::new("found"));
+        registry.update(&uid, &Arc::new(pod), |entry| {
+            (entry.admitted, entry.mirrored) = (true, true);
+            let (name, image, log) = Default::default();
+            entry.sandbox = Some(Running { id: api::ContainerId::new("s"), name, image, started_at: 0, log });
+        });
+        let says = |line: &str| {
+            let text = text("n1", &registry.entries(), registry.nameless(), &Look::default(), &State::default());
+            assert!(text.contains(&format!("\n{line}\n")), "{line} is not in {text}");
+        };
+        says("kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"true\"} 1");
+        says("kubelet_active_pods{static=\"true\"} 1");
+        says("kubelet_mirror_pods 1");
+        says("kubelet_working_pods{config=\"runtime_only\",lifecycle=\"terminating\",static=\"unknown\"} 1");
+        registry.update(&uid, &registry.entry(&uid).unwrap().pod, |entry| entry.wanted = false);
+        says("kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"true\"} 0");
+        says("kubelet_working_pods{config=\"orphan\",lifecycle=\"terminating\",static=\"true\"} 1");
+        says("kubelet_active_pods{static=\"true\"} 0");
+        says("kubelet_desired_pods{static=\"true\"} 0");
+        registry.update(&uid, &registry.entry(&uid).unwrap().pod, |entry| entry.sandbox = None);
+        says("kubelet_working_pods{config=\"orphan\",lifecycle=\"terminated\",static=\"true\"} 1");
     }
 }

@@ -155,7 +155,7 @@ impl Provider {
         let claiming = kubelet::claiming(&entries);
         let look = if claiming.is_empty() { storage::Look::default() } else { self.storage.of(&claiming).await };
         let shutdown = State::read(self.storage.layout.root());
-        kubelet::text(&self.host.node_name, &entries, &look, &shutdown)
+        kubelet::text(&self.host.node_name, &entries, self.registry.nameless(), &look, &shutdown)
     }
 
     /// Memory of the machine and of all pods together.

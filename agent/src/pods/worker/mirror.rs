@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
 use pod::{Desired, Source};
 use tokio::sync::watch;
 
@@ -42,6 +42,11 @@ impl Origin {
             Self::Api => Source::Api,
             Self::Manifest(mirror) => Source::Static { mirror: mirror.now.clone() },
         }
+    }
+
+    /// Whether the API server has something under the name of this static pod.
+    pub(super) fn has_mirror(&self) -> bool {
+        matches!(self, Self::Manifest(mirror) if mirror.now.is_some())
     }
 
     /// Waits for a change of the mirror. Cancel-safe: what is not read stays.
@@ -89,6 +94,39 @@ impl Worker {
             (None, _) => self.publication.lost(),
             (Some(_), Desired::Gone { .. }) => {}
         }
-        object.and_then(|object| object.status.clone())
+        let status = object.and_then(|object| object.status.clone())?;
+        Some(if matches!(self.inputs.origin, Origin::Api) { status } else { without_ends_of_init(status) })
+    }
+}
+
+/// What the status of a mirror is worth to an agent that finds it: as a kubelet, it asks the runtime alone how the init containers ended,
+/// and takes those that were removed to have ended well.
+fn without_ends_of_init(mut status: PodStatus) -> PodStatus {
+    let has_ended = |state: &ContainerState| state.terminated.is_some();
+    if let Some(list) = &mut status.init_container_statuses {
+        list.retain(|init| !init.state.as_ref().is_some_and(has_ended));
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{ContainerStateRunning, ContainerStateTerminated, ContainerStatus};
+
+    #[test]
+    fn a_mirror_does_not_tell_how_init_containers_ended() {
+        let of = |name: &str, state| ContainerStatus { name: name.into(), state: Some(state), ..Default::default() };
+        let ended = ContainerState { terminated: Some(ContainerStateTerminated::default()), ..Default::default() };
+        let runs = ContainerState { running: Some(ContainerStateRunning::default()), ..Default::default() };
+        let told = PodStatus {
+            init_container_statuses: Some(vec![of("init", ended.clone()), of("sidecar", runs)]),
+            container_statuses: Some(vec![of("main", ended)]),
+            ..Default::default()
+        };
+        let status = without_ends_of_init(told.clone());
+        let names: Vec<_> = status.init_container_statuses.iter().flatten().map(|init| init.name.as_str()).collect();
+        assert_eq!(names, ["sidecar"]);
+        assert_eq!(status.container_statuses, told.container_statuses);
     }
 }

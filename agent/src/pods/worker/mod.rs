@@ -319,7 +319,7 @@ impl Worker {
     }
 
     fn register(&self, pod: Option<&Arc<Pod>>) {
-        let Some(pod) = pod else { return };
+        let Some(pod) = pod else { return self.context.registry.found_nameless(&self.uid) };
         let live = self.seen.containers.iter().filter(|c| c.state == pod::ContainerState::Running);
         let running: Vec<_> = live.map(Running::from).collect();
         let sandbox = current_sandbox(&self.seen).map(Running::from);
@@ -330,6 +330,8 @@ impl Worker {
         let seen = self.seen.fingerprint();
         let is_deferred = self.memory.deferral.is_some();
         let published = self.publication.has(self.status.as_ref());
+        let wanted = matches!(*self.inputs.desired.borrow(), Desired::Present(_));
+        let mirrored = self.inputs.origin.has_mirror();
         self.context.registry.update(&self.uid, pod, |entry| {
             entry.seen = seen;
             entry.status = status;
@@ -337,6 +339,7 @@ impl Worker {
             entry.sandbox = sandbox;
             entry.parts = parts;
             entry.published = published;
+            (entry.wanted, entry.mirrored) = (wanted, mirrored);
             entry.admitted |= known;
             if !is_deferred {
                 entry.deferred = None;
