@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::pod::is_terminal_phase;
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::qos::{self, QosClass};
@@ -69,14 +70,14 @@ fn pod(pod: &Value, used: &mut ResourceList) {
         return;
     }
     used.insert("pods".to_owned(), ONE());
-    let Some(spec) = spec_of(pod) else { return };
-    for (name, amount) in resources::requests(&spec) {
+    let Ok(pod) = Pod::deserialize(pod) else { return };
+    for (name, amount) in resources::held(&pod) {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
             used.insert(name.clone(), amount);
         }
         used.insert(format!("requests.{name}"), amount);
     }
-    for (name, amount) in resources::limits(&spec) {
+    for (name, amount) in resources::held_limits(&pod) {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
             used.insert(format!("limits.{name}"), amount);
         }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::quantity::Quantity;
 
 /// Amounts by resource name.
 pub type ResourceList = BTreeMap<String, Quantity>;
+/// The same as an API object holds them.
+type Texts = BTreeMap<String, Text>;
 
 /// Reads the list of an API object; what is not a quantity is left out.
 #[must_use]
-pub fn read(list: Option<&BTreeMap<String, Text>>) -> ResourceList {
+pub fn read(list: Option<&Texts>) -> ResourceList {
     list.into_iter().flatten().filter_map(|(name, text)| Some((name.clone(), Quantity::read(text).ok()?))).collect()
 }
 
@@ -51,7 +53,7 @@ pub fn is_sidecar(container: &Container) -> bool {
 /// plus `spec.overhead`.
 #[must_use]
 pub fn requests(spec: &PodSpec) -> ResourceList {
-    let mut total = aggregate(spec, |resources| read(resources.requests.as_ref()));
+    let mut total = container_requests(spec);
     let pod_level = spec.resources.as_ref().map(|resources| read(resources.requests.as_ref())).unwrap_or_default();
     total.extend(pod_level.into_iter().filter(|(name, _)| is_pod_level(name)));
     add(&mut total, &read(spec.overhead.as_ref()));
@@ -62,33 +64,64 @@ pub fn requests(spec: &PodSpec) -> ResourceList {
 /// while it is resized (KEP-1287). A resize that is infeasible is not counted.
 #[must_use]
 pub fn held(pod: &Pod) -> ResourceList {
-    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
-        return pod.spec.as_ref().map(requests).unwrap_or_default();
-    };
-    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let Some(spec) = &pod.spec else { return ResourceList::new() };
+    let status = pod.status.as_ref();
+    let mut total = in_force(spec, status, |resources| resources.requests.as_ref(), |given| given);
+    add(&mut total, &read(spec.overhead.as_ref()));
+    total
+}
+
+/// The limits of a pod by the same rule; what it was given is no limit.
+#[must_use]
+pub fn held_limits(pod: &Pod) -> ResourceList {
+    let Some(spec) = &pod.spec else { return ResourceList::new() };
+    let mut total = in_force(spec, pod.status.as_ref(), |resources| resources.limits.as_ref(), |_| None);
+    add_to_limited(&mut total, spec.overhead.as_ref());
+    total
+}
+
+/// One list of each container's resources, the more of spec and status; `given` says what of the allocated counts.
+fn in_force(
+    spec: &PodSpec,
+    status: Option<&PodStatus>,
+    part: fn(&ResourceRequirements) -> Option<&Texts>,
+    given: fn(Option<&Texts>) -> Option<&Texts>,
+) -> ResourceList {
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let infeasible = crate::conditions::get(conditions, "PodResizePending")
         .is_some_and(|condition| condition.reason.as_deref() == Some("Infeasible"));
-    let statuses = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let known: BTreeMap<&str, _> = statuses.map(|status| (status.name.as_str(), status)).collect();
-    let effective = |asked: ResourceList, in_force: Option<&ResourceRequirements>, given: Option<&BTreeMap<_, _>>| {
-        let Some(in_force) = in_force else { return asked };
+    let lists = status.into_iter().flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
+    let statuses = lists.flatten().flatten();
+    let known: BTreeMap<&str, &ContainerStatus> = statuses.map(|status| (status.name.as_str(), status)).collect();
+    let effective = |asked: ResourceList, has: Option<&ResourceRequirements>, allocated: Option<&Texts>| {
+        let Some(has) = has else { return asked };
         let mut list = if infeasible { ResourceList::new() } else { asked };
-        raise(&mut list, &read(in_force.requests.as_ref()));
-        raise(&mut list, &read(given));
+        raise(&mut list, &read(part(has)));
+        raise(&mut list, &read(given(allocated)));
         list
     };
     let mut total = sum(spec, |container| {
-        let asked = read(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
+        let asked = read(container.resources.as_ref().and_then(part));
         let status = known.get(container.name.as_str());
-        let (in_force, given) = status.map_or((None, None), |s| (s.resources.as_ref(), s.allocated_resources.as_ref()));
-        effective(asked, in_force, given)
+        let (has, allocated) = status.map_or((None, None), |s| (s.resources.as_ref(), s.allocated_resources.as_ref()));
+        effective(asked, has, allocated)
     });
-    if let Some(asked) = spec.resources.as_ref().map(|resources| read(resources.requests.as_ref())) {
-        let effective = effective(asked.clone(), status.resources.as_ref(), status.allocated_resources.as_ref());
+    if let Some(asked) = spec.resources.as_ref().map(|resources| read(part(resources))) {
+        let (has, allocated) = status.map_or((None, None), |s| (s.resources.as_ref(), s.allocated_resources.as_ref()));
+        let effective = effective(asked.clone(), has, allocated);
         total.extend(effective.into_iter().filter(|(name, _)| is_pod_level(name) && asked.contains_key(name)));
     }
-    add(&mut total, &read(spec.overhead.as_ref()));
     total
+}
+
+/// Overhead counts where there is a limit.
+fn add_to_limited(limits: &mut ResourceList, overhead: Option<&Texts>) {
+    let overhead = read(overhead);
+    for (name, quantity) in limits {
+        if let Some(more) = overhead.get(name) {
+            *quantity = quantity.plus(more);
+        }
+    }
 }
 
 /// The limits of a pod by the same rule; overhead is added only to resources that are limited.
@@ -97,13 +130,38 @@ pub fn limits(spec: &PodSpec) -> ResourceList {
     let mut total = aggregate(spec, |resources| read(resources.limits.as_ref()));
     let pod_level = spec.resources.as_ref().map(|resources| read(resources.limits.as_ref())).unwrap_or_default();
     total.extend(pod_level.into_iter().filter(|(name, _)| is_pod_level(name)));
-    let overhead = read(spec.overhead.as_ref());
-    for (name, quantity) in &mut total {
-        if let Some(more) = overhead.get(name) {
-            *quantity = quantity.plus(more);
+    add_to_limited(&mut total, spec.overhead.as_ref());
+    total
+}
+
+/// The requests of the containers alone, by the same rule.
+#[must_use]
+pub fn container_requests(spec: &PodSpec) -> ResourceList {
+    aggregate(spec, |resources| read(resources.requests.as_ref()))
+}
+
+/// What holds for a container: its own resources, with the limits of its pod where it has none (KEP-2837).
+#[must_use]
+pub fn in_effect(spec: &PodSpec, container: &Container) -> ResourceRequirements {
+    let mut resources = container.resources.clone().unwrap_or_default();
+    let Some(of_pod) = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref()) else {
+        return resources;
+    };
+    let own = read(resources.limits.as_ref());
+    for name in ["cpu", "memory"] {
+        let is_limited = own.get(name).is_some_and(|limit| !limit.is_zero());
+        if let Some(limit) = of_pod.get(name).filter(|_| !is_limited) {
+            resources.limits.get_or_insert_default().insert(name.to_owned(), limit.clone());
         }
     }
-    total
+    resources
+}
+
+/// Whether a resource is neither Kubernetes' own nor counted by quotas (`IsExtendedResourceName`).
+#[must_use]
+pub fn is_extended(name: &str) -> bool {
+    let is_native = !name.contains('/') || name.contains("kubernetes.io/");
+    !is_native && !name.starts_with("requests.")
 }
 
 /// Resources that `spec.resources` may name.
@@ -166,6 +224,26 @@ mod tests {
         assert_eq!(held("100m", "Deferred"), 300);
         assert_eq!(held("500m", "Deferred"), 500);
         assert_eq!(held("500m", "Infeasible"), 300);
+        let mut pod = pod("100m", "Deferred");
+        let limits = serde_json::from_value(serde_json::json!({"limits": {"cpu": "300m"}})).unwrap();
+        pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].resources = Some(limits);
+        assert_eq!(held_limits(&pod)["cpu"].milli_value(), 300);
+    }
+
+    #[test]
+    fn limits_of_the_pod_hold_where_a_container_has_none() {
+        let spec: PodSpec = serde_json::from_value(serde_json::json!({
+            "resources": {"limits": {"cpu": "2", "memory": "1Gi", "hugepages-2Mi": "4Mi"}},
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "64Mi"}}}]
+        }))
+        .unwrap();
+        let held = in_effect(&spec, &spec.containers[0]);
+        assert_eq!(
+            serde_json::to_value(held).unwrap(),
+            serde_json::json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "64Mi"}})
+        );
+        let alone = PodSpec { resources: None, ..spec.clone() };
+        assert_eq!(Some(in_effect(&alone, &spec.containers[0])), spec.containers[0].resources);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod default_storage_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod node_declared_feature_validator;
 mod node_restriction;
 mod persistent_volume_claim_resize;
 mod pod_resize_validator;
@@ -132,6 +133,7 @@ impl Chain {
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(default_ingress_class::DefaultIngressClass),
             Box::new(pod_topology_labels::PodTopologyLabels),
+            Box::new(node_declared_feature_validator::NodeDeclaredFeatureValidator),
             Box::new(pod_resize_validator::PodResizeValidator),
             Box::new(rbac_escalation::RbacEscalation),
         ];

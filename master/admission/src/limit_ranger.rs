@@ -19,7 +19,7 @@ type Rule = fn(&Usage<'_>, &Quantity) -> Option<String>;
 
 impl Plugin for LimitRanger {
     fn admit(&self, context: &Context, request: &Request<'_>, pod: &mut Value) -> Result<(), Refusal> {
-        if request.is("", "pods", "") && request.operation == Operation::Create {
+        if is_new_pod(request) || is_resize(request) {
             for range in ranges(context, request) {
                 default(&range, pod);
             }
@@ -30,8 +30,8 @@ impl Plugin for LimitRanger {
     fn validate(&self, context: &Context, request: &Request<'_>, object: Option<&Value>) -> Result<(), Refusal> {
         let Some(object) = object else { return Ok(()) };
         let check: fn(&Value, &Value) -> Vec<String> = match request.resource {
-            // What runs is not judged again.
-            "pods" if request.is("", "pods", "") && request.operation == Operation::Create => pod_errors,
+            // What runs is not judged again, unless it is to have other resources.
+            "pods" if is_new_pod(request) || is_resize(request) => pod_errors,
             "persistentvolumeclaims" if request.is("", "persistentvolumeclaims", "") => claim_errors,
             _ => return Ok(()),
         };
@@ -48,6 +48,14 @@ impl Plugin for LimitRanger {
         }
         Ok(())
     }
+}
+
+fn is_new_pod(request: &Request<'_>) -> bool {
+    request.is("", "pods", "") && request.operation == Operation::Create
+}
+
+fn is_resize(request: &Request<'_>) -> bool {
+    request.is("", "pods", "resize") && request.operation == Operation::Update
 }
 
 fn ranges(context: &Context, request: &Request<'_>) -> Vec<Value> {
@@ -254,6 +262,16 @@ mod tests {
         assert!(refusal("200m", "1").unwrap().ends_with(text));
         let both = cluster.created("pods", pod(json!({}))).unwrap_err().message;
         assert!(both.contains("[minimum cpu usage per Container is 100m.  No request is specified, maximum"), "{both}");
+    }
+
+    #[test]
+    fn a_resize_is_judged_as_a_new_pod_is() {
+        let cluster = cluster(json!({ "type": "Container", "max": { "cpu": "1" } }));
+        let with = |cpu: &str| pod(json!({ "requests": { "cpu": cpu }, "limits": { "cpu": cpu } }));
+        assert!(cluster.resized(&with("2"), &with("1")).is_ok());
+        let refusal = cluster.resized(&with("1"), &with("2")).unwrap_err();
+        let text = "pods \"p\" is forbidden: maximum cpu usage per Container is 1, but limit is 2";
+        assert_eq!(refusal.message, text);
     }
 
     #[test]

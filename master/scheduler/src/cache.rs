@@ -185,6 +185,13 @@ impl Cache {
         self.node_of.get(uid).map(String::as_str)
     }
 
+    /// A counted pod.
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        let at = self.position.get(self.node_of.get(uid)?)?;
+        self.nodes.get(*at)?.pods.get(uid)
+    }
+
     /// The uids of all counted pods.
     #[must_use]
     pub fn pod_uids(&self) -> Vec<String> {

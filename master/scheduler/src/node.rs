@@ -26,6 +26,8 @@ pub struct NodeFacts {
     pub unschedulable: bool,
     /// status.allocatable
     pub allocatable: Resources,
+    /// status.declaredFeatures
+    pub features: Vec<String>,
     /// Image names that the node has, with their sizes.
     pub images: BTreeMap<String, i64>,
 }
@@ -51,6 +53,7 @@ impl NodeFacts {
                 .and_then(|status| status.allocatable.as_ref())
                 .map(Resources::from_list)
                 .unwrap_or_default(),
+            features: status.and_then(|status| status.declared_features.clone()).unwrap_or_default(),
             images,
         }
     }

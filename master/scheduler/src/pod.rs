@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::plugins::node_declared_features;
 use crate::resources::Resources;
 
 /// What a container without a request is taken to use when nodes are scored (not when they are filtered).
@@ -131,6 +132,8 @@ pub struct PodInfo {
     pub deleting: bool,
     /// Names of the claims of its volumes.
     pub claims: Vec<String>,
+    /// What its node must be able to do, of that which not every node can (KEP-5328).
+    pub features: Vec<&'static str>,
     /// The images of its containers and volumes.
     pub images: Vec<String>,
     /// How many containers it has, those of its start too.
@@ -174,6 +177,7 @@ impl PodInfo {
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             deleting: meta.deletion_timestamp.is_some(),
             claims: api::volumes::claims(meta.name.as_deref().unwrap_or_default(), spec).collect(),
+            features: node_declared_features::required(spec),
             images: images(spec),
             containers: i64::try_from(spec.containers.len() + spec.init_containers.iter().flatten().count())
                 .unwrap_or(1),

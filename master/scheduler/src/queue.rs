@@ -35,7 +35,9 @@ pub enum Event {
     NodeAllocatable,
     /// A node came, or its taints or spec.unschedulable changed.
     NodeTaints,
-    /// A pod with a node is gone, or ended.
+    /// A node came, or can do other things than before.
+    NodeFeatures,
+    /// A pod with a node is gone, ended, or holds less than before.
     PodGone,
     /// A pod got a node or changed its labels: affinity may be met now.
     PodPlaced,
@@ -46,11 +48,22 @@ pub enum Event {
 }
 
 impl Event {
+    /// What it is that a pod with a node is seen; `before` is the same pod on the same node.
+    #[must_use]
+    pub fn of_placed(before: Option<&PodInfo>, pod: &PodInfo) -> Vec<Self> {
+        let Some(before) = before else { return vec![Self::PodPlaced] };
+        let relabelled = (before.labels != pod.labels).then_some(Self::PodPlaced);
+        // Pods are resized in place (KEP-1287).
+        let shrunk = pod.requests.is_less_of_any(&before.requests).then_some(Self::PodGone);
+        relabelled.into_iter().chain(shrunk).collect()
+    }
+
     /// Whether it can make a node fit that was refused for this reason.
     #[must_use]
     pub fn helps(self, reason: &Reason) -> bool {
         let by: &[Self] = match reason {
             Reason::Unschedulable | Reason::Taint => &[Self::NodeTaints],
+            Reason::Features => &[Self::NodeFeatures],
             Reason::OtherNode => &[Self::NodeLabels],
             Reason::NodeAffinity | Reason::NotNamed => &[Self::NodeLabels],
             Reason::Ports | Reason::ClaimInUse => &[Self::PodGone],

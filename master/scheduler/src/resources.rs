@@ -48,6 +48,15 @@ impl Resources {
         self.each(other, i64::saturating_sub);
     }
 
+    /// Whether it is less than another of anything.
+    #[must_use]
+    pub fn is_less_of_any(&self, other: &Self) -> bool {
+        let mut rest = self.clone();
+        rest.subtract(other);
+        let amounts = [rest.milli_cpu, rest.memory, rest.ephemeral_storage, rest.pods];
+        amounts.into_iter().chain(rest.scalars.into_values()).any(|amount| amount < 0)
+    }
+
     fn each(&mut self, other: &Self, combine: fn(i64, i64) -> i64) {
         self.milli_cpu = combine(self.milli_cpu, other.milli_cpu);
         self.memory = combine(self.memory, other.memory);

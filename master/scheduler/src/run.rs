@@ -204,12 +204,13 @@ impl Scheduler {
     fn absorb_pod(&mut self, pod: Arc<PodInfo>, ours: bool, now: Instant) {
         if !pod.node_name.is_empty() {
             let uid = pod.uid.clone();
-            let is_new = self.cache.node_of(&uid) != Some(&pod.node_name);
+            let before = self.cache.pod(&uid).filter(|known| known.node_name == pod.node_name);
+            let events = Event::of_placed(before.map(AsRef::as_ref), &pod);
             self.queue.remove(&uid);
             self.cache.nominated_mut().remove(&uid);
             self.cache.set_pod(pod);
-            if is_new {
-                self.queue.wake(Event::PodPlaced, now);
+            for event in events {
+                self.queue.wake(event, now);
             }
         } else if !ours || pod.deleting {
             self.queue.remove(&pod.uid);
@@ -244,8 +245,12 @@ impl Scheduler {
     fn absorb_node(&mut self, facts: NodeFacts, now: Instant) {
         let (labels, taints, unschedulable, allocatable) =
             (facts.labels.clone(), facts.taints.clone(), facts.unschedulable, facts.allocatable.clone());
+        let features = facts.features.clone();
         let before = self.cache.set_node(facts);
         let old = before.as_ref();
+        if old.is_none_or(|old| old.features != features) {
+            self.queue.wake(Event::NodeFeatures, now);
+        }
         if old.is_none_or(|old| old.labels != labels) {
             self.queue.wake(Event::NodeLabels, now);
         }

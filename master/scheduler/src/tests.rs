@@ -239,6 +239,35 @@ async fn only_events_that_may_help_wake_a_pod() {
     assert_eq!(queue.pop().unwrap().name, "low");
 }
 
+#[test]
+fn a_pod_that_shrinks_or_is_relabelled_may_help_others() {
+    let before = pod("p", json!({"spec": {"nodeName": "a"}}));
+    let of = |more: Value| {
+        let mut wanted = json!({"spec": {"nodeName": "a"}});
+        json_patch(&mut wanted, more);
+        Event::of_placed(Some(&before), &pod("p", wanted))
+    };
+    let sized = |cpu: &str, memory: &str| json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}});
+    assert_eq!(Event::of_placed(None, &before), [Event::PodPlaced]);
+    assert_eq!(of(json!({})), []);
+    assert_eq!(of(sized("500m", "2Gi")), [Event::PodGone], "less of one");
+    assert_eq!(of(sized("2", "1Gi")), []);
+    assert_eq!(of(json!({"metadata": {"labels": {"app": "db"}}})), [Event::PodPlaced]);
+}
+
+#[test]
+fn a_pod_goes_where_all_that_it_needs_can_be_done() {
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let needy = pod("p", json!({"spec": {"containers": [{"name": "c", "restartPolicyRules": [rule]}]}}));
+    let able = json!({"status": {"declaredFeatures": ["RestartAllContainersOnContainerExits"]}});
+    let mut cache = cache([node("a", json!({}))]);
+    let told = message(&cache, &needy);
+    assert!(told.contains("1 node(s) didn't match Pod's required features"), "{told}");
+    cache.set_node(node("b", able));
+    assert_eq!(place(&mut cache, &needy), "b");
+    assert!(Event::NodeFeatures.helps(&Reason::Features));
+}
+
 #[tokio::test(start_paused = true)]
 async fn gated_pods_wait_for_their_gates_and_nothing_is_stuck_for_ever() {
     let mut queue = Queue::default();

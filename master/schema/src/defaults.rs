@@ -100,10 +100,16 @@ fn set_if_zero(object: &mut Object, field: &str, value: i64) {
     }
 }
 
+const GRACE: &str = "terminationGracePeriodSeconds";
+
 fn pod_spec(spec: &mut Object) {
     set_if_unset(spec, "dnsPolicy", "ClusterFirst");
     set_if_unset(spec, "restartPolicy", "Always");
-    set_if_null(spec, "terminationGracePeriodSeconds", json!(30));
+    set_if_null(spec, GRACE, json!(30));
+    // One that is negative is as short as can be (upstream converts it).
+    if spec.get(GRACE).and_then(Value::as_i64).is_some_and(|grace| grace < 0) {
+        spec.insert(GRACE.to_owned(), json!(1));
+    }
     set_if_unset(spec, "schedulerName", "default-scheduler");
     object_in(spec, "securityContext");
     service_account(spec);

@@ -79,6 +79,15 @@ fn a_pod() {
 }
 
 #[test]
+fn no_grace_period_is_negative() {
+    let grace = |grace: i64| {
+        let pod = json!({ "spec": { "containers": [], "terminationGracePeriodSeconds": grace } });
+        defaulted("v1", "Pod", pod)["spec"]["terminationGracePeriodSeconds"].clone()
+    };
+    assert_eq!([-1, 0, 5].map(grace), [1, 0, 5]);
+}
+
+#[test]
 fn images_decide_how_they_are_pulled() {
     for (image, policy) in [
         ("nginx", "Always"),

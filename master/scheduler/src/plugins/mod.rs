@@ -2,6 +2,7 @@
 
 pub mod inter_pod_affinity;
 pub mod node_affinity;
+pub mod node_declared_features;
 pub mod node_resources;
 pub mod score;
 pub mod taint_toleration;
@@ -58,6 +59,8 @@ pub enum Reason {
     VolumeLost,
     /// VolumeBinding: no volume for a claim that waits for the pod.
     NoVolume,
+    /// NodeDeclaredFeatures
+    Features,
 }
 
 impl Reason {
@@ -78,6 +81,7 @@ impl Reason {
                 | Self::VolumeElsewhere
                 | Self::VolumeLost
                 | Self::NoVolume
+                | Self::Features
         )
     }
 }
@@ -109,6 +113,7 @@ impl fmt::Display for Reason {
             Self::VolumeLost => {
                 to.write_str("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
             }
+            Self::Features => to.write_str("node(s) didn't match Pod's required features"),
             Self::NoVolume => to.write_str("node(s) didn't find available persistent volumes to bind"),
         }
     }
@@ -179,6 +184,9 @@ impl<'a> Prepared<'a> {
         }
         if let Some(reason) = self.spread.refuses(facts).or_else(|| self.pods.refuses(facts)) {
             return one(reason);
+        }
+        if !node_declared_features::has_all(pod, facts) {
+            return one(Reason::Features);
         }
         Ok(())
     }

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::volumes::no_backsteps;
 use crate::errors::{Errors, Path};
-use crate::names::{config_key, dns_subdomain, env_name, qualified_name};
+use crate::names::{config_key, dns_label, dns_subdomain, env_name, qualified_name};
 use crate::value::Fields;
 
 /// What an environment variable may refer to.
@@ -65,6 +66,7 @@ fn value_from(variable: &Value, path: &Path, errors: &mut Errors) {
     for field in ["configMapKeyRef", "secretKeyRef"] {
         key_reference(source.at(field), &path.child(field), errors);
     }
+    file_reference(source.at("fileKeyRef"), &path.child("fileKeyRef"), errors);
     match SOURCES.iter().filter(|field| source.has(field)).count() {
         0 => {
             let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or \
@@ -115,6 +117,55 @@ fn key_reference(reference: &Value, path: &Path, errors: &mut Errors) {
         errors.required(&path.child("key"), "");
     } else {
         config_key(key).iter().for_each(|text| errors.invalid(&path.child("key"), key, text));
+    }
+}
+
+fn file_reference(reference: &Value, path: &Path, errors: &mut Errors) {
+    if reference.is_null() {
+        return;
+    }
+    let checks: [(&str, &dyn Fn(&str, &Path, &mut Errors)); 3] = [
+        ("key", &|key, path, errors| env_name(key).iter().for_each(|text| errors.invalid(path, key, text))),
+        ("volumeName", &|name, path, errors| dns_label(name).iter().for_each(|text| errors.invalid(path, name, text))),
+        ("path", &no_backsteps),
+    ];
+    for (field, check) in checks {
+        let path = path.child(field);
+        match reference.text(field) {
+            "" => errors.required(&path, ""),
+            text => check(text, &path, errors),
+        }
+    }
+}
+
+/// Variables from files come from volumes that the containers of the pod can write (KEP-3721).
+pub(crate) fn file_volumes(spec: &Value, path: &Path, errors: &mut Errors) {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let path = path.child(list);
+        for (index, container) in spec.list(list).iter().enumerate() {
+            let path = path.index(index);
+            let env = path.child("env");
+            for (index, variable) in container.list("env").iter().enumerate() {
+                let reference = variable.at("valueFrom").at("fileKeyRef");
+                if !reference.is_null() {
+                    let path = env.index(index);
+                    let path = path.child("valueFrom");
+                    file_volume(spec, reference, &path.child("fileKeyRef"), errors);
+                }
+            }
+        }
+    }
+}
+
+fn file_volume(spec: &Value, reference: &Value, path: &Path, errors: &mut Errors) {
+    let name = reference.text("volumeName");
+    let path = path.child("volumeName");
+    match spec.list("volumes").iter().find(|volume| volume.text("name") == name) {
+        None => errors.not_found(&path, name),
+        Some(volume) if !volume.has("emptyDir") => {
+            errors.invalid(&path, name, "referenced volume must be of type emptyDir");
+        }
+        Some(_) => {}
     }
 }
 

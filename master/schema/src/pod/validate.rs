@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::containers::{self, Scope};
-use super::{resources, scheduling, security, volumes};
+use super::{environment, resources, scheduling, security, volumes};
 use crate::errors::{Errors, Path};
 use crate::meta;
 use crate::names::{between, dns_label, dns_subdomain};
@@ -67,6 +67,7 @@ fn pod_spec(spec: &Value, is_pod: bool, path: &Path, errors: &mut Errors) {
     host_aliases(spec, &path.child("hostAliases"), errors);
     resources::overhead(spec.at("overhead"), &path.child("overhead"), errors);
     operating_system(spec, path, errors);
+    environment::file_volumes(spec, path, errors);
 }
 
 pub(crate) fn tolerations(spec: &Value, path: &Path, errors: &mut Errors) {
