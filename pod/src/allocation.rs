@@ -31,7 +31,8 @@ pub struct Actuated {
     /// The resources that the pod's cgroup was written for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Allocation>,
-    /// Containers that were resized in place. Others have what they were created with.
+    /// What holds for containers that were resized in place ([`api::resources::in_effect`]). For others holds what they
+    /// were created with.
     pub containers: BTreeMap<ContainerId, ResourceRequirements>,
 }
 
@@ -40,6 +41,8 @@ pub struct Actuated {
 pub struct Deferral {
     /// `metadata.generation` of the pod that asks.
     pub generation: Option<i64>,
+    /// It never gets it, and does not have to wait for it.
+    pub infeasible: bool,
     /// The sentence for people.
     pub message: String,
 }
@@ -68,8 +71,9 @@ impl Allocation {
         }
         let mut found = Self::of(pod);
         for (name, resources) in &mut found.containers {
-            if let Some(created_with) = newest.get(name.as_str()).and_then(|container| container.resources.clone()) {
-                *resources = created_with;
+            let container = newest.get(name.as_str());
+            if let Some(created_with) = container.and_then(|container| container.resources.as_ref()) {
+                *resources = own_part(created_with, resources);
             }
         }
         found
@@ -125,15 +129,21 @@ fn amounts(resources: Option<&ResourceRequirements>, name: &str) -> [Quantity; 2
     [read(of.and_then(|r| r.requests.as_ref())), read(of.and_then(|r| r.limits.as_ref()))]
 }
 
-/// Whether a container must be restarted to get from one to the other.
+/// Of what holds for a container the part that its own resources name: other limits are its pod's.
+pub(crate) fn own_part(holds: &ResourceRequirements, own: &ResourceRequirements) -> ResourceRequirements {
+    let mut part = holds.clone();
+    let named = |name: &String| own.limits.as_ref().is_some_and(|limits| limits.contains_key(name));
+    part.limits = part.limits.map(|limits| limits.into_iter().filter(|(name, _)| named(name)).collect());
+    part.limits = part.limits.filter(|limits: &BTreeMap<_, _>| !limits.is_empty());
+    part
+}
+
+/// Whether a container must be restarted to get from what it has to what it is to have.
 #[must_use]
-pub fn needs_restart(container: &Container, has: &ResourceRequirements) -> bool {
+pub fn needs_restart(container: &Container, has: &ResourceRequirements, wants: &ResourceRequirements) -> bool {
     let policies = container.resize_policy.iter().flatten();
-    let restarting = policies.filter(|policy| policy.restart_policy == "RestartContainer");
-    let wants = container.resources.as_ref();
-    restarting
-        .into_iter()
-        .any(|policy| amounts(wants, &policy.resource_name) != amounts(Some(has), &policy.resource_name))
+    let mut restarting = policies.filter(|policy| policy.restart_policy == "RestartContainer");
+    restarting.any(|policy| amounts(Some(wants), &policy.resource_name) != amounts(Some(has), &policy.resource_name))
 }
 
 #[cfg(test)]
@@ -172,7 +182,8 @@ mod tests {
                 {"resourceName": "memory", "restartPolicy": "RestartContainer"}]
         }))
         .unwrap();
-        assert!(!needs_restart(&container, &resources(json!({"requests": {"cpu": "1", "memory": "1Gi"}}))));
-        assert!(needs_restart(&container, &resources(json!({"requests": {"cpu": "2", "memory": "2Gi"}}))));
+        let restarts = |has: Value| needs_restart(&container, &resources(has), container.resources.as_ref().unwrap());
+        assert!(!restarts(json!({"requests": {"cpu": "1", "memory": "1Gi"}})));
+        assert!(restarts(json!({"requests": {"cpu": "2", "memory": "2Gi"}})));
     }
 }

@@ -105,12 +105,14 @@ pub fn resource(
     if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !name.starts_with("hugepages-") {
         return Err(unsupported());
     }
-    let resources = container.resources.as_ref();
+    let resources = match &pod.spec {
+        Some(spec) => api::resources::in_effect(spec, container),
+        None => container.resources.clone().unwrap_or_default(),
+    };
     let read = |list| api::resources::read(list).get(name).copied().filter(|quantity| !quantity.is_zero());
     let quantity = match list {
-        "limits" => read(resources.and_then(|resources| resources.limits.as_ref()))
-            .or_else(|| facts.allocatable.get(name).copied()),
-        "requests" => read(resources.and_then(|resources| resources.requests.as_ref())),
+        "limits" => read(resources.limits.as_ref()).or_else(|| facts.allocatable.get(name).copied()),
+        "requests" => read(resources.requests.as_ref()),
         _ => return Err(unsupported()),
     };
     Ok(quantity.unwrap_or_default().divided_up(&divisor).to_string())

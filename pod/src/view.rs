@@ -170,6 +170,11 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The resources that a container is to have.
+    pub fn wants(&self, member: &Member<'_>) -> ResourceRequirements {
+        api::resources::in_effect(&self.spec, &member.spec)
+    }
+
     /// The resources that a container has; `None` when it must be taken for granted that it has what it was given.
     pub fn has<'c>(&'c self, container: &'c Container) -> Option<&'c ResourceRequirements> {
         let resized = self.world.observed.actuated.containers.get(&container.id);
@@ -179,7 +184,7 @@ impl<'a> View<'a> {
     /// Whether a container can get the resources that it was given only by a restart.
     pub fn must_restart(&self, member: &Member<'_>, container: &Container) -> bool {
         matches!(member.role, Role::App | Role::Sidecar)
-            && self.has(container).is_some_and(|has| allocation::needs_restart(&member.spec, has))
+            && self.has(container).is_some_and(|has| allocation::needs_restart(&member.spec, has, &self.wants(member)))
     }
 
     /// When a container that ended starts again; `None` when it does not.

@@ -27,6 +27,11 @@ const RUNTIME: &[f64] = &[
     298.0232238769531,
     745.0580596923828,
 ];
+/// In milliseconds.
+const RESIZE: &[f64] = &[
+    10.0, 50.0, 100.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0, 30_000.0, 60_000.0, 120_000.0, 300_000.0,
+    600_000.0,
+];
 const REST: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
 
 pub static POD_WORKER: Histogram<1> = Histogram::new(
@@ -119,10 +124,28 @@ pub static STARTED_CONTAINERS: Counter<1> = Counter::new(
     "[ALPHA] Cumulative number of containers started",
     ["container_type"],
 );
+pub static TERMINATED_CONTAINERS: Counter<3> = Counter::new(
+    "kubelet_terminated_containers_total",
+    "[ALPHA] Cumulative number of container terminations.",
+    ["container_type", "exit_code", "reason"],
+);
 pub static STARTED_CONTAINERS_ERRORS: Counter<2> = Counter::new(
     "kubelet_started_containers_errors_total",
     "[ALPHA] Cumulative number of errors when starting containers",
     ["container_type", "code"],
+);
+pub static REQUESTED_RESIZES: Counter<3> = Counter::new(
+    "kubelet_container_requested_resizes_total",
+    "[ALPHA] Number of requested resizes, counted at the container level. Different resources on the same container are counted \
+     separately. The 'requirement' label refers to 'memory' or 'limits'; the 'operation' label can be one of 'add', 'remove', \
+     'increase' or 'decrease'.",
+    ["resource", "requirement", "operation"],
+);
+pub static RESIZE_MILLISECONDS: Histogram<1> = Histogram::new(
+    "kubelet_pod_resize_duration_milliseconds",
+    "[ALPHA] Duration in milliseconds to actuate a pod resize",
+    RESIZE,
+    ["success"],
 );
 pub static EVICTIONS: Counter<1> = Counter::new(
     "kubelet_evictions",
@@ -187,6 +210,9 @@ pub fn text() -> String {
         counter.write(&mut text);
     }
     STARTED_CONTAINERS_ERRORS.write(&mut text);
+    TERMINATED_CONTAINERS.write(&mut text);
+    REQUESTED_RESIZES.write(&mut text);
+    RESIZE_MILLISECONDS.write(&mut text);
     HTTP_REQUESTS.write(&mut text);
     HTTP_DURATION.write(&mut text);
     REST_REQUESTS.write(&mut text);

@@ -80,7 +80,7 @@ impl<const N: usize> Counter<N> {
 #[derive(Debug)]
 pub struct Histogram<const N: usize> {
     head: Head<N>,
-    /// Upper bounds in seconds, ascending; what is above all of them is in `+Inf`.
+    /// Upper bounds, ascending, in seconds where the name says nothing else; what is above all of them is in `+Inf`.
     bounds: &'static [f64],
     series: Mutex<BTreeMap<Values<N>, Series>>,
 }
@@ -106,15 +106,19 @@ impl<const N: usize> Histogram<N> {
 
     /// Something took that long.
     pub fn observe(&self, labels: Values<N>, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let bucket = self.bounds.partition_point(|bound| *bound < seconds);
+        self.record(labels, took.as_secs_f64());
+    }
+
+    /// The same for other units.
+    pub fn record(&self, labels: Values<N>, value: f64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
         let empty = || Series { buckets: vec![0; self.bounds.len() + 1].into(), sum: 0.0 };
         let mut series = lock(&self.series);
         let series = series.entry(labels).or_insert_with(empty);
         if let Some(count) = series.buckets.get_mut(bucket) {
             *count = count.saturating_add(1);
         }
-        series.sum += seconds;
+        series.sum += value;
     }
 
     /// Forgets series of what is no more.

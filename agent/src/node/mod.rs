@@ -201,8 +201,9 @@ impl NodeTask {
         }
         let content = without_heartbeat(&status);
         let report = self.inputs.config.kubelet.node_status_report_frequency.0;
+        let is_orphaned = self.inputs.own.borrow().as_ref().is_some_and(|own| !own.orphaned.is_empty());
         let due = self.sent.as_ref().is_none_or(|sent| sent.content != content || sent.at.elapsed() >= report);
-        if due {
+        if due || is_orphaned {
             self.patch(&status).await?;
             self.sent = Some(Sent { content, at: Instant::now() });
         }
@@ -233,6 +234,7 @@ impl NodeTask {
             }
             changed
         });
+        let extended = self.inputs.own.borrow().as_ref().map(|own| own.extended.clone()).unwrap_or_default();
         let nodefs = facts::filesystem(&config.layout.data_dir);
         let pressures = self.inputs.pressures.borrow_and_update().clone();
         let goes_down = *self.inputs.shutting_down.borrow_and_update();
@@ -246,6 +248,7 @@ impl NodeTask {
             runtime: &state,
             runtime_version: self.runtime_version.as_deref().unwrap_or_default(),
             images: self.images.as_deref().unwrap_or_default(),
+            extended: &extended,
         };
         (status::status(&config, &parts, conditions), changes)
     }
@@ -290,7 +293,11 @@ impl NodeTask {
     }
 
     async fn patch(&mut self, status: &NodeStatus) -> Result<(), kube::Error> {
-        let patch = Patch::Strategic(json!({"status": status}));
+        let mut patch = json!({"status": status});
+        for name in self.inputs.own.borrow().iter().flat_map(|own| &own.orphaned) {
+            patch["status"]["allocatable"][name] = Value::Null;
+        }
+        let patch = Patch::Strategic(patch);
         match self.api.patch_status(self.name(), &PatchParams::default(), &patch).await {
             Ok(_) => Ok(()),
             Err(error) => {

@@ -1,13 +1,17 @@
-//! This node's own Node, followed once for all who ask: admission (labels and taints), the pod network (pod networks and
+//! This node's own Node, followed once for all who ask: admission (labels, taints and extended
+//! resources), the pod network (pod networks and
 //! addresses), and the status, which is sent again when somebody doubts it. Only that is decoded.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::resources::{self, ResourceList};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -24,6 +28,10 @@ pub struct OwnNode {
     pub taints: Vec<Taint>,
     /// Its place in the pod network.
     pub place: Place,
+    /// The extended resources of `status.capacity`: somebody advertises them for this node.
+    pub extended: ResourceList,
+    /// Extended resources of `status.allocatable` of which there is no capacity (any more).
+    pub orphaned: Vec<String>,
     /// The `resourceVersion` in which the node lifecycle controller said that nothing is known of the node.
     pub doubted: Option<String>,
 }
@@ -100,6 +108,8 @@ struct Spec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct Status {
+    capacity: BTreeMap<String, Quantity>,
+    allocatable: BTreeMap<String, IgnoredAny>,
     addresses: Option<Vec<Address>>,
     conditions: Option<Vec<Condition>>,
 }
@@ -117,12 +127,18 @@ impl Trimmed for Seen {
 
 impl From<Seen> for OwnNode {
     fn from(seen: Seen) -> Self {
+        let extended = |name: &String| resources::is_extended(name);
+        let orphaned = seen.status.allocatable.into_keys().filter(extended);
+        let orphaned = orphaned.filter(|name| !seen.status.capacity.contains_key(name)).collect();
+        let advertised = resources::read(Some(&seen.status.capacity)).into_iter();
         let is_unknown = seen.status.conditions.iter().flatten().any(|condition| condition.status == "Unknown");
         Self {
             uid: seen.metadata.uid,
             labels: seen.metadata.labels.unwrap_or_default(),
             taints: seen.spec.taints.unwrap_or_default(),
             place: Place::new(seen.spec.networks, seen.status.addresses),
+            extended: advertised.filter(|(name, _)| extended(name)).collect(),
+            orphaned,
             doubted: is_unknown.then_some(seen.metadata.resource_version),
         }
     }
@@ -171,6 +187,14 @@ mod tests {
             .doubted
         };
         assert_eq!(["True", "False", "Unknown"].map(with), [None, None, Some("7".to_owned())]);
+    }
+
+    #[test]
+    fn resources_that_are_advertised_for_the_node_are_known() {
+        let node = own(r#"{"metadata":{},"status":{"capacity":{"cpu":"2","example.com/token":"3"},
+            "allocatable":{"cpu":"2","example.com/token":"3","example.com/gone":"1"}}}"#);
+        assert_eq!(node.extended, [("example.com/token".to_owned(), "3".parse().unwrap())].into());
+        assert_eq!(node.orphaned, ["example.com/gone"]);
     }
 
     #[test]

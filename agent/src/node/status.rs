@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use api::resources::ResourceList;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
     NodeSwapStatus, NodeSystemInfo,
@@ -22,6 +23,8 @@ pub(super) struct Parts<'a> {
     pub(super) runtime: &'a RuntimeState,
     pub(super) runtime_version: &'a str,
     pub(super) images: &'a [ContainerImage],
+    /// Resources that others advertise for this node in its capacity: pods may have all of them.
+    pub(super) extended: &'a ResourceList,
 }
 
 /// What this node can do that not every node of a cluster can, by upstream's feature gates (KEP-5328): the scheduler and the admission
@@ -33,7 +36,8 @@ const DECLARED: [&str; 3] = [
 ];
 
 pub(super) fn status(config: &Config, parts: &Parts<'_>, conditions: Vec<NodeCondition>) -> NodeStatus {
-    let resources = resources(parts.facts, parts.disk, &config.kubelet);
+    let mut resources = resources(parts.facts, parts.disk, &config.kubelet);
+    resources.allocatable.extend(api::resources::write(parts.extended));
     let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
     let mut addresses: Vec<NodeAddress> =
         parts.addresses.iter().map(|ip| address("InternalIP", ip.to_string())).collect();
@@ -131,6 +135,7 @@ mod tests {
             runtime: &RuntimeState::default(),
             runtime_version: "containerd://1.6.20",
             images: &[],
+            extended: &ResourceList::new(),
         };
         let node = new_node(&config(), status(&config(), &parts, vec![]));
         let labels = node.metadata.labels.unwrap();

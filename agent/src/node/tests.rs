@@ -161,6 +161,26 @@ async fn a_node_that_is_doubted_reports_at_once() {
     assert_ne!(ready["lastTransitionTime"], then);
 }
 
+/// "Advertise Extended Resources for a Node": an administrator patches the capacity, and the node follows.
+#[tokio::test(start_paused = true)]
+async fn what_is_advertised_for_the_node_is_allocatable() {
+    let api = Api::default();
+    let (own, seen) = watch::channel(None);
+    let _node = begin_with(&api, seen);
+    api.until(STATUS, 1).await;
+    own.send_replace(Some(Arc::new(OwnNode {
+        extended: [("example.com/token".to_owned(), "3".parse().unwrap())].into(),
+        orphaned: vec!["example.com/gone".to_owned()],
+        ..OwnNode::default()
+    })));
+    api.until(STATUS, 2).await;
+    let stored = api.objects.lock().unwrap()[NODE].clone();
+    let allocatable = stored["status"]["allocatable"].as_object().unwrap();
+    assert_eq!(allocatable["example.com/token"], "3");
+    assert_eq!(allocatable["example.com/gone"], Value::Null, "taken out");
+    assert!(stored["status"]["capacity"].get("example.com/token").is_none(), "it is somebody else's to say");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_goes_down_says_so_at_once() {
     let api = Api::default();

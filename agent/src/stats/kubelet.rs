@@ -28,6 +28,7 @@ pub fn text(node_name: &str, entries: &[(PodUid, Entry)], nameless: usize, look:
     text.sample(&[("node", node_name)], 1.0);
     pods(&mut text, entries);
     working_pods(&mut text, entries, nameless);
+    resizes(&mut text, entries);
     volumes(&mut text, entries, look);
     graceful_shutdown(&mut text, shutdown);
     text.into_string()
@@ -90,6 +91,26 @@ fn working_pods(text: &mut Text, entries: &[(PodUid, Entry)], nameless: usize) {
         let unknown = if lifecycle == Lifecycle::Terminating { nameless } else { 0 };
         sample("runtime_only", "unknown", unknown);
     }
+}
+
+fn resizes(text: &mut Text, entries: &[(PodUid, Entry)]) {
+    let conditions = |name: &'static str| {
+        entries.iter().filter_map(move |(_, entry)| {
+            let conditions = entry.status.as_ref()?.conditions.as_deref()?;
+            api::conditions::get(conditions, name)
+        })
+    };
+    let mut pending: BTreeMap<&str, u64> = BTreeMap::new();
+    for condition in conditions("PodResizePending") {
+        *pending.entry(condition.reason.as_deref().unwrap_or_default()).or_default() += 1;
+    }
+    text.family("kubelet_pod_pending_resizes", Type::Gauge, "[ALPHA] Number of pending resizes for pods.");
+    for (reason, count) in pending {
+        text.sample(&[("reason", reason)], float(count));
+    }
+    let help = "[ALPHA] Number of in-progress resizes for pods.";
+    let in_progress = conditions("PodResizeInProgress").count() as u64;
+    text.single("kubelet_pod_in_progress_resizes", Type::Gauge, help, float(in_progress));
 }
 
 fn graceful_shutdown(text: &mut Text, state: &State) {

@@ -32,7 +32,7 @@ fn due(view: &View<'_>) -> Option<Resize> {
     for member in view.members().filter(|member| member.role != Role::Ephemeral) {
         let Some(container) = view.current(&member.spec.name) else { continue };
         let Some(has) = view.has(container) else { continue };
-        let is_behind = container.state == ContainerState::Running && !same(Some(has), member.spec.resources.as_ref());
+        let is_behind = container.state == ContainerState::Running && !same(Some(has), Some(&view.wants(&member)));
         if is_behind && !view.must_restart(&member, container) {
             let (id, name) = (container.id.clone(), container.name.clone());
             containers.push(Resized { id, name, has: has.clone() });

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::allocation::own_part;
 use crate::backoff::image_backoff_shown;
 use crate::plan::{Role, restart_all};
 use crate::resolve::recursive_read_only;
@@ -73,7 +74,8 @@ fn observed(view: &View<'_>, member: &Member<'_>, container: &Container) -> Cont
     let spec = &*member.spec;
     let runtime = &view.world.node.runtime;
     let has = view.has(container).filter(|_| container.state == ContainerState::Running);
-    let resources = has.or(spec.resources.as_ref()).cloned().unwrap_or_default();
+    let given = spec.resources.clone().unwrap_or_default();
+    let resources = has.map_or_else(|| given.clone(), |has| own_part(has, &given));
     let image =
         if container.image.is_empty() { spec.image.clone().unwrap_or_default() } else { container.image.clone() };
     ContainerStatus {

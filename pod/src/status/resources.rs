@@ -85,7 +85,7 @@ fn pending(view: &View<'_>) -> Option<PodCondition> {
     let (Some(deferral), Desired::Present(pod)) = (&view.world.deferral, &view.world.desired) else { return None };
     let is_met = view.world.allocation.as_ref().is_some_and(|given| given.grants_as(&Allocation::of(pod)));
     (!is_met).then(|| PodCondition {
-        reason: Some("Deferred".to_owned()),
+        reason: Some(if deferral.infeasible { "Infeasible" } else { "Deferred" }.to_owned()),
         message: Some(deferral.message.clone()),
         observed_generation: deferral.generation,
         ..condition(PENDING)

@@ -50,12 +50,14 @@ fn the_node_is_asked_once() {
     assert_eq!(pod::plan(&world).steps, [Step::Allocate]);
     let status = status(&world);
     assert_eq!(container(&status, "a").allocated_resources.as_ref().unwrap()["cpu"].0, "1");
-    world.deferral = Some(Deferral { generation: Some(4), message: "full".into() });
+    world.deferral = Some(Deferral { generation: Some(4), infeasible: false, message: "full".into() });
     assert_eq!(pod::plan(&world).steps, []);
     let told = remember(&mut world);
     let pending = condition(&told, "PodResizePending").unwrap();
     assert_eq!((pending.reason.as_deref(), pending.message.as_deref()), (Some("Deferred"), Some("full")));
     assert_eq!((pending.status.as_str(), pending.observed_generation), ("True", Some(4)));
+    world.deferral = Some(Deferral { generation: Some(4), infeasible: true, message: "swaps".into() });
+    assert_eq!(crate::fixture::told(&crate::fixture::status(&world), "PodResizePending"), "True Infeasible: swaps");
     // Another wish is another question.
     change(&mut world, |pod| pod.metadata.generation = Some(5));
     assert_eq!(pod::plan(&world).steps, [Step::Allocate]);
@@ -104,6 +106,39 @@ fn a_container_that_restarts_for_it_makes_room_first() {
     assert_eq!(starts(&pod::plan(&world)), ["a"]);
 }
 
+/// A pod with limits of its own, whose container has none and was created with those that the pod had then.
+fn inherits(policy: &str, cpu: &str) -> World {
+    let of_pod = |cpu: &str| {
+        let mut spec = spec("1", policy);
+        spec["resources"] = json!({"limits": {"cpu": cpu}});
+        spec
+    };
+    let created_with = serde_json::from_value(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}})).unwrap();
+    let a = pod::Container { resources: Some(created_with), ..running("a", 0) };
+    let mut world = with(of_pod(cpu), vec![a, running("b", 0)]);
+    world.allocation = Some(Allocation::of(&pod(of_pod(cpu))));
+    world.observed.actuated.cgroup = Some(Allocation::of(&pod(of_pod("2"))));
+    world
+}
+
+#[test]
+fn limits_of_the_pod_are_those_of_containers_without() {
+    let resized = |world: &World| {
+        let plan = pod::plan(world);
+        let due = resize(&plan).map(|due| due.containers.iter().map(|c| c.id.to_string()).collect::<Vec<_>>());
+        (due, kills(&plan).len())
+    };
+    assert_eq!(resized(&inherits("NotRequired", "2")), (None, 0));
+    assert_eq!(resized(&inherits("NotRequired", "3")), (Some(vec!["a-0".to_owned()]), 0));
+    assert_eq!(resized(&inherits("RestartContainer", "3")), (None, 1));
+    // They are the pod's, and shown as its own only.
+    let told = status(&inherits("NotRequired", "3"));
+    assert_eq!(container(&told, "a").resources.as_ref().unwrap().limits, None);
+    assert_eq!(told.resources.unwrap().limits.unwrap()["cpu"].0, "2");
+    let found = Allocation::found(&pod(spec("1", "NotRequired")), &inherits("NotRequired", "2").observed.containers);
+    assert_eq!(found.containers["a"].limits, None);
+}
+
 #[test]
 fn what_fails_is_told_and_holds_up_no_start() {
     let mut world = given("NotRequired");
@@ -126,7 +161,7 @@ fn events_follow_the_conditions() {
     };
     let calm = asks("NotRequired");
     let mut deferred = calm.clone();
-    deferred.deferral = Some(Deferral { generation: Some(4), message: "full".into() });
+    deferred.deferral = Some(Deferral { generation: Some(4), infeasible: false, message: "full".into() });
     let text = |prefix: &str, error: &str| {
         format!(
             "{prefix}: {{\"containers\":[{{\"name\":\"a\",\"resources\":{{\"requests\":{{\"cpu\":\"2\"}}}}}},\

@@ -89,7 +89,7 @@ fn decide(
         return Answer::Decided(refusal);
     }
     let others: Vec<(PodUid, &Pod)> = others.iter().map(|(uid, other)| (uid.clone(), &**other)).collect();
-    let short = exhausted(spec, &specs, &config.allocatable);
+    let short = exhausted(spec, &specs, node, config);
     let elsewhere = misplaced(pod, spec, node, &specs, config);
     let refusal = match (short.as_slice(), elsewhere) {
         ([], elsewhere) => elsewhere,
@@ -223,7 +223,8 @@ impl Insufficient {
 }
 
 /// All resources that the node has not enough of.
-fn exhausted(spec: &PodSpec, others: &[&PodSpec], allocatable: &ResourceList) -> Vec<Insufficient> {
+fn exhausted(spec: &PodSpec, others: &[&PodSpec], node: &OwnNode, config: &PodsConfig) -> Vec<Insufficient> {
+    let allocatable = &config.allocatable;
     let mut short = Vec::new();
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     if let Some(max) = allocatable.get("pods").map(Quantity::value).filter(|max| count >= *max) {
@@ -234,9 +235,9 @@ fn exhausted(spec: &PodSpec, others: &[&PodSpec], allocatable: &ResourceList) ->
         resources::add(&mut used, &resources::requests(other));
     }
     for (name, request) in resources::requests(spec).iter().filter(|(_, request)| !request.is_zero()) {
-        let have = allocatable.get(name).copied();
+        let have = allocatable.get(name).or_else(|| node.extended.get(name)).copied();
         // Resources of the whole cluster are none of the node's business.
-        if have.is_none() && is_extended(name) {
+        if have.is_none() && resources::is_extended(name) {
             continue;
         }
         let have = have.unwrap_or(Quantity::ZERO);
@@ -248,12 +249,6 @@ fn exhausted(spec: &PodSpec, others: &[&PodSpec], allocatable: &ResourceList) ->
         }
     }
     short
-}
-
-/// Neither Kubernetes' own nor counted by quotas (`IsExtendedResourceName`).
-fn is_extended(name: &str) -> bool {
-    let is_native = !name.contains('/') || name.contains("kubernetes.io/");
-    !is_native && !name.starts_with("requests.")
 }
 
 type HostPort = (String, i32, String);

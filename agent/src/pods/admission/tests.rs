@@ -137,6 +137,8 @@ fn extended_resources_that_the_node_does_not_know_are_not_its_own() {
     let asking =
         |name: &str| with(serde_json::json!({"containers": [{"name": "c", "resources": {"requests": {name: "1"}}}]}));
     assert_eq!(answer(&asking("example.com/token"), &[], &node()).0, "Admitted");
+    let advertised = OwnNode { extended: [("example.com/token".to_owned(), "0".parse().unwrap())].into(), ..node() };
+    assert_eq!(answer(&asking("example.com/token"), &[], &advertised).0, "OutOfexample.com/token");
     assert_eq!(answer(&asking("memory"), &[], &node()).0, "OutOfmemory");
     assert_eq!(answer(&asking("hugepages-2Mi"), &[], &node()).0, "OutOfhugepages-2Mi");
 }

@@ -43,7 +43,7 @@ struct Ready<'a> {
 ///
 /// # Errors
 /// Reasons of images, `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`.
-pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, StageError> {
+pub async fn start(job: &Job, start: &StartContainer) -> Result<Outcome, StageError> {
     let pod = job.pod()?;
     let found = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, &start.name));
     let container =
@@ -56,6 +56,8 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     let devices = devices(job, pod, &container)?;
     let users = sandbox::users(job, pod).await?;
     let ready = Ready { pod, container: &container, image, env, mounts, devices, users };
+    // The pod may have ended meanwhile.
+    let Some(_inside) = job.facts.doors.enter(&start.sandbox) else { return Ok(Outcome::Done) };
     // Boxed: requests are large, and every pod has one of these tasks.
     let id = Box::pin(create(job, start, ready)).await?;
     let told = |state: &ContainerState| {
@@ -70,7 +72,7 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<ContainerId, Sta
     let log = request::log_directory(&job.context.config.logs_dir, pod);
     let log = log.join(request::log_path(&start.name, start.attempt));
     log_links::make(&log, &request::container_labels(pod, &container), id.as_str()).await;
-    Ok(id)
+    Ok(Outcome::Started(id))
 }
 
 async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<ContainerId, StageError> {

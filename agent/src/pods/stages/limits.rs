@@ -123,10 +123,11 @@ pub fn container(spec: &PodSpec, container: &Container, machine: &Machine) -> Li
     let of = container.resources.as_ref();
     let requests = resources::read(of.and_then(|r| r.requests.as_ref()));
     let limits = resources::read(of.and_then(|r| r.limits.as_ref()));
-    let mut out = linux(&requests, &limits, machine);
-    out.oom_score_adj = oom_score(spec, &requests, machine.memory);
-    let own = spec.resources.as_ref().map(|r| resources::read(r.limits.as_ref())).unwrap_or_default();
-    out.hugepage_limits = hugepages(&own, &limits, machine.huge_pages);
+    let in_effect = resources::read(resources::in_effect(spec, container).limits.as_ref());
+    let mut out = linux(&requests, &in_effect, machine);
+    out.oom_score_adj = oom_score(spec, container, machine.memory);
+    let of_pod = spec.resources.as_ref().map(|r| resources::read(r.limits.as_ref())).unwrap_or_default();
+    out.hugepage_limits = hugepages(&of_pod, &limits, machine.huge_pages);
     if machine.cgroup_v2 {
         out.unified = unified(spec, (&requests, &limits), machine);
     }
@@ -163,6 +164,16 @@ fn swap(spec: &PodSpec, (requests, limits): (&ResourceList, &ResourceList), avai
     share.checked_div(u128::from(memory)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
 }
 
+/// Whether a container may swap.
+#[must_use]
+pub fn swaps(spec: &PodSpec, container: &Container, machine: &Machine) -> bool {
+    let of = container.resources.as_ref();
+    let requests = resources::read(of.and_then(|r| r.requests.as_ref()));
+    let limits = resources::read(of.and_then(|r| r.limits.as_ref()));
+    let available = machine.swap.filter(|_| machine.cgroup_v2);
+    available.is_some_and(|available| swap(spec, (&requests, &limits), available, machine.memory) > 0)
+}
+
 fn linux(requests: &ResourceList, limits: &ResourceList, machine: &Machine) -> LinuxContainerResources {
     // A limit without a request is the request too.
     let cpu = requests.get("cpu").or_else(|| limits.get("cpu"));
@@ -193,8 +204,9 @@ fn hugepages(pod: &ResourceList, container: &ResourceList, sizes: u64) -> Vec<Hu
     limits.collect()
 }
 
-/// The bigger its share of the node's memory, the later a Burstable container is killed (`GetContainerOOMScoreAdjust`).
-fn oom_score(spec: &PodSpec, requests: &ResourceList, capacity: u64) -> i64 {
+/// The bigger its share of the node's memory, the later a Burstable container is killed, and sidecars no earlier than any
+/// container that they serve (`GetContainerOOMScoreAdjust`).
+fn oom_score(spec: &PodSpec, container: &Container, capacity: u64) -> i64 {
     if spec.priority_class_name.as_deref() == Some(NODE_CRITICAL) {
         return GUARANTEED_OOM;
     }
@@ -202,12 +214,33 @@ fn oom_score(spec: &PodSpec, requests: &ResourceList, capacity: u64) -> i64 {
         QosClass::Guaranteed => GUARANTEED_OOM,
         QosClass::BestEffort => BEST_EFFORT_OOM,
         QosClass::Burstable => {
-            let request = u128::from(whole(requests.get("memory")));
-            let part = (1000 * request).checked_div(u128::from(capacity)).unwrap_or(0);
+            let served = spec.containers.iter().map(memory_request).min().filter(|_| is_sidecar_of(spec, container));
+            let request = memory_request(container).max(served.unwrap_or(0)).saturating_add(unassigned(spec));
+            let part = (1000 * u128::from(request)).checked_div(u128::from(capacity)).unwrap_or(0);
             let score = BEST_EFFORT_OOM - i64::try_from(part).unwrap_or(BEST_EFFORT_OOM);
             score.clamp(BEST_EFFORT_OOM + GUARANTEED_OOM, BEST_EFFORT_OOM - 1)
         }
     }
+}
+
+/// Bytes of memory that a container asks for.
+#[must_use]
+pub fn memory_request(container: &Container) -> u64 {
+    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    whole(resources::read(requests).get("memory"))
+}
+
+fn is_sidecar_of(spec: &PodSpec, container: &Container) -> bool {
+    let mut init = spec.init_containers.iter().flatten();
+    resources::is_sidecar(container) && init.any(|other| other.name == container.name)
+}
+
+/// Of the memory that the pod asks for beyond its containers: each one's share (KEP-2837).
+fn unassigned(spec: &PodSpec) -> u64 {
+    let of_pod = spec.resources.as_ref().map(|r| resources::read(r.requests.as_ref())).unwrap_or_default();
+    let rest = whole(of_pod.get("memory")).saturating_sub(whole(resources::container_requests(spec).get("memory")));
+    let count = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    u64::try_from(count).ok().and_then(|count| rest.checked_div(count)).unwrap_or(0)
 }
 
 fn milli(quantity: Option<&Quantity>) -> u64 {
@@ -294,6 +327,34 @@ mod tests {
         assert_eq!(first(&spec(&[burst])), "102 0/0 0 oom 500");
         let small = serde_json::json!({"requests": {"memory": "1Mi"}});
         assert_eq!(first(&spec(&[small])), "2 0/0 0 oom 999");
+    }
+
+    #[test]
+    fn memory_of_the_pod_counts_for_each_container() {
+        let request = |memory: &str| serde_json::json!({"requests": {"memory": memory}});
+        let mut spec = spec(&[request("1Gi"), request("3Gi")]);
+        let sidecar = serde_json::json!([{"name": "s", "restartPolicy": "Always", "resources": request("0")}]);
+        spec.init_containers = serde_json::from_value(sidecar).unwrap();
+        let score = |spec: &PodSpec, container: &Container| super::container(spec, container, &machine()).oom_score_adj;
+        let scores = |spec: &PodSpec| {
+            let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            all.map(|container| score(spec, container)).collect::<Vec<_>>()
+        };
+        assert_eq!(scores(&spec), [875, 625, 875], "a sidecar goes no earlier than any of the others");
+        spec.resources = serde_json::from_value(request("7Gi")).unwrap();
+        assert_eq!(scores(&spec), [750, 500, 750], "three GiB that are nobody's are everybody's");
+    }
+
+    #[test]
+    fn limits_of_the_pod_hold_for_containers_without() {
+        let mut spec = spec(&[serde_json::json!({}), serde_json::json!({"limits": {"cpu": "100m"}})]);
+        spec.resources =
+            serde_json::from_value(serde_json::json!({"limits": {"cpu": "500m", "memory": "64Mi"}})).unwrap();
+        let told = |index: usize| {
+            let out = container(&spec, &spec.containers[index], &machine());
+            (out.cpu_quota, out.memory_limit_in_bytes >> 20)
+        };
+        assert_eq!([told(0), told(1)], [(50_000, 64), (10_000, 64)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A failure is data: [`StageError`] goes back to the worker, which puts it into the world for the next plan.
 
 pub mod container;
+pub mod doors;
 pub mod image_volumes;
 pub mod limits;
 pub mod mirror;
@@ -26,6 +27,7 @@ use volumes::Prepared;
 use super::Context;
 use super::record::Record;
 use crate::events::{Kind, Observation, Recorder};
+use doors::Doors;
 
 /// A step with everything that it needs.
 pub struct Job {
@@ -51,6 +53,8 @@ pub struct PodFacts {
     pub sandbox: Option<SandboxId>,
     /// The sandbox's runtime handler can mount recursively read-only.
     pub recursive_read_only: bool,
+    /// Where containers are made.
+    pub doors: Arc<Doors>,
     /// What to write down of its resources; only for the steps that do.
     pub record: Option<Record>,
 }
@@ -164,7 +168,7 @@ pub async fn run(job: &Job) -> Result<Outcome, StageError> {
         Step::RunSandbox { attempt } => sandbox::run(job, *attempt).await,
         Step::StopSandbox { id } => sandbox::stop(job, id).await,
         Step::RemoveSandbox { id } => sandbox::remove(job, id).await,
-        Step::StartContainer(start) => Box::pin(container::start(job, start)).await.map(Outcome::Started),
+        Step::StartContainer(start) => Box::pin(container::start(job, start)).await,
         Step::PreStop(hook) => container::hook(job, hook).await,
         Step::KillContainer(kill) => container::kill(job, kill).await,
         Step::RemoveContainer { id, name } => container::remove(job, id, name).await,

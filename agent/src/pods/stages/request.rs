@@ -204,7 +204,7 @@ fn container_annotations(spec: &PodSpec, container: &Container, start: &StartCon
     if let Some(ports) = json(serde_json::to_string(&container.ports).ok()) {
         out.insert(labels::PORTS.to_owned(), ports);
     }
-    if let Some(resources) = json(serde_json::to_string(&container.resources).ok()) {
+    if let Some(resources) = json(serde_json::to_string(&api::resources::in_effect(spec, container)).ok()) {
         out.insert(labels::RESOURCES.to_owned(), resources);
     }
     out

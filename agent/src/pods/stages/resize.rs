@@ -1,6 +1,7 @@
 //! Resources of what runs change in place (KEP-1287). Memory first, then CPU; the pod's cgroup grows before its
 //! containers and shrinks after them, and of the containers those that shrink come first.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -79,10 +80,16 @@ pub async fn run(job: &Job, resize: &Resize) -> Result<Outcome, StageError> {
 }
 
 fn actuated(pod: &Pod, resize: &Resize) -> Actuated {
-    let given = Allocation::of(pod);
-    let of = |container: &Resized| Some((container.id.clone(), given.containers.get(&container.name)?.clone()));
+    let of = |resized: &Resized| Some((resized.id.clone(), wanted(pod.spec.as_ref()?, &resized.name)?.1));
     let containers = resize.containers.iter().filter_map(of).collect();
-    Actuated { containers, cgroup: Some(given) }
+    Actuated { containers, cgroup: Some(Allocation::of(pod)) }
+}
+
+/// A container with the resources that it is to have.
+fn wanted<'a>(spec: &'a PodSpec, name: &str) -> Option<(Cow<'a, Container>, ResourceRequirements)> {
+    let container = api::pod::container(spec, name)?;
+    let wants = resources::in_effect(spec, &container);
+    Some((container, wants))
 }
 
 /// What the runtime is told of a pod's cgroup as it changes.
@@ -197,8 +204,7 @@ fn signum(order: std::cmp::Ordering) -> i32 {
 fn update(out: &mut Vec<Write>, to: &PodSpec, containers: &[Resized], machine: &Machine, resource: &str) {
     let mut updates = Vec::new();
     for resized in containers {
-        let Some(container) = api::pod::container(to, &resized.name) else { continue };
-        let wants = container.resources.clone().unwrap_or_default();
+        let Some((container, wants)) = wanted(to, &resized.name) else { continue };
         let order = amounts(&resized.has, resource).cmp(&amounts(&wants, resource)).reverse();
         if order.is_eq() {
             continue;
@@ -245,8 +251,8 @@ fn shrinking(from: &PodSpec, to: &PodSpec, containers: &[Resized]) -> Vec<(Optio
     let (old, new) = (limits::limited(from).1, limits::limited(to).1);
     out.extend(new.filter(|new| old.is_none_or(|old| *new < old)).map(|new| (None, new)));
     for resized in containers {
-        let wants = api::pod::container(to, &resized.name).and_then(|container| container.resources.clone());
-        let [new, _] = amounts(&wants.unwrap_or_default(), "memory");
+        let Some((_, wants)) = wanted(to, &resized.name) else { continue };
+        let [new, _] = amounts(&wants, "memory");
         let [old, _] = amounts(&resized.has, "memory");
         if !new.is_zero() && (old.is_zero() || new < old) {
             out.push((Some(resized.clone()), u64::try_from(new.value()).unwrap_or(0)));

@@ -39,7 +39,7 @@ impl Worker {
 
     fn absorb_step(&mut self, step: &Step, begun: Timestamp, result: Result<Outcome, StageError>) {
         self.jobs.ended(step, None);
-        counted::started(pod_of(&self.inputs.desired.borrow()).as_deref(), step, result.as_ref().err());
+        counted::done(pod_of(&self.inputs.desired.borrow()).as_deref(), step, begun, result.as_ref().err());
         self.note_stale(step, result.as_ref().ok());
         let error = result.as_ref().err().map(|error| format!("{}: {}", error.reason, error.message));
         self.context.journal.came_to(&self.uid, begun, error);
@@ -64,6 +64,7 @@ impl Worker {
             (_, Outcome::Mirror(mirror)) => self.mirrored(mirror),
             (_, Outcome::Started(id)) => self.container_started(step, id),
             (Step::UnmountVolumes, _) => self.refresh.stop(),
+            (Step::RemoveSandbox { id }, _) => self.doors.forget(id),
             (Step::FinaliseDeletion, _) => self.jobs.ended(step, Some(Instant::now() + FINALISE_AGAIN)),
             _ => {}
         }

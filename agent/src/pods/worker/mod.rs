@@ -40,6 +40,7 @@ use super::questions::Question;
 use super::record::Record;
 use super::registry::Running;
 use super::runtime::RuntimeFacts;
+use super::stages::doors::Doors;
 use super::stages::{Job, PodFacts, Say};
 use super::{Context, admission, orders, status};
 use crate::client::backoff::Backoff;
@@ -108,6 +109,7 @@ struct Worker {
     waiting: Option<Waiting>,
     checkpoint: Checkpoint,
     start: PodStart,
+    doors: Arc<Doors>,
 }
 
 impl Worker {
@@ -137,6 +139,7 @@ impl Worker {
             given: None,
             waiting: None,
             checkpoint: Checkpoint::default(),
+            doors: Arc::default(),
         }
     }
 
@@ -212,9 +215,11 @@ impl Worker {
         let desired = self.inputs.desired.borrow_and_update().clone();
         let asked = pod_of(&desired);
         self.adopt_allocation(asked.as_ref());
+        self.count_requests(asked.as_ref());
         let (world, plan) = self.decide(desired, asked.as_ref());
         let pod = self.given(asked.as_ref());
         let status = pod::status(&world, &plan);
+        counted::ended(world.previous.as_ref(), &status);
         // The same one as long as it says the same: who holds it sees at a glance that nothing changed.
         let status = self.status.take().filter(|known| **known == status).unwrap_or_else(|| Arc::new(status));
         if let (Some(asked), Some(given)) = (&asked, &pod) {
@@ -369,8 +374,7 @@ impl Worker {
         if matches!(step, Step::Admit | Step::Allocate | Step::Reject { .. }) {
             return;
         }
-        let held_up = *step == Step::UnmountVolumes && (self.refresh.is_running() || self.checkpoint.is_running());
-        if held_up || !self.jobs.may_begin(step) {
+        if self.is_held_up(step) || !self.jobs.may_begin(step) {
             return;
         }
         let begun = Timestamp::now();
@@ -389,6 +393,7 @@ impl Worker {
             running: running(&self.seen),
             sandbox: current_sandbox(&self.seen).map(|sandbox| sandbox.id.clone()),
             recursive_read_only: self.runtime_facts.borrow().recursive_read_only.contains(handler),
+            doors: Arc::clone(&self.doors),
             record: self.record().filter(|_| matches!(step, Step::RecordAllocation | Step::Resize(_))),
         };
         let job = Job {
@@ -399,6 +404,15 @@ impl Worker {
             facts,
         };
         self.jobs.step(job, begun);
+    }
+
+    /// Whether a step has to wait for what is under way.
+    fn is_held_up(&self, step: &Step) -> bool {
+        match step {
+            Step::UnmountVolumes => self.refresh.is_running() || self.checkpoint.is_running(),
+            Step::StopSandbox { id } => !self.doors.close(id),
+            _ => false,
+        }
     }
 
     /// Sends the latest status, unless one is on its way.

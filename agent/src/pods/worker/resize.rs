@@ -8,8 +8,9 @@ use pod::{Admission, Allocation, Deferral, Stage};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Worker;
+use super::{Worker, counted};
 use crate::pods::admission;
+use crate::pods::admission::resize::Refused;
 use crate::pods::record::Record;
 
 /// A resize that was put off is tried again then, whatever happens.
@@ -66,6 +67,16 @@ impl Worker {
         }
     }
 
+    /// Counts what is asked for that was not asked for in the pass before.
+    pub(super) fn count_requests(&self, asked: Option<&Arc<Pod>>) {
+        let known = self.given.as_ref().map(|known| &known.asked);
+        if let (Some(known), Some(asked)) = (known, asked)
+            && known.metadata.generation != asked.metadata.generation
+        {
+            counted::requested(known, asked);
+        }
+    }
+
     /// The pod with the resources that it was given.
     pub(super) fn given(&mut self, asked: Option<&Arc<Pod>>) -> Option<Arc<Pod>> {
         let asked = asked?;
@@ -97,9 +108,9 @@ impl Worker {
                 self.memory.failures.remove(&Stage::Resize);
                 self.waiting = None;
             }
-            Err(message) => {
-                self.memory.deferral = Some(Deferral { generation, message });
-                self.waiting = Some(Waiting { freed, again: Instant::now() + AGAIN });
+            Err(Refused { infeasible, message }) => {
+                self.memory.deferral = Some(Deferral { generation, infeasible, message });
+                self.waiting = (!infeasible).then(|| Waiting { freed, again: Instant::now() + AGAIN });
             }
         }
     }
