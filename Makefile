@@ -44,7 +44,7 @@ bench-beside: prepare-upstream build ## the same beside stock Kubernetes, into d
 	@$(TARGET)/release/xtask bench-beside $(BENCH)
 
 # Its variables reach the program through the environment, as make exports what is set on its command line.
-conformance: prepare-upstream $(if $(filter e2e-node,$(SUITE)),prepare-machines) build ## upstream's tests: SUITE=node|conformance|e2e-node|cri AGAINST=ours|stock|stock+agent|master+kubelet STAGE=parallel|serial|machine FOCUS='part of a name'
+conformance: prepare-upstream $(if $(filter e2e-node,$(SUITE)),prepare-machines) build ## upstream's tests: SUITE=node|conformance|node-features|e2e-node|cri AGAINST=ours|stock|stock+agent|master+kubelet STAGE=parallel|serial|machine FOCUS='part of a name'
 	@$(TARGET)/release/xtask conformance
 
 conformance-slice: prepare-upstream build ## a part of upstream's tests that pass, for CI: SLICE=minutes

@@ -16,7 +16,7 @@ const LINE: usize = 180;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// node, conformance, e2e-node or cri
+    /// node, conformance, node-features, e2e-node or cri
     #[arg(long, env = "SUITE", default_value = "node")]
     suite: Suite,
     /// ours, stock, stock+agent or master+kubelet

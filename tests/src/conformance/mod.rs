@@ -417,7 +417,7 @@ fn part(request: &Request, ground: &Ground, stage: Stage, dir: &Path) -> Result<
     };
     match (ground, suite) {
         (_, Suite::Cri) => bail!("SUITE=cri needs no cluster"),
-        (Ground::Hosts(cluster), Suite::Node | Suite::Conformance) => {
+        (Ground::Hosts(cluster), Suite::Node | Suite::Conformance | Suite::NodeFeatures) => {
             run.program = cluster.upstream()?.program("e2e.test");
             run.flags = cluster_flags(cluster)?;
         }
@@ -442,7 +442,7 @@ fn part(request: &Request, ground: &Ground, stage: Stage, dir: &Path) -> Result<
 fn on_a_machine(suite: Suite, stage: Stage) -> (Vec<String>, Vec<String>) {
     let names: Vec<String> = suite.on_a_machine().iter().map(|name| ginkgo::part(name)).collect();
     match stage {
-        Stage::Parallel | Stage::Serial => (Vec::new(), names),
+        Stage::Parallel | Stage::Serial => (suite.part_of_names().map(ginkgo::part).into_iter().collect(), names),
         Stage::Machine => (names, Vec::new()),
     }
 }

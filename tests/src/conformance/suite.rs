@@ -12,11 +12,15 @@ pub enum Suite {
     Node,
     /// `[Conformance]` of test/e2e.
     Conformance,
+    /// What else `[sig-node]` of test/e2e has.
+    NodeFeatures,
     /// `[NodeConformance]` of test/e2e_node, against one node.
     E2eNode,
     /// critest, against `cri::fake`.
     Cri,
 }
+
+const ALL: [Suite; 5] = [Suite::Node, Suite::Conformance, Suite::NodeFeatures, Suite::E2eNode, Suite::Cri];
 
 /// The kind of cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,13 +91,18 @@ impl Stage {
 /// Features that are off unless an administrator turns them on: their tests are no part of conformance.
 const OFF: &str = "!(Feature: containsAny OffByDefault) && !(BetaOffByDefault)";
 
+/// What asks for more than these clusters have: drivers of devices, machines of a cloud, a journal.
+const ELSEWHERE: &str =
+    "!DRA && !(Feature: containsAny {GPUDevicePlugin, KubeletCredentialProviders, NodeLogQuery, NodeProblemDetector})";
+
 impl Suite {
     /// The label expression of ginkgo that selects a stage of the suite.
     #[must_use]
     pub fn labels(self, stage: Stage) -> String {
         let suite = match self {
-            Self::Node | Self::E2eNode => "NodeConformance",
-            Self::Conformance | Self::Cri => "Conformance",
+            Self::Node | Self::E2eNode => "NodeConformance".to_owned(),
+            Self::Conformance | Self::Cri => "Conformance".to_owned(),
+            Self::NodeFeatures => format!("!NodeConformance && !Conformance && {ELSEWHERE}"),
         };
         match stage {
             Stage::Parallel => format!("{suite} && !(Serial || Slow || Disruptive) && {OFF}"),
@@ -117,6 +126,14 @@ impl Suite {
     }
 }
 
+impl Suite {
+    /// What all names of its tests have in them, where labels do not tell.
+    #[must_use]
+    pub fn part_of_names(self) -> Option<&'static str> {
+        (self == Self::NodeFeatures).then_some("[sig-node]")
+    }
+}
+
 impl Against {
     /// Whose control plane and whose worker machines.
     #[must_use]
@@ -135,6 +152,7 @@ impl fmt::Display for Suite {
         f.write_str(match self {
             Self::Node => "node",
             Self::Conformance => "conformance",
+            Self::NodeFeatures => "node-features",
             Self::E2eNode => "e2e-node",
             Self::Cri => "cri",
         })
@@ -145,10 +163,9 @@ impl FromStr for Suite {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Node, Self::Conformance, Self::E2eNode, Self::Cri]
-            .into_iter()
-            .find(|suite| suite.to_string() == text)
-            .ok_or_else(|| format!("no suite is called {text:?}: there are node, conformance, e2e-node and cri"))
+        ALL.into_iter().find(|suite| suite.to_string() == text).ok_or_else(|| {
+            format!("no suite is called {text:?}: there are node, conformance, node-features, e2e-node and cri")
+        })
     }
 }
 
@@ -203,7 +220,7 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for suite in [Suite::Node, Suite::Conformance, Suite::E2eNode, Suite::Cri] {
+        for suite in ALL {
             assert_eq!(suite.to_string().parse(), Ok(suite));
         }
         for against in [Against::Ours, Against::Stock, Against::StockAgent, Against::MasterKubelet] {
