@@ -124,16 +124,13 @@ fn file_reference(reference: &Value, path: &Path, errors: &mut Errors) {
     if reference.is_null() {
         return;
     }
-    let checks: [(&str, &dyn Fn(&str, &Path, &mut Errors)); 3] = [
-        ("key", &|key, path, errors| env_name(key).iter().for_each(|text| errors.invalid(path, key, text))),
-        ("volumeName", &|name, path, errors| dns_label(name).iter().for_each(|text| errors.invalid(path, name, text))),
-        ("path", &no_backsteps),
-    ];
-    for (field, check) in checks {
+    for field in ["key", "volumeName", "path"] {
         let path = path.child(field);
-        match reference.text(field) {
-            "" => errors.required(&path, ""),
-            text => check(text, &path, errors),
+        match (field, reference.text(field)) {
+            (_, "") => errors.required(&path, ""),
+            ("key", key) => env_name(key).iter().for_each(|text| errors.invalid(&path, key, text)),
+            ("volumeName", name) => dns_label(name).iter().for_each(|text| errors.invalid(&path, name, text)),
+            (_, file) => no_backsteps(file, &path, errors),
         }
     }
 }
