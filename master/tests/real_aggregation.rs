@@ -8,16 +8,10 @@ use std::process::Command;
 
 use common::{Master, said};
 
-const DEFINITION: &str = r#"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: foos.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: foos, kind: Foo}
-  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
-"#;
+/// A custom kind: its APIService makes itself.
+const DEFINITION: &str = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: foos.example.com}, \
+                          spec: {group: example.com, scope: Namespaced, names: {plural: foos, kind: Foo}, versions: [{name: v1, \
+                          served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]}}";
 
 const NOBODY: &str = r#"
 apiVersion: apiregistration.k8s.io/v1
