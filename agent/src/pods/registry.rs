@@ -94,10 +94,11 @@ impl From<&pod::Sandbox> for Running {
 }
 
 impl Entry {
-    /// Whether the node admitted it, and it has not ended.
+    /// Whether it has a place on the node: it was admitted, and has not ended. One whose object is gone, as when it was deleted by
+    /// force, gives its place back at once (`filterOutInactivePods`).
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.admitted && !self.has_ended()
+        self.admitted && self.wanted && !self.has_ended()
     }
 
     /// How far its life is.
@@ -271,5 +272,23 @@ impl crate::serve::Pods for Registry {
             meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
         };
         pods.values().find(is).map(Self::current)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_whose_object_is_gone_gives_its_place_back_and_says_so() {
+        let registry = Registry::default();
+        let (uid, pod) = (PodUid::new("u"), Arc::new(Pod::default()));
+        let freed = registry.freed();
+        registry.update(&uid, &pod, |entry| entry.admitted = true);
+        assert_eq!(registry.active().len(), 1);
+        assert!(!freed.has_changed().unwrap());
+        registry.update(&uid, &pod, |entry| entry.wanted = false);
+        assert_eq!(registry.active().len(), 0);
+        assert!(freed.has_changed().unwrap());
     }
 }
