@@ -312,10 +312,10 @@ fn service(service: &Value, path: &Path<'_>, errors: &mut Errors) {
     if let Some(port) = service.int("port").filter(|port| crate::names::port_number(*port).is_some()) {
         errors.invalid(&path.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive");
     }
-    let Some(text) = service.at("path").as_str() else { return };
-    let place = path.child("path");
-    if !text.starts_with('/') {
-        errors.invalid(&place, text, "must start with a '/'");
+    // An empty path is none.
+    let text = service.text("path");
+    if !text.is_empty() && !text.starts_with('/') {
+        errors.invalid(&path.child("path"), text, "must start with a '/'");
     }
 }
 
