@@ -68,19 +68,8 @@ fn is_update(request: &Request<'_>, subresource: &str) -> bool {
 fn may_use_signer(context: &Context, user: &UserInfo, verb: &str, signer: &str) -> bool {
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
     [signer, &domain].into_iter().any(|name| {
-        let attributes = Attributes {
-            user,
-            verb,
-            group: GROUP,
-            version: "*",
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name,
-            path: None,
-            field_selector: "",
-            label_selector: "",
-        };
+        let attributes =
+            Attributes { group: GROUP, version: "*", resource: "signers", name, ..Attributes::of(user, verb) };
         context.authorizer.authorize(&attributes).allowed()
     })
 }

@@ -8,8 +8,7 @@
 #![allow(clippy::indexing_slicing)]
 
 mod certificates;
-mod default_ingress_class;
-mod default_storage_class;
+mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -124,14 +123,14 @@ impl Chain {
             Box::new(pod_security::PodSecurity),
             Box::new(priority::Priority),
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
-            Box::new(default_storage_class::DefaultStorageClass),
+            Box::new(default_class::STORAGE),
             Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
             Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
             Box::new(certificates::CertificateApproval),
             Box::new(certificates::CertificateSigning),
             Box::new(certificates::CertificateSubjectRestriction),
-            Box::new(default_ingress_class::DefaultIngressClass),
+            Box::new(default_class::INGRESS),
             Box::new(pod_topology_labels::PodTopologyLabels),
             Box::new(node_declared_feature_validator::NodeDeclaredFeatureValidator),
             Box::new(pod_resize_validator::PodResizeValidator),
@@ -188,11 +187,6 @@ impl Request<'_> {
 /// The text at a JSON pointer, empty where there is none: as Go's zero value.
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// Of several objects that want to be the default the one that counts: the youngest, then the first by name. They come by name.
-fn newest(objects: &[Value]) -> Option<&Value> {
-    objects.iter().rev().max_by_key(|object| text(object, "/metadata/creationTimestamp").to_owned())
 }
 
 /// The items at a JSON pointer, none where there is no list.

@@ -180,19 +180,7 @@ fn plain_path(core: &Core, head: &Parts) -> Response<Body> {
 
 /// Whether the user may do everything with everything (`cluster-admin`).
 fn permit_all(core: &Core, user: &UserInfo) -> Result<()> {
-    let attributes = Attributes {
-        user,
-        verb: "*",
-        group: "*",
-        version: "*",
-        resource: "*",
-        subresource: "",
-        namespace: "",
-        name: "",
-        path: None,
-        field_selector: "",
-        label_selector: "",
-    };
+    let attributes = Attributes { group: "*", version: "*", resource: "*", ..Attributes::of(user, "*") };
     permit(core, &attributes)
 }
 
@@ -204,17 +192,13 @@ fn permit(core: &Core, attributes: &Attributes<'_>) -> Result<()> {
 /// Whether who asked for a change may also create what is not there.
 pub(crate) fn permit_create(core: &Core, call: &Call) -> Result<()> {
     let attributes = Attributes {
-        user: &call.user,
-        verb: "create",
         group: &call.path.group,
         version: &call.path.version,
         resource: &call.path.resource,
         subresource: &call.path.subresource,
         namespace: &call.path.namespace,
         name: &call.path.name,
-        path: None,
-        field_selector: "",
-        label_selector: "",
+        ..Attributes::of(&call.user, "create")
     };
     permit(core, &attributes)
 }
@@ -241,19 +225,7 @@ impl Asked {
     }
 
     fn attributes<'a>(&'a self, user: &'a UserInfo, head: &'a Parts) -> Attributes<'a> {
-        let nothing = Attributes {
-            user,
-            verb: &self.verb,
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path: None,
-            field_selector: "",
-            label_selector: "",
-        };
+        let nothing = Attributes::of(user, &self.verb);
         let Some(path) = &self.path else { return Attributes { path: Some(head.uri.path()), ..nothing } };
         let wanted = self.query.get("fieldSelector");
         let named = wanted.split(',').find_map(|term| term.strip_prefix("metadata.name="));

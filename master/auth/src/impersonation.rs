@@ -58,17 +58,13 @@ struct Part<'a> {
 impl Part<'_> {
     fn authorize(&self, requester: &UserInfo, authorizer: &dyn Authorizer) -> Result<(), Refusal> {
         let attributes = Attributes {
-            user: requester,
-            verb: "impersonate",
             group: self.group,
             version: "v1",
             resource: self.resource,
             subresource: self.subresource,
             namespace: self.namespace,
             name: self.name,
-            path: None,
-            field_selector: "",
-            label_selector: "",
+            ..Attributes::of(requester, "impersonate")
         };
         let decision = authorizer.authorize(&attributes);
         if decision.allowed() { Ok(()) } else { Err(attributes.forbidden(decision.reason())) }

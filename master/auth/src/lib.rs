@@ -123,6 +123,25 @@ pub struct Attributes<'a> {
     pub label_selector: &'a str,
 }
 
+impl<'a> Attributes<'a> {
+    /// A user and a verb; what it is about is still to be said.
+    pub fn of(user: &'a UserInfo, verb: &'a str) -> Self {
+        Attributes {
+            user,
+            verb,
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: None,
+            field_selector: "",
+            label_selector: "",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     Allow(String),

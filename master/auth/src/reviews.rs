@@ -225,36 +225,21 @@ impl AccessSpec {
 impl ResourceAttributes {
     fn attributes<'a>(&'a self, user: &'a UserInfo, field_selector: &'a str) -> Attributes<'a> {
         Attributes {
-            user,
-            verb: &self.verb,
             group: &self.group,
             version: &self.version,
             resource: &self.resource,
             subresource: &self.subresource,
             namespace: &self.namespace,
             name: &self.name,
-            path: None,
             field_selector,
-            label_selector: "",
+            ..Attributes::of(user, &self.verb)
         }
     }
 }
 
 impl NonResourceAttributes {
     fn attributes<'a>(&'a self, user: &'a UserInfo) -> Attributes<'a> {
-        Attributes {
-            user,
-            verb: &self.verb,
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path: Some(&self.path),
-            field_selector: "",
-            label_selector: "",
-        }
+        Attributes { path: Some(&self.path), ..Attributes::of(user, &self.verb) }
     }
 }
 

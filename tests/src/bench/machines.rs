@@ -15,7 +15,7 @@ use crate::harness::kubectl::Kubectl;
 use crate::harness::shell::{output, wait_for};
 use crate::harness::upstream::Upstream;
 use crate::harness::{Cluster, Layout, Options, Part};
-use crate::machines::{Assets, Frame, Guest, Machine, Payload};
+use crate::machines::{Assets, Frame, Guest, Machine, Payload, SYSTEMD_CGROUP};
 
 /// Pods that have to be Ready after the machine was switched on.
 pub const PODS: u32 = 30;
@@ -24,13 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// How long wakeups are counted, and how long the node rests before that.
 const IDLE: Duration = Duration::from_secs(60);
 const NODE: &str = "v1";
-/// What somebody writes who follows the advice of containerd and kubeadm for machines with systemd.
-const SYSTEMD_CGROUP: &str = r#"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-    SystemdCgroup = true
-"#;
 /// kubeadm's package brings this.
 const KUBELET_UNIT: &str = "[Unit]\nDescription=kubelet\nWants=network-online.target\nAfter=network-online.target\n[Service]\n\
     Environment=\"KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf\"\n\

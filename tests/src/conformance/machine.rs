@@ -22,7 +22,7 @@ use crate::harness::cluster::{Progress, kubelet_config};
 use crate::harness::shell::wait_for;
 use crate::harness::upstream::Upstream;
 use crate::harness::{Cluster, Layout, Options, registry};
-use crate::machines::{Assets, Frame, Guest, Machine, Payload};
+use crate::machines::{Assets, Frame, Guest, Machine, Payload, SYSTEMD_CGROUP};
 
 /// A node for pods with a suite beside them.
 const FRAME: Frame = Frame { number: 1, memory: 3072 };
@@ -60,13 +60,6 @@ systemctl enable --now kubelet-keelson.service
 ";
 /// Its users are root already.
 const SUDO: &str = r#"printf '#!/bin/sh\nexec "$@"\n' > /usr/local/bin/sudo && chmod 755 /usr/local/bin/sudo"#;
-/// What containerd's own documentation has an administrator write on a machine with systemd.
-const CONTAINERD: &str = r#"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-    SystemdCgroup = true
-"#;
 
 /// A control plane on this machine with a virtual machine as its one node.
 #[derive(Debug)]
@@ -156,7 +149,9 @@ impl Site {
         let hosts = registry::hosts(layout);
         let mirrors = format!("\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = {hosts:?}\n");
         let config = "/etc/containerd/config.toml";
-        guest.say(&format!("cat >> {config} <<'EOF'{CONTAINERD}{mirrors}EOF\nsystemctl restart containerd")).map(drop)
+        guest
+            .say(&format!("cat >> {config} <<'EOF'{SYSTEMD_CGROUP}{mirrors}EOF\nsystemctl restart containerd"))
+            .map(drop)
     }
 
     fn import(&self, progress: &mut dyn Progress) -> Result<()> {

@@ -20,3 +20,11 @@ pub use guest::{Guest, Output};
 pub use machine::{Frame, Machine};
 pub use payload::Payload;
 pub use state::State;
+
+/// What an administrator writes for containerd who follows its own advice for machines with systemd.
+pub const SYSTEMD_CGROUP: &str = r#"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+    SystemdCgroup = true
+"#;

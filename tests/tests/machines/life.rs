@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use keelson_tests::harness::images::BUSYBOX;
+use keelson_tests::machines::SYSTEMD_CGROUP;
 
 use super::Test;
 use super::context::{Context, INSTALL};
@@ -27,14 +28,6 @@ pub const AGAIN: &[Test] = &[
     ("systemd_driver: restart", restart),
     ("systemd_driver: purging_the_package_leaves_nothing", purge_with_systemd),
 ];
-
-/// What an administrator writes who follows containerd's own advice for machines with systemd.
-const SYSTEMD_CGROUP: &str = r#"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-    SystemdCgroup = true
-"#;
 
 fn join(context: &Context) -> Result<()> {
     context.provision()?;

@@ -183,17 +183,10 @@ fn audience(context: &Context, request: &Request<'_>, token_request: &Value, pod
 /// KEP-4412: an administrator may allow nodes further audiences by RBAC.
 fn may_request(context: &Context, user: &UserInfo, audience: &str, request: &Request<'_>) -> bool {
     let attributes = Attributes {
-        user,
-        verb: "request-serviceaccounts-token-audience",
-        group: "",
-        version: "",
         resource: audience,
-        subresource: "",
         namespace: request.namespace,
         name: request.name,
-        path: None,
-        field_selector: "",
-        label_selector: "",
+        ..Attributes::of(user, "request-serviceaccounts-token-audience")
     };
     context.authorizer.authorize(&attributes).allowed()
 }

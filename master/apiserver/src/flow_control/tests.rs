@@ -23,19 +23,7 @@ fn control(more: &[(&str, Value)]) -> FlowControl {
 }
 
 fn asked<'a>(user: &'a UserInfo, verb: &'a str, resource: &'a str, namespace: &'a str) -> Attributes<'a> {
-    Attributes {
-        user,
-        verb,
-        group: "",
-        version: "v1",
-        resource,
-        subresource: "",
-        namespace,
-        name: "",
-        path: None,
-        field_selector: "",
-        label_selector: "",
-    }
+    Attributes { version: "v1", resource, namespace, ..Attributes::of(user, verb) }
 }
 
 fn schema_of(control: &FlowControl, attributes: &Attributes<'_>) -> String {

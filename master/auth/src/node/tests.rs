@@ -50,17 +50,14 @@ fn judge(graph: &Arc<NodeGraph>, node: &str, request: &str) -> Result<(), String
     let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
     let (namespace, name) = words.next().unwrap_or("/").split_once('/').unwrap();
     let attributes = Attributes {
-        user: &user,
-        verb,
         group,
         version: "v1",
         resource,
         subresource,
         namespace,
         name,
-        path: None,
         field_selector: words.next().unwrap_or_default(),
-        label_selector: "",
+        ..Attributes::of(&user, verb)
     };
     match NodeAuthorizer::new(Arc::clone(graph)).unwrap().authorize(&attributes) {
         Decision::Allow(_) => Ok(()),

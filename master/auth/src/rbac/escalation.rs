@@ -78,17 +78,12 @@ fn everything() -> [PolicyRule; 2] {
 impl Write<'_> {
     fn may(&self, authorizer: &dyn Authorizer, verb: &str, resource: &str, name: &str) -> bool {
         let attributes = Attributes {
-            user: self.user,
-            verb,
             group: GROUP,
             version: "v1",
             resource,
-            subresource: "",
             namespace: self.namespace,
             name,
-            path: None,
-            field_selector: "",
-            label_selector: "",
+            ..Attributes::of(self.user, verb)
         };
         authorizer.authorize(&attributes).allowed()
     }

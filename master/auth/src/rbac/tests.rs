@@ -18,19 +18,7 @@ fn fill(rbac: &Rbac, objects: &Objects) {
 
 fn request<'a>(user: &'a UserInfo, verb: &'a str, resource: &'a str, namespace: &'a str) -> Attributes<'a> {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    Attributes {
-        user,
-        verb,
-        group: "",
-        version: "v1",
-        resource,
-        subresource,
-        namespace,
-        name: "",
-        path: None,
-        field_selector: "",
-        label_selector: "",
-    }
+    Attributes { version: "v1", resource, subresource, namespace, ..Attributes::of(user, verb) }
 }
 
 /// RBAC as its documentation puts it, without any index.

@@ -113,17 +113,12 @@ fn resolved<'a>(core: &Core, kind: &'a Value) -> (&'a str, &'a str, Option<&'sta
 
 fn may(core: &Core, user: &UserInfo, wanted: &Wanted<'_>) -> bool {
     let attributes = auth::Attributes {
-        user,
-        verb: wanted.verb,
         group: wanted.group,
         version: wanted.version,
         resource: wanted.resource,
-        subresource: "",
         namespace: wanted.namespace,
         name: wanted.name,
-        path: None,
-        field_selector: "",
-        label_selector: "",
+        ..auth::Attributes::of(user, wanted.verb)
     };
     core.authorizer.authorize(&attributes).allowed()
 }

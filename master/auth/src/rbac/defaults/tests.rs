@@ -18,36 +18,13 @@ fn may(user: &UserInfo, request: &str) -> bool {
     let (resource, group) = words.next().unwrap().split_once('.').unwrap_or_else(|| panic!("{request}"));
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let (namespace, name) = words.next().unwrap_or("/").split_once('/').unwrap();
-    let attributes = Attributes {
-        user,
-        verb,
-        group,
-        version: "v1",
-        resource,
-        subresource,
-        namespace,
-        name,
-        path: None,
-        field_selector: "",
-        label_selector: "",
-    };
+    let attributes =
+        Attributes { group, version: "v1", resource, subresource, namespace, name, ..Attributes::of(user, verb) };
     cluster().authorize(&attributes).allowed()
 }
 
 fn get(user: &UserInfo, path: &str) -> bool {
-    let attributes = Attributes {
-        user,
-        verb: "get",
-        group: "",
-        version: "",
-        resource: "",
-        subresource: "",
-        namespace: "",
-        name: "",
-        path: Some(path),
-        field_selector: "",
-        label_selector: "",
-    };
+    let attributes = Attributes { path: Some(path), ..Attributes::of(user, "get") };
     cluster().authorize(&attributes).allowed()
 }
 
