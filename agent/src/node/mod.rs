@@ -295,8 +295,8 @@ impl NodeTask {
     async fn patch(&mut self, status: &NodeStatus) -> Result<(), kube::Error> {
         let mut patch = json!({"status": status});
         if let Some(allocatable) = patch.pointer_mut("/status/allocatable").and_then(Value::as_object_mut) {
-            let orphaned: Vec<String> = self.inputs.own.borrow().iter().flat_map(|own| own.orphaned.clone()).collect();
-            allocatable.extend(orphaned.into_iter().map(|name| (name, Value::Null)));
+            let own = self.inputs.own.borrow();
+            allocatable.extend(own.iter().flat_map(|own| &own.orphaned).map(|name| (name.clone(), Value::Null)));
         }
         let patch = Patch::Strategic(patch);
         match self.api.patch_status(self.name(), &PatchParams::default(), &patch).await {

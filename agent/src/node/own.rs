@@ -1,6 +1,5 @@
-//! This node's own Node, followed once for all who ask: admission (labels, taints and extended
-//! resources), the pod network (pod networks and
-//! addresses), and the status, which is sent again when somebody doubts it. Only that is decoded.
+//! This node's own Node, followed once for all who ask: admission (labels, taints and extended resources), the pod network (pod networks
+//! and addresses), and the status, which is sent again when somebody doubts it. Only that is decoded.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
