@@ -56,6 +56,11 @@ impl Ty {
         Ty::Object(Arc::new(Struct { name: name.to_owned(), fields }))
     }
 
+    /// Of what a schema of a CustomResourceDefinition describes, which may be a whole resource. `None`: expressions do not see it.
+    pub fn of_schema(schema: &Value, is_resource: bool) -> Option<Ty> {
+        Schemas(&Value::Null).ty(schema, "selfType", usize::from(!is_resource))
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Ty::Dyn | Ty::Free)
     }
@@ -172,12 +177,20 @@ impl Schemas<'_> {
         }
         let embedded = schema["x-kubernetes-embedded-resource"] == true;
         if depth == 0 || embedded {
-            for field in ["kind", "apiVersion"] {
-                fields.entry(field.to_owned()).or_insert(Ty::Text);
-            }
-            let metadata = || Ty::object("object", &[("name", Ty::Text), ("generateName", Ty::Text)]);
-            fields.entry("metadata".to_owned()).or_insert_with(metadata);
+            with_metadata(&mut fields);
         }
         Ty::Object(Arc::new(Struct { name: name.to_owned(), fields }))
+    }
+}
+
+/// What each resource has, whether its schema says so or not (`WithTypeAndObjectMeta`).
+fn with_metadata(fields: &mut BTreeMap<String, Ty>) {
+    for field in ["kind", "apiVersion"] {
+        fields.insert(field.to_owned(), Ty::Text);
+    }
+    const NAMES: [&str; 2] = ["name", "generateName"];
+    let is_said = |ty: &Ty| matches!(ty, Ty::Object(said) if NAMES.iter().all(|name| said.fields.contains_key(*name)));
+    if !fields.get("metadata").is_some_and(is_said) {
+        fields.insert("metadata".to_owned(), Ty::object("object", &NAMES.map(|name| (name, Ty::Text))));
     }
 }

@@ -81,6 +81,16 @@ impl Errors {
         self.push("FieldValueInvalid", path, format!("Invalid value: {}", shown(&value.into())), detail);
     }
 
+    /// Invalid, where upstream prints the value in its own way.
+    pub fn invalid_shown(&mut self, path: &Path, shown: &str, detail: &str) {
+        self.push("FieldValueInvalid", path, format!("Invalid value: {shown}"), detail);
+    }
+
+    /// What upstream cannot do itself.
+    pub fn internal(&mut self, path: &Path, detail: &str) {
+        self.push("InternalError", path, "Internal error".into(), detail);
+    }
+
     /// Invalid, because of its type.
     pub fn type_invalid(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
         self.push("FieldValueTypeInvalid", path, format!("Invalid value: {}", shown(&value.into())), detail);

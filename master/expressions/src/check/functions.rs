@@ -293,7 +293,19 @@ pub(super) fn result((name, receiver, arguments): (&str, Option<&Ty>, &[Ty])) ->
             _ => found = Some(result),
         }
     }
-    found.map(|ty| inferred(ty, receiver, arguments))
+    found.map(|ty| if name == "flatten" { flattened(ty, receiver) } else { inferred(ty, receiver, arguments) })
+}
+
+/// The items of lists in a list; of lists further in, where it is said how deep, nothing is known.
+fn flattened(ty: Ty, receiver: Option<&Ty>) -> Ty {
+    match receiver {
+        Some(Ty::List(item)) => match item.as_ref() {
+            Ty::List(inner) if !matches!(**inner, Ty::List(_)) => (**item).clone(),
+            Ty::List(_) => ty,
+            _ => Ty::List(item.clone()),
+        },
+        _ => ty,
+    }
 }
 
 /// What a value is taken out of says more than the signature.

@@ -135,7 +135,10 @@ impl Checker<'_> {
                 return self.function(id, (&format!("{prefix}.{}", call.func_name), None, &arguments));
             }
             let receiver = self.walk(target);
-            let arguments = self.all(&call.args);
+            let arguments = match call.args.as_slice() {
+                [IdedExpr { expr: Expr::List(list), .. }] if call.func_name == "format" => vec![self.mixed(list)],
+                all => self.all(all),
+            };
             return self.function(id, (&call.func_name, Some(&receiver), &arguments));
         }
         let arguments = self.all(&call.args);
@@ -144,6 +147,12 @@ impl Checker<'_> {
             Some(Err(())) => self.no_overload(id, (&call.func_name, None, &arguments)),
             None => self.function(id, (&call.func_name, None, &arguments)),
         }
+    }
+
+    /// What a text is made of may be of several types (`apiserver/pkg/cel/environment`).
+    fn mixed(&mut self, list: &ListExpr) -> Ty {
+        self.all(&list.elements);
+        Ty::list(Ty::Dyn)
     }
 
     fn all(&mut self, list: &[IdedExpr]) -> Vec<Ty> {

@@ -24,6 +24,7 @@ fn deployment() -> Ty {
         },
         "Meta": { "type": "object", "properties": {
             "name": { "type": "string" },
+            "generateName": { "type": "string" },
             "labels": { "type": "object", "additionalProperties": { "type": "string" } },
         } },
         "Spec": spec,
@@ -57,6 +58,8 @@ fn what_fits_is_told_no_warning() {
         ("Object{ spec: Object.spec{ replicas: 3 } }", "Object"),
         ("[JSONPatch{ op: 'add', path: '/x', value: 1 }] + [JSONPatch{ op: 'remove', path: '/x' }]", "list(JSONPatch)"),
         ("object.apiVersion + object.kind", "string"),
+        ("'%s has %d'.format([object.metadata.name, object.spec.replicas])", "string"),
+        ("[[1], [2, 3]].flatten()", "list(int)"),
     ] {
         assert_eq!(checked(expression).map(|ty| ty.to_string()), Ok(wanted.to_owned()), "{expression}");
     }

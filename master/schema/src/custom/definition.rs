@@ -42,9 +42,9 @@ pub(crate) fn spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     conversion(spec.at("conversion"), &path.child("conversion"), errors);
 }
 
-fn versions(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn versions(spec: &Value, of: &Path<'_>, errors: &mut Errors) {
     let versions = spec.list("versions");
-    let path = path.child("versions");
+    let path = of.child("versions");
     for (index, one) in versions.iter().enumerate() {
         if !one.at("schema").has("openAPIV3Schema") {
             errors.required(&path.index(index).child("schema").child("openAPIV3Schema"), "schemas are required");
@@ -56,8 +56,9 @@ fn versions(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         if !wrong.is_empty() {
             errors.invalid(&path.child("name"), one.text("name"), &wrong.join(","));
         }
-        version(one, &path, errors);
+        deprecation(one, &path.child("deprecationWarning"), errors);
     }
+    parts(versions, of, errors);
     let shown = || spec.at("versions").clone();
     let names: Vec<&str> = versions.iter().map(|one| one.text("name")).collect();
     if names.iter().enumerate().any(|(index, name)| names.iter().take(index).any(|earlier| earlier == name)) {
@@ -68,22 +69,48 @@ fn versions(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn version(version: &Value, path: &Path<'_>, errors: &mut Errors) {
-    deprecation(version, &path.child("deprecationWarning"), errors);
-    let schema = version.at("schema").at("openAPIV3Schema");
-    if !schema.is_null() {
-        let (before, in_schema) = (errors.len(), path.child("schema"));
-        let place = in_schema.child("openAPIV3Schema");
-        structural::check(schema, &place, errors);
-        if errors.len() == before {
-            rule_problems(schema, &place, errors);
+/// Parts of versions. What all versions have alike is told once, as if the definition had it (`v1/conversion.go`).
+fn parts(versions: &[Value], of: &Path<'_>, errors: &mut Errors) {
+    for (field, together, check) in PARTS {
+        let Some(first) = versions.first() else { return };
+        if versions.iter().all(|one| same(one.at(field), first.at(field))) {
+            check(first, &of.child(together), errors);
+            continue;
+        }
+        for (index, one) in versions.iter().enumerate() {
+            check(one, &of.child("versions").index(index).child(field), errors);
         }
     }
-    scale(version.at("subresources").at("scale"), &path.child("subresources"), errors);
-    for (index, one) in version.list("additionalPrinterColumns").iter().enumerate() {
-        column(one, &path.child("additionalPrinterColumns").index(index), errors);
+}
+
+type Check = fn(&Value, &Path<'_>, &mut Errors);
+
+/// Where it stands, what it is called where all versions have the same, and what there is to say about a version's.
+const PARTS: [(&str, &str, Check); 4] = [
+    ("schema", "validation", schema),
+    ("subresources", "subresources", |version, path, errors| {
+        scale(version.at("subresources").at("scale"), path, errors);
+    }),
+    ("additionalPrinterColumns", "additionalPrinterColumns", |version, path, errors| {
+        for (index, one) in version.list("additionalPrinterColumns").iter().enumerate() {
+            column(one, &path.index(index), errors);
+        }
+    }),
+    ("selectableFields", "selectableFields", |version, path, errors| {
+        selectable(version, version.at("schema").at("openAPIV3Schema"), path, errors);
+    }),
+];
+
+fn schema(version: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let schema = version.at("schema").at("openAPIV3Schema");
+    if schema.is_null() {
+        return;
     }
-    selectable(version, schema, &path.child("selectableFields"), errors);
+    let (before, place) = (errors.len(), path.child("openAPIV3Schema"));
+    structural::check(schema, &place, errors);
+    if errors.len() == before {
+        rule_problems(schema, &place, errors);
+    }
 }
 
 fn deprecation(version: &Value, path: &Path<'_>, errors: &mut Errors) {

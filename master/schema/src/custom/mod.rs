@@ -13,6 +13,7 @@ mod json_path;
 mod lists;
 mod openapi;
 mod prune;
+mod rule_problems;
 mod rules;
 mod schema;
 pub(crate) mod structural;
@@ -33,7 +34,7 @@ use crate::value::{Fields, Object, put};
 use check::Place;
 use json_path::JsonPath;
 pub(crate) use openapi::add as add_openapi;
-pub(crate) use rules::problems as rule_problems;
+pub(crate) use rule_problems::problems as rule_problems;
 use schema::Schema;
 use types::intern;
 

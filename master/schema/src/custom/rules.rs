@@ -1,21 +1,16 @@
-//! `x-kubernetes-validations`: rules in CEL (KEP-2876), compiled once for each version of a kind.
+//! `x-kubernetes-validations`: rules in CEL (KEP-2876), compiled once for each version of a kind. What a definition is told of
+//! its rules is in `rule_problems.rs`.
 
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use serde_json::Value;
 
-use super::expressions::{Findings, Known, examine};
+use super::expressions::{Known, cost};
 use crate::errors::{Errors, Path};
-use crate::value::Fields;
 
-/// `StaticEstimatedCostLimit`
-const LARGEST_ESTIMATE: u64 = 10_000_000;
-/// Our estimates are coarser than upstream's: what it takes must not be refused here.
-const MARGIN: u64 = 10;
 /// `PerCallLimit`, three times: here loops never end early.
 const PER_CALL: u64 = 3_000_000;
 /// `RuntimeCELCostBudget`, likewise.
 const BUDGET: u64 = 30_000_000;
-const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
 /// The rules of a schema; `None` where it has none.
 pub(super) fn compile(raw: &Value) -> Option<CompiledSchema> {
@@ -29,84 +24,6 @@ fn has_rules(raw: &Value) -> bool {
         }
         Value::Array(list) => list.iter().any(has_rules),
         _ => false,
-    }
-}
-
-/// Everything wrong with the rules of a schema and what lies below it.
-pub(crate) fn problems(raw: &Value, path: &Path<'_>, errors: &mut Errors) {
-    problems_of(raw, 1, path, errors);
-}
-
-/// `times`: how often there can be a value of this schema in one object.
-fn problems_of(raw: &Value, times: u64, path: &Path<'_>, errors: &mut Errors) {
-    let rules = path.child("x-kubernetes-validations");
-    for (index, rule) in raw.list("x-kubernetes-validations").iter().enumerate() {
-        let place = rules.index(index);
-        rule_problems(rule, &place, errors);
-        for field in ["rule", "messageExpression"] {
-            let text = Some(rule.text(field)).filter(|text| !text.is_empty());
-            if let Some(Ok(program)) = text.map(expressions::program) {
-                examined(rule, examine(program.expression(), Known::Schema(raw)), times, (&place, field), errors);
-            }
-        }
-    }
-    for (name, inner) in raw.entries("properties") {
-        problems_of(inner, times, &path.child("properties").key(name), errors);
-    }
-    for field in ["items", "additionalProperties"] {
-        if raw.at(field).is_object() {
-            let times = times.saturating_mul(Known::Schema(raw).size());
-            problems_of(raw.at(field), times, &path.child(field), errors);
-        }
-    }
-}
-
-fn examined(rule: &Value, found: Findings, times: u64, (path, field): (&Path<'_>, &str), errors: &mut Errors) {
-    let place = path.child(field);
-    if let Some(name) = found.undefined {
-        let detail = format!("compilation failed: ERROR: undefined field '{name}'");
-        errors.invalid(&place, rule.clone(), &detail);
-    }
-    let cost = found.cost.saturating_mul(times);
-    if cost > LARGEST_ESTIMATE * MARGIN {
-        let what = if field == "rule" { "estimated rule cost" } else { "estimated messageExpression cost" };
-        let times = match cost as f64 / LARGEST_ESTIMATE as f64 {
-            over if over > 100.0 => "more than 100x".to_owned(),
-            over => format!("{over:.1}x"),
-        };
-        let detail = format!(
-            "{what} exceeds budget by factor of {times} (try simplifying the rule, or adding maxItems, maxProperties, and \
-             maxLength where arrays, maps, and strings are declared)"
-        );
-        errors.forbidden(&place, &detail);
-    }
-}
-
-fn rule_problems(rule: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let (text, message) = (rule.text("rule"), rule.text("message"));
-    let broken = |text: &str| text.trim().contains(['\n', '\r']);
-    if text.trim().is_empty() {
-        errors.required(&path.child("rule"), "rule is not specified");
-        return;
-    }
-    if !message.is_empty() && message.trim().is_empty() {
-        errors.invalid(&path.child("message"), message, "must be non-empty if specified");
-    } else if broken(message) {
-        errors.invalid(&path.child("message"), message, "must not contain line breaks");
-    } else if broken(text) && message.is_empty() {
-        errors.required(&path.child("message"), "message must be specified if rule contains line breaks");
-    }
-    let reason = rule.text("reason");
-    if !reason.is_empty() && !REASONS.contains(&reason) {
-        errors.not_supported(&path.child("reason"), reason, &REASONS);
-    }
-    for (field, text) in [("rule", text), ("messageExpression", rule.text("messageExpression"))] {
-        if text.is_empty() {
-            continue;
-        }
-        if let Err(why) = expressions::program(text) {
-            errors.invalid(&path.child(field), rule.clone(), &format!("compilation failed: ERROR: {why}"));
-        }
     }
 }
 
@@ -136,7 +53,7 @@ fn afford(
     errors: &mut Errors,
 ) -> Option<()> {
     for rule in rules.validations.iter().flatten() {
-        let cost = examine(rule.program.expression(), Known::Value(value)).cost;
+        let cost = cost(rule.program.expression(), Known::Value(value));
         let whole = Path::root("<nil>");
         let path = at.unwrap_or(&whole);
         if cost > PER_CALL {

@@ -217,25 +217,57 @@ fn a_version_shows_what_another_stored() {
     assert_eq!(kinds[0].from_storage(stored)["spec"]["size"], 3);
 }
 
+fn problems(schema: Value) -> Vec<String> {
+    let mut errors = crate::errors::Errors::default();
+    super::rule_problems(&schema, &crate::errors::Path::root("s"), &mut errors);
+    errors.into_vec().iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn rules_are_judged_with_their_definition() {
-    let problems = |schema: Value| -> Vec<String> {
-        let mut errors = crate::errors::Errors::default();
-        super::rule_problems(&schema, &crate::errors::Path::root("s"), &mut errors);
-        errors.into_vec().iter().map(ToString::to_string).collect()
-    };
     let with = |rule: &str| {
         json!({ "type": "object", "properties": { "x": { "type": "integer" } },
         "x-kubernetes-validations": [{ "rule": rule }] })
     };
     assert!(problems(with("self.x > 1")).is_empty());
     assert_eq!(problems(with(" ")), ["s.x-kubernetes-validations[0].rule: Required value: rule is not specified"]);
-    assert!(problems(with("self.z == 1"))[0].ends_with("undefined field 'z'"));
+    let wanted = "s.x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.z == 1\",\"Message\":\"\",\
+                  \"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: \
+                  ERROR: <input>:1:5: undefined field 'z'\n | self.z == 1\n | ....^";
+    assert_eq!(problems(with("self.z == 1")), [wanted]);
     assert!(problems(with("self = 42"))[0].contains("Syntax error"));
+    let made = problems(with("Foo{ a: 1 }.a == 1"));
+    assert!(made[0].contains("compilation failed: ERROR: <input>:1:4: undeclared reference to 'Foo'"), "{made:?}");
+    assert!(problems(with("Object{ x: self.x }.x == 1"))[0].contains("undeclared reference to 'Object'"));
+    assert!(problems(with("self.x + 1"))[0].ends_with("cel expression must evaluate to a bool"));
+    assert!(problems(with("self.metadata.name == self.kind")).is_empty());
+    let mut message = with("self.x > 1");
+    message["x-kubernetes-validations"][0]["messageExpression"] = "self.x".into();
+    assert!(problems(message)[0].ends_with("messageExpression must evaluate to a string"));
     let texts = json!({ "type": "array", "items": { "type": "array", "items": { "type": "string" },
         "x-kubernetes-validations": [{ "rule": "self.all(s, s == 'string constant')" }] } });
     let wanted = "s.items.x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x";
     assert!(problems(texts)[0].starts_with(wanted));
+}
+
+#[test]
+fn old_values_are_known_where_they_can_be_told_apart() {
+    let item = json!({ "type": "object", "properties": { "x": { "type": "integer" } },
+        "x-kubernetes-validations": [{ "rule": "self.x >= oldSelf.x" }] });
+    let list = |kind: &str| {
+        json!({ "type": "object", "properties": { "l": { "type": "array", "maxItems": 3,
+        "x-kubernetes-list-type": kind, "items": item } } })
+    };
+    assert!(problems(list("map")).is_empty());
+    let wanted = "s.properties[l].items.x-kubernetes-validations[0].rule: Invalid value: \"self.x >= oldSelf.x\": oldSelf \
+                  cannot be used on the uncorrelatable portion of the schema within s.properties[l]";
+    assert_eq!(problems(list("atomic")), [wanted]);
+    let optional = |rule: &str| {
+        json!({ "type": "object", "properties": { "x": { "type": "integer" } },
+        "x-kubernetes-validations": [{ "rule": rule, "optionalOldSelf": true }] })
+    };
+    assert!(problems(optional("oldSelf.hasValue() || self.x == 1")).is_empty());
+    assert!(problems(optional("self.x == 1"))[0].ends_with("may not be set if oldSelf is not used in rule"));
 }
 
 #[test]
