@@ -1,10 +1,13 @@
 //! What the server can do: versions, groups and resources, one document each or all in one.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::ACCEPT;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
-use schema::{Kind, Registry, Subresource};
+use schema::{Kind, Registry, Storage, Subresource};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::aggregation::{Group, Version};
 use crate::body::{self, Body};
@@ -15,6 +18,9 @@ const AGGREGATED: HeaderValue =
 
 /// The release whose API this is; clients compare the first part.
 pub const GIT_VERSION: &str = "v1.36.3+keelson";
+
+/// How many bytes of a digest are shown.
+const HASHED: usize = 8;
 
 /// Answers paths of discovery; `None` for others.
 pub(crate) fn answer(core: &Core, head: &Parts) -> Option<Response<Body>> {
@@ -105,7 +111,7 @@ fn group_named(core: &Core, registry: &Registry, name: &str) -> Option<Value> {
 fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
     for kind in registry.resources(group, version) {
-        list.push(resource(kind));
+        list.push(resource(registry, kind));
         list.extend(kind.subresources.iter().map(|subresource| subresource_document(kind, subresource)));
     }
     if list.is_empty() {
@@ -116,7 +122,15 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list }))
 }
 
-fn resource(kind: &Kind) -> Value {
+/// Tells clients when objects are stored in another version than before (`discovery.StorageVersionHash`).
+fn storage_version_hash(registry: &Registry, kind: &Kind) -> Option<String> {
+    let Storage { group, version, plural } = kind.storage;
+    let is_stored = kind.verbs.contains(&"get") && registry.kind(group, version, plural).is_some();
+    let digest = Sha256::digest(format!("{group}/{version}/{}", kind.kind));
+    is_stored.then(|| STANDARD.encode(digest.iter().take(HASHED).copied().collect::<Vec<u8>>()))
+}
+
+fn resource(registry: &Registry, kind: &Kind) -> Value {
     let mut document = json!({
         "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
         "verbs": kind.verbs,
@@ -126,6 +140,9 @@ fn resource(kind: &Kind) -> Value {
     }
     if !kind.categories.is_empty() {
         document["categories"] = json!(kind.categories);
+    }
+    if let Some(hash) = storage_version_hash(registry, kind) {
+        document["storageVersionHash"] = hash.into();
     }
     document
 }

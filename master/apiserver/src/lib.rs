@@ -17,6 +17,7 @@ mod events;
 mod flow_control;
 mod health;
 mod hooks;
+mod https;
 mod in_process;
 mod kinds;
 mod objects;

@@ -33,6 +33,7 @@ use crate::in_process::InProcess;
 use crate::kinds::Kinds;
 use crate::road::Origin;
 use crate::subresources::Kubelets;
+use crate::webhooks::Configured;
 
 /// How long a client may take for its TLS handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -101,6 +102,7 @@ pub(crate) struct Core {
     pub kubelets: Kubelets,
     pub front_proxies: Option<Arc<dyn ClientCertVerifier>>,
     pub flow_control: Arc<FlowControl>,
+    pub configured: Arc<Configured>,
 }
 
 impl ApiServer {
@@ -116,6 +118,8 @@ impl ApiServer {
         observers.push(Arc::clone(&aggregation) as Arc<dyn Observer>);
         let flow_control = Arc::new(FlowControl::new());
         observers.push(Arc::clone(&flow_control) as Arc<dyn Observer>);
+        let configured = Arc::new(Configured::default());
+        observers.push(Arc::clone(&configured) as Arc<dyn Observer>);
         let allocators = Arc::new(Allocators::new(network.services, network.node_ports.clone()));
         observers.push(Arc::clone(&allocators) as Arc<dyn Observer>);
         let followers = Arc::new(Followers::new(observers));
@@ -140,6 +144,7 @@ impl ApiServer {
             kubelets: Kubelets::new(kubelet_client),
             front_proxies,
             flow_control,
+            configured,
         };
         Ok(ApiServer { core: Arc::new(core) })
     }

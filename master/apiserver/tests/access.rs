@@ -66,6 +66,12 @@ async fn discovery_lists_every_kind() {
     let find = |name: &str| core["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).cloned();
     assert_eq!(find("pods").unwrap()["shortNames"], json!(["po"]));
     assert!(find("pods/log").is_some() && find("nodes").unwrap()["namespaced"] == false);
+    // As a stock API server has it.
+    assert_eq!(find("pods").unwrap()["storageVersionHash"], "xPOwRZ+Yhw8=");
+    assert!(find("pods/status").unwrap()["storageVersionHash"].is_null());
+    assert!(find("bindings").unwrap()["storageVersionHash"].is_null());
+    let events = server.get("/apis/events.k8s.io/v1").await.expect(200);
+    assert_eq!(events["resources"][0]["storageVersionHash"], find("events").unwrap()["storageVersionHash"]);
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     let all = server.accepting("/apis", accept).await;
     assert!(all.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));

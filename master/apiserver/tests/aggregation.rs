@@ -68,7 +68,7 @@ impl Wardle {
             }
             response.body(Full::new(Bytes::from(value.to_string()))).unwrap()
         });
-        let Https { port, bundle } = server.await;
+        let Https { port, bundle, .. } = server.await;
         Wardle { port, bundle, asked }
     }
 

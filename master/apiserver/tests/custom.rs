@@ -57,6 +57,8 @@ async fn a_kind_is_there_once_it_is_established() {
     let server = server().await;
     assert_eq!(server.get(FOOS).await.code, 404);
     established(&server).await;
+    let found = server.get("/apis/example.com/v1").await.expect(200);
+    assert_eq!(found["resources"][0]["storageVersionHash"], "4XyhoHMtUhg=");
     let made = server.call("POST", FOOS, &foo("a", json!({}))).await.expect(201);
     assert_eq!((&made["spec"]["size"], &made["metadata"]["generation"]), (&json!(2), &json!(1)));
     let refused = server.call("POST", FOOS, &foo("b", json!({ "size": "x" }))).await.expect(422);

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -20,6 +21,7 @@ struct Webhook {
     port: u16,
     bundle: String,
     asked: Arc<Mutex<Vec<Value>>>,
+    handshakes: Arc<AtomicUsize>,
 }
 
 fn answer(review: &Value) -> Value {
@@ -46,8 +48,8 @@ impl Webhook {
             seen.lock().unwrap().push(review);
             Response::new(Full::new(Bytes::from(answer.to_string())))
         });
-        let Https { port, bundle } = server.await;
-        Webhook { port, bundle, asked }
+        let Https { port, bundle, handshakes } = server.await;
+        Webhook { port, bundle, asked, handshakes }
     }
 
     fn configuration(&self, kind: &str, more: Value) -> Value {
@@ -96,6 +98,37 @@ async fn a_validating_webhook_is_asked_and_may_refuse() {
     let asked = webhook.asked();
     assert_eq!((&asked[0]["request"]["operation"], &asked[0]["request"]["object"]), (&json!("DELETE"), &Value::Null));
     assert_eq!(asked[0]["request"]["oldObject"]["metadata"]["name"], "good");
+}
+
+#[tokio::test]
+async fn connections_are_kept_until_the_configuration_changes() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    let write = async |name: &str| server.call("POST", CONFIG_MAPS, &config_map(name)).await.expect(201);
+    let handshakes = || webhook.handshakes.load(Ordering::SeqCst);
+    configure(&server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", json!({}))).await;
+    // Other webhooks at the same place have the same connections.
+    configure(&server, MUTATING, &webhook.configuration("MutatingWebhookConfiguration", json!({}))).await;
+    for name in ["a", "b", "c"] {
+        write(name).await;
+    }
+    assert_eq!((webhook.asked().len(), handshakes()), (6, 1));
+    for path in [VALIDATING, MUTATING] {
+        server.delete(&format!("{path}/test")).await.expect(200);
+    }
+    configure(&server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", json!({}))).await;
+    write("d").await;
+    write("e").await;
+    assert_eq!((webhook.asked().len(), handshakes()), (2, 2));
+    // Who is believed no more is not asked through what was opened before.
+    let other = Webhook::start().await;
+    let believed =
+        format!(r#"[{{"op":"replace","path":"/webhooks/0/clientConfig/caBundle","value":"{}"}}]"#, other.bundle);
+    let path = format!("{VALIDATING}/test");
+    server.typed("PATCH", &path, "application/json-patch+json", &believed).await.expect(200);
+    let refused = server.call("POST", CONFIG_MAPS, &config_map("f")).await.expect(500);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("?timeout=5s\": tls: "), "{message}");
+    assert_eq!(handshakes(), 2);
 }
 
 #[tokio::test]

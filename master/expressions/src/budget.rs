@@ -23,13 +23,17 @@ pub(crate) const EXCEEDED: &str = "operation cancelled: actual cost limit exceed
 /// What a turn pays with. No expression can call a function of this name.
 const SPEND: &str = "@spend";
 
-/// What is left to be spent.
-pub(crate) struct Budget(AtomicU64);
+/// What is left to be spent, and what the evaluation that goes on has spent of it.
+pub(crate) struct Budget {
+    left: AtomicU64,
+    purse: Arc<Purse>,
+}
 
-impl Default for Budget {
-    fn default() -> Self {
-        Budget(AtomicU64::new(WHOLE))
-    }
+/// What one evaluation spends.
+#[derive(Default)]
+struct Purse {
+    limit: AtomicU64,
+    spent: AtomicU64,
 }
 
 /// Which limit did not suffice.
@@ -41,44 +45,43 @@ pub(crate) enum Exceeded {
 }
 
 impl Budget {
-    pub(crate) fn set(&self, cost: u64) {
-        self.0.store(cost, Ordering::Relaxed);
-    }
-
-    /// Has one evaluation pay.
-    pub(crate) fn open(&self, context: &mut Context<'_>) -> Purse {
-        let left = self.0.load(Ordering::Relaxed);
-        let purse = Purse { limit: left.min(PER_CALL), spent: Arc::default() };
-        let (limit, spent) = (purse.limit, Arc::clone(&purse.spent));
+    /// Of evaluations in a context, one after the other.
+    pub(crate) fn new(context: &mut Context<'_>) -> Self {
+        let purse = Arc::<Purse>::default();
+        let payer = Arc::clone(&purse);
         context.add_function(SPEND, move |turn: i64, made: Value| -> ResolveResult {
             let copies = if let Value::List(list) = &made { list.len() / COPIES } else { 0 };
             let cost = u64::try_from(turn).unwrap_or_default().saturating_add(copies as u64);
-            let before = spent.fetch_add(cost, Ordering::Relaxed);
-            match before.saturating_add(cost) <= limit {
+            let before = payer.spent.fetch_add(cost, Ordering::Relaxed);
+            match before.saturating_add(cost) <= payer.limit.load(Ordering::Relaxed) {
                 true => Ok(Value::Bool(true)),
                 false => Err(ExecutionError::function_error(SPEND, EXCEEDED)),
             }
         });
-        purse
+        Budget { left: AtomicU64::new(WHOLE), purse }
     }
 
-    /// Takes what an evaluation has spent.
-    pub(crate) fn close(&self, purse: &Purse) -> Result<(), Exceeded> {
-        let spent = purse.spent.load(Ordering::Relaxed);
-        let left = self.0.load(Ordering::Relaxed);
-        self.set(left.saturating_sub(spent));
+    pub(crate) fn set(&self, cost: u64) {
+        self.left.store(cost, Ordering::Relaxed);
+    }
+
+    /// Has one evaluation pay.
+    pub(crate) fn open(&self) {
+        let left = self.left.load(Ordering::Relaxed);
+        self.purse.limit.store(left.min(PER_CALL), Ordering::Relaxed);
+        self.purse.spent.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes what the evaluation has spent.
+    pub(crate) fn close(&self) -> Result<(), Exceeded> {
+        let (limit, spent) = (self.purse.limit.load(Ordering::Relaxed), self.purse.spent.load(Ordering::Relaxed));
+        self.set(self.left.load(Ordering::Relaxed).saturating_sub(spent));
         match spent {
-            fine if fine <= purse.limit => Ok(()),
-            _ if purse.limit == PER_CALL => Err(Exceeded::Call),
+            fine if fine <= limit => Ok(()),
+            _ if limit == PER_CALL => Err(Exceeded::Call),
             _ => Err(Exceeded::Whole),
         }
     }
-}
-
-/// What one evaluation spends.
-pub(crate) struct Purse {
-    limit: u64,
-    spent: Arc<AtomicU64>,
 }
 
 /// Has each turn of a loop pay.

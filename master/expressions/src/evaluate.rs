@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::authorizer::{self, Asked, Authorizer};
 use crate::budget::{self, Budget, Exceeded};
-use crate::{objects, parse, with_room};
+use crate::{Programs, objects, with_room};
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,15 +29,30 @@ pub enum CelError {
 }
 
 /// The names that expressions know.
-#[derive(Default)]
 pub struct Variables {
-    known: Vec<(String, Cel)>,
+    /// The same for all expressions: what they are about is made once.
+    context: Context<'static>,
+    programs: Arc<Programs>,
     /// Why composed variables have no value.
     failed: HashMap<String, String>,
     budget: Budget,
 }
 
+impl Default for Variables {
+    fn default() -> Self {
+        Variables::with(Arc::default())
+    }
+}
+
 impl Variables {
+    /// For expressions that may have been read before.
+    pub fn with(programs: Arc<Programs>) -> Self {
+        let mut context = Context::default().with_all();
+        authorizer::register(&mut context);
+        let budget = Budget::new(&mut context);
+        Variables { context, programs, failed: HashMap::new(), budget }
+    }
+
     pub fn set(&mut self, name: &str, value: &Value) {
         self.put(name, of_json(value));
     }
@@ -54,8 +69,7 @@ impl Variables {
     }
 
     fn put(&mut self, name: &str, value: Cel) {
-        self.known.retain(|(known, _)| known != name);
-        self.known.push((name.to_owned(), value));
+        self.context.add_variable_from_value(name, value);
     }
 
     fn evaluate(&self, source: &str) -> Result<Cel, CelError> {
@@ -63,17 +77,12 @@ impl Variables {
     }
 
     fn evaluate_here(&self, source: &str) -> Result<Cel, CelError> {
-        let expression = parse(source).map_err(|error| CelError::Compile(error.to_string()))?;
-        let expression = objects::lower(expression).map_err(CelError::Compile)?;
-        let mut context = Context::default().with_all();
-        authorizer::register(&mut context);
-        for (name, value) in &self.known {
-            context.add_variable_from_value(name, value.clone());
-        }
-        let purse = self.budget.open(&mut context);
-        let value = Cel::resolve(&expression, &context);
+        let program = self.programs.of(source);
+        let expression = program.as_ref().as_ref().map_err(Clone::clone)?;
+        self.budget.open();
+        let value = Cel::resolve(expression, &self.context);
         let failed = |reason: String| CelError::Evaluate { expression: source.to_owned(), reason };
-        self.budget.close(&purse).map_err(|exceeded| match exceeded {
+        self.budget.close().map_err(|exceeded| match exceeded {
             Exceeded::Call => failed(budget::EXCEEDED.to_owned()),
             Exceeded::Whole => CelError::OutOfBudget,
         })?;
@@ -189,6 +198,7 @@ mod tests {
     use serde_json::json;
 
     use super::{CelError, Variables};
+    use crate::Programs;
     use crate::authorizer::{Asked, Authorizer, Decision};
 
     fn variables() -> Variables {
@@ -255,6 +265,19 @@ mod tests {
         let wanted = "expression 'variables.bad == 1' resulted in error: composited variable \"bad\" fails to evaluate: \
                       no such key: none";
         assert_eq!(variables.holds("variables.bad == 1").unwrap_err().to_string(), wanted);
+    }
+
+    #[test]
+    fn an_expression_is_read_once() {
+        let programs = Arc::new(Programs::default());
+        for count in [1, 2] {
+            let mut variables = Variables::with(Arc::clone(&programs));
+            variables.set("object", &json!({ "count": count }));
+            assert_eq!(variables.holds("object.count > 0"), Ok(true));
+            assert_eq!(variables.holds("object.count == 2"), Ok(count == 2));
+            assert!(matches!(variables.holds("object."), Err(CelError::Compile(_))));
+        }
+        assert_eq!(programs.count(), 3);
     }
 
     #[test]

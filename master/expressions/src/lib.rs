@@ -11,6 +11,7 @@ mod environment;
 mod evaluate;
 mod limits;
 mod objects;
+mod programs;
 mod types;
 
 pub use authorizer::{Asked, Authorizer, Decision};
@@ -20,6 +21,7 @@ pub use environment::{Declared, admission};
 pub use evaluate::{CelError, Variables};
 pub use limits::with_room;
 pub use objects::unescaped;
+pub use programs::Programs;
 pub use types::{Schemas, Ty};
 
 use kube_cel::cel::IdedExpr;

@@ -1,6 +1,5 @@
 //! The server behind a Service, and connections to it.
 
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,26 +14,15 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use serde_json::Value;
 
-use super::Identity;
 use super::proxy::identify;
 use crate::body::{self, Body};
 use crate::hooks::CacheLookup;
+use crate::https::{Connections, Identity, Trust, connections, root};
 use crate::server::Core;
 use crate::subresources::service_address;
-use crate::trust;
 
-/// How long a server may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long a connection is kept that nobody uses.
-const IDLE: Duration = Duration::from_secs(90);
 /// How long it may take to answer what this server asks it on its own behalf.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many times at once a server is asked whether it is there: one answer is enough.
@@ -66,7 +54,7 @@ pub(crate) struct Backend {
     /// The condition `Available`.
     pub available: bool,
     /// What decides about the connections; they outlive changes of everything else.
-    tls: (String, bool),
+    trust: Trust,
     identity: Identity,
     /// Made when they are needed first: the machine's roots are not read while others wait for a commit.
     client: Arc<OnceLock<Result<Connections, String>>>,
@@ -84,10 +72,11 @@ impl Backend {
         let available =
             conditions.filter(|one| one["type"] == "Available").any(|condition| condition["status"] == "True");
         let bundle = spec["caBundle"].as_str().unwrap_or_default().to_owned();
-        let tls = (bundle, spec["insecureSkipTLSVerify"].as_bool().unwrap_or_default());
-        let kept = before.filter(|old| (&old.namespace, &old.name, &old.tls) == (&namespace, &name, &tls));
+        let insecure = spec["insecureSkipTLSVerify"].as_bool().unwrap_or_default();
+        let trust = Trust { name: format!("{name}.{namespace}.svc"), bundle, insecure };
+        let kept = before.filter(|old| (&old.namespace, &old.name, &old.trust) == (&namespace, &name, &trust));
         let client = kept.map(|old| Arc::clone(&old.client)).unwrap_or_default();
-        Some(Backend { namespace, name, port, available, tls, identity: identity.clone(), client })
+        Some(Backend { namespace, name, port, available, trust, identity: identity.clone(), client })
     }
 
     /// Where the Service leads now: `HOST:PORT`.
@@ -112,7 +101,7 @@ impl Backend {
         address: Authority,
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, BackendError> {
-        let make = || connections(&format!("{}.{}.svc", self.name, self.namespace), &self.tls, &self.identity);
+        let make = || connections(&self.trust, &self.identity);
         let client = self.client.get_or_init(make).as_ref().map_err(|error| BackendError::Trust(error.clone()))?;
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(Scheme::HTTPS).authority(address.clone()).path_and_query(path).build()?;
@@ -166,46 +155,4 @@ impl Backend {
             Err(error) => Err(format!("failing or missing response from {url}: Get \"{url}\": {error}")),
         }
     }
-}
-
-/// Why it failed first of all: hyper's own texts say only where.
-fn root(error: &hyper_util::client::legacy::Error) -> String {
-    let mut shown = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        shown = inner.to_string();
-        source = inner.source();
-    }
-    shown
-}
-
-type Connections = Client<HttpsConnector<HttpConnector>, Body>;
-
-/// Connections to the servers of a Service, whose certificates have its name.
-fn connections(name: &str, (bundle, insecure): &(String, bool), identity: &Identity) -> Result<Connections, String> {
-    let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
-    let config = ClientConfig::builder();
-    let config = if *insecure {
-        let provider = Arc::clone(config.crypto_provider());
-        config.dangerous().with_custom_certificate_verifier(verifiers::any_server(provider))
-    } else {
-        config.with_root_certificates(trust::roots(bundle).map_err(|error| error.to_string())?)
-    };
-    let config = match identity {
-        Some(identity) => config.with_client_cert_resolver(Arc::clone(identity)),
-        None => config.with_no_client_auth(),
-    };
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT));
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_only()
-        .with_server_name_resolver(FixedServerNameResolver::new(name))
-        .enable_http1()
-        .wrap_connector(http);
-    let mut builder = Client::builder(TokioExecutor::new());
-    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).set_host(true);
-    Ok(builder.build(connector))
 }

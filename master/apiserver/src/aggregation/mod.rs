@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use auth::Observer;
-use rustls::client::ResolvesClientCert;
 use schema::Registry;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::https::Identity;
 use crate::server::Core;
 
 pub(crate) use backend::Backend;
@@ -29,9 +29,6 @@ pub(crate) use proxy::answer;
 
 const GROUP: &str = "apiregistration.k8s.io";
 const RESOURCE: &str = "apiservices";
-
-/// Who identifies this server towards others.
-pub(crate) type Identity = Option<Arc<dyn ResolvesClientCert>>;
 
 /// What an APIService says.
 pub(crate) struct ApiService {

@@ -4,6 +4,7 @@
 
 mod authorizer;
 mod client;
+mod configured;
 mod matching;
 mod policies;
 mod reinvocation;
@@ -16,15 +17,16 @@ use auth::{Refusal, UserInfo};
 use futures::future::join_all;
 use schema::{FieldValidation, Kind};
 use serde_json::Value;
-use store::ListRequest;
 
 use crate::conversion;
 use crate::hooks::CacheLookup;
 use crate::objects::operate;
-use crate::problem::{Problem, Result, qualified};
+use crate::problem::{Problem, Result};
 use crate::server::Core;
 use client::CallError;
 pub(crate) use client::post;
+pub(crate) use configured::Configured;
+use configured::Hook;
 use matching::Place;
 use reinvocation::Reinvocation;
 use review::{Answer, Patch};
@@ -77,8 +79,8 @@ fn in_version(kind: &'static Kind, version: &'static Kind, object: &Value) -> Va
 }
 
 /// A webhook that is to be asked, and in which version of the kind.
-struct Due {
-    hook: Value,
+struct Due<'a> {
+    hook: &'a Hook,
     version: &'static Kind,
 }
 
@@ -112,23 +114,19 @@ pub(crate) async fn mutate(
 }
 
 fn is_anybody_asked(core: &Core, attributes: &Attributes<'_>) -> bool {
-    let any = |plural: &&str| {
-        let resource = qualified(GROUP, plural);
-        let first = ListRequest { resource: &resource, namespace: "", after: None, limit: 1, at: None, filter: None };
-        core.store.list(&first).is_ok_and(|page| !page.entries.is_empty())
-    };
-    attributes.kind.group != GROUP && [MUTATING, policies::MUTATING_BINDINGS].iter().any(any)
+    attributes.kind.group != GROUP
+        && [MUTATING, policies::MUTATING.bindings].iter().any(|sort| core.configured.any(sort))
 }
 
 /// Asks the mutating webhooks about a deletion, which they may refuse; there is nothing that they could change.
 pub(crate) async fn mutate_deletion(core: &Core, attributes: &Attributes<'_>) -> Result<Vec<String>> {
     let mut told = Vec::new();
-    for (_, hook) in configured(core, MUTATING, attributes) {
+    for hook in configured(core, MUTATING, attributes) {
         let Some(due) = due(core, attributes, &hook, None)? else { continue };
         let Some(answer) = ask(core, attributes, &due, None).await? else { continue };
         told.extend(answer.warnings);
-        if answer.patch.is_some() && hook["failurePolicy"] != "Ignore" {
-            let name = hook["name"].as_str().unwrap_or_default();
+        if answer.patch.is_some() && hook.said()["failurePolicy"] != "Ignore" {
+            let name = hook.name();
             let why = format!(
                 "admission webhook \"{name}\" attempted to modify the object, which is not supported for this operation"
             );
@@ -145,7 +143,8 @@ async fn ask_to_mutate(
     round: &mut Reinvocation,
     (object, told): (&mut Value, &mut Vec<String>),
 ) -> Result<()> {
-    for (key, hook) in configured(core, MUTATING, attributes) {
+    for hook in configured(core, MUTATING, attributes) {
+        let key = hook.key();
         if !round.is_due(&key) {
             continue;
         }
@@ -160,13 +159,13 @@ async fn ask_to_mutate(
             let back = conversion::between(core, due.version, attributes.kind, &patched).await?;
             *object = if attributes.body.is_some() { back } else { taken(attributes.kind, back)? };
         }
-        round.asked(key, *object != before, hook["reinvocationPolicy"] == "IfNeeded");
+        round.asked(key, *object != before, hook.said()["reinvocationPolicy"] == "IfNeeded");
     }
     Ok(())
 }
 
-fn apply(due: &Due, patch: &Patch, mut object: Value) -> Result<Value> {
-    let name = due.hook["name"].as_str().unwrap_or_default();
+fn apply(due: &Due<'_>, patch: &Patch, mut object: Value) -> Result<Value> {
+    let name = due.hook.name();
     operate(&mut object, &patch.0)
         .map_err(|error| Problem::internal(&format!("failed calling webhook \"{name}\": {error}")))?;
     Ok(object)
@@ -185,7 +184,7 @@ pub(crate) async fn validate(core: &Core, attributes: &Attributes<'_>, object: O
     policies::are_readable(core, attributes, object)?;
     let mut told = policies::validate(core, attributes, object)?;
     let hooks = configured(core, VALIDATING, attributes);
-    let asks = hooks.iter().map(|(_, hook)| async move {
+    let asks = hooks.iter().map(|hook| async move {
         let Some(due) = due(core, attributes, hook, object)? else { return Ok(None) };
         let shown = match object {
             Some(object) => Some(conversion::between(core, attributes.kind, due.version, object).await?),
@@ -199,35 +198,30 @@ pub(crate) async fn validate(core: &Core, attributes: &Attributes<'_>, object: O
     Ok(told)
 }
 
-/// All webhooks of a sort with what tells them apart, in the order of their configurations' names; none for the
-/// configurations of admission themselves, which nobody may keep from being changed (`IsExemptAdmissionConfigurationResource`).
-fn configured(core: &Core, sort: &str, attributes: &Attributes<'_>) -> Vec<(String, Value)> {
-    if attributes.kind.group == GROUP {
-        return Vec::new();
-    }
-    let lookup = CacheLookup(Arc::clone(&core.store));
-    let mut hooks = Vec::new();
-    for mut configuration in lookup.list(GROUP, sort, "") {
-        let Value::Array(list) = configuration["webhooks"].take() else { continue };
-        let name = configuration["metadata"]["name"].as_str().unwrap_or_default();
-        hooks.extend(list.into_iter().enumerate().map(|(index, hook)| (format!("{name}/{index}"), hook)));
-    }
-    hooks
+/// All webhooks of a sort; none for the configurations of admission themselves, which nobody may keep from being changed
+/// (`IsExemptAdmissionConfigurationResource`).
+fn configured(core: &Core, sort: &str, attributes: &Attributes<'_>) -> Vec<Hook> {
+    if attributes.kind.group == GROUP { Vec::new() } else { core.configured.hooks(sort) }
 }
 
 /// Whether the webhook is to be asked about the write.
-fn due(core: &Core, attributes: &Attributes<'_>, hook: &Value, object: Option<&Value>) -> Result<Option<Due>> {
-    let Some(version) = version(core, attributes, hook, "rules") else { return Ok(None) };
-    if !selected(core, attributes, hook, object) {
+fn due<'a>(
+    core: &Core,
+    attributes: &Attributes<'_>,
+    hook: &'a Hook,
+    object: Option<&Value>,
+) -> Result<Option<Due<'a>>> {
+    let Some(version) = version(core, attributes, hook.said(), "rules") else { return Ok(None) };
+    if !selected(core, attributes, hook.said(), object) {
         return Ok(None);
     }
     let conditions = review::conditions(core, hook, (attributes, version), object);
     match conditions {
-        Ok(true) => Ok(Some(Due { hook: hook.clone(), version })),
+        Ok(true) => Ok(Some(Due { hook, version })),
         Ok(false) => Ok(None),
-        Err(_) if hook["failurePolicy"] == "Ignore" => Ok(None),
+        Err(_) if hook.said()["failurePolicy"] == "Ignore" => Ok(None),
         Err(error) => {
-            let name = hook["name"].as_str().unwrap_or_default();
+            let name = hook.name();
             let why = format!("failed to evaluate match conditions of webhook \"{name}\": {error}");
             Err(attributes.forbidden(object, &why))
         }
@@ -275,9 +269,13 @@ fn version(core: &Core, attributes: &Attributes<'_>, matches: &Value, rules: &st
 }
 
 /// Asks one webhook. `None` where it could not be asked and need not be.
-async fn ask(core: &Core, attributes: &Attributes<'_>, due: &Due, object: Option<&Value>) -> Result<Option<Answer>> {
-    let hook = &due.hook;
-    let name = hook["name"].as_str().unwrap_or_default();
+async fn ask(
+    core: &Core,
+    attributes: &Attributes<'_>,
+    due: &Due<'_>,
+    object: Option<&Value>,
+) -> Result<Option<Answer>> {
+    let (hook, name) = (due.hook.said(), due.hook.name());
     if attributes.dry_run && !matches!(hook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
         let why = format!("admission webhook \"{name}\" does not support dry run");
         return Err(Problem::bad_request(why));

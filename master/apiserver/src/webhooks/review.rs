@@ -1,5 +1,7 @@
 //! `admission.k8s.io/v1` AdmissionReview: what a webhook is told, and what it answers; and the conditions on which it is asked.
 
+use std::sync::Arc;
+
 use admission::Operation;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +10,7 @@ use json_patch::PatchOperation;
 use schema::Kind;
 use serde_json::{Value, json};
 
-use super::{Attributes, authorizer};
+use super::{Attributes, Hook, authorizer};
 use crate::objects::new_uid;
 use crate::problem::{Problem, Result};
 use crate::server::Core;
@@ -116,14 +118,15 @@ pub(super) fn request(
 /// Whether all conditions of a webhook hold.
 pub(super) fn conditions(
     core: &Core,
-    hook: &Value,
+    hook: &Hook,
     (attributes, version): (&Attributes<'_>, &Kind),
     object: Option<&Value>,
 ) -> Result<bool, CelError> {
-    if hook["matchConditions"].as_array().is_none_or(Vec::is_empty) {
+    let conditions = &hook.said()["matchConditions"];
+    if conditions.as_array().is_none_or(Vec::is_empty) {
         return Ok(true);
     }
-    let mut variables = Variables::default();
+    let mut variables = Variables::with(Arc::clone(&hook.configuration.programs));
     let mut request = request(attributes, version, (None, None));
     if let Some(request) = request.as_object_mut() {
         request.remove("object");
@@ -133,7 +136,7 @@ pub(super) fn conditions(
     variables.set("oldObject", attributes.old.unwrap_or(&Value::Null));
     variables.set("request", &request);
     authorizer::lend(core, attributes, &mut variables);
-    hold(&hook["matchConditions"], &variables)
+    hold(conditions, &variables)
 }
 
 /// Whether all conditions of a list hold; what is asked afterwards may cost as much as if nothing had been asked before.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +22,8 @@ pub struct Https {
     pub port: u16,
     /// The CA of its certificate, as a `caBundle`.
     pub bundle: String,
+    /// How many connections there were so far.
+    pub handshakes: Arc<AtomicUsize>,
 }
 
 impl Https {
@@ -43,20 +46,22 @@ impl Https {
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), answer));
-        Https { port, bundle: STANDARD.encode(ca_certificate.pem()) }
+        let handshakes = Arc::<AtomicUsize>::default();
+        tokio::spawn(serve(listener, (TlsAcceptor::from(Arc::new(config)), Arc::clone(&handshakes)), answer));
+        Https { port, bundle: STANDARD.encode(ca_certificate.pem()), handshakes }
     }
 }
 
-async fn serve<A>(listener: TcpListener, acceptor: TlsAcceptor, answer: A)
+async fn serve<A>(listener: TcpListener, (acceptor, handshakes): (TlsAcceptor, Arc<AtomicUsize>), answer: A)
 where
     A: Fn(&Parts, &Bytes) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
 {
     while let Ok((tcp, _)) = listener.accept().await {
-        let (acceptor, answer) = (acceptor.clone(), answer.clone());
+        let (acceptor, answer, handshakes) = (acceptor.clone(), answer.clone(), Arc::clone(&handshakes));
         tokio::spawn(async move {
             // A client that does not believe the certificate goes away.
             let Ok(tls) = acceptor.accept(tcp).await else { return };
+            handshakes.fetch_add(1, Ordering::SeqCst);
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = answer.clone();
                 async move {

@@ -12,6 +12,7 @@ use expressions::{CelError, Variables};
 use schema::Kind;
 use serde_json::{Value, json};
 
+use super::configured::Configuration;
 use super::{Attributes, GROUP, authorizer, in_version, review, selected, version};
 use crate::hooks::CacheLookup;
 use crate::server::Core;
@@ -20,18 +21,19 @@ pub(super) use mutating::mutate;
 pub(super) use params::are_readable;
 pub(super) use validating::validate;
 
-pub(super) const MUTATING_BINDINGS: &str = mutating::SORT.bindings;
+pub(super) const MUTATING: Sort = mutating::SORT;
+pub(super) const VALIDATING: Sort = validating::SORT;
 
 /// The resources of policies of one sort, and of their bindings.
-struct Sort {
-    policies: &'static str,
-    bindings: &'static str,
+pub(super) struct Sort {
+    pub policies: &'static str,
+    pub bindings: &'static str,
 }
 
 /// A policy that is about the write, with a binding that is, and one of its parameters.
 struct Invocation {
-    policy: Arc<Value>,
-    binding: Arc<Value>,
+    policy: Arc<Configuration>,
+    binding: Arc<Configuration>,
     /// The version of the object that the policy is about.
     version: &'static Kind,
     param: Option<Value>,
@@ -39,8 +41,8 @@ struct Invocation {
 
 /// A policy, or a binding of it, that cannot be used as it is configured.
 struct Unusable {
-    policy: Arc<Value>,
-    binding: Option<Arc<Value>>,
+    policy: Arc<Configuration>,
+    binding: Option<Arc<Configuration>>,
     why: String,
 }
 
@@ -57,8 +59,8 @@ fn list<'a>(object: &'a Value, field: &str) -> &'a [Value] {
 }
 
 /// Whether what goes wrong with a policy does not count.
-fn is_lenient(policy: &Value) -> bool {
-    policy["spec"]["failurePolicy"] == "Ignore"
+fn is_lenient(policy: &Configuration) -> bool {
+    policy.spec()["failurePolicy"] == "Ignore"
 }
 
 /// A write, and what is asked about it.
@@ -78,27 +80,23 @@ fn gathered(
 ) -> (Vec<Invocation>, Vec<Unusable>) {
     let (mut due, mut unusable) = (Vec::new(), Vec::new());
     let lookup = CacheLookup(Arc::clone(&core.store));
-    let bindings: Vec<Arc<Value>> = match attributes.kind.group {
-        GROUP => Vec::new(),
-        _ => lookup.list(GROUP, sort.bindings, "").into_iter().map(Arc::new).collect(),
-    };
+    let bindings = if attributes.kind.group == GROUP { Vec::new() } else { core.configured.all(sort.bindings) };
     if bindings.is_empty() {
         return (due, unusable);
     }
     let gathering = Gathering { core, lookup: &lookup, attributes, object };
-    for policy in lookup.list(GROUP, sort.policies, "").into_iter().map(Arc::new) {
-        let mut own =
-            bindings.iter().filter(|binding| text(&binding["spec"], "policyName") == name(&policy)).peekable();
+    for policy in core.configured.all(sort.policies) {
+        let mut own = bindings.iter().filter(|one| text(one.spec(), "policyName") == policy.name()).peekable();
         if own.peek().is_none() {
             continue;
         }
-        let Some(version) = gathering.matched(&policy["spec"]["matchConstraints"]) else { continue };
+        let Some(version) = gathering.matched(&policy.spec()["matchConstraints"]) else { continue };
         for binding in own {
-            let narrowed = &binding["spec"]["matchResources"];
+            let narrowed = &binding.spec()["matchResources"];
             if !narrowed.is_null() && gathering.matched(narrowed).is_none() {
                 continue;
             }
-            match gathering.params(&policy["spec"], &binding["spec"]) {
+            match gathering.params(policy.spec(), binding.spec()) {
                 Ok(params) => due.extend(params.into_iter().map(|param| Invocation {
                     policy: Arc::clone(&policy),
                     binding: Arc::clone(binding),
@@ -187,7 +185,7 @@ impl Gathering<'_> {
 
 impl Invocation {
     fn spec(&self) -> &Value {
-        &self.policy["spec"]
+        self.policy.spec()
     }
 
     /// What expressions know, but for the policy's own variables.
@@ -199,7 +197,7 @@ impl Invocation {
             });
         }
         let old = attributes.old.map(|old| in_version(attributes.kind, self.version, old));
-        let mut variables = Variables::default();
+        let mut variables = Variables::with(Arc::clone(&self.policy.programs));
         variables.set("object", object.unwrap_or(&Value::Null));
         variables.set("oldObject", old.as_ref().unwrap_or(&Value::Null));
         variables.set("request", &request);

@@ -70,11 +70,11 @@ pub(in crate::webhooks) fn mutate(
 
 impl Unusable {
     fn refused(&self) -> Refused {
-        let policy = name(&self.policy);
+        let policy = self.policy.name();
         let message = match &self.binding {
             Some(binding) => format!(
                 "policy '{policy}' with binding '{}' denied request: failed to configure binding: {}",
-                name(binding),
+                binding.name(),
                 self.why
             ),
             None => format!("policy \"{policy}\" denied request: failed to configure policy: {}", self.why),
@@ -88,11 +88,11 @@ impl Invocation {
     fn key(&self) -> String {
         let param = self.param.as_ref().map(|param| (text(&param["metadata"], "namespace"), name(param)));
         let (namespace, param) = param.unwrap_or_default();
-        format!("{}/{}/{namespace}/{param}", name(&self.policy), name(&self.binding))
+        format!("{}/{}/{namespace}/{param}", self.policy.name(), self.binding.name())
     }
 
     fn refused(&self, why: &str) -> Refused {
-        let (policy, binding) = (name(&self.policy), name(&self.binding));
+        let (policy, binding) = (self.policy.name(), self.binding.name());
         let message = format!("policy '{policy}' with binding '{binding}' denied request: {why}");
         Refused { message, reason: "Invalid" }
     }

@@ -3,10 +3,11 @@
 use expressions::Variables;
 use serde_json::{Value, json};
 
-use super::{Invocation, Sort, Unusable, gathered, in_version, is_lenient, list, name, text};
+use super::{Invocation, Sort, Unusable, gathered, in_version, is_lenient, list, text};
 use crate::problem::{Problem, Result};
 use crate::server::Core;
 use crate::webhooks::Attributes;
+use crate::webhooks::configured::Configuration;
 
 pub(super) const SORT: Sort =
     Sort { policies: "validatingadmissionpolicies", bindings: "validatingadmissionpolicybindings" };
@@ -63,10 +64,10 @@ impl Unusable {
 }
 
 impl Findings {
-    fn deny(&mut self, policy: &Value, binding: Option<&Value>, failure: Failure) {
-        let bound = binding.map(|binding| format!(" with binding '{}'", name(binding))).unwrap_or_default();
+    fn deny(&mut self, policy: &Configuration, binding: Option<&Configuration>, failure: Failure) {
+        let bound = binding.map(|binding| format!(" with binding '{}'", binding.name())).unwrap_or_default();
         let message =
-            format!("ValidatingAdmissionPolicy '{}'{bound} denied request: {}", name(policy), failure.message);
+            format!("ValidatingAdmissionPolicy '{}'{bound} denied request: {}", policy.name(), failure.message);
         self.denied.get_or_insert((message, failure.reason));
     }
 
@@ -81,14 +82,14 @@ impl Findings {
             Err(error) => vec![Failure::broken(error.to_string())],
         };
         for failure in failures {
-            for action in list(&binding["spec"], "validationActions").iter().filter_map(Value::as_str) {
+            for action in list(binding.spec(), "validationActions").iter().filter_map(Value::as_str) {
                 let message = failure.message.clone();
                 match action {
                     "Deny" => self.deny(policy, Some(binding), Failure { message, reason: failure.reason }),
                     "Warn" => self.told.push(format!(
                         "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
-                        name(policy),
-                        name(binding)
+                        policy.name(),
+                        binding.name()
                     )),
                     // There is no audit log that it could be noted in.
                     _ => {}

@@ -1,0 +1,220 @@
+//! The configurations of admission as they are committed: each is read once, and so are its expressions. With them go the
+//! connections to the webhooks that they name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use auth::Observer;
+use expressions::Programs;
+use serde_json::Value;
+
+use super::client::trust;
+use super::{GROUP, MUTATING, VALIDATING, policies};
+use crate::https::{Connections, Trust, connections};
+
+const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
+const INTERESTS: [(&str, &str); 7] = [
+    (GROUP, MUTATING),
+    (GROUP, VALIDATING),
+    (GROUP, policies::MUTATING.policies),
+    (GROUP, policies::MUTATING.bindings),
+    (GROUP, policies::VALIDATING.policies),
+    (GROUP, policies::VALIDATING.bindings),
+    DEFINITIONS,
+];
+const NO_HOOKS: &[Value] = &[];
+
+/// A policy, a binding, or webhooks.
+pub(crate) struct Configuration {
+    pub object: Value,
+    /// Of its expressions.
+    pub programs: Arc<Programs>,
+}
+
+impl Configuration {
+    pub(super) fn spec(&self) -> &Value {
+        &self.object["spec"]
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.object["metadata"]["name"].as_str().unwrap_or_default()
+    }
+
+    fn hooks(&self) -> &[Value] {
+        self.object["webhooks"].as_array().map_or(NO_HOOKS, Vec::as_slice)
+    }
+
+    /// Those whose servers it names.
+    fn clients(&self) -> impl Iterator<Item = &Value> {
+        let hooks = self.hooks().iter().map(|hook| &hook["clientConfig"]);
+        hooks.chain(Some(&self.spec()["conversion"]["webhook"]["clientConfig"]).filter(|config| !config.is_null()))
+    }
+}
+
+/// One webhook of a configuration.
+pub(super) struct Hook {
+    pub configuration: Arc<Configuration>,
+    index: usize,
+}
+
+impl Hook {
+    pub fn said(&self) -> &Value {
+        self.configuration.hooks().get(self.index).unwrap_or(&Value::Null)
+    }
+
+    pub fn name(&self) -> &str {
+        self.said()["name"].as_str().unwrap_or_default()
+    }
+
+    /// What tells it apart from others.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.configuration.name(), self.index)
+    }
+}
+
+/// Made when they are needed first: the machine's roots are not read while others wait for a commit.
+type Lazy = Arc<OnceLock<Result<Connections, String>>>;
+
+#[derive(Default)]
+pub(crate) struct Configured(RwLock<Current>);
+
+#[derive(Default)]
+struct Current {
+    /// By resource, and then by name.
+    objects: HashMap<String, BTreeMap<String, Arc<Configuration>>>,
+    servers: HashMap<Trust, Lazy>,
+}
+
+impl Configured {
+    /// All of a resource, in the order of their names.
+    pub(super) fn all(&self, resource: &str) -> Vec<Arc<Configuration>> {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.objects.get(resource).into_iter().flat_map(BTreeMap::values).map(Arc::clone).collect()
+    }
+
+    pub(super) fn any(&self, resource: &str) -> bool {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.objects.get(resource).is_some_and(|all| !all.is_empty())
+    }
+
+    /// All webhooks of a sort, in the order of their configurations' names.
+    pub(super) fn hooks(&self, sort: &str) -> Vec<Hook> {
+        let of = |configuration: Arc<Configuration>| {
+            let count = configuration.hooks().len();
+            (0..count).map(move |index| Hook { configuration: Arc::clone(&configuration), index })
+        };
+        self.all(sort).into_iter().flat_map(of).collect()
+    }
+
+    /// How servers with such certificates are reached. What no configuration names any more is not kept.
+    pub(super) fn connections(&self, server: &Trust) -> Result<Connections, String> {
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner).servers.get(server).map(Arc::clone);
+        kept.unwrap_or_default().get_or_init(|| connections(server, &None)).clone()
+    }
+}
+
+impl Current {
+    fn put(&mut self, resource: &str, name: &str, object: Option<&Value>) {
+        let all = self.objects.entry(resource.to_owned()).or_default();
+        let Some(object) = object else {
+            all.remove(name);
+            return;
+        };
+        // Expressions are where these are; the status of a policy has none.
+        let same = |old: &&Arc<Configuration>| ["spec", "webhooks"].iter().all(|part| old.object[part] == object[part]);
+        let programs = all.get(name).filter(same).map(|old| Arc::clone(&old.programs)).unwrap_or_default();
+        all.insert(name.to_owned(), Arc::new(Configuration { object: object.clone(), programs }));
+    }
+
+    /// Keeps the connections of those servers that are named.
+    fn follow(&mut self) {
+        let named = self.objects.values().flat_map(BTreeMap::values);
+        let named = named.flat_map(|one| one.clients().filter_map(trust).collect::<Vec<_>>());
+        let mut before = std::mem::take(&mut self.servers);
+        self.servers = named.map(|server| (before.remove(&server).unwrap_or_default(), server)).fold(
+            HashMap::new(),
+            |mut servers, (lazy, server)| {
+                servers.entry(server).or_insert(lazy);
+                servers
+            },
+        );
+    }
+}
+
+impl Observer for Configured {
+    fn interests(&self) -> &'static [(&'static str, &'static str)] {
+        &INTERESTS
+    }
+
+    fn observe(&self, group: &str, resource: &str, _: &str, name: &str, object: Option<&Value>) {
+        // Of definitions only those count that have a webhook.
+        let converts = |definition: &&Value| !definition["spec"]["conversion"]["webhook"].is_null();
+        let object = object.filter(|object| (group, resource) != DEFINITIONS || converts(object));
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        current.put(resource, name, object);
+        current.follow();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expressions::Variables;
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy(expression: &str) -> Value {
+        json!({ "metadata": { "name": "p" }, "spec": { "validations": [{ "expression": expression }] } })
+    }
+
+    #[test]
+    fn expressions_are_read_once_until_they_change() {
+        let configured = Configured::default();
+        let put = |object: Option<&Value>| configured.observe(GROUP, policies::VALIDATING.policies, "", "p", object);
+        let judge = || {
+            let policy = configured.all(policies::VALIDATING.policies).remove(0);
+            let expression = policy.spec()["validations"][0]["expression"].as_str().unwrap();
+            assert_eq!(Variables::with(Arc::clone(&policy.programs)).holds(expression), Ok(true));
+            Arc::clone(&policy.programs)
+        };
+        put(Some(&policy("1 == 1")));
+        let first = judge();
+        let mut checked = policy("1 == 1");
+        checked["status"] = json!({ "observedGeneration": 1 });
+        put(Some(&checked));
+        assert!(Arc::ptr_eq(&first, &judge()));
+        assert_eq!(first.count(), 1);
+        put(Some(&policy("2 == 2")));
+        let second = judge();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(second.count(), 1);
+        put(None);
+        assert!(!configured.any(policies::VALIDATING.policies));
+    }
+
+    #[test]
+    fn servers_are_known_while_they_are_named() {
+        let configured = Configured::default();
+        let hooks = |urls: &[&str]| {
+            let hooks: Vec<Value> = urls.iter().map(|url| json!({ "clientConfig": { "url": url } })).collect();
+            json!({ "metadata": { "name": "w" }, "webhooks": hooks })
+        };
+        let names = || {
+            let current = configured.0.read().unwrap();
+            let mut names: Vec<String> = current.servers.keys().map(|server| server.name.clone()).collect();
+            names.sort();
+            names
+        };
+        configured.observe(GROUP, MUTATING, "", "w", Some(&hooks(&["https://a.test/x", "https://a.test/y"])));
+        configured.observe(GROUP, VALIDATING, "", "w", Some(&hooks(&["https://a.test:1/z", "https://b.test"])));
+        let conversion = json!({ "webhook": { "clientConfig": { "service": { "namespace": "ns", "name": "c" } } } });
+        let definition = json!({ "metadata": { "name": "d" }, "spec": { "conversion": conversion } });
+        configured.observe(DEFINITIONS.0, DEFINITIONS.1, "", "d", Some(&definition));
+        assert_eq!(names(), ["a.test", "b.test", "c.ns.svc"]);
+        configured.observe(GROUP, MUTATING, "", "w", None);
+        assert_eq!(names(), ["a.test", "b.test", "c.ns.svc"]);
+        configured.observe(GROUP, VALIDATING, "", "w", Some(&hooks(&["https://b.test"])));
+        configured.observe(DEFINITIONS.0, DEFINITIONS.1, "", "d", Some(&json!({ "spec": {} })));
+        assert_eq!(names(), ["b.test"]);
+    }
+}
