@@ -108,6 +108,34 @@ async fn http_statuses_and_redirects() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_counts_neither_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        for ends in [true, false] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbody").await.unwrap();
+            kept.extend((!ends).then_some(stream));
+        }
+        std::future::pending::<()>().await;
+    });
+    let (sink, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let prober = Prober::spawn(Kind::Liveness, probe(http(address, "/")), start(), no_exec(), move |asked| {
+        sink.send(asked).unwrap();
+    });
+    for reason in
+        ["unexpected EOF", "context deadline exceeded (Client.Timeout or context cancellation while reading body)"]
+    {
+        let asked = answers.recv().await.unwrap();
+        let text = format!("Liveness probe errored and resulted in unknown state: {reason}");
+        assert_eq!((asked.result, asked.report), ("unknown", Some(Report::Unhealthy(text))));
+        assert_eq!(prober.verdict(), Verdict::Unknown);
+    }
+}
+
+#[tokio::test]
 async fn refused_connections_are_worded_as_go_does() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

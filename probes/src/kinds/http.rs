@@ -1,5 +1,8 @@
 //! http and https: a GET that must answer 200 to 399 (pkg/probe/http).
 
+use std::error::Error;
+use std::io;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::tcp::dial_error;
 use super::{MAX_OUTPUT, tls};
@@ -88,12 +92,24 @@ fn relative(from: &str, to: &str) -> String {
 }
 
 pub(crate) async fn probe(target: &Target<'_>, timeout: Duration) -> Outcome {
-    match tokio::time::timeout(timeout, follow(target)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Outcome::Failure(format!(
-            "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            Hop::first(target).url()
-        )),
+    let deadline = Instant::now() + timeout;
+    let answer = match timeout_at(deadline, follow(target)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(failure)) => return Outcome::Failure(failure),
+        Err(_) => {
+            return Outcome::Failure(format!(
+                "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+                Hop::first(target).url()
+            ));
+        }
+    };
+    let status = answer.response.status();
+    match timeout_at(deadline, answer.body()).await {
+        Ok(Ok(body)) => judge(status, &body),
+        Ok(Err(reason)) => Outcome::Error(reason),
+        Err(_) => Outcome::Error(
+            "context deadline exceeded (Client.Timeout or context cancellation while reading body)".to_owned(),
+        ),
     }
 }
 
@@ -103,29 +119,25 @@ pub(crate) async fn probe(target: &Target<'_>, timeout: Duration) -> Outcome {
 /// Why there was no answer, as Go's client words it.
 pub async fn get_once(target: &Target<'_>) -> Result<StatusCode, String> {
     let hop = Hop::first(target);
-    let response = get(&hop, target.headers).await.map_err(|reason| format!("Get \"{}\": {reason}", hop.url()))?;
-    Ok(response.status())
+    let answer = get(&hop, target.headers).await.map_err(|reason| format!("Get \"{}\": {reason}", hop.url()))?;
+    Ok(answer.response.status())
 }
 
-async fn follow(target: &Target<'_>) -> Outcome {
+/// The answer after all redirects, or what failed.
+async fn follow(target: &Target<'_>) -> Result<Answer, String> {
     let mut hop = Hop::first(target);
     for redirects in 0.. {
-        let response = match get(&hop, target.headers).await {
-            Ok(response) => response,
-            Err(reason) => return Outcome::Failure(format!("Get \"{}\": {reason}", hop.url())),
-        };
-        let status = response.status();
+        let answer = get(&hop, target.headers).await.map_err(|reason| format!("Get \"{}\": {reason}", hop.url()))?;
+        let response = &answer.response;
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let next = location.filter(|_| followed(status)).and_then(|location| hop.redirect(location));
+        let next = location.filter(|_| followed(response.status())).and_then(|location| hop.redirect(location));
         match next {
-            Some(_) if redirects == MAX_REDIRECTS => {
-                return Outcome::Failure(format!("Get \"{}\": stopped after {MAX_REDIRECTS} redirects", hop.url()));
-            }
+            Some(_) if redirects == MAX_REDIRECTS => break,
             Some(next) => hop = next,
-            None => return judge(status, response).await,
+            None => return Ok(answer),
         }
     }
-    Outcome::Error("too many redirects".to_owned())
+    Err(format!("Get \"{}\": stopped after {MAX_REDIRECTS} redirects", hop.url()))
 }
 
 /// Statuses at which Go's client looks at Location.
@@ -133,30 +145,61 @@ fn followed(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-async fn judge(status: StatusCode, response: Response<Incoming>) -> Outcome {
+fn judge(status: StatusCode, body: &[u8]) -> Outcome {
     match status.as_u16() {
         200..300 => Outcome::Success,
-        300..400 => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", body(response).await)),
+        300..400 => {
+            Outcome::Warning(format!("Probe terminated redirects, Response body: {}", String::from_utf8_lossy(body)))
+        }
         code => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
     }
 }
 
-/// The beginning of the body.
-async fn body(response: Response<Incoming>) -> String {
-    let mut body = response.into_body();
+/// An answer of which the head is there, and the connection that the rest comes by.
+struct Answer {
+    response: Response<Incoming>,
+    /// Polled by whoever waits for the answer: a task of its own would wake another thread for each probe.
+    connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+}
+
+impl Answer {
+    /// The beginning of the body.
+    async fn body(self) -> Result<Vec<u8>, String> {
+        let Self { response, mut connection } = self;
+        let mut reading = pin!(beginning(response.into_body()));
+        tokio::select! {
+            biased;
+            body = &mut reading => body,
+            _ = &mut connection => reading.await,
+        }
+        .map_err(|error| text("unexpected EOF", &error))
+    }
+}
+
+async fn beginning(mut body: Incoming) -> hyper::Result<Vec<u8>> {
     let mut read = Vec::new();
     while read.len() < MAX_OUTPUT
-        && let Some(Ok(frame)) = body.frame().await
+        && let Some(frame) = body.frame().await
     {
-        if let Some(data) = frame.data_ref() {
+        if let Some(data) = frame?.data_ref() {
             read.extend_from_slice(data);
         }
     }
     read.truncate(MAX_OUTPUT);
-    String::from_utf8_lossy(&read).into_owned()
+    Ok(read)
 }
 
-async fn get(hop: &Hop, headers: &[(String, String)]) -> Result<Response<Incoming>, String> {
+/// With Go's word for an end that came too early.
+fn text(early: &str, error: &hyper::Error) -> String {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    if error.is_incomplete_message() || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof) {
+        early.to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+async fn get(hop: &Hop, headers: &[(String, String)]) -> Result<Answer, String> {
     let stream = TcpStream::connect((hop.host.as_str(), hop.port))
         .await
         .map_err(|error| dial_error(&hop.host, hop.port, &error))?;
@@ -172,18 +215,21 @@ async fn get(hop: &Hop, headers: &[(String, String)]) -> Result<Response<Incomin
     }
 }
 
-async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String>
+async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // Ends with the response, or when the caller gives up and drops the sender.
-    tokio::spawn(connection);
-    sender
-        .send_request(request)
-        .await
-        .map_err(|error| if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() })
+    let mut connection = Box::pin(connection);
+    let mut asking = pin!(sender.send_request(request));
+    let response = tokio::select! {
+        biased;
+        response = &mut asking => response,
+        _ = &mut connection => asking.await,
+    }
+    .map_err(|error| text("EOF", &error))?;
+    Ok(Answer { response, connection })
 }
 
 fn request(hop: &Hop, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, http::Error> {
