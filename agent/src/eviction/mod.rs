@@ -243,10 +243,7 @@ impl Manager {
     /// Waits until evicted pods have given back what they had, so that not two go where one is enough.
     async fn await_end(&self, evicted: &[PodUid]) {
         let given_up = Instant::now() + CLEANUP.0;
-        let holds = |uid: &PodUid| {
-            let entry = self.context.registry.entry(uid);
-            entry.is_some_and(|entry| entry.sandbox.is_some() || !entry.running.is_empty())
-        };
+        let holds = |uid: &PodUid| self.context.registry.entry(uid).is_some_and(|entry| entry.holds_resources());
         while evicted.iter().any(holds) && Instant::now() < given_up {
             tokio::time::sleep(CLEANUP.1).await;
         }

@@ -23,6 +23,8 @@ pub struct Entry {
     pub running: Vec<Running>,
     /// The sandbox that they run in.
     pub sandbox: Option<Running>,
+    /// Whether it has volumes on the disk.
+    pub volumes: bool,
     /// Ids of all its containers and sandboxes.
     pub parts: Vec<String>,
     /// What the worker saw of them last, as [`super::observe::Everything`] has it; `None` when there was nothing.
@@ -101,6 +103,12 @@ impl Entry {
         self.admitted && self.wanted && !self.has_ended()
     }
 
+    /// Whether an end would still give back something of the node's (`PodResourcesAreReclaimed`).
+    #[must_use]
+    pub fn holds_resources(&self) -> bool {
+        self.sandbox.is_some() || !self.running.is_empty() || self.volumes
+    }
+
     /// How far its life is.
     #[must_use]
     pub fn lifecycle(&self) -> Lifecycle {
@@ -145,6 +153,7 @@ impl Registry {
             admitted: false,
             running: Vec::new(),
             sandbox: None,
+            volumes: false,
             parts: Vec::new(),
             seen: None,
             published: false,

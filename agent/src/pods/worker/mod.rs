@@ -337,11 +337,13 @@ impl Worker {
         let published = self.publication.has(self.status.as_ref());
         let wanted = matches!(*self.inputs.desired.borrow(), Desired::Present(_));
         let mirrored = self.inputs.origin.has_mirror();
+        let prepared = self.memory.prepared;
         self.context.registry.update(&self.uid, pod, |entry| {
             entry.seen = seen;
             entry.status = status;
             entry.running = running;
             entry.sandbox = sandbox;
+            entry.volumes = prepared.volumes || prepared.volumes_on_disk;
             entry.parts = parts;
             entry.published = published;
             (entry.wanted, entry.mirrored) = (wanted, mirrored);
