@@ -79,6 +79,14 @@ pub fn shortages(thresholds: &[Threshold], observations: &Observations, reclaim:
     thresholds.iter().enumerate().filter(|(_, threshold)| short(threshold)).map(|(index, _)| index).collect()
 }
 
+/// Whether less of a disk is free than is wanted.
+#[must_use]
+pub fn is_disk_short(thresholds: &[Threshold], observations: &Observations) -> bool {
+    let short = shortages(thresholds, observations, true);
+    let mut signals = short.iter().filter_map(|index| thresholds.get(*index)).map(|threshold| threshold.signal);
+    signals.any(|signal| signal.pressure() == Pressure::Disk)
+}
+
 /// How soon to look again: often when something is nearly short, as memory can be gone within seconds.
 #[must_use]
 pub fn next_look(thresholds: &[Threshold], observations: &Observations, usual: Duration, near: Duration) -> Duration {
@@ -114,6 +122,14 @@ mod tests {
             .iter()
             .map(|(signal, available)| (*signal, Observation { available: *available, capacity: 1000 }))
             .collect()
+    }
+
+    #[test]
+    fn a_disk_is_short_until_its_minimum_was_reclaimed() {
+        let thresholds = [threshold(Signal::Memory, 100, 0, 0), threshold(Signal::NodeFs, 100, 0, 50)];
+        let short =
+            |memory, disk| is_disk_short(&thresholds, &seen(&[(Signal::Memory, memory), (Signal::NodeFs, disk)]));
+        assert_eq!([short(99, 150), short(100, 149), short(100, 99)], [false, true, true]);
     }
 
     #[test]

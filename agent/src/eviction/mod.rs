@@ -113,6 +113,7 @@ impl Manager {
                 tokio::time::sleep(decide::next_look(&thresholds, &observations, PERIOD, NEAR)).await;
             } else {
                 self.await_end(&evicted).await;
+                self.await_blocks(&thresholds).await;
             }
         }
     }
@@ -246,6 +247,15 @@ impl Manager {
         let holds = |uid: &PodUid| self.context.registry.entry(uid).is_some_and(|entry| entry.holds_resources());
         while evicted.iter().any(holds) && Instant::now() < given_up {
             tokio::time::sleep(CLEANUP.1).await;
+        }
+    }
+
+    /// Gives the kernel time to free a disk's blocks: those of a removed file stay while somebody writes it out, as an unmount
+    /// of a container's layers does with all that is unwritten.
+    async fn await_blocks(&mut self, thresholds: &[Threshold]) {
+        let given_up = Instant::now() + PERIOD;
+        while decide::is_disk_short(thresholds, &self.observer.look().await.0) && Instant::now() < given_up {
+            tokio::time::sleep(NEAR).await;
         }
     }
 }
