@@ -1,7 +1,8 @@
 //! Cluster IPs and node ports of Services (`pkg/registry/core/service/{ipallocator,portallocator,storage}`).
 //!
-//! What is taken follows the committed Services, so that nothing leaks and a restart repairs itself; what a request that
-//! is under way has chosen is held by its [`Reservation`] until its commit is visible.
+//! What is taken follows the committed Services and IPAddresses, so that nothing leaks and a restart repairs itself; what a
+//! request that is under way has chosen is held by its [`Reservation`] until its commit is visible. That of several masters only
+//! one gives out an address is up to `ip_addresses.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,11 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use auth::Observer;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use rand::Rng as _;
 use schema::{FieldError, Kind};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::ip_addresses::{self, Address, Due};
 use crate::problem::{Problem, Result};
 use crate::service_cidrs;
 
@@ -26,8 +29,13 @@ pub(crate) struct Allocators {
     /// What the server was told: counts as long as there is no ServiceCIDR, and says which family Services have.
     services: IpNet,
     ports: RangeInclusive<u16>,
-    taken: Arc<Mutex<Taken>>,
-    /// Told when a ServiceCIDR came or changed, and when one that is deleted may have become free.
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    taken: Mutex<Taken>,
+    /// Told when there may be something to do about ServiceCIDRs or IPAddresses.
     changed: Notify,
 }
 
@@ -35,6 +43,10 @@ pub(crate) struct Allocators {
 struct Taken {
     /// The ServiceCIDRs, by name.
     networks: BTreeMap<String, Networks>,
+    /// The IPAddresses.
+    addresses: HashMap<IpAddr, Address>,
+    /// Addresses that a Service had, whose IPAddresses are to go.
+    freed: HashSet<IpAddr>,
     ips: HashMap<IpAddr, String>,
     ports: HashMap<u16, String>,
     of: HashMap<String, Claims>,
@@ -52,45 +64,93 @@ struct Claims {
 /// Keeps others from choosing the same while a write is under way.
 #[derive(Default)]
 pub(crate) struct Reservation {
-    taken: Option<Arc<Mutex<Taken>>>,
+    shared: Option<Arc<Shared>>,
+    /// `NAMESPACE/NAME` of the Service.
+    owner: String,
     claims: Claims,
+}
+
+impl Reservation {
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The addresses that were chosen.
+    pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims.ips.iter().copied()
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(taken) = &self.taken {
-            let mut taken = lock(taken);
-            taken.held.ips.retain(|ip| !self.claims.ips.contains(ip));
-            taken.held.ports.retain(|port| !self.claims.ports.contains(port));
+        let Some(shared) = &self.shared else { return };
+        let mut taken = lock(&shared.taken);
+        taken.held.ips.retain(|ip| !self.claims.ips.contains(ip));
+        taken.held.ports.retain(|port| !self.claims.ports.contains(port));
+        // What came to nothing is given back.
+        if self.claims.ips.iter().any(|ip| taken.free(*ip, &self.owner)) {
+            shared.changed.notify_one();
         }
     }
 }
 
 impl Allocators {
     pub(crate) fn new(services: IpNet, ports: RangeInclusive<u16>) -> Self {
-        Allocators { services, ports, taken: Arc::default(), changed: Notify::new() }
+        Allocators { services, ports, shared: Arc::default() }
     }
 
-    /// Waits until there may be something to do about ServiceCIDRs.
+    /// Waits until there may be something to do about ServiceCIDRs or IPAddresses.
     pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+        self.shared.changed.notified().await;
     }
 
-    /// Whether a Service has an address that is in no other ServiceCIDR than this.
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        lock(&self.shared.taken)
+    }
+
+    /// What is to be done about IPAddresses.
+    pub(crate) fn addresses_due(&self, now: Timestamp) -> Due {
+        let taken = self.taken();
+        let mut due = Due::default();
+        let ranges: Vec<IpNet> = taken.known(self.services).collect();
+        for (ip, owner) in taken.ips.iter().filter(|(ip, _)| ranges.iter().any(|range| range.contains(*ip))) {
+            let other = taken.addresses.get(ip).map(|address| address.owner.as_str());
+            let is_others = other.is_some_and(|other| other != owner && taken.has(other, ip));
+            if other != Some(owner) && !is_others {
+                due.missing.push((*ip, owner.clone()));
+            }
+        }
+        for (ip, address) in taken.addresses.iter().filter(|(ip, address)| address.is_ours && !taken.is_used(**ip)) {
+            match taken.freed.contains(ip) || address.is_left_over(now) {
+                true => due.left_over.push(*ip),
+                false => due.is_early = true,
+            }
+        }
+        due
+    }
+
+    /// Whether the IPAddress of an address may be given to another Service.
+    pub(crate) fn is_freed(&self, ip: IpAddr) -> bool {
+        self.taken().freed.contains(&ip)
+    }
+
+    /// Whether nobody has an address, nor is about to.
+    pub(crate) fn is_unused(&self, ip: IpAddr) -> bool {
+        !self.taken().is_used(ip)
+    }
+
+    /// Whether there is an address, of a Service or an IPAddress, that is in no other ServiceCIDR than this.
     pub(crate) fn is_needed(&self, name: &str) -> bool {
-        let taken = lock(&self.taken);
+        let taken = self.taken();
         let Some(own) = taken.networks.get(name) else { return false };
         let others = || taken.networks.iter().filter(|(other, _)| *other != name).flat_map(|(_, other)| &other.cidrs);
         let is_covered = own.cidrs.iter().all(|cidr| others().any(|other| other.contains(cidr)));
         let only_here = |ip: &IpAddr| own.contains(ip) && !others().any(|other| other.contains(ip));
-        !is_covered && taken.ips.keys().chain(&taken.held.ips).any(only_here)
+        !is_covered && taken.ips.keys().chain(&taken.held.ips).chain(taken.addresses.keys()).any(only_here)
     }
 
-    /// Completes a Service before it is committed; leaves all other kinds alone.
+    /// Chooses what a Service needs before it is committed; for [`ip_addresses::allocate`].
     pub(crate) fn allocate(&self, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<Reservation> {
-        if !kind.group.is_empty() || kind.plural != "services" {
-            return Ok(Reservation::default());
-        }
         let metadata = object.get("metadata").cloned().unwrap_or_default();
         let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
@@ -98,11 +158,9 @@ impl Allocators {
             return Ok(Reservation::default());
         };
         let old = old.and_then(|old| old.get("spec"));
-        let mut work = Work {
-            allocators: self,
-            owner: format!("{namespace}/{name}"),
-            reservation: Reservation { taken: Some(Arc::clone(&self.taken)), claims: Claims::default() },
-        };
+        let owner = format!("{namespace}/{name}");
+        let reservation = Reservation { shared: Some(Arc::clone(&self.shared)), owner, claims: Claims::default() };
+        let mut work = Work { allocators: self, reservation };
         work.cluster_ip(spec, old)
             .and_then(|()| work.node_ports(spec))
             .and_then(|()| work.health_check(spec))
@@ -114,7 +172,6 @@ impl Allocators {
 /// One Service on its way in.
 struct Work<'a> {
     allocators: &'a Allocators,
-    owner: String,
     reservation: Reservation,
 }
 
@@ -162,14 +219,14 @@ impl Work<'_> {
             field: "spec.clusterIPs".into(),
             message: format!("Invalid value: [{wanted:?}]: failed to allocate IP {wanted}: {why}"),
         };
-        let mut taken = lock(&self.allocators.taken);
+        let mut taken = self.allocators.taken();
         let found: Option<IpAddr> = wanted.parse().ok().filter(|ip| {
             taken.usable(self.allocators.services).any(|range| range.contains(ip) && is_usable(&range, *ip))
         });
         let Some(ip) = found else {
             return Err(refuse("the provided network does not match the current range".into()));
         };
-        if taken.is_ip_taken(ip, &self.owner) {
+        if taken.is_ip_taken(ip, &self.reservation.owner) {
             return Err(refuse("provided IP is already allocated".into()));
         }
         taken.held.ips.insert(ip);
@@ -178,7 +235,7 @@ impl Work<'_> {
     }
 
     fn any_ip(&mut self) -> Outcome<IpAddr> {
-        let mut taken = lock(&self.allocators.taken);
+        let mut taken = self.allocators.taken();
         let own_family = |range: &IpNet| range.addr().is_ipv4() == self.allocators.services.addr().is_ipv4();
         let ranges = taken.usable(self.allocators.services).filter(own_family);
         let found = ranges.filter_map(|range| {
@@ -243,8 +300,8 @@ impl Work<'_> {
             let (first, last) = (range.start(), range.end());
             refuse(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"))
         })?;
-        let mut taken = lock(&self.allocators.taken);
-        if !own.contains(&port) && taken.is_port_taken(port, &self.owner) {
+        let mut taken = self.allocators.taken();
+        if !own.contains(&port) && taken.is_port_taken(port, &self.reservation.owner) {
             return Err(refuse("provided port is already allocated".into()));
         }
         taken.held.ports.insert(port);
@@ -254,7 +311,7 @@ impl Work<'_> {
 
     fn any_port(&mut self) -> Outcome<u16> {
         let range = self.allocators.ports.clone();
-        let mut taken = lock(&self.allocators.taken);
+        let mut taken = self.allocators.taken();
         let start = rand::rng().random_range(range.clone());
         let found = (start..=*range.end()).chain(*range.start()..start).find(|port| !taken.is_port_taken(*port, ""));
         let Some(port) = found else {
@@ -272,11 +329,36 @@ impl Work<'_> {
 
 impl Taken {
     fn is_ip_taken(&self, ip: IpAddr, owner: &str) -> bool {
-        self.held.ips.contains(&ip) || self.ips.get(&ip).is_some_and(|other| other != owner)
+        let is_others = |address: &Address| address.owner != owner && !self.freed.contains(&ip);
+        self.held.ips.contains(&ip)
+            || self.ips.get(&ip).is_some_and(|other| other != owner)
+            || self.addresses.get(&ip).is_some_and(is_others)
+    }
+
+    /// Whether a Service has an address, or is about to.
+    fn is_used(&self, ip: IpAddr) -> bool {
+        let owner = self.addresses.get(&ip).map(|address| address.owner.as_str());
+        self.held.ips.contains(&ip) || owner.is_some_and(|owner| self.has(owner, &ip))
+    }
+
+    fn has(&self, owner: &str, ip: &IpAddr) -> bool {
+        self.of.get(owner).is_some_and(|claims| claims.ips.contains(ip))
+    }
+
+    /// Has the IPAddress go of an address that its Service has no longer; whether there is one.
+    fn free(&mut self, ip: IpAddr, owner: &str) -> bool {
+        let is_own = self.addresses.get(&ip).is_some_and(|address| address.is_ours && address.owner == owner);
+        is_own && !self.is_used(ip) && self.freed.insert(ip)
     }
 
     fn is_port_taken(&self, port: u16, owner: &str) -> bool {
         self.held.ports.contains(&port) || self.ports.get(&port).is_some_and(|other| other != owner)
+    }
+
+    /// Where Services may have addresses that they have.
+    fn known(&self, otherwise: IpNet) -> impl Iterator<Item = IpNet> {
+        let all = self.networks.values().flat_map(|networks| &networks.cidrs);
+        all.copied().chain(self.networks.is_empty().then_some(otherwise))
     }
 
     /// Where addresses come from now.
@@ -285,7 +367,8 @@ impl Taken {
         ready.copied().chain(self.networks.is_empty().then_some(otherwise))
     }
 
-    fn observe_service(&mut self, owner: String, object: Option<&Value>) {
+    /// Whether there may be something to do about it.
+    fn observe_service(&mut self, owner: String, object: Option<&Value>) -> bool {
         let claims = object.and_then(|object| object.get("spec")).map(claims).unwrap_or_default();
         let before = self.of.remove(&owner).unwrap_or_default();
         for ip in before.ips.iter().filter(|ip| self.ips.get(*ip) == Some(&owner)).collect::<Vec<_>>() {
@@ -296,9 +379,32 @@ impl Taken {
         }
         self.ips.extend(claims.ips.iter().map(|ip| (*ip, owner.clone())));
         self.ports.extend(claims.ports.iter().map(|port| (*port, owner.clone())));
+        self.freed.retain(|ip| !claims.ips.contains(ip));
+        let is_missing = claims.ips.iter().any(|ip| self.addresses.get(ip).is_none_or(|one| one.owner != owner));
         if object.is_some() {
-            self.of.insert(owner, claims);
+            self.of.insert(owner.clone(), claims);
         }
+        let freed = before.ips.iter().filter(|ip| self.free(**ip, &owner)).count();
+        is_missing || freed > 0
+    }
+
+    /// Whether there may be something to do about it.
+    fn observe_address(&mut self, name: &str, object: Option<&Value>) -> bool {
+        let Ok(ip) = name.parse::<IpAddr>() else { return false };
+        let before = match object.map(Address::of) {
+            Some(address) => self.addresses.insert(ip, address),
+            None => self.addresses.remove(&ip),
+        };
+        let owner = |address: Option<&Address>| address.map(|address| address.owner.clone());
+        if owner(before.as_ref()) != owner(self.addresses.get(&ip)) {
+            self.freed.remove(&ip);
+        }
+        self.ips.get(&ip) != owner(self.addresses.get(&ip)).as_ref()
+    }
+
+    /// Whether a ServiceCIDR waits for its last address.
+    fn is_any_going(&self) -> bool {
+        self.networks.values().any(|networks| !networks.is_ready)
     }
 }
 
@@ -328,24 +434,31 @@ impl Networks {
 
 impl Observer for Allocators {
     fn interests(&self) -> &[(&'static str, &'static str)] {
-        &[("", "services"), (service_cidrs::GROUP, service_cidrs::RESOURCE)]
+        &[
+            ("", "services"),
+            (service_cidrs::GROUP, service_cidrs::RESOURCE),
+            (service_cidrs::GROUP, ip_addresses::RESOURCE),
+        ]
     }
 
     fn observe(&self, _: &str, resource: &str, namespace: &str, name: &str, object: Option<&Value>) {
-        let mut taken = lock(&self.taken);
+        let mut taken = self.taken();
         let is_due = match (resource, object) {
             (service_cidrs::RESOURCE, Some(object)) => {
                 taken.networks.insert(name.to_owned(), Networks::of(object));
                 true
             }
             (service_cidrs::RESOURCE, None) => taken.networks.remove(name).is_some(),
+            (ip_addresses::RESOURCE, _) => {
+                taken.observe_address(name, object) || (object.is_none() && taken.is_any_going())
+            }
             _ => {
-                taken.observe_service(format!("{namespace}/{name}"), object);
-                object.is_none() && taken.networks.values().any(|networks| !networks.is_ready)
+                let is_due = taken.observe_service(format!("{namespace}/{name}"), object);
+                is_due || (object.is_none() && taken.is_any_going())
             }
         };
         if is_due {
-            self.changed.notify_one();
+            self.shared.changed.notify_one();
         }
     }
 }
@@ -386,9 +499,11 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
 #[cfg(test)]
 mod tests {
     use auth::Observer as _;
+    use jiff::Timestamp;
     use serde_json::json;
 
     use super::Allocators;
+    use crate::ip_addresses;
 
     #[test]
     fn a_network_is_needed_for_addresses_that_no_other_has() {
@@ -407,5 +522,57 @@ mod tests {
         assert!(allocators.is_needed("second"));
         allocators.observe("", "services", "default", "a", None);
         assert!(!allocators.is_needed("second"));
+    }
+
+    #[test]
+    fn services_and_addresses_are_made_to_agree() {
+        let allocators = Allocators::new("10.0.0.0/24".parse().unwrap(), 30_000..=30_010);
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let service = |name: &str, ip: Option<&str>| {
+            let object = ip.map(|ip| json!({ "spec": { "clusterIPs": [ip] } }));
+            allocators.observe("", "services", "d", name, object.as_ref());
+        };
+        let address = |ip: &str, owner: Option<&str>| {
+            let object = owner.map(|owner| ip_addresses::object(ip.parse().unwrap(), owner, start));
+            allocators.observe("", "ipaddresses", "", ip, object.as_ref());
+        };
+        let due = |seconds: i64| {
+            let due = allocators.addresses_due(start + jiff::SignedDuration::from_secs(seconds));
+            let missing: Vec<String> = due.missing.iter().map(|(ip, owner)| format!("{ip} {owner}")).collect();
+            let left: Vec<String> = due.left_over.iter().map(ToString::to_string).collect();
+            (missing, left, due.is_early)
+        };
+        let none = || (vec![], vec![], false);
+        service("old", Some("10.0.0.5"));
+        service("elsewhere", Some("192.168.0.5"));
+        assert_eq!(due(0), (vec!["10.0.0.5 d/old".to_owned()], vec![], false));
+        address("10.0.0.5", Some("d/old"));
+        assert_eq!(due(0), none());
+        // Somebody else may be about to write the Service.
+        address("10.0.0.6", Some("d/new"));
+        assert_eq!(due(30), (vec![], vec![], true));
+        assert_eq!(due(61), (vec![], vec!["10.0.0.6".to_owned()], false));
+        service("new", Some("10.0.0.6"));
+        assert_eq!(due(61), none());
+        service("new", None);
+        assert_eq!(due(0), (vec![], vec!["10.0.0.6".to_owned()], false));
+        // It can be had at once.
+        let kind = schema::Registry::builtin().kind("", "v1", "services").unwrap();
+        let object = |name: &str, ip: &str| json!({ "metadata": { "namespace": "d", "name": name }, "spec": { "type": "ClusterIP", "clusterIP": ip } });
+        let reserved = allocators.allocate(kind, &mut object("next", "10.0.0.6"), None).unwrap();
+        assert_eq!(due(0), none());
+        drop(reserved);
+        assert_eq!(due(0), (vec![], vec!["10.0.0.6".to_owned()], false));
+        address("10.0.0.6", None);
+        assert_eq!(due(0), none());
+        // What others made is theirs, and stays.
+        let others =
+            json!({ "metadata": {}, "spec": { "parentRef": { "group": "x.io", "resource": "xs", "name": "x" } } });
+        allocators.observe("", "ipaddresses", "", "10.0.0.7", Some(&others));
+        assert_eq!(due(100), none());
+        assert!(allocators.allocate(kind, &mut object("next", "10.0.0.7"), None).is_err());
+        // A Service's own address is the Service's.
+        address("10.0.0.5", Some("d/gone"));
+        assert_eq!(due(0).0, ["10.0.0.5 d/old"]);
     }
 }

@@ -19,6 +19,7 @@ mod health;
 mod hooks;
 mod https;
 mod in_process;
+mod ip_addresses;
 mod kinds;
 mod objects;
 mod openapi;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use store::ListRequest;
 
 use crate::hooks::stored_resource;
+use crate::ip_addresses;
 use crate::objects;
 use crate::server::Core;
 
@@ -23,12 +24,14 @@ const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 pub(crate) async fn follow(core: Weak<Core>) {
     loop {
         let Some(strong) = core.upgrade() else { return };
-        let is_any_deleted = refresh(&strong).await;
+        // Addresses that nobody needs keep no network.
+        let is_early = ip_addresses::repair(&strong).await;
+        let is_again = refresh(&strong).await || is_early;
         let allocators = Arc::clone(&strong.allocators);
         drop(strong);
         // Both may be dropped: a notice that nobody waits for is kept.
-        match is_any_deleted {
-            // Nobody tells that a request which had chosen an address came to nothing.
+        match is_again {
+            // Nobody tells that a grace has passed.
             true => drop(tokio::time::timeout(AGAIN, allocators.changed()).await),
             false => allocators.changed().await,
         }

@@ -225,6 +225,20 @@ mod tests {
         assert_eq!(variables.holds("object.?spec.replicas.orValue(1) == 3"), Ok(true));
     }
 
+    #[test]
+    fn what_stands_behind_an_optional_is_optional() {
+        let mut variables = Variables::default();
+        let extra = json!({ "a/b": ["x", "y"], "none": [] });
+        variables.set("request", &json!({ "userInfo": { "extra": extra } }));
+        let text = |expression: &str| variables.text(expression).unwrap().unwrap();
+        assert_eq!(text("request.userInfo.extra[?'a/b'][0].orValue('')"), "x");
+        assert_eq!(text("request.userInfo.extra[?'c'][0].orValue('no')"), "no");
+        assert_eq!(text("request.userInfo.extra[?'a/b'][?5].orValue('no')"), "no");
+        assert_eq!(text("request.userInfo.extra[?'none'][?0].orValue('no')"), "no");
+        assert_eq!(text("(1 == 1 ? request : null).?userInfo.extra['a/b'][1].orValue('')"), "y");
+        assert_eq!(text("(1 == 1 ? request : null).?user.extra['a/b'][1].orValue('no')"), "no");
+    }
+
     /// Lets who asks for `get` do it.
     struct Readers;
 

@@ -17,6 +17,7 @@ use super::{codec, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::conversion;
 use crate::hooks;
+use crate::ip_addresses;
 use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge};
 use crate::road::Call;
@@ -158,7 +159,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
         let shown = if name.is_empty() { meta::text(&object, "generateName") } else { &name };
         return Err(Problem::invalid(kind.group, kind.kind, shown, &errors));
     }
-    let _reserved = core.allocators.allocate(kind, &mut object, None)?;
+    let _reserved = ip_addresses::allocate(core, kind, (&mut object, None), dry_run).await?;
     let request = request(user, kind, namespace, &name);
     core.admission.validate(&request, Some(&object))?;
     call.tell(core.admission.warnings(&request, &object));

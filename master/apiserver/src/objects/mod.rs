@@ -33,7 +33,7 @@ pub(crate) use delete::{DeleteOptions, Deletion, check as check_preconditions, d
 pub(crate) use operations::{OperationError, operate};
 pub(crate) use patch::{Applier, Patch};
 pub(crate) use render::render;
-pub(crate) use update::{Change, modify, replace};
+pub(crate) use update::{Change, commit, modify, replace, write};
 
 /// Answers a request for objects themselves, not for a subresource.
 pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {

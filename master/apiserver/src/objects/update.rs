@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use schema::{FieldError, Kind, Manager, Part};
 use serde_json::Value;
-use store::{CommitError, Entry, Expect, Proposal, Write};
+use store::{CommitError, Entry, Expect, Facets, Key, Proposal, Write};
 
 use super::create::{Creation, create};
 use super::manager::manager;
@@ -15,6 +15,7 @@ use super::{codec, find, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::conversion;
 use crate::hooks;
+use crate::ip_addresses;
 use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge};
 use crate::road::{Call, permit_create};
@@ -144,7 +145,7 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Problem::invalid(kind.group, kind.kind, &call.path.name, &errors));
     }
-    let _reserved = core.allocators.allocate(kind, &mut new, Some(old))?;
+    let _reserved = ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?;
     core.admission.validate(&request, Some(&new))?;
     call.tell(core.admission.warnings(&request, &new));
     ask_to_validate(core, call, asked, &new).await?;
@@ -180,7 +181,22 @@ pub(crate) async fn replace(core: &Core, kind: &'static Kind, entry: &Entry, obj
     let object = conversion::to_storage(core, kind, object).await?;
     let facets = hooks::stored_facets(kind, &object);
     let value = (!gone).then(|| codec::encode(&object));
-    let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value };
+    commit(core, Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value }, facets).await
+}
+
+/// Commits an object that the server itself made, as it is stored; false when somebody else was quicker.
+pub(crate) async fn write(
+    core: &Core,
+    kind: &'static Kind,
+    (key, expect): (Key, Expect),
+    object: &Value,
+) -> Result<bool> {
+    let facets = hooks::stored_facets(kind, object);
+    commit(core, Write { key, expect, value: Some(codec::encode(object)) }, facets).await
+}
+
+/// Commits a write of the server itself; false when somebody else was quicker.
+pub(crate) async fn commit(core: &Core, write: Write, facets: Facets) -> Result<bool> {
     match core.store.commit(Proposal { write, facets }).await {
         Ok(_) => Ok(true),
         Err(CommitError::Mismatch { .. }) => Ok(false),

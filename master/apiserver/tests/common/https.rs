@@ -32,24 +32,30 @@ impl Https {
     where
         A: Fn(&Parts, &Bytes) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
     {
-        let ca_key = rcgen::KeyPair::generate().unwrap();
-        let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca_certificate = ca.self_signed(&ca_key).unwrap();
-        let issuer = rcgen::Issuer::new(ca, ca_key);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = leaf.signed_by(&key, &issuer).unwrap();
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap();
+        let (config, bundle) = certified(name);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let handshakes = Arc::<AtomicUsize>::default();
         tokio::spawn(serve(listener, (TlsAcceptor::from(Arc::new(config)), Arc::clone(&handshakes)), answer));
-        Https { port, bundle: STANDARD.encode(ca_certificate.pem()), handshakes }
+        Https { port, bundle, handshakes }
     }
+}
+
+/// TLS with a certificate for `name`, and the CA of it as a `caBundle`.
+pub fn certified(name: &str) -> (rustls::ServerConfig, String) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let certificate = leaf.signed_by(&key, &issuer).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    (config, STANDARD.encode(ca_certificate.pem()))
 }
 
 async fn serve<A>(listener: TcpListener, (acceptor, handshakes): (TlsAcceptor, Arc<AtomicUsize>), answer: A)

@@ -1,0 +1,164 @@
+//! IPAddresses: which Service has which cluster IP, as objects (KEP-1880; `pkg/registry/core/service/ipallocator`). A Service's
+//! is written before the Service, so that of several masters only one can give out an address, and goes after it. What does not
+//! fit together is repaired: clusters older than these objects, writes that came to nothing, deletions by hand.
+
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use schema::Kind;
+use serde_json::{Value, json};
+use store::{Expect, Facets, Write};
+
+use crate::allocate::Reservation;
+use crate::hooks;
+use crate::objects::{self, new_uid};
+use crate::problem::{Problem, Result};
+use crate::server::Core;
+use crate::service_cidrs::GROUP;
+
+pub(crate) const RESOURCE: &str = "ipaddresses";
+/// `ipaddress.kubernetes.io/managed-by`, and who it is that is meant here.
+const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
+const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+/// How long the write of a Service may take whose address is there already.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
+/// How often another address is chosen when another master was quicker.
+const ATTEMPTS: usize = 8;
+
+/// What counts of an IPAddress.
+pub(crate) struct Address {
+    /// `NAMESPACE/NAME` of the Service; empty where it belongs to something else.
+    pub owner: String,
+    /// Whether it was made here.
+    pub is_ours: bool,
+    since: Option<Timestamp>,
+}
+
+impl Address {
+    pub(crate) fn of(object: &Value) -> Self {
+        let parent = &object["spec"]["parentRef"];
+        let text = |field: &str| parent[field].as_str().unwrap_or_default();
+        let is_service = (text("group"), text("resource")) == ("", "services");
+        let owner = if is_service { format!("{}/{}", text("namespace"), text("name")) } else { String::new() };
+        let metadata = &object["metadata"];
+        Address {
+            owner,
+            is_ours: metadata["labels"][MANAGED_BY.0] == MANAGED_BY.1,
+            since: metadata["creationTimestamp"].as_str().and_then(|text| text.parse().ok()),
+        }
+    }
+
+    /// Whether no write that it was made for can be under way any longer.
+    pub(crate) fn is_left_over(&self, now: Timestamp) -> bool {
+        self.since.is_none_or(|since| now.duration_since(since) > GRACE)
+    }
+}
+
+/// What is to be done.
+#[derive(Default)]
+pub(crate) struct Due {
+    /// Addresses of Services that have no IPAddress, or that of another.
+    pub missing: Vec<(IpAddr, String)>,
+    /// Those whose IPAddress nobody needs.
+    pub left_over: Vec<IpAddr>,
+    /// Whether there are some that may be needed soon.
+    pub is_early: bool,
+}
+
+/// The IPAddress of a Service.
+pub(crate) fn object(ip: IpAddr, owner: &str, now: Timestamp) -> Value {
+    let (namespace, name) = owner.split_once('/').unwrap_or(("", owner));
+    let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    json!({
+        "kind": "IPAddress", "apiVersion": "networking.k8s.io/v1",
+        "metadata": {
+            "name": ip.to_string(), "uid": new_uid(), "creationTimestamp": format!("{now:.0}"),
+            "labels": { FAMILY: family, MANAGED_BY.0: MANAGED_BY.1 },
+        },
+        "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },
+    })
+}
+
+/// Completes a Service before it is committed, and writes the IPAddresses of addresses that it did not have; leaves all other
+/// kinds alone.
+pub(crate) async fn allocate(
+    core: &Core,
+    kind: &Kind,
+    (service, old): (&mut Value, Option<&Value>),
+    dry_run: bool,
+) -> Result<Reservation> {
+    if !kind.group.is_empty() || kind.plural != "services" {
+        return Ok(Reservation::default());
+    }
+    for _ in 0..ATTEMPTS {
+        let mut chosen = service.clone();
+        let reserved = core.allocators.allocate(kind, &mut chosen, old)?;
+        if dry_run || claim(core, &reserved).await? {
+            *service = chosen;
+            return Ok(reserved);
+        }
+    }
+    Err(Problem::internal("failed to allocate a serviceIP: provided IP is already allocated"))
+}
+
+/// Whether nobody else was quicker.
+async fn claim(core: &Core, reserved: &Reservation) -> Result<bool> {
+    for ip in reserved.ips() {
+        if !put(core, ip, reserved.owner()).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes the IPAddress of a Service; false where it is another's.
+async fn put(core: &Core, ip: IpAddr, owner: &str) -> Result<bool> {
+    let Some(kind) = core.kinds.registry().kind(GROUP, "v1", RESOURCE) else { return Ok(true) };
+    let key = hooks::key(kind, "", &ip.to_string());
+    let expect = match core.store.get(&key) {
+        None => Expect::Absent,
+        Some(entry) => {
+            let address = Address::of(&objects::parse_stored(kind, entry.json())?);
+            if address.owner != owner && !core.allocators.is_freed(ip) {
+                return Ok(false);
+            }
+            Expect::Revision(entry.revision)
+        }
+    };
+    let object = object(ip, owner, Timestamp::now());
+    objects::write(core, kind, (key, expect), &object).await
+}
+
+/// Makes Services and IPAddresses agree; whether there is something to look at again soon.
+pub(crate) async fn repair(core: &Core) -> bool {
+    let due = core.allocators.addresses_due(Timestamp::now());
+    for (ip, owner) in &due.missing {
+        let done = restore(core, *ip, owner).await;
+        done.unwrap_or_else(|problem| tracing::warn!(%ip, reason = problem.message, "an IPAddress was not written"));
+    }
+    for ip in &due.left_over {
+        let done = remove(core, *ip).await;
+        done.unwrap_or_else(|problem| tracing::warn!(%ip, reason = problem.message, "an IPAddress was not removed"));
+    }
+    due.is_early
+}
+
+/// Gives a Service that has an address the IPAddress of it.
+async fn restore(core: &Core, ip: IpAddr, owner: &str) -> Result<()> {
+    let Some(kind) = core.kinds.registry().kind(GROUP, "v1", RESOURCE) else { return Ok(()) };
+    let key = hooks::key(kind, "", &ip.to_string());
+    let expect = core.store.get(&key).map_or(Expect::Absent, |entry| Expect::Revision(entry.revision));
+    objects::write(core, kind, (key, expect), &object(ip, owner, Timestamp::now())).await.map(drop)
+}
+
+async fn remove(core: &Core, ip: IpAddr) -> Result<()> {
+    let Some(kind) = core.kinds.registry().kind(GROUP, "v1", RESOURCE) else { return Ok(()) };
+    let key = hooks::key(kind, "", &ip.to_string());
+    // Looked at again after the revision is known: what is used by then is of a later one.
+    let Some(entry) = core.store.get(&key) else { return Ok(()) };
+    if !core.allocators.is_unused(ip) {
+        return Ok(());
+    }
+    let write = Write { key, expect: Expect::Revision(entry.revision), value: None };
+    objects::commit(core, write, Facets::default()).await.map(drop)
+}
