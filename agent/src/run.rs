@@ -130,6 +130,7 @@ impl Node {
             addresses: node.addresses.clone(),
             own,
             changed: node.look(),
+            recorder,
         })
         .context("network")?;
         Ok(Self { config, _node: node, _network: network, _server: server, _pods: pods, tasks })

@@ -11,7 +11,7 @@ use netns::nft::{Element, Family};
 
 use crate::ruleset::{KIND_DROP, KIND_REJECT, MAX_ENDPOINTS, kind_of};
 use crate::sets::{self, Address, SetId};
-use crate::types::{Endpoint, EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
+use crate::types::{Endpoint, EndpointPort, EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// An endpoint's address and port.
 pub type Target = (IpAddr, u16);
@@ -74,6 +74,8 @@ pub struct Compiled {
     pub cluster_ips: Vec<IpAddr>,
     /// Endpoints of this node.
     pub local_endpoints: BTreeSet<IpAddr>,
+    /// The health check port, and the endpoints of this node that are ready.
+    pub health: Option<(u16, BTreeSet<IpAddr>)>,
 }
 
 /// Compiles `service`. Groups keep the number and, as far as they can, the slots that they have in `previous`; `next_id`
@@ -85,7 +87,11 @@ pub fn compile<'a>(
     previous: &Compiled,
     next_id: &mut u32,
 ) -> Compiled {
-    let mut compiled = Compiled { cluster_ips: service.cluster_ips.clone(), ..Compiled::default() };
+    let mut compiled = Compiled {
+        cluster_ips: service.cluster_ips.clone(),
+        health: service.health_check_port.map(|port| (port, ready_here(service, slices.clone()))),
+        ..Compiled::default()
+    };
     for port in &service.ports {
         let endpoints = Endpoints::of(port, slices.clone());
         let mut group = |local: bool, compiled: &mut Compiled| {
@@ -102,6 +108,17 @@ pub fn compile<'a>(
         compiled.local_endpoints.extend(endpoints.usable.iter().filter(|e| e.2).map(|e| e.0));
     }
     compiled
+}
+
+/// The addresses of this node's endpoints that are ready for a port of the Service. Those that terminate do not count though they may still
+/// serve, so that a load balancer looks elsewhere in time.
+fn ready_here<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<IpAddr> {
+    let serves = |slice: &&EndpointSlice| {
+        let is = |p: &ServicePort, q: &EndpointPort| p.name == q.name && p.protocol == q.protocol;
+        service.ports.iter().any(|p| slice.ports.iter().any(|q| is(p, q)))
+    };
+    let endpoints = slices.filter(serves).flat_map(|slice| &slice.endpoints);
+    endpoints.filter(|endpoint| endpoint.local && endpoint.ready).map(|endpoint| endpoint.address).collect()
 }
 
 fn number(next: &mut u32) -> u32 {

@@ -51,6 +51,7 @@ pub fn service(service: &core::Service) -> Option<Service> {
         internal_policy: policy(spec.internal_traffic_policy.as_deref()),
         external_policy: policy(spec.external_traffic_policy.as_deref()),
         affinity: affinity(spec),
+        health_check_port: health_check_port(spec),
     })
 }
 
@@ -87,12 +88,24 @@ fn service_port(port: &core::ServicePort) -> Option<ServicePort> {
         name: port.name.as_deref().unwrap_or_default().into(),
         protocol: Protocol::parse(port.protocol.as_deref())?,
         port: u16::try_from(port.port).ok()?,
-        node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+        node_port: port.node_port.and_then(number),
     })
 }
 
 fn policy(text: Option<&str>) -> TrafficPolicy {
     if text == Some("Local") { TrafficPolicy::Local } else { TrafficPolicy::Cluster }
+}
+
+/// As the Service API says, only load balancers ask which nodes have endpoints, and only where it makes a difference.
+fn health_check_port(spec: &core::ServiceSpec) -> Option<u16> {
+    let asked = spec.type_.as_deref() == Some("LoadBalancer")
+        && policy(spec.external_traffic_policy.as_deref()) == TrafficPolicy::Local;
+    spec.health_check_node_port.filter(|_| asked).and_then(number)
+}
+
+/// A port that is given; 0 is none.
+fn number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
 fn affinity(spec: &core::ServiceSpec) -> Option<Duration> {

@@ -23,7 +23,7 @@ use netns::NetNs;
 use netns::conntrack::Conntrack;
 use netns::nft::{Batch, Kernel, Name, Nft};
 
-pub use table::{Flush, Table};
+pub use table::{Flush, HealthCheck, HealthChecks, Table};
 use types::{EndpointSlice, NodeFacts, ObjectName, Service};
 
 /// The table's name where nothing else is said.

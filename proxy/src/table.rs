@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use netns::nft::{Batch, Datum, Element, Family, Name, Op, Set};
@@ -26,6 +26,8 @@ pub struct Table {
     claims: Claims,
     /// How many Services have a local endpoint.
     local_endpoints: HashMap<IpAddr, u32>,
+    /// What load balancers are told, by the port that they ask.
+    health: BTreeMap<u16, (ObjectName, BTreeSet<IpAddr>)>,
     /// The affinity timeouts that the kernel has chains for.
     timeouts: BTreeSet<u32>,
     /// Those of the Services that are being flushed.
@@ -44,6 +46,18 @@ struct Entry {
     slices: BTreeMap<Arc<str>, EndpointSlice>,
     compiled: Compiled,
 }
+
+/// What a load balancer is told of a Service (`spec.healthCheckNodePort`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The Service.
+    pub service: ObjectName,
+    /// How many ready endpoints this node has.
+    pub local_endpoints: usize,
+}
+
+/// Where load balancers ask, and for what.
+pub type HealthChecks = BTreeMap<SocketAddr, HealthCheck>;
 
 /// Which Service has an address, and which ones would like to have it: the first one wins.
 #[derive(Debug, Default)]
@@ -84,6 +98,7 @@ impl Table {
             dirty: BTreeSet::new(),
             claims: Claims::default(),
             local_endpoints: HashMap::new(),
+            health: BTreeMap::new(),
             timeouts: BTreeSet::new(),
             wanted_timeouts: BTreeSet::new(),
             service_count: 0,
@@ -160,6 +175,18 @@ impl Table {
         (self.service_count, self.endpoints)
     }
 
+    /// What is to be answered where load balancers ask which nodes have endpoints, as of the last flush: at the addresses of node ports, each
+    /// for the endpoints of its own family.
+    pub fn health_checks(&self) -> HealthChecks {
+        let addresses = &self.facts.node_port_addresses;
+        let asked = self.health.iter().flat_map(|(port, known)| addresses.iter().map(move |ip| (*ip, *port, known)));
+        let answer = |(ip, port, (service, ready)): (IpAddr, u16, &(ObjectName, BTreeSet<IpAddr>))| {
+            let local_endpoints = ready.iter().filter(|endpoint| endpoint.is_ipv4() == ip.is_ipv4()).count();
+            (SocketAddr::new(ip, port), HealthCheck { service: service.clone(), local_endpoints })
+        };
+        asked.map(answer).collect()
+    }
+
     /// Whether the kernel has what is wanted, as far as is known.
     pub fn is_clean(&self) -> bool {
         self.adopted && self.dirty.is_empty()
@@ -198,6 +225,7 @@ impl Table {
         self.dirty.extend(freed);
         note_elements(changes, &previous, &compiled);
         self.note_local(changes, &previous.local_endpoints, &compiled.local_endpoints);
+        self.note_health(name, &previous, &compiled);
         note_udp(udp, &previous, &compiled);
         self.endpoints = self.endpoints + compiled.endpoint_count() - previous.endpoint_count();
         self.wanted_timeouts.extend(compiled.groups.iter().filter_map(|group| group.affinity));
@@ -226,6 +254,17 @@ impl Table {
             if *users == 1 {
                 note(changes, SetId::Hairpin(Family::of(ip)), sets::hairpin(*ip), true);
             }
+        }
+    }
+
+    fn note_health(&mut self, name: &ObjectName, previous: &Compiled, compiled: &Compiled) {
+        if let Some((port, _)) = &previous.health
+            && self.health.get(port).is_some_and(|(owner, _)| owner == name)
+        {
+            self.health.remove(port);
+        }
+        if let Some((port, endpoints)) = &compiled.health {
+            self.health.insert(*port, (name.clone(), endpoints.clone()));
         }
     }
 

@@ -130,6 +130,7 @@ fn service(ip: &str) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        health_check_port: None,
     }
 }
 
@@ -186,6 +187,7 @@ prop_compose! {
         udp in any::<bool>(),
         policies in (any::<bool>(), any::<bool>()),
         affinity in proptest::option::of(1u64..3),
+        health_check_port in proptest::option::of(31000u16..31003),
     ) -> Service {
         let policy = |local| if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
         let mut ports = vec![port("http", Protocol::Tcp, node_port)];
@@ -198,6 +200,7 @@ prop_compose! {
             internal_policy: policy(policies.0),
             external_policy: policy(policies.1),
             affinity: affinity.map(Duration::from_secs),
+            health_check_port,
         }
     }
 }
@@ -284,6 +287,7 @@ proptest! {
         block_on(fresh.apply(services, slices, facts())).unwrap();
         prop_assert_eq!(kernel.behaviour(), fresh_kernel.behaviour());
         prop_assert_eq!(kernel.sizes(), fresh_kernel.sizes());
+        prop_assert_eq!(changing.table().health_checks(), fresh.table().health_checks());
     }
 
     /// Whoever wants whose address: the kernel never sees one twice, and with the last Service all is gone.
@@ -299,15 +303,17 @@ proptest! {
         services.for_each(|name| proxy.table().remove_service(&name));
         block_on(proxy.flush()).unwrap();
         prop_assert!(kernel.behaviour().is_empty());
+        prop_assert!(proxy.table().health_checks().is_empty());
     }
 }
 
-/// Gives each Service node ports and external addresses of its own.
+/// Gives each Service ports of nodes and external addresses of its own.
 fn apart(event: Event) -> Event {
     let Event::Service(number, mut service) = event else { return event };
     for (port, place) in service.ports.iter_mut().zip(0u16..) {
         port.node_port = port.node_port.map(|_| 30000 + 10 * number as u16 + place);
     }
+    service.health_check_port = service.health_check_port.map(|_| 31000 + number as u16);
     service.external_ips = service.external_ips.iter().map(|_| IpAddr::from([198, 51, 100, number as u8])).collect();
     Event::Service(number, service)
 }
@@ -336,6 +342,59 @@ fn one_endpoint_beside_ten_thousand_services_is_a_few_elements() {
     proxy.table().upsert_service(name(10_000), service("10.97.0.1"));
     let new = block_on(proxy.flush()).unwrap();
     assert_eq!((new.structure, new.elements), (0, 2));
+}
+
+/// As kube-proxy counts them: ready ones of this node, each address once, and those of the family that is asked.
+#[test]
+fn load_balancers_are_told_of_ready_endpoints_of_this_node() {
+    let kernel = FakeKernel::default();
+    let mut proxy = proxy(&kernel);
+    let both = ["192.168.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()).to_vec();
+    proxy.table().set_facts(NodeFacts { node_port_addresses: both, ..facts() });
+    proxy.table().upsert_service(name(1), Service { health_check_port: Some(31000), ..service("10.96.0.1") });
+    proxy.table().upsert_service(name(2), service("10.96.0.2"));
+    let terminating = Endpoint { ready: false, terminating: true, ..endpoint(6) };
+    let six = Endpoint { address: "fd00:1::2".parse().unwrap(), ..endpoint(2) };
+    let all = [endpoint(1), endpoint(2), endpoint(4), terminating, six].to_vec();
+    proxy.table().upsert_slice(name(1), name(1), slice(all));
+    proxy.table().upsert_slice(name(3), name(1), slice(vec![endpoint(2)]));
+    let strange = EndpointPort { name: "other".into(), protocol: Protocol::Tcp, port: 1 };
+    proxy.table().upsert_slice(name(4), name(1), EndpointSlice { ports: vec![strange], endpoints: vec![endpoint(8)] });
+    block_on(proxy.flush()).unwrap();
+    let told = |proxy: &mut Proxy<&FakeKernel>| -> Vec<(String, usize)> {
+        let checks = proxy.table().health_checks();
+        checks.iter().map(|(at, check)| (format!("{at} {}", check.service), check.local_endpoints)).collect()
+    };
+    let (v4, v6) = ("192.168.0.1:31000 default/s1".to_owned(), "[fd00::1]:31000 default/s1".to_owned());
+    assert_eq!(told(&mut proxy), [(v4, 2), (v6, 1)]);
+    // The port goes from one Service to another, in whichever order they are flushed.
+    for (from, to) in [(1, 2), (2, 1)] {
+        let ip = |number: usize| format!("10.96.0.{number}");
+        proxy.table().upsert_service(name(from), service(&ip(from)));
+        proxy.table().upsert_service(name(to), Service { health_check_port: Some(31000), ..service(&ip(to)) });
+        block_on(proxy.flush()).unwrap();
+        assert!(told(&mut proxy).iter().all(|(at, _)| at.ends_with(&format!("s{to}"))));
+    }
+}
+
+#[test]
+fn only_load_balancers_with_a_local_policy_have_health_checks() {
+    use k8s_openapi::api::core::v1 as core;
+    let port = |type_: &str, policy: &str, port: i32| {
+        let spec = core::ServiceSpec {
+            type_: Some(type_.into()),
+            cluster_ip: Some("10.96.0.1".into()),
+            external_traffic_policy: Some(policy.into()),
+            health_check_node_port: Some(port),
+            ..core::ServiceSpec::default()
+        };
+        let service = core::Service { spec: Some(spec), ..core::Service::default() };
+        convert::service(&service).unwrap().health_check_port
+    };
+    assert_eq!(port("LoadBalancer", "Local", 31000), Some(31000));
+    assert_eq!(port("LoadBalancer", "Local", 0), None);
+    assert_eq!(port("LoadBalancer", "Cluster", 31000), None);
+    assert_eq!(port("NodePort", "Local", 31000), None);
 }
 
 #[test]

@@ -101,6 +101,8 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds`, when `spec.sessionAffinity` is `ClientIP`
     pub affinity: Option<Duration>,
+    /// `spec.healthCheckNodePort`, when it is a load balancer whose external policy is `Local`
+    pub health_check_port: Option<u16>,
 }
 
 /// An endpoint of an EndpointSlice. It has one address: further addresses have no defined meaning.

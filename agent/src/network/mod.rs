@@ -1,9 +1,11 @@
 //! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
 //!
-//! Two tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. The other follows
-//! Services and EndpointSlices and hands them to `proxy`. Both keep what they have while the API server is away.
+//! Three tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Another follows
+//! Services and EndpointSlices and hands them to `proxy`. Both keep what they have while the API server is away. The third tells load
+//! balancers whether this node has endpoints.
 
 mod conflist;
+mod health;
 mod nodes;
 mod plugins;
 mod services;
@@ -22,6 +24,7 @@ pub(crate) use plugins::source as plugins_source;
 
 use crate::client::watch::describe;
 use crate::config::Config;
+use crate::events::Recorder;
 use crate::node::own;
 
 /// Where libcni, in containerd, keeps the results of the plugins.
@@ -43,6 +46,8 @@ pub struct NetworkInputs {
     pub changed: Arc<Notify>,
     /// The Node as the API server has it.
     pub own: own::Receiver,
+    /// Takes events of Services.
+    pub recorder: Recorder,
 }
 
 /// The running tasks; dropping it ends them and leaves the network as it is.
@@ -84,15 +89,20 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         }
     }
     let (cluster, seen) = watch::channel(Cluster::default());
+    let node_name = &inputs.config.node.node_name;
+    let (health, known) = watch::channel(health::Known::default());
+    let answers = health::Server::new(known, inputs.recorder.clone(), node_name.clone());
     let feed = services::Feed {
         client: inputs.client.clone(),
-        node_name: inputs.config.node.node_name.clone(),
+        node_name: node_name.clone(),
         addresses: inputs.addresses.clone(),
         cluster: seen,
         namespace,
+        health,
     };
     let follower = nodes::Follower::new(inputs, cluster);
-    Ok(NetworkHandle { tasks: vec![tokio::spawn(follower.run()), tokio::spawn(feed.run())] })
+    let tasks = vec![tokio::spawn(follower.run()), tokio::spawn(feed.run()), tokio::spawn(answers.run())];
+    Ok(NetworkHandle { tasks })
 }
 
 /// Turns forwarding on in the namespace the agent runs in, and remembers how it was.

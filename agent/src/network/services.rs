@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use netns::NetNs;
 use proxy::types::{EndpointSlice, NodeFacts, ObjectName, Service};
-use proxy::{Proxy, convert};
+use proxy::{Proxy, Table, convert};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Cluster;
+use super::health::Known;
 use crate::client::backoff::Backoff;
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow_map};
 
@@ -44,6 +45,8 @@ pub(super) struct Feed {
     pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
     pub(super) cluster: watch::Receiver<Cluster>,
     pub(super) namespace: NetNs,
+    /// Told what load balancers are to be answered.
+    pub(super) health: watch::Sender<Known>,
 }
 
 impl Feed {
@@ -86,6 +89,7 @@ impl Feed {
             proxy.table().set_facts(self.facts());
             let flushed = proxy.flush().await;
             applied = Some(Instant::now());
+            self.tell(proxy.table(), flushed.is_ok());
             retry = match flushed {
                 Ok(stats) => {
                     tracing::debug!(?stats, "services applied");
@@ -119,6 +123,20 @@ impl Feed {
         (services, slices)
     }
 
+    /// What load balancers are answered changes with what the kernel has.
+    fn tell(&self, table: &Table, applied: bool) {
+        self.health.send_if_modified(|known| {
+            let now = if applied {
+                Known { checks: table.health_checks(), behind: None }
+            } else {
+                Known { behind: known.behind.or_else(|| Some(Instant::now())), ..known.clone() }
+            };
+            let is_news = *known != now;
+            *known = now;
+            is_news
+        });
+    }
+
     fn facts(&mut self) -> NodeFacts {
         let cluster = self.cluster.borrow_and_update().clone();
         NodeFacts {
@@ -131,7 +149,7 @@ impl Feed {
     }
 }
 
-async fn pause(retry: Option<Duration>) {
+pub(super) async fn pause(retry: Option<Duration>) {
     match retry {
         Some(pause) => tokio::time::sleep(pause).await,
         None => std::future::pending().await,

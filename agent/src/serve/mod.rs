@@ -12,6 +12,7 @@ pub mod logline;
 pub mod logs;
 pub(crate) mod metrics;
 mod node_logs;
+pub mod plain;
 mod query;
 mod routes;
 mod sessions;

@@ -163,7 +163,25 @@ fn local_policy(context: &Context) -> Result<()> {
     })?;
     let other = context.on("m", &format!("curl -sS --max-time 2 http://{}:{port}/", lan.worker(1)));
     ensure!(other.is_err(), "a node without the pod answered");
-    Ok(())
+    health_checks(context, &ns)
+}
+
+/// Load balancers find the node with the pod, as kube-proxy tells them.
+fn health_checks(context: &Context, ns: &Namespace) -> Result<()> {
+    ns.apply("{apiVersion: v1, kind: Service, metadata: {name: balanced}, spec: {type: LoadBalancer, externalTrafficPolicy: Local, selector: {only: here}, ports: [{port: 80, targetPort: 8080}]}}")?;
+    let port = ns.say("get service balanced -o jsonpath={.spec.healthCheckNodePort}")?;
+    let lan = context.cluster().lan;
+    let asks = |worker| context.on("m", &format!("curl -sS -w '%{{http_code}}' --max-time 3 http://{}:{port}/", lan.worker(worker)));
+    ns.until("the node with the pod is told", || {
+        let answer = asks(2)?;
+        ensure!(answer.contains("\"localEndpoints\": 1") && answer.ends_with("200"), "{answer}");
+        Ok(())
+    })?;
+    ns.until("the node without the pod is told", || {
+        let answer = asks(1)?;
+        ensure!(answer.contains("\"localEndpoints\": 0") && answer.ends_with("503"), "{answer}");
+        Ok(())
+    })
 }
 
 fn host_ports(context: &Context) -> Result<()> {
