@@ -11,6 +11,9 @@ use super::trust::Roots;
 use super::{Error, Identity, now};
 use crate::client::backoff::Backoff;
 use crate::client::watch::describe;
+use crate::exposition::float;
+use crate::metrics::families::{CLIENT_CERTIFICATE, CLIENT_RENEWAL_ERRORS, SERVER_RENEWAL_ERRORS, SERVING_CERTIFICATE};
+use crate::metrics::{Counter, Gauge};
 
 /// As kubelet: how long an unanswered request is waited for before another is made.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -74,6 +77,7 @@ impl Rotation {
                 continue;
             };
             let authorities = self.authorities.borrow_and_update().clone();
+            self.show(&purpose);
             if let Some(pause) = self.pause(&purpose, &authorities, &memory) {
                 // Cancel-safe: a missed sleep is computed anew, a change stays marked until it is read.
                 tokio::select! {
@@ -91,9 +95,17 @@ impl Rotation {
                 }
                 Err(error) => {
                     tracing::warn!(error = %describe(&error), path = %self.path.display(), "certificate not renewed, will retry");
+                    metrics(&purpose).1.count([]);
                     backoff.wait().await;
                 }
             }
+        }
+    }
+
+    /// Tells people until when the certificate holds.
+    fn show(&self, purpose: &Purpose) {
+        if let Some(identity) = self.current.borrow().as_ref() {
+            metrics(purpose).0.set(float(identity.not_after.unsigned_abs()));
         }
     }
 
@@ -119,5 +131,12 @@ impl Rotation {
         tracing::info!(path = %self.path.display(), "certificate renewed");
         self.current.send_replace(Some(identity));
         Ok(())
+    }
+}
+
+fn metrics(purpose: &Purpose) -> (&'static Gauge, &'static Counter<0>) {
+    match purpose {
+        Purpose::Client => (&CLIENT_CERTIFICATE, &CLIENT_RENEWAL_ERRORS),
+        Purpose::Serving { .. } => (&SERVING_CERTIFICATE, &SERVER_RENEWAL_ERRORS),
     }
 }

@@ -13,12 +13,16 @@ use super::records::Records;
 use crate::client::watch::describe;
 use crate::events::{Kind, Recorder};
 use crate::exposition::float;
+use crate::metrics::families::IMAGES_COLLECTED;
 use crate::node::facts::{self, Filesystem};
 use crate::pause_image;
 use crate::pods::registry::Registry;
 
 /// How often images are looked at, and removed where that is due (`ImageGCPeriod`).
 const PERIOD: Duration = Duration::from_secs(300);
+/// Why images are removed, as upstream's metrics name it.
+const AGE: &str = "age";
+const SPACE: &str = "space";
 
 /// When images are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +204,7 @@ impl Collector {
         let mut tracker = self.tracker.lock().await;
         let there = self.look(&mut tracker, now).await?;
         let old = tracker.outdated(self.policy.max_age, began, now);
-        self.remove(&mut tracker, old, u64::MAX, &there).await?;
+        self.remove(&mut tracker, old, (AGE, u64::MAX), &there).await?;
         if self.policy.high >= 100 {
             return Ok(());
         }
@@ -212,7 +216,7 @@ impl Collector {
         let Some((bytes, used)) = to_free(&self.policy, &filesystem) else { return Ok(()) };
         tracing::info!(used, high = self.policy.high, bytes, "image filesystem is used too much, images are removed");
         let candidates = tracker.unused(self.policy.min_age, now);
-        let freed = self.remove(&mut tracker, candidates, bytes, &there).await?;
+        let freed = self.remove(&mut tracker, candidates, (SPACE, bytes), &there).await?;
         if freed < bytes {
             let error = Error::NotEnough { used, capacity: human(filesystem.capacity), freed };
             self.recorder.event(&self.node, Kind::Warning, "FreeDiskSpaceFailed", &error.to_string());
@@ -230,7 +234,7 @@ impl Collector {
         let mut tracker = self.tracker.lock().await;
         let there = self.look(&mut tracker, now).await?;
         let candidates = tracker.unused(self.policy.min_age, now);
-        self.remove(&mut tracker, candidates, u64::MAX, &there).await
+        self.remove(&mut tracker, candidates, (SPACE, u64::MAX), &there).await
     }
 
     async fn look(&self, tracker: &mut Tracker, now: Timestamp) -> Result<Vec<v1::Image>, Error> {
@@ -267,7 +271,7 @@ impl Collector {
         &self,
         tracker: &mut Tracker,
         candidates: Vec<Candidate>,
-        wanted: u64,
+        (reason, wanted): (&'static str, u64),
         there: &[v1::Image],
     ) -> Result<u64, Error> {
         let begun = Timestamp::now();
@@ -280,6 +284,7 @@ impl Collector {
             let image = v1::ImageSpec { image: candidate.id.clone(), ..v1::ImageSpec::default() };
             match self.runtime.remove_image(v1::RemoveImageRequest { image: Some(image) }).await {
                 Ok(_) => {
+                    IMAGES_COLLECTED.count([reason.into()]);
                     tracker.forget(&candidate.id);
                     freed = freed.saturating_add(candidate.size);
                     removed.insert(candidate.id);

@@ -1,8 +1,8 @@
 //! The families, with upstream's names, labels, bounds and texts (pkg/kubelet/metrics, pkg/kubelet/server/metrics, pkg/kubelet/prober,
 //! component-base/metrics/prometheus/restclient).
 
-use super::{Counter, Histogram};
-use crate::exposition::Text;
+use super::{Counter, Gauge, Histogram};
+use crate::exposition::{Text, float};
 
 /// Prometheus' own.
 const DEFAULT: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -32,6 +32,13 @@ const RESIZE: &[f64] = &[
     10.0, 50.0, 100.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0, 30_000.0, 60_000.0, 120_000.0, 300_000.0,
     600_000.0,
 ];
+const PULLS: &[f64] = &[
+    1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0,
+    3600.0,
+];
+const STATUS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
+const STORAGE: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
+const CONTAINERS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0];
 const REST: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
 
 pub static POD_WORKER: Histogram<1> = Histogram::new(
@@ -76,6 +83,25 @@ pub static PLEG_INTERVAL: Histogram<0> = Histogram::new(
     "kubelet_pleg_relist_interval_seconds",
     "[ALPHA] Interval in seconds between relisting in PLEG.",
     DEFAULT,
+    [],
+);
+pub static PLEG_LAST_SEEN: Gauge =
+    Gauge::new("kubelet_pleg_last_seen_seconds", "[ALPHA] Timestamp in seconds when PLEG was last seen active.");
+pub static CLIENT_CERTIFICATE: Gauge = Gauge::new(
+    "kubelet_certificate_manager_client_ttl_seconds",
+    "[ALPHA] Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until certificate expiry \
+     (negative if already expired). If client certificate is invalid or unused, the value will be +INF.",
+);
+pub static SERVING_CERTIFICATE: Gauge = Gauge::new(
+    "kubelet_certificate_manager_server_ttl_seconds",
+    "[ALPHA] Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate. The value is in seconds until certificate \
+     expiry (negative if already expired). If serving certificate is invalid or unused, the value will be +INF.",
+);
+pub static ORPHANED_PODS: Counter<0> = Counter::new(
+    "kubelet_orphaned_runtime_pods_total",
+    "[ALPHA] Number of pods that have been detected in the container runtime without being already known to the pod worker. This \
+     typically indicates the kubelet was restarted while a pod was force deleted in the API or in the local configuration, which is \
+     unusual.",
     [],
 );
 pub static RUNTIME_OPERATIONS: Counter<1> = Counter::new(
@@ -147,6 +173,70 @@ pub static RESIZE_MILLISECONDS: Histogram<1> = Histogram::new(
     RESIZE,
     ["success"],
 );
+pub static INFEASIBLE_RESIZES: Counter<1> = Counter::new(
+    "kubelet_pod_infeasible_resizes_total",
+    "[ALPHA] Number of infeasible resizes for pods.",
+    ["reason_detail"],
+);
+pub static DEFERRED_ACCEPTED_RESIZES: Counter<1> = Counter::new(
+    "kubelet_pod_deferred_accepted_resizes_total",
+    "[ALPHA] Cumulative number of resizes that were accepted after being deferred.",
+    ["retry_trigger"],
+);
+pub static PREEMPTIONS: Counter<1> = Counter::new(
+    "kubelet_preemptions",
+    "[ALPHA] Cumulative number of pod preemptions by preemption resource",
+    ["preemption_signal"],
+);
+pub static IMAGES_COLLECTED: Counter<1> = Counter::new(
+    "kubelet_image_garbage_collected_total",
+    "[ALPHA] Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
+    ["reason"],
+);
+pub static IMAGE_PULLS: Histogram<1> = Histogram::new(
+    "kubelet_image_pull_duration_seconds",
+    "[ALPHA] Duration in seconds to pull an image.",
+    PULLS,
+    ["image_size_in_bytes"],
+);
+pub static IMAGE_VOLUMES: Counter<0> =
+    Counter::new("kubelet_image_volume_requested_total", "[BETA] Number of requested image volumes.", []);
+pub static IMAGE_VOLUMES_MOUNTED: Counter<0> =
+    Counter::new("kubelet_image_volume_mounted_succeed_total", "[BETA] Number of successful image volume mounts.", []);
+pub static IMAGE_VOLUME_ERRORS: Counter<0> =
+    Counter::new("kubelet_image_volume_mounted_errors_total", "[BETA] Number of failed image volume mounts.", []);
+pub static HTTP_FALLBACKS: Counter<0> = Counter::new(
+    "kubelet_lifecycle_handler_http_fallbacks_total",
+    "[ALPHA] The number of times lifecycle handlers successfully fell back to http from https.",
+    [],
+);
+pub static SLEEPS_ENDED_EARLY: Counter<0> = Counter::new(
+    "kubelet_sleep_action_terminated_early_total",
+    "[ALPHA] The number of times lifecycle sleep handler got terminated before it finishes",
+    [],
+);
+pub static CONTAINERS_PER_POD: Histogram<0> =
+    Histogram::new("kubelet_containers_per_pod_count", "[ALPHA] The number of containers per pod.", CONTAINERS, []);
+pub static STATUS_SYNC: Histogram<0> = Histogram::new(
+    "kubelet_pod_status_sync_duration_seconds",
+    "[ALPHA] Duration in seconds to sync a pod status update. Measures time from detection of a change to pod status until the API is \
+     successfully updated for that pod, even if multiple intevening changes to pod status occur.",
+    STATUS,
+    [],
+);
+pub static STORAGE_OPERATIONS: Histogram<4> = Histogram::new(
+    "storage_operation_duration_seconds",
+    "[ALPHA] Storage operation duration",
+    STORAGE,
+    ["volume_plugin", "operation_name", "status", "migrated"],
+);
+pub static CLIENT_RENEWAL_ERRORS: Counter<0> = Counter::new(
+    "kubelet_certificate_manager_client_expiration_renew_errors",
+    "[ALPHA] Counter of certificate renewal errors.",
+    [],
+);
+pub static SERVER_RENEWAL_ERRORS: Counter<0> =
+    Counter::new("kubelet_server_expiration_renew_errors", "[ALPHA] Counter of certificate renewal errors.", []);
 pub static EVICTIONS: Counter<1> = Counter::new(
     "kubelet_evictions",
     "[ALPHA] Cumulative number of pod evictions by eviction signal",
@@ -195,29 +285,57 @@ pub static PROBE_DURATION: Histogram<4> = Histogram::new(
 #[must_use]
 pub fn text() -> String {
     let mut text = Text::default();
+    PLEG_LAST_SEEN.write(&mut text, |at| at);
+    let now = float(jiff::Timestamp::now().as_second().unsigned_abs());
+    for certificate in [&CLIENT_CERTIFICATE, &SERVING_CERTIFICATE] {
+        certificate.write(&mut text, |end| end - now);
+    }
+    histograms(&mut text);
+    counters(&mut text);
+    text.into_string()
+}
+
+fn histograms(text: &mut Text) {
     for histogram in [&POD_START_DURATION, &POD_START_SLI, &POD_START_TOTAL, &PLEG_RELIST, &PLEG_INTERVAL] {
-        histogram.write(&mut text);
+        histogram.write(text);
     }
-    for histogram in [&POD_WORKER, &CGROUPS, &RUNTIME_DURATION, &SANDBOXES] {
-        histogram.write(&mut text);
+    for histogram in [&CONTAINERS_PER_POD, &STATUS_SYNC] {
+        histogram.write(text);
     }
+    for histogram in [&POD_WORKER, &CGROUPS, &RUNTIME_DURATION, &SANDBOXES, &RESIZE_MILLISECONDS, &IMAGE_PULLS] {
+        histogram.write(text);
+    }
+    REST_DURATION.write(text);
+    HTTP_DURATION.write(text);
+    STORAGE_OPERATIONS.write(text);
+}
+
+fn counters(text: &mut Text) {
     for counter in [&STARTED_PODS, &STARTED_PODS_ERRORS, &STARTED_USERNS, &STARTED_USERNS_ERRORS] {
-        counter.write(&mut text);
+        counter.write(text);
+    }
+    for counter in [&IMAGE_VOLUMES, &IMAGE_VOLUMES_MOUNTED, &IMAGE_VOLUME_ERRORS] {
+        counter.write(text);
     }
     for counter in
-        [&RUNTIME_OPERATIONS, &RUNTIME_ERRORS, &SANDBOX_ERRORS, &STARTED_CONTAINERS, &EVICTIONS, &ADMISSION_REJECTIONS]
+        [&HTTP_FALLBACKS, &SLEEPS_ENDED_EARLY, &CLIENT_RENEWAL_ERRORS, &SERVER_RENEWAL_ERRORS, &ORPHANED_PODS]
     {
-        counter.write(&mut text);
+        counter.write(text);
     }
-    STARTED_CONTAINERS_ERRORS.write(&mut text);
-    TERMINATED_CONTAINERS.write(&mut text);
-    REQUESTED_RESIZES.write(&mut text);
-    RESIZE_MILLISECONDS.write(&mut text);
-    HTTP_REQUESTS.write(&mut text);
-    HTTP_DURATION.write(&mut text);
-    REST_REQUESTS.write(&mut text);
-    REST_DURATION.write(&mut text);
-    text.into_string()
+    for counter in [&RUNTIME_OPERATIONS, &RUNTIME_ERRORS, &SANDBOX_ERRORS, &STARTED_CONTAINERS] {
+        counter.write(text);
+    }
+    for counter in [&EVICTIONS, &PREEMPTIONS, &ADMISSION_REJECTIONS, &IMAGES_COLLECTED] {
+        counter.write(text);
+    }
+    for counter in [&INFEASIBLE_RESIZES, &DEFERRED_ACCEPTED_RESIZES] {
+        counter.write(text);
+    }
+    STARTED_CONTAINERS_ERRORS.write(text);
+    TERMINATED_CONTAINERS.write(text);
+    REQUESTED_RESIZES.write(text);
+    HTTP_REQUESTS.write(text);
+    REST_REQUESTS.write(text);
 }
 
 /// `/metrics/probes`.

@@ -76,6 +76,33 @@ impl<const N: usize> Counter<N> {
     }
 }
 
+/// What was seen last.
+#[derive(Debug)]
+pub struct Gauge {
+    name: &'static str,
+    help: &'static str,
+    value: Mutex<Option<f64>>,
+}
+
+impl Gauge {
+    /// Nothing was seen: infinite.
+    #[must_use]
+    pub const fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, value: Mutex::new(None) }
+    }
+
+    /// It is this now.
+    pub fn set(&self, value: f64) {
+        *lock(&self.value) = Some(value);
+    }
+
+    /// Writes what `figure` makes of it.
+    pub fn write(&self, text: &mut Text, figure: impl FnOnce(f64) -> f64) {
+        let value = lock(&self.value).map_or(f64::INFINITY, figure);
+        text.single(self.name, Type::Gauge, self.help, value);
+    }
+}
+
 /// How long things took.
 #[derive(Debug)]
 pub struct Histogram<const N: usize> {

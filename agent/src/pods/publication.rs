@@ -10,6 +10,7 @@ use super::source::trim;
 use super::status::Written;
 use crate::client::backoff::Retry;
 use crate::client::watch::describe;
+use crate::metrics::families::STATUS_SYNC;
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -21,6 +22,8 @@ pub struct Publication {
     accepted: Option<Arc<PodStatus>>,
     /// The object that is being written to.
     writing: Option<Arc<Pod>>,
+    /// Since when there is something to tell.
+    since: Option<Instant>,
     retry: Retry,
 }
 
@@ -32,7 +35,7 @@ pub struct Write {
 
 impl Default for Publication {
     fn default() -> Self {
-        Self { base: None, accepted: None, writing: None, retry: Retry::new(RETRY.0, RETRY.1) }
+        Self { base: None, accepted: None, writing: None, since: None, retry: Retry::new(RETRY.0, RETRY.1) }
     }
 }
 
@@ -68,7 +71,11 @@ impl Publication {
 
     /// What to send of the latest status, if anything, now.
     pub fn next(&mut self, status: &Arc<PodStatus>) -> Option<Write> {
-        if self.writing.is_some() || !self.retry.may_begin() || self.has(Some(status)) {
+        if self.has(Some(status)) {
+            return None;
+        }
+        self.since.get_or_insert_with(Instant::now);
+        if self.writing.is_some() || !self.retry.may_begin() {
             return None;
         }
         let base = Arc::clone(self.base.as_ref()?);
@@ -91,7 +98,12 @@ impl Publication {
                     self.seen(&Arc::new(trim(*pod)));
                 }
                 self.accepted = (!is_overwritten).then_some(status);
-                if is_overwritten { self.retry.failed() } else { self.retry.worked() }
+                if is_overwritten {
+                    self.retry.failed();
+                } else {
+                    self.retry.worked();
+                    STATUS_SYNC.record([], self.since.take().map_or(0.0, |since| since.elapsed().as_secs_f64()));
+                }
             }
             // The watch will say so too.
             Ok(Written::Gone) => self.accepted = Some(status),

@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod::Allocation;
 use tokio::sync::watch;
 
+use crate::metrics::families::ORPHANED_PODS;
+
 /// What is known of one pod.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -56,6 +58,17 @@ pub struct Deferred {
     /// The pod with the resources that it asks for.
     pub asked: Arc<Pod>,
     pub since: Timestamp,
+}
+
+/// How a pod gave back resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freed {
+    /// It was given less, or is to be given something else.
+    Resized,
+    /// It has ended.
+    Ended,
+    /// It is gone, or no longer wanted.
+    Removed,
 }
 
 /// What runs of a pod: a container, or the sandbox, which has no name in the spec, image or log.
@@ -133,13 +146,13 @@ pub struct Registry {
     pods: RwLock<BTreeMap<PodUid, Entry>>,
     /// Pods of which there is nothing but what the runtime has: they end.
     nameless: RwLock<BTreeSet<PodUid>>,
-    /// Counts how often a pod gave back resources, while anybody waits for that.
-    freed: watch::Sender<u64>,
+    /// How a pod gave back resources last; told anew each time, while anybody waits for that.
+    freed: watch::Sender<Freed>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { pods: RwLock::default(), nameless: RwLock::default(), freed: watch::channel(0).0 }
+        Self { pods: RwLock::default(), nameless: RwLock::default(), freed: watch::channel(Freed::Resized).0 }
     }
 }
 
@@ -169,8 +182,10 @@ impl Registry {
         change(entry);
         if let Some((before, true)) = before {
             let same = Arc::ptr_eq(&before, pod) || Allocation::of(&before).grants_as(&Allocation::of(pod));
-            if !same || !entry.is_active() {
-                self.free();
+            if !entry.is_active() {
+                self.free(if entry.wanted { Freed::Ended } else { Freed::Removed });
+            } else if !same {
+                self.free(Freed::Resized);
             }
         }
     }
@@ -180,13 +195,13 @@ impl Registry {
         self.freed.receiver_count() > 0
     }
 
-    fn free(&self) {
-        self.freed.send_modify(|count| *count = count.wrapping_add(1));
+    fn free(&self, how: Freed) {
+        self.freed.send_replace(how);
     }
 
     /// Changes when a pod gave back resources.
     #[must_use]
-    pub fn freed(&self) -> watch::Receiver<u64> {
+    pub fn freed(&self) -> watch::Receiver<Freed> {
         self.freed.subscribe()
     }
 
@@ -208,7 +223,10 @@ impl Registry {
 
     /// A pod was found of which nobody knows more than that it is to end.
     pub fn found_nameless(&self, uid: &PodUid) {
-        self.nameless.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(uid.clone());
+        let is_new = self.nameless.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(uid.clone());
+        if is_new {
+            ORPHANED_PODS.count([]);
+        }
     }
 
     /// How many of these there are.
@@ -221,7 +239,7 @@ impl Registry {
     pub fn remove(&self, uid: &PodUid) {
         self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
         self.nameless.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
-        self.free();
+        self.free(Freed::Removed);
     }
 
     /// The pod of a container or sandbox.
@@ -299,5 +317,6 @@ mod tests {
         registry.update(&uid, &pod, |entry| entry.wanted = false);
         assert_eq!(registry.active().len(), 0);
         assert!(freed.has_changed().unwrap());
+        assert_eq!(*freed.borrow(), Freed::Removed);
     }
 }

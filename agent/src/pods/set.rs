@@ -21,7 +21,8 @@ use super::worker::Origin;
 use super::workers::{Ended, Workers};
 use super::{Context, checkpoint, gc, source, worker};
 use crate::client::watch::{Change, describe};
-use crate::metrics::families::{PLEG_INTERVAL, PLEG_RELIST};
+use crate::exposition::float;
+use crate::metrics::families::{PLEG_INTERVAL, PLEG_LAST_SEEN, PLEG_RELIST};
 
 /// Repairs what events have missed.
 const RELIST: Duration = Duration::from_secs(60);
@@ -137,6 +138,7 @@ impl Set {
             }
         };
         PLEG_RELIST.observe([], begun.elapsed());
+        PLEG_LAST_SEEN.set(float(jiff::Timestamp::now().as_second().unsigned_abs()));
         let seen = self.context.registry.seen();
         for uid in self.workers.uids().filter(|uid| seen.get(*uid) != now.pods.get(*uid)) {
             self.workers.wake(uid);

@@ -19,7 +19,10 @@ pub(crate) async fn of_node(stats: &stats::Provider) -> String {
 fn process() -> String {
     let mut text = Text::default();
     text.family("kubernetes_build_info", Type::Gauge, "[ALPHA] Build of this node agent.");
-    text.sample(&[("git_version", KUBELET_VERSION), ("platform", "linux")], 1.0);
+    let mut numbers = KUBELET_VERSION.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let labels = [("git_version", KUBELET_VERSION), ("major", major), ("minor", minor), ("platform", "linux")];
+    text.sample(&labels, 1.0);
     if let Ok(me) = procfs::process::Process::myself() {
         of_process(&mut text, &me);
     }

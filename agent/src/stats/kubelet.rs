@@ -30,6 +30,7 @@ pub fn text(node_name: &str, entries: &[(PodUid, Entry)], nameless: usize, look:
     working_pods(&mut text, entries, nameless);
     resizes(&mut text, entries);
     volumes(&mut text, entries, look);
+    managed(&mut text, entries);
     graceful_shutdown(&mut text, shutdown);
     text.into_string()
 }
@@ -91,6 +92,34 @@ fn working_pods(text: &mut Text, entries: &[(PodUid, Entry)], nameless: usize) {
         let unknown = if lifecycle == Lifecycle::Terminating { nameless } else { 0 };
         sample("runtime_only", "unknown", unknown);
     }
+}
+
+/// What else there is in pods that the node has taken.
+fn managed(text: &mut Text, entries: &[(PodUid, Entry)]) {
+    let active = || entries.iter().map(|(_, entry)| entry).filter(|entry| entry.is_active());
+    let specs = active().filter_map(|entry| entry.pod.spec.as_ref());
+    let ephemeral: usize = specs.map(|spec| spec.ephemeral_containers.as_ref().map_or(0, Vec::len)).sum();
+    let help = "[ALPHA] Current number of ephemeral containers in pods managed by this kubelet.";
+    text.single("kubelet_managed_ephemeral_containers", Type::Gauge, help, float(ephemeral as u64));
+    text.family("volume_manager_total_volumes", Type::Gauge, "[ALPHA] Number of volumes in Volume Manager");
+    let has_volumes = |entry: &Entry| entry.sandbox.is_some() || !entry.running.is_empty();
+    let is_there = entries.iter().map(|(_, entry)| entry).filter(|entry| has_volumes(entry));
+    for (state, counts) in
+        [("actual_state_of_world", by_plugin(is_there)), ("desired_state_of_world", by_plugin(active()))]
+    {
+        for (plugin, count) in counts {
+            text.sample(&[("plugin_name", &format!("kubernetes.io/{plugin}")), ("state", state)], float(count));
+        }
+    }
+}
+
+/// Volumes of pods, by what makes them.
+fn by_plugin<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for volume in entries.flat_map(|entry| volumes::plan(&entry.pod).volumes) {
+        *counts.entry(volume.kind.plugin()).or_default() += 1;
+    }
+    counts
 }
 
 fn resizes(text: &mut Text, entries: &[(PodUid, Entry)]) {
@@ -181,7 +210,12 @@ mod tests {
     #[test]
     fn a_static_pod_whose_manifest_is_gone_is_an_orphan_that_ends() {
         let registry = Registry::default();
-        let (uid, mut pod) = (PodUid::new("u"), Pod::default());
+        let spec = serde_json::json!({
+            "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "ephemeralContainers": [{"name": "e"}], "volumes": [{"name": "v", "emptyDir": {}}]
+        });
+        let (uid, mut pod): (_, Pod) =
+            (PodUid::new("u"), serde_json::from_value(serde_json::json!({"spec": spec})).unwrap());
         let source = ("kubernetes.io/config.source".to_owned(), "file".to_owned());
         pod.metadata.annotations = Some([source].into());
         registry.found_nameless(&PodUid::new("found"));
@@ -197,6 +231,11 @@ mod tests {
         says("kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"true\"} 1");
         says("kubelet_active_pods{static=\"true\"} 1");
         says("kubelet_mirror_pods 1");
+        says("kubelet_managed_ephemeral_containers 1");
+        says("volume_manager_total_volumes{plugin_name=\"kubernetes.io/empty-dir\",state=\"actual_state_of_world\"} 1");
+        says(
+            "volume_manager_total_volumes{plugin_name=\"kubernetes.io/empty-dir\",state=\"desired_state_of_world\"} 1",
+        );
         says("kubelet_working_pods{config=\"runtime_only\",lifecycle=\"terminating\",static=\"unknown\"} 1");
         registry.update(&uid, &registry.entry(&uid).unwrap().pod, |entry| entry.wanted = false);
         says("kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"true\"} 0");

@@ -34,6 +34,17 @@ pub struct Target<'a> {
     pub headers: &'a [(String, String)],
 }
 
+impl Target<'_> {
+    /// The host and the port, as a URL has them.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        format!("{}:{}", bracketed(self.host), self.port)
+    }
+}
+
+/// How an error ends when a server was asked by TLS that does not speak it, in the words of Go's client.
+pub const PLAIN_ANSWER: &str = "http: server gave HTTP response to HTTPS client";
+
 /// One request of a chain of redirects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Hop {
@@ -210,9 +221,15 @@ async fn get(hop: &Hop, headers: &[(String, String)]) -> Result<Answer, String> 
         Scheme::Https => {
             let name = ServerName::try_from(hop.host.clone()).map_err(|error| error.to_string())?;
             let connector = tls::connector().map_err(|error| error.to_string())?;
-            send(connector.connect(name, stream).await.map_err(|error| error.to_string())?, request).await
+            send(connector.connect(name, stream).await.map_err(|error| tls_error(&error))?, request).await
         }
     }
+}
+
+fn tls_error(error: &io::Error) -> String {
+    let told = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let is_plain = matches!(told, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)));
+    if is_plain { PLAIN_ANSWER.to_owned() } else { error.to_string() }
 }
 
 async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>

@@ -13,9 +13,10 @@ use api::resources::{self, ResourceList};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::{Admission, Eviction};
 
+use super::orders::Orders;
 use super::{Context, PodsConfig, sysctls};
 use crate::eviction;
-use crate::metrics::families::ADMISSION_REJECTIONS;
+use crate::metrics::families::{ADMISSION_REJECTIONS, PREEMPTIONS};
 use crate::node::own::OwnNode;
 use crate::shutdown;
 use preemption::Shortage;
@@ -26,9 +27,28 @@ pub enum Answer {
     /// It is decided.
     Decided(Admission),
     /// It fits when these are gone.
-    Preempt(Vec<PodUid>),
+    Preempt(Room),
     /// It is not known yet what the Node says.
     Unknown,
+}
+
+/// Room that others make for a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// Who has to go.
+    pub victims: Vec<PodUid>,
+    /// What there was not enough of, the first of it.
+    pub resource: String,
+}
+
+impl Room {
+    /// Orders them to go.
+    pub fn make(self, orders: &Orders) {
+        for victim in &self.victims {
+            PREEMPTIONS.count([self.resource.clone().into()]);
+            orders.give(victim, preemption());
+        }
+    }
 }
 
 /// What of the machine decides about pods.
@@ -107,7 +127,10 @@ fn decide(
 fn make_room(pod: &Pod, others: &[(PodUid, &Pod)], short: &[Insufficient]) -> Answer {
     let shortages: Vec<_> = short.iter().map(Insufficient::shortage).collect();
     match preemption::victims(pod, others, &shortages) {
-        Ok(victims) => Answer::Preempt(victims),
+        Ok(victims) => {
+            let resource = shortages.into_iter().next().map(|short| short.resource).unwrap_or_default();
+            Answer::Preempt(Room { victims, resource })
+        }
         Err(why) => Answer::Decided(rejected(
             "UnexpectedAdmissionError",
             format!(
@@ -120,7 +143,7 @@ fn make_room(pod: &Pod, others: &[(PodUid, &Pod)], short: &[Insufficient]) -> An
 
 /// The order to a pod that must make room (pkg/kubelet/preemption).
 #[must_use]
-pub fn preemption() -> Eviction {
+fn preemption() -> Eviction {
     Eviction {
         reason: "Preempting".to_owned(),
         message: "Preempted in order to admit critical pod".to_owned(),

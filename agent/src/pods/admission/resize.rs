@@ -13,6 +13,7 @@ use pod::Admission;
 
 use super::{Abilities, Answer, decide, exhausted};
 use crate::eviction;
+use crate::metrics::families::INFEASIBLE_RESIZES;
 use crate::node::own::OwnNode;
 use crate::pods::Context;
 use crate::pods::registry::Deferred;
@@ -43,6 +44,7 @@ pub fn ask(uid: &PodUid, asked: &Arc<Pod>, context: &Context) -> Result<(), Refu
     }
     let given = context.registry.entry(uid).map(|entry| entry.pod);
     if given.is_some_and(|given| changes_swap(&given, asked, &context.config.machine)) {
+        INFEASIBLE_RESIZES.count(["swap_limitation".into()]);
         let message = "In-place resize of containers with swap is not supported.".to_owned();
         return Err(Refused { infeasible: true, message });
     }
@@ -104,10 +106,8 @@ fn settle(
             return Ok(());
         }
         Answer::Decided(Admission::Rejected { message, .. }) => message,
-        Answer::Preempt(victims) => {
-            for victim in victims {
-                context.orders.give(&victim, super::preemption());
-            }
+        Answer::Preempt(room) => {
+            room.make(&context.orders);
             shortage(&waiting.asked, others, node, context)
         }
         Answer::Unknown => "Kubelet cannot get node info.".to_owned(),

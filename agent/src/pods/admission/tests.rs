@@ -148,7 +148,10 @@ fn critical_pods_take_the_place_of_others_where_that_is_all_they_lack() {
     let mut critical = Pod::clone(&pod("1500m", Some(80)));
     critical.spec.as_mut().unwrap().priority = Some(2_000_000_000);
     let preempted = |others: &[Arc<Pod>]| asked(&critical, others, &node(), &ABLE);
-    assert_eq!(preempted(&[pod("1", None), pod("100m", None)]), Answer::Preempt(vec![PodUid::new("0")]));
+    assert_eq!(
+        preempted(&[pod("1", None), pod("100m", None)]),
+        Answer::Preempt(Room { victims: vec![PodUid::new("0")], resource: "pods".to_owned() })
+    );
     assert_eq!(words(preempted(&[pod("1", Some(80))])).0, "NodePorts");
     let other = Arc::new(critical.clone());
     let mut second = critical.clone();

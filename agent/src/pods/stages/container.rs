@@ -78,6 +78,7 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<Outcome, StageEr
 async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<ContainerId, StageError> {
     let Ready { pod, container, image, env, mounts, devices, users } = ready;
     let config = &job.context.config;
+    let images = mounts.iter().filter(|mount| mount.image.is_some()).count();
     let target = ephemeral_target(job, pod, &start.name);
     let data_dir = config.data_dir.to_string_lossy();
     let parts = ContainerParts {
@@ -104,6 +105,7 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
         sandbox_config: Some(sandbox::config(&job.context, pod, 0, users)?),
     };
     let answer = Box::pin(job.context.runtime.create_container(request)).await;
+    image_volumes::counted(images, &answer);
     let answer = answer.map_err(|error| StageError::cri("CreateContainerError", &error))?;
     Ok(ContainerId::new(answer.container_id))
 }

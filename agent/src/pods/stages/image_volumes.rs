@@ -10,6 +10,7 @@ use volumes::plan::MountPlan;
 use super::container::CONFIG_ERROR;
 use super::{Job, Say, StageError};
 use crate::images::Ask;
+use crate::metrics::families::{IMAGE_VOLUME_ERRORS, IMAGE_VOLUMES, IMAGE_VOLUMES_MOUNTED};
 
 /// The images of the volumes that a container mounts, by volume.
 ///
@@ -35,6 +36,7 @@ pub async fn pull(
             ..Container::default()
         };
         let ask = Ask { pod, container: &like, role: start.role, say, objects: &*job.context.objects };
+        IMAGE_VOLUMES.count([]);
         let image = job.context.images.ensure(ask).await?;
         let spec = ImageSpec {
             image: image.reference,
@@ -44,6 +46,15 @@ pub async fn pull(
         images.insert(volume.name.clone(), spec);
     }
     Ok(images)
+}
+
+/// A container with mounts of images was created, or not.
+pub fn counted<T>(images: usize, created: &Result<T, cri::CallError>) {
+    // CRI's prefix of an error that is about such a mount.
+    let failed = created.as_ref().is_err_and(|error| error.message().starts_with("ImageVolumeMountFailed"));
+    for _ in 0..images {
+        if failed { IMAGE_VOLUME_ERRORS.count([]) } else { IMAGE_VOLUMES_MOUNTED.count([]) }
+    }
 }
 
 /// The mount of an image; it can only be read.

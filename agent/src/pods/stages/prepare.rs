@@ -1,6 +1,7 @@
 //! What a pod needs before its sandbox: volumes and a cgroup.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{ObjectFieldSelector, Pod, ResourceFieldSelector};
 use pod::Allocation;
@@ -9,6 +10,7 @@ use volumes::{Downward, Prepared, SetUp, SetUpError};
 
 use super::{Job, Outcome, StageError, blocking, limits};
 use crate::client::watch::describe;
+use crate::metrics::families::STORAGE_OPERATIONS;
 use crate::pods::{Context, qos};
 
 /// Fields of a pod for the files of its volumes.
@@ -53,7 +55,21 @@ pub async fn set_up(context: &Arc<Context>, pod: &Pod, ips: &[std::net::IpAddr])
         memory: pod.spec.as_ref().and_then(|spec| limits::limited(spec).1),
         now: jiff::Timestamp::now(),
     };
-    volumes::setup::set_up(&plan, &with).await
+    let begun = Instant::now();
+    let ready = volumes::setup::set_up(&plan, &with).await;
+    let failed = ready.as_ref().err().map(Vec::as_slice).unwrap_or_default();
+    for volume in &plan.volumes {
+        let has_failed = failed.iter().any(|error| error.volume == volume.name);
+        storage_operation(&volume.kind, "volume_mount", begun, has_failed);
+    }
+    ready
+}
+
+/// The volumes of a pod are ready together, and gone together: each took as long as all.
+pub(super) fn storage_operation(kind: &volumes::kinds::Kind, operation: &'static str, begun: Instant, failed: bool) {
+    let status = if failed { "fail-unknown" } else { "success" };
+    let plugin = format!("kubernetes.io/{}", kind.plugin());
+    STORAGE_OPERATIONS.observe([plugin.into(), operation.into(), status.into(), "false".into()], begun.elapsed());
 }
 
 /// What fields are read from.

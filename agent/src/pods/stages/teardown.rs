@@ -1,11 +1,13 @@
 //! What is left of a pod without containers: volumes, cgroup, API object.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
+use super::prepare::storage_operation;
 use super::request::log_directory;
 use super::{Job, Outcome, StageError, blocking};
 use crate::client::watch::describe;
@@ -18,13 +20,17 @@ use crate::pods::qos;
 /// A mount that stays, or a file that cannot be removed.
 pub async fn volumes(job: &Job) -> Result<Outcome, StageError> {
     let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
-    blocking("FailedUnMount", move || {
+    let begun = Instant::now();
+    let gone = blocking("FailedUnMount", move || {
         volumes::teardown::tear_down(&context.layout, uid.as_str()).map_err(|error| describe(&error))?;
         context.users.release(uid.as_str());
         Ok(())
     })
-    .await?;
-    Ok(Outcome::Done)
+    .await;
+    for volume in job.pod.iter().flat_map(|pod| volumes::plan(pod).volumes) {
+        storage_operation(&volume.kind, "volume_unmount", begun, gone.is_err());
+    }
+    gone.map(|()| Outcome::Done)
 }
 
 /// Kills what is left in the pod's cgroup, on whatever level it is, and removes it. Then the logs, if the pod is gone.

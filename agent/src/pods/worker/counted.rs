@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use pod::{Role, Step};
 
+use crate::exposition::float;
 use crate::metrics::families::{
-    REQUESTED_RESIZES, RESIZE_MILLISECONDS, STARTED_CONTAINERS, STARTED_CONTAINERS_ERRORS, STARTED_PODS,
-    STARTED_PODS_ERRORS, STARTED_USERNS, STARTED_USERNS_ERRORS, TERMINATED_CONTAINERS,
+    CONTAINERS_PER_POD, REQUESTED_RESIZES, RESIZE_MILLISECONDS, STARTED_CONTAINERS, STARTED_CONTAINERS_ERRORS,
+    STARTED_PODS, STARTED_PODS_ERRORS, STARTED_USERNS, STARTED_USERNS_ERRORS, TERMINATED_CONTAINERS,
 };
 use crate::pods::stages::StageError;
 use crate::pods::stages::sandbox::has_own_users;
@@ -45,6 +46,13 @@ fn sandbox(pod: Option<&Pod>, error: Option<&StageError>) {
         if has_users {
             STARTED_USERNS_ERRORS.count([]);
         }
+    }
+}
+
+/// A pod is seen for the first time.
+pub(super) fn seen(pod: Option<&Pod>) {
+    if let Some(spec) = pod.and_then(|pod| pod.spec.as_ref()) {
+        CONTAINERS_PER_POD.record([], float(spec.containers.len() as u64));
     }
 }
 

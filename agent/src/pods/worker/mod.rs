@@ -51,7 +51,7 @@ use checkpoint::Checkpoint;
 use jobs::{Done, Jobs, guarded};
 pub use mirror::{Mirrors, Origin};
 use refresh::Refresh;
-use resize::{Given, Waiting};
+use resize::{Given, Trigger, Waiting};
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How often it is looked whether pods that must go first are gone.
@@ -107,6 +107,8 @@ struct Worker {
     given: Option<Given>,
     /// What a resize that was put off waits for.
     waiting: Option<Waiting>,
+    /// Why it is asked for again.
+    deferred: Option<Trigger>,
     checkpoint: Checkpoint,
     start: PodStart,
     doors: Arc<Doors>,
@@ -138,6 +140,7 @@ impl Worker {
             said: Vec::new(),
             given: None,
             waiting: None,
+            deferred: None,
             checkpoint: Checkpoint::default(),
             doors: Arc::default(),
         }
@@ -216,6 +219,9 @@ impl Worker {
         let asked = pod_of(&desired);
         self.adopt_allocation(asked.as_ref());
         self.count_requests(asked.as_ref());
+        if self.status.is_none() && !self.inputs.found {
+            counted::seen(asked.as_deref());
+        }
         let (world, plan) = self.decide(desired, asked.as_ref());
         let pod = self.given(asked.as_ref());
         let status = pod::status(&world, &plan);
@@ -312,10 +318,8 @@ impl Worker {
                 self.note_admission(pod, &admission);
                 self.memory.admission = Some(admission);
             }
-            Answer::Preempt(victims) => {
-                for victim in victims {
-                    self.context.orders.give(&victim, admission::preemption());
-                }
+            Answer::Preempt(room) => {
+                room.make(&self.context.orders);
                 self.admit_at = Some(Instant::now() + PREEMPTED);
             }
             // Asked again as soon as the node is known.
@@ -460,11 +464,11 @@ impl Worker {
             Ok(()) = self.node.changed() => {}
             () = self.inputs.origin.changed() => {}
             () = self.refresh.changed() => self.object_changed(),
-            () = resize::freed(&mut self.waiting) => self.ask_again(),
+            trigger = resize::freed(&mut self.waiting) => self.ask_again(trigger),
             () = asleep => {}
         }
         if self.waiting.as_ref().is_some_and(|waiting| waiting.until() <= Instant::now()) {
-            self.ask_again();
+            self.ask_again(Trigger::Time);
         }
         // What happened meanwhile is part of the same world.
         while let Some(done) = self.jobs.try_next() {

@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Worker, counted};
+use crate::metrics::families::DEFERRED_ACCEPTED_RESIZES;
 use crate::pods::admission;
 use crate::pods::admission::resize::Refused;
 use crate::pods::record::Record;
+use crate::pods::registry::Freed;
 
 /// A resize that was put off is tried again then, whatever happens.
 const AGAIN: Duration = Duration::from_secs(180);
@@ -26,8 +28,30 @@ pub struct Given {
 /// What a resize that was put off waits for.
 pub struct Waiting {
     /// Changes when other pods give back resources.
-    freed: watch::Receiver<u64>,
+    freed: watch::Receiver<Freed>,
     again: Instant,
+}
+
+/// Why a resize that was put off is asked for again, as upstream's metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    Freed(Freed),
+    /// It waited long enough.
+    Time,
+    /// Something else is asked for now.
+    Update,
+}
+
+impl Trigger {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Freed(Freed::Resized) => "pod_resized",
+            Self::Freed(Freed::Ended) => "pod_terminated",
+            Self::Freed(Freed::Removed) => "pods_removed",
+            Self::Time => "periodic_retry",
+            Self::Update => "pod_updated",
+        }
+    }
 }
 
 impl Waiting {
@@ -37,10 +61,10 @@ impl Waiting {
 }
 
 /// Resolves when resources were given back; never where nothing waits for that. Cancel-safe.
-pub async fn freed(waiting: &mut Option<Waiting>) {
+pub async fn freed(waiting: &mut Option<Waiting>) -> Trigger {
     match waiting {
         Some(waiting) => match waiting.freed.changed().await {
-            Ok(()) => {}
+            Ok(()) => Trigger::Freed(*waiting.freed.borrow()),
             Err(_) => std::future::pending().await,
         },
         None => std::future::pending().await,
@@ -100,10 +124,15 @@ impl Worker {
         let generation = asked.metadata.generation;
         // Listening begins before the question, so that nothing is missed.
         let freed = self.context.registry.freed();
+        let trigger = self.deferred.take();
         match admission::resize::ask(&self.uid, asked, &self.context) {
             Ok(()) => {
                 self.memory.allocation = Some(Allocation::of(asked));
                 self.memory.unrecorded = true;
+                // What is asked for anew without a reason of ours was put off before, and then changed.
+                if let Some(trigger) = trigger.or_else(|| self.memory.deferral.as_ref().map(|_| Trigger::Update)) {
+                    DEFERRED_ACCEPTED_RESIZES.count([trigger.name().into()]);
+                }
                 self.memory.deferral = None;
                 self.memory.failures.remove(&Stage::Resize);
                 self.waiting = None;
@@ -116,8 +145,9 @@ impl Worker {
     }
 
     /// A resize that was put off is asked for again.
-    pub(super) fn ask_again(&mut self) {
+    pub(super) fn ask_again(&mut self, trigger: Trigger) {
         self.waiting = None;
+        self.deferred = Some(trigger);
         self.memory.deferral = None;
     }
 
