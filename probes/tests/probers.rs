@@ -180,6 +180,23 @@ async fn https_certificates_are_not_verified() {
     assert_eq!(first(Kind::Readiness, probe(handler), no_exec()).await, (Verdict::Success, vec![]));
 }
 
+/// By this end of an error callers know that the server can be asked by http.
+#[tokio::test]
+async fn a_server_without_tls_is_told_from_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        let _ = stream.read(&mut buffer).await.unwrap();
+        stream.write_all(status(400, "").as_bytes()).await.unwrap();
+    });
+    let target =
+        probes::kinds::http::Target { scheme: Scheme::Https, host: "127.0.0.1", port, path: "/", headers: &[] };
+    let error = probes::kinds::http::get_once(&target).await.unwrap_err();
+    assert_eq!(error, format!("Get \"https://127.0.0.1:{port}/\": {}", probes::kinds::http::PLAIN_ANSWER));
+}
+
 async fn health_server(answer: i32) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

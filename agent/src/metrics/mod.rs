@@ -212,4 +212,17 @@ mod tests {
                         h_seconds_sum{x=\"y\"} 4.25\nh_seconds_count{x=\"y\"} 3\n";
         assert_eq!(text.into_string(), expected);
     }
+
+    #[test]
+    fn what_was_never_seen_is_infinitely_far() {
+        let gauge = Gauge::new("g_seconds", "g.");
+        let told = |gauge: &Gauge| {
+            let mut text = Text::default();
+            gauge.write(&mut text, |end| end - 100.0);
+            text.into_string()
+        };
+        assert!(told(&gauge).ends_with("\ng_seconds +Inf\n"));
+        gauge.set(130.0);
+        assert!(told(&gauge).ends_with("\ng_seconds 30\n"));
+    }
 }
