@@ -20,7 +20,7 @@ use volumes::{ObjectError, Objects, subpath};
 use super::prepare::field_facts;
 use super::request::{self, ContainerParts};
 use super::security::Given;
-use super::{Job, Outcome, StageError, blocking, image_volumes, sandbox};
+use super::{Job, Outcome, Say, StageError, blocking, image_volumes, sandbox};
 use crate::client::watch::describe;
 use crate::images::{Ask, Image};
 use crate::pods::{hooks, log_links};
@@ -380,15 +380,28 @@ pub async fn hook(job: &Job, hook: &PreStop) -> Result<Outcome, StageError> {
 
 async fn pre_stop(job: &Job, pod: &Arc<Pod>, id: &ContainerId, name: &str, seconds: i64) {
     let container = pod.spec.as_ref().and_then(|spec| api::pod::container(spec, name));
-    let Some(container) = container else { return };
-    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+    let Some(container) = container.map(std::borrow::Cow::into_owned) else { return };
+    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.clone()) else { return };
     let ip = job.facts.ips.first().copied().or_else(|| job.context.addresses.borrow().first().copied());
     let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    let ran = tokio::time::timeout(limit, hooks::run(&job.context, pod, &container, id, hook, ip)).await;
-    if let Ok(Err(error)) = ran {
-        tracing::debug!(container = %name, %error, "preStop hook failed");
-        let role = events::role(pod, name).unwrap_or(Role::App);
-        job.say().event(Event::warning("FailedPreStopHook", "PreStopHook failed").of_container(role, name));
+    let is_command = hook.exec.is_some();
+    let (context, pod, id) = (Arc::clone(&job.context), Arc::clone(pod), id.clone());
+    let hooked = async move {
+        if let Err(error) = hooks::run(&context, &pod, &container, &id, &hook, ip).await {
+            tracing::debug!(container = %container.name, %error, "preStop hook failed");
+            let role = events::role(&pod, &container.name).unwrap_or(Role::App);
+            let event = Event::warning("FailedPreStopHook", "PreStopHook failed").of_container(role, &container.name);
+            Say::new(&context.recorder, Some(&pod)).event(event);
+        }
+    };
+    // A command that nobody waits for any more goes on until its container ends, as with a kubelet; a call that is dropped would end it.
+    let over = if is_command {
+        tokio::time::timeout(limit, tokio::spawn(hooked)).await.is_err()
+    } else {
+        tokio::time::timeout(limit, hooked).await.is_err()
+    };
+    if over {
+        tracing::debug!(container = %name, "preStop hook did not end in the grace period");
     }
 }
 
