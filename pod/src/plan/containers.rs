@@ -58,14 +58,16 @@ fn holds_up(view: &View<'_>, member: &Member<'_>) -> bool {
 
 /// Init containers and sidecars, one after the other. Whether the app containers may run.
 fn init(view: &View<'_>, sandbox: &Sandbox, plan: &mut Plan) -> bool {
-    let initialized = view.is_initialized();
+    let (initialized, completing) = (view.is_initialized(), is_completing(view));
     let members: Vec<Member<'_>> =
         view.members().filter(|member| matches!(member.role, Role::Init | Role::Sidecar)).collect();
     let furthest = members.iter().rposition(|member| view.current(&member.spec.name).is_some()).unwrap_or(0);
     for (index, member) in members.iter().enumerate() {
         let container = view.current(&member.spec.name);
         if member.role == Role::Sidecar {
-            advance(view, member, sandbox, plan);
+            if !completing {
+                advance(view, member, sandbox, plan);
+            }
             // A sidecar that was passed once holds nobody up when it restarts.
             let passed = initialized || index < furthest;
             if !passed && !container.is_some_and(|container| view.is_started(member, container)) {
@@ -81,6 +83,23 @@ fn init(view: &View<'_>, sandbox: &Sandbox, plan: &mut Plan) -> bool {
         }
     }
     true
+}
+
+/// Whether the last app containers are being killed and none starts again: then a kubelet waits for that, and until it ends the pod lets
+/// its sidecars be as they are.
+fn is_completing(view: &View<'_>) -> bool {
+    let is_ending = |member: Member<'_>| match view.current(&member.spec.name) {
+        Some(container) if matches!(container.state, ContainerState::Exited { .. }) => {
+            view.restart(&member, container).is_none()
+        }
+        Some(container) => {
+            let is_killed = view.world.observed.kills.get(&container.id).is_some_and(|kill| kill.running);
+            let has_rules = member.spec.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty());
+            is_killed && !has_rules && restart::policy(&view.spec, &member.spec) == "Never"
+        }
+        None => false,
+    };
+    view.members().filter(|member| member.role == Role::App).all(is_ending)
 }
 
 /// The next step of one container, if any.

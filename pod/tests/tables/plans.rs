@@ -71,6 +71,24 @@ fn probes_that_fail_kill_their_container() {
 }
 
 #[test]
+fn sidecars_stay_as_they_are_while_the_last_app_container_is_killed_for_good() {
+    for (policy, starts_again) in [("Never", false), ("OnFailure", true), ("Always", true)] {
+        let containers = vec![exited("s", 0, 1, 50), running("c", 0)];
+        let mut world = with(probed_pod(policy), containers);
+        probed(&mut world, "c-0", LIVENESS);
+        killed(&mut world, "c-0", 99, 30, true);
+        let expected: &[&str] = if starts_again { &["s"] } else { &[] };
+        assert_eq!(starts(&plan(&world)), expected, "{policy}");
+        killed(&mut world, "c-0", 99, 30, false);
+        assert_eq!(starts(&plan(&world)), ["s"], "{policy}: the kill failed");
+        let mut world = running_pod(policy);
+        probed(&mut world, "s-0", LIVENESS);
+        killed(&mut world, "c-0", 99, 30, true);
+        assert_eq!(kills(&plan(&world)).is_empty(), !starts_again, "{policy}");
+    }
+}
+
+#[test]
 fn a_post_start_hook_that_fails_kills_its_container() {
     let mut world = with(app("Always"), vec![running("c", 0)]);
     hook(&mut world, "c-0", HookState::Running);
