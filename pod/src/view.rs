@@ -191,7 +191,7 @@ impl<'a> View<'a> {
     pub fn restart(&self, member: &Member<'_>, container: &Container) -> Option<Restart> {
         let ContainerState::Exited { exit_code, finished_at, .. } = &container.state else { return None };
         let replaced = self.is_replaced(member, container);
-        if !replaced && !restarts(&self.spec, &member.spec, member.role, *exit_code) {
+        if !replaced && !self.is_restarted(container) && !restarts(&self.spec, &member.spec, member.role, *exit_code) {
             return None;
         }
         let finished = timestamp(*finished_at);
@@ -212,6 +212,12 @@ impl<'a> View<'a> {
     pub fn is_replaced(&self, member: &Member<'_>, container: &Container) -> bool {
         let must_go = Self::is_changed(member, container) || self.must_restart(member, container);
         must_go && self.world.observed.kills.contains_key(&container.id)
+    }
+
+    /// Whether a container was killed so that it starts again: who fails its probes does, unless the policy is `Never`, even if it then ends
+    /// well (`computePodActions`).
+    pub fn is_restarted(&self, container: &Container) -> bool {
+        self.world.observed.kills.get(&container.id).is_some_and(|kill| kill.restarts)
     }
 
     /// The failure of a container's last start.

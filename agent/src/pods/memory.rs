@@ -44,7 +44,8 @@ impl Memory {
         match step {
             Step::StartContainer(start) => drop(self.starting.insert(start.name.clone())),
             Step::KillContainer(kill) => {
-                self.kills.insert(kill.id.clone(), Kill { at: now, grace: kill.grace, running: true });
+                let begun = Kill { at: now, grace: kill.grace, running: true, restarts: kill.restarts };
+                self.kills.insert(kill.id.clone(), begun);
             }
             Step::PreStop(hook) => {
                 self.pre_stops.insert(hook.id.clone(), Begun { at: now, running: true });

@@ -249,6 +249,8 @@ pub(super) fn kill(view: &View<'_>, container: &Container, cause: KillCause, pla
         name: name.clone(),
         grace: grace.max(1),
         pre_stop: container.state == ContainerState::Running,
+        restarts: matches!(cause, KillCause::Liveness | KillCause::Startup)
+            && spec.is_some_and(|spec| restart::policy(&view.spec, spec) != "Never"),
         reason: reason.to_owned(),
         message,
     }));

@@ -222,6 +222,8 @@ pub struct KillContainer {
     pub grace: i64,
     /// Whether to run its preStop hook first.
     pub pre_stop: bool,
+    /// Whether it is to start again however it ends.
+    pub restarts: bool,
     /// A word for logs: `Killing`, `Unhealthy`, `FailedPostStartHook`, ….
     pub reason: String,
     /// The text of the `Killing` event.

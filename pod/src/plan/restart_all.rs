@@ -70,6 +70,7 @@ fn kill(view: &View<'_>, container: &Container, plan: &mut Plan) {
         name: container.name.clone(),
         grace: 0,
         pre_stop: false,
+        restarts: false,
         reason: "RestartAllContainers".to_owned(),
         message: "killing".to_owned(),
     }));

@@ -134,6 +134,7 @@ fn kill(view: &View<'_>, container: &Container, grace: i64, plan: &mut Plan) {
         name: container.name.clone(),
         grace,
         pre_stop: container.state == ContainerState::Running && !has_hooked,
+        restarts: false,
         reason: "Killing".to_owned(),
         message: format!("Stopping container {}", container.name),
     }));

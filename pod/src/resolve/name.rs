@@ -12,7 +12,7 @@ const MAX_LABEL: usize = 63;
 /// A host name that cannot be set. The text is upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {fqdn} is too long ({MAX_HOSTNAME} characters is the max, {length} characters requested)"
+    "failed to construct FQDN from pod hostname and cluster domain, FQDN {fqdn} is too long ({MAX_HOSTNAME} characters is the max, {length} characters requested)"
 )]
 pub struct HostnameError {
     /// The name.

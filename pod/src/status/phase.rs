@@ -96,7 +96,9 @@ fn failed_for_good(view: &View<'_>, member: &Member<'_>, status: &ContainerStatu
 
 /// By its own restart policy, or with all others.
 fn starts_again(view: &View<'_>, member: &Member<'_>, status: &ContainerStatus, code: i32) -> bool {
-    restarts(&view.spec, &member.spec, member.role, code) || ended_to_restart(status) || restart_all::is_due(view)
+    let is_restarted = view.latest(&member.spec.name).is_some_and(|container| view.is_restarted(container));
+    let by_policy = restarts(&view.spec, &member.spec, member.role, code);
+    is_restarted || by_policy || ended_to_restart(status) || restart_all::is_due(view)
 }
 
 /// Of a sidecar: it never ended, and what comes after it waits for it.

@@ -276,6 +276,8 @@ pub struct Kill {
     pub grace: i64,
     /// Whether it is still under way. A kill that has ended while its container runs on has failed.
     pub running: bool,
+    /// Whether the container is to start again however it ends.
+    pub restarts: bool,
 }
 
 /// A hook that was begun.

@@ -226,7 +226,7 @@ impl Machine {
                 assert!(observed.pre_stops.insert(hook.id.clone(), record).is_none(), "a hook ran twice");
             }
             Step::KillContainer(kill) => {
-                let record = Kill { at: self.now, grace: kill.grace, running: false };
+                let record = Kill { at: self.now, grace: kill.grace, running: false, restarts: kill.restarts };
                 observed.kills.insert(kill.id.clone(), record);
                 self.exit(&kill.id.clone(), 137);
             }

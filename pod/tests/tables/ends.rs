@@ -34,7 +34,7 @@ fn end(world: &mut World, name: &str, second: i64) {
 /// Takes a plan's kills as begun.
 fn begin(world: &mut World, plan: &Plan) {
     for kill in all_kills(plan) {
-        let record = pod::Kill { at: world.now, grace: kill.grace, running: true };
+        let record = pod::Kill { at: world.now, grace: kill.grace, running: true, restarts: kill.restarts };
         world.observed.kills.insert(kill.id.clone(), record);
     }
 }

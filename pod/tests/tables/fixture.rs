@@ -128,7 +128,7 @@ pub fn hook(world: &mut World, id: &str, state: HookState) {
 }
 
 pub fn killed(world: &mut World, id: &str, second: i64, grace: i64, running: bool) {
-    world.observed.kills.insert(ContainerId::new(id), Kill { at: at(second), grace, running });
+    world.observed.kills.insert(ContainerId::new(id), Kill { at: at(second), grace, running, restarts: false });
 }
 
 pub fn failed(world: &mut World, stage: Stage, reason: &str, second: i64, count: u32) {

@@ -71,6 +71,24 @@ fn probes_that_fail_kill_their_container() {
 }
 
 #[test]
+fn who_fails_its_probes_starts_again_even_if_it_then_ends_well() {
+    for (policy, results, expected) in
+        [("OnFailure", LIVENESS, "Running"), ("OnFailure", STARTUP, "Running"), ("Never", LIVENESS, "Succeeded")]
+    {
+        let mut pod = app(policy);
+        pod["containers"][0] = probed_pod(policy)["containers"][0].clone();
+        let mut world = with(pod, vec![running("c", 0)]);
+        probed(&mut world, "c-0", results);
+        let kill = all_kills(&plan(&world)).next().unwrap().clone();
+        let record = pod::Kill { at: at(60), grace: kill.grace, running: false, restarts: kill.restarts };
+        world.observed.kills.insert(kill.id, record);
+        world.observed.containers = vec![exited("c", 0, 0, 60)];
+        assert_eq!(remember(&mut world).phase.as_deref(), Some(expected), "{policy}");
+        assert_eq!(starts(&plan(&world)).len(), usize::from(expected == "Running"), "{policy}");
+    }
+}
+
+#[test]
 fn sidecars_stay_as_they_are_while_the_last_app_container_is_killed_for_good() {
     for (policy, starts_again) in [("Never", false), ("OnFailure", true), ("Always", true)] {
         let containers = vec![exited("s", 0, 1, 50), running("c", 0)];

@@ -55,7 +55,7 @@ fn all_are_killed_then_removed_the_cause_last_and_then_start_as_at_first() {
 
     for name in ["side", "other"] {
         let id = format!("{name}-0");
-        world.observed.kills.insert(id.as_str().into(), Kill { at: at(30), grace: 0, running: true });
+        world.observed.kills.insert(id.as_str().into(), Kill { at: at(30), grace: 0, running: true, restarts: false });
         assert!(!kills(&plan(&world)).iter().any(|(killed, ..)| *killed == id), "once");
         find(&mut world, &id).state = exited(name, 0, 137, 31).state;
     }
