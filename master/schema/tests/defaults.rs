@@ -280,6 +280,38 @@ fn a_new_pod_is_gated_and_has_its_labels_in_its_selectors() {
 }
 
 #[test]
+fn annotations_of_a_new_pod_become_profiles_of_its_containers() {
+    let kind = Registry::builtin().by_kind("v1", "Pod").unwrap();
+    let named = |name: &str| format!("container.apparmor.security.beta.kubernetes.io/{name}");
+    let own = json!({ "name": "own", "securityContext": { "appArmorProfile": { "type": "Unconfined" } } });
+    let mut pod = json!({
+        "metadata": { "name": "p", "annotations": {
+            named("a"): "runtime/default", named("b"): "localhost/web", named("c"): "unconfined", named("d"): "localhost/", named("own"): "runtime/default",
+        } },
+        "spec": {
+            "securityContext": { "appArmorProfile": { "type": "Unconfined" } },
+            "initContainers": [{ "name": "a" }],
+            "containers": [{ "name": "b", "securityContext": { "runAsUser": 1 } }, { "name": "c" }, { "name": "d" }, own],
+        },
+    });
+    let containers = |pod: &serde_json::Value| {
+        [&pod["spec"]["initContainers"][0], &pod["spec"]["containers"][0]].map(|c| c["securityContext"].clone())
+    };
+    let windows = json!({ "name": "windows" });
+    let mut elsewhere = pod.clone();
+    elsewhere["spec"]["os"] = windows;
+    kind.prepare_create(&mut elsewhere);
+    assert_eq!(elsewhere["spec"]["initContainers"], pod["spec"]["initContainers"]);
+    kind.prepare_create(&mut pod);
+    let web = json!({ "runAsUser": 1, "appArmorProfile": { "type": "Localhost", "localhostProfile": "web" } });
+    assert_eq!(containers(&pod), [json!({ "appArmorProfile": { "type": "RuntimeDefault" } }), web]);
+    let rest = &pod["spec"]["containers"];
+    assert!(rest[1].get("securityContext").is_none(), "the pod says it");
+    assert!(rest[2].get("securityContext").is_none(), "no profile is named");
+    assert_eq!(rest[3]["securityContext"]["appArmorProfile"]["type"], "Unconfined", "fields win");
+}
+
+#[test]
 fn an_autoscaler() {
     let target = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "d" });
     let plain = json!({ "spec": { "maxReplicas": 3, "scaleTargetRef": target, "behavior": { "scaleUp": { "selectPolicy": "Min" } } } });

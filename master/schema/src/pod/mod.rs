@@ -1,5 +1,6 @@
 //! Pod specs: shared by pods and by everything that makes pods from a template.
 
+pub(crate) mod app_armor;
 mod containers;
 mod environment;
 pub(crate) mod handlers;

@@ -139,7 +139,7 @@ fn seccomp(profile: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn app_armor(profile: &Value, path: &Path, errors: &mut Errors) {
+pub(super) fn app_armor(profile: &Value, path: &Path, errors: &mut Errors) {
     if profile.is_null() {
         return;
     }

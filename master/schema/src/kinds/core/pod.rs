@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::defaults;
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
-use crate::pod::{label_keys, qos, row, update, validate};
+use crate::pod::{app_armor, label_keys, qos, row, update, validate};
 use crate::value::{Fields, put};
 
 pub static KIND: Kind = Kind {
@@ -85,6 +85,7 @@ fn prepare_create(object: &mut Value) {
         spec.remove("ephemeralContainers");
     }
     label_keys::merge(object);
+    app_armor::from_annotations(object);
 }
 
 /// No scheduler looks at a pod with scheduling gates, so that it is told here (KEP-3521).
