@@ -10,7 +10,7 @@ use serde_json::Value;
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// A kind whose objects can be listed and deleted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownKind {
     pub(crate) resource: ApiResource,
     pub(crate) namespaced: bool,

@@ -36,7 +36,10 @@ pub(crate) fn start(context: &mut Context) {
     caches.pods.on_change(move |change| {
         let pod = change.object();
         let placed = pods::node_name(pod).is_some() && change.old().is_none_or(|old| pods::node_name(old).is_none());
-        if placed || matches!(change, Change::Deleted(_)) {
+        // Tolerations may be added to pods that run.
+        let tolerates = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.tolerations.clone());
+        let tolerates_other = change.old().is_some_and(|old| tolerates(old) != tolerates(pod));
+        if placed || tolerates_other || matches!(change, Change::Deleted(_)) {
             to.add(key_of(&pod.metadata));
         }
     });
@@ -138,43 +141,47 @@ impl Controller {
         let message = format!("Marking for deletion Pod {}", key_of(meta));
         self.recorder.event(reference(pod), EventType::Normal, "TaintManagerEviction", message);
         let reason = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
-        delete_disrupted(&self.client, pod, reason, DeleteParams::default()).await
+        delete_disrupted(&self.client, pod, reason).await
     }
 }
 
 /// Notes in the pod's status why it is deleted (condition DisruptionTarget), then deletes it.
-pub(crate) async fn delete_disrupted(
-    client: &Client,
-    pod: &Pod,
-    (reason, message): (&str, &str),
-    params: DeleteParams,
-) -> Result<(), kube::Error> {
-    let meta = &pod.metadata;
-    let api = Api::<Pod>::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
-    let name = meta.name.as_deref().unwrap_or_default();
-    let condition = json!({
+async fn delete_disrupted(client: &Client, pod: &Pod, why: (&str, &str)) -> Result<(), kube::Error> {
+    let status = json!({"conditions": [disruption(pod, why)]});
+    delete_noted(client, pod, Some(status), DeleteParams::default()).await
+}
+
+/// The condition DisruptionTarget.
+pub(crate) fn disruption(pod: &Pod, (reason, message): (&str, &str)) -> serde_json::Value {
+    json!({
         "type": "DisruptionTarget",
         "status": "True",
         "reason": reason,
         "message": message,
         "lastTransitionTime": Time(Timestamp::now()),
-        "observedGeneration": meta.generation,
-    });
-    let mut status = json!({"conditions": [condition]});
-    if params.grace_period_seconds == Some(0)
-        && !is_terminal(pod)
-        && let Some(fields) = status.as_object_mut()
-    {
-        // Nobody is there to end it, so that this is where it ends.
-        fields.insert("phase".into(), json!("Failed"));
-    }
-    let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
-    let only_this = Preconditions { uid: meta.uid.clone(), resource_version: None };
+        "observedGeneration": pod.metadata.generation,
+    })
+}
+
+/// Deletes a pod after a note in its status.
+pub(crate) async fn delete_noted(
+    client: &Client,
+    pod: &Pod,
+    status: Option<serde_json::Value>,
+    params: DeleteParams,
+) -> Result<(), kube::Error> {
+    let meta = &pod.metadata;
+    let api = Api::<Pod>::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let name = meta.name.as_deref().unwrap_or_default();
     let gone = |error: &kube::Error| machinery::is_not_found(error) || machinery::is_conflict(error);
-    match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-        Err(error) if !gone(&error) => return Err(error),
-        _ => (),
+    if let Some(status) = status {
+        let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
+        match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Err(error) if !gone(&error) => return Err(error),
+            _ => (),
+        }
     }
+    let only_this = Preconditions { uid: meta.uid.clone(), resource_version: None };
     match api.delete(name, &params.preconditions(only_this)).await {
         Err(error) if !gone(&error) => Err(error),
         _ => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::StreamExt;
@@ -213,7 +214,10 @@ impl<K: Kind> Informer<K> {
         K: 'a,
     {
         for handler in self.handlers.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            handler(change());
+            // The cache is everybody's: what one of them cannot take must not end it.
+            if catch_unwind(AssertUnwindSafe(|| handler(change()))).is_err() {
+                tracing::error!(kind = %K::kind(&()), key = key_of(change().object().meta()), "a handler panicked");
+            }
         }
     }
 
@@ -294,6 +298,18 @@ mod tests {
         informer.remove_unlisted(&HashSet::new());
         assert_eq!(*seen.lock().unwrap(), ["+1", "=1", "-1", "+2", "-2"]);
         assert!(informer.all().is_empty() && informer.indexed("2").is_empty());
+    }
+
+    #[test]
+    fn a_handler_that_panics_is_alone_with_it() {
+        let informer = Informer::<ConfigMap>::plain(|_| ());
+        let seen = Arc::new(Mutex::new(0));
+        let count = seen.clone();
+        informer.on_change(|_| panic!("beyond me"));
+        informer.on_change(move |_| *count.lock().unwrap() += 1);
+        informer.apply(object("a", "1", "1"));
+        informer.delete("ns/a");
+        assert_eq!(*seen.lock().unwrap(), 2);
     }
 
     #[test]

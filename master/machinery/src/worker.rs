@@ -2,9 +2,11 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::join_all;
 
 use crate::WorkQueue;
@@ -51,19 +53,57 @@ where
 {
     loop {
         let key = queue.next().await;
-        match reconcile(key.clone()).await {
-            Ok(outcome) => {
+        let pass = async { reconcile(key.clone()).await };
+        // One object that is beyond a controller must not keep it from all others.
+        match AssertUnwindSafe(pass).catch_unwind().await {
+            Ok(Ok(outcome)) => {
                 queue.forget(&key);
                 if let Outcome::After(pause) = outcome {
                     queue.add_after(key.as_str(), pause);
                 }
             }
-            Err(Retry::Stale) => queue.add_failed(key.as_str()),
-            Err(Retry::Failed(error)) => {
+            Ok(Err(Retry::Stale)) => queue.add_failed(key.as_str()),
+            Ok(Err(Retry::Failed(error))) => {
                 tracing::warn!(controller = name, key, %error, "reconciling failed, will be repeated");
+                queue.add_failed(key.as_str());
+            }
+            Err(_) => {
+                tracing::error!(controller = name, key, "reconciling panicked, will be repeated");
                 queue.add_failed(key.as_str());
             }
         }
         queue.done(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_over_one_key_keeps_no_other_from_its_turn() {
+        let queue = WorkQueue::new();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&seen);
+        let reconcile = move |key: String| {
+            let log = Arc::clone(&log);
+            async move {
+                let count = {
+                    let mut log = log.lock().unwrap();
+                    log.push(key.clone());
+                    log.iter().filter(|seen| **seen == key).count()
+                };
+                assert!(key != "bad" || count > 2, "beyond me");
+                Ok::<_, Retry<Infallible>>(Outcome::Done)
+            }
+        };
+        queue.add("bad");
+        queue.add("good");
+        let work = run_workers("test", queue, 1, reconcile);
+        assert!(tokio::time::timeout(Duration::from_secs(600), work).await.is_err());
+        assert_eq!(*seen.lock().unwrap(), ["bad", "good", "bad", "bad"]);
     }
 }

@@ -1,6 +1,6 @@
 //! What the scheduler knows of the cluster: nodes with what they have left, and which pod is where.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::budgets::Budgets;
@@ -115,6 +115,11 @@ impl Cache {
     /// Forgets a namespace.
     pub fn remove_namespace(&mut self, name: &str) {
         self.namespaces.remove(name);
+    }
+
+    /// Forgets all namespaces but these.
+    pub fn keep_namespaces(&mut self, present: &HashSet<String>) {
+        self.namespaces.retain(|name, _| present.contains(name));
     }
 
     /// Takes a Node object over; returns what was known before.

@@ -35,6 +35,8 @@ pub enum Input {
     Namespace(String, BTreeMap<String, String>),
     /// A namespace is gone.
     NamespaceGone(String),
+    /// These are all namespaces; others are gone.
+    NamespacesListed(HashSet<String>),
     /// A claim, a volume or a class changed.
     Volumes(Change),
     /// A PodDisruptionBudget by namespace and name.
@@ -47,6 +49,60 @@ pub enum Input {
     Preempted(Arc<PodInfo>, Option<String>),
     /// Binding a pod to a node ended, with the error if it failed.
     Bound(Arc<PodInfo>, Option<String>),
+}
+
+/// A kind that is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    Pods,
+    Nodes,
+    Namespaces,
+    Claims,
+    Volumes,
+    Classes,
+    Budgets,
+}
+
+impl Input {
+    /// The kind of which this says that all are known.
+    fn lists(&self) -> Option<Followed> {
+        Some(match self {
+            Self::PodsListed(_) => Followed::Pods,
+            Self::NodesListed(_) => Followed::Nodes,
+            Self::NamespacesListed(_) => Followed::Namespaces,
+            Self::Volumes(Change::ClaimsListed(_)) => Followed::Claims,
+            Self::Volumes(Change::VolumesListed(_)) => Followed::Volumes,
+            Self::Volumes(Change::ClassesListed(_)) => Followed::Classes,
+            Self::BudgetsListed(_) => Followed::Budgets,
+            _ => return None,
+        })
+    }
+}
+
+/// What was not listed yet. Nothing is decided before all is: anti-affinity needs the labels of namespaces, a claim that is not
+/// known does not exist, and a budget that is not known protects nothing.
+#[derive(Debug)]
+pub struct Unlisted(Vec<Followed>);
+
+impl Default for Unlisted {
+    fn default() -> Self {
+        use Followed::{Budgets, Claims, Classes, Namespaces, Nodes, Pods, Volumes};
+        Self(vec![Pods, Nodes, Namespaces, Claims, Volumes, Classes, Budgets])
+    }
+}
+
+impl Unlisted {
+    /// Notes what an input says.
+    pub fn see(&mut self, input: &Input) {
+        if let Some(listed) = input.lists() {
+            self.0.retain(|one| *one != listed);
+        }
+    }
+
+    /// Whether everything was listed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Runs the watches for ever, or until the receiver is gone.
@@ -141,7 +197,7 @@ fn namespace_input(step: Step<Namespace>) -> Option<Input> {
     match step {
         Step::Present(space) => Some(Input::Namespace(identity(&space), space.metadata.labels.unwrap_or_default())),
         Step::Gone(space) => Some(Input::NamespaceGone(identity(&space))),
-        Step::Listed(_) => None,
+        Step::Listed(all) => Some(Input::NamespacesListed(all)),
     }
 }
 
@@ -171,7 +227,7 @@ fn class_input(step: Step<StorageClass>) -> Option<Input> {
     Some(Input::Volumes(match step {
         Step::Present(class) => Change::Class(Box::new(class)),
         Step::Gone(class) => Change::ClassGone(identity(&class)),
-        Step::Listed(_) => return None,
+        Step::Listed(all) => Change::ClassesListed(all),
     }))
 }
 
@@ -181,4 +237,34 @@ fn budget_input(step: Step<PodDisruptionBudget>) -> Option<Input> {
         Step::Gone(budget) => Input::BudgetGone(identity(&budget)),
         Step::Listed(all) => Input::BudgetsListed(all),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_listed_before_anything_is_decided() {
+        let none = HashSet::new;
+        let all = || {
+            vec![
+                Input::PodsListed(none()),
+                Input::NodesListed(none()),
+                namespace_input(Step::Listed(none())).unwrap(),
+                claim_input(Step::Listed(none())).unwrap(),
+                volume_input(Step::Listed(none())).unwrap(),
+                class_input(Step::Listed(none())).unwrap(),
+                budget_input(Step::Listed(none())).unwrap(),
+            ]
+        };
+        for missing in 0..all().len() {
+            let mut unlisted = Unlisted::default();
+            let (last, first): (Vec<_>, Vec<_>) = all().into_iter().enumerate().partition(|(at, _)| *at == missing);
+            first.iter().for_each(|(_, input)| unlisted.see(input));
+            assert!(!unlisted.is_empty(), "{last:?}");
+            unlisted.see(&Input::NodeGone("n".into()));
+            last.iter().for_each(|(_, input)| unlisted.see(input));
+            assert!(unlisted.is_empty());
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::decide::{Unfit, decide};
-use crate::feed::{self, Input};
+use crate::feed::{self, Input, Unlisted};
 use crate::node::NodeFacts;
 use crate::pod::PodInfo;
 use crate::preemption::Preemption;
@@ -47,7 +47,7 @@ pub async fn run(client: Client, config: Config) {
         writes: JoinSet::new(),
         sender,
         start: 0,
-        ready: (false, false),
+        unlisted: Unlisted::default(),
     };
     futures::join!(feed, events, scheduler.run(inputs));
 }
@@ -60,8 +60,7 @@ struct Scheduler {
     sender: mpsc::Sender<Input>,
     /// Where the next search for a node starts.
     start: usize,
-    /// Whether pods and nodes were listed; nothing is decided before.
-    ready: (bool, bool),
+    unlisted: Unlisted,
 }
 
 impl Scheduler {
@@ -72,7 +71,7 @@ impl Scheduler {
             }
             while self.writes.try_join_next().is_some() {}
             self.queue.flush(Instant::now());
-            let may_decide = self.ready == (true, true) && self.queue.is_ready();
+            let may_decide = self.unlisted.is_empty() && self.queue.is_ready();
             if may_decide && self.writes.len() < WRITES {
                 self.decide_next();
                 // Lets the writes and watches that share this thread run.
@@ -159,6 +158,7 @@ impl Scheduler {
 
     fn absorb(&mut self, input: Input) {
         let now = Instant::now();
+        self.unlisted.see(&input);
         match input {
             Input::Pod(pod, ours) => self.absorb_pod(pod, ours, now),
             Input::PodGone(uid) => self.forget_pod(&uid, now),
@@ -166,7 +166,6 @@ impl Scheduler {
                 let known = self.cache.pod_uids().into_iter().chain(self.queue.uids());
                 let gone: Vec<String> = known.filter(|uid| !present.contains(uid)).collect();
                 gone.iter().for_each(|uid| self.forget_pod(uid, now));
-                self.ready.0 = true;
             }
             Input::Node(facts) => self.absorb_node(*facts, now),
             Input::NodeGone(name) => self.cache.remove_node(&name),
@@ -174,7 +173,6 @@ impl Scheduler {
                 let known = self.cache.nodes().map(|(facts, _)| facts.name.clone());
                 let gone: Vec<String> = known.filter(|name| !present.contains(name)).collect();
                 gone.iter().for_each(|name| self.cache.remove_node(name));
-                self.ready.1 = true;
             }
             Input::Namespace(name, labels) => {
                 let changed = self.cache.namespaces().get(&name) != Some(&labels);
@@ -184,6 +182,7 @@ impl Scheduler {
                 }
             }
             Input::NamespaceGone(name) => self.cache.remove_namespace(&name),
+            Input::NamespacesListed(present) => self.cache.keep_namespaces(&present),
             Input::Volumes(change) => {
                 self.cache.volumes_mut().apply(change);
                 self.queue.wake(Event::Volume, now);

@@ -26,6 +26,8 @@ pub enum Change {
     Class(Box<StorageClass>),
     /// A class is gone, by name.
     ClassGone(String),
+    /// These are all classes.
+    ClassesListed(HashSet<String>),
 }
 
 /// What a claim gets on the node that was chosen.
@@ -68,6 +70,7 @@ impl Volumes {
             Change::VolumesListed(all) => self.volumes.retain(|name, _| all.contains(name)),
             Change::Class(class) => drop(self.classes.insert(key(&*class), *class)),
             Change::ClassGone(name) => drop(self.classes.remove(&name)),
+            Change::ClassesListed(all) => self.classes.retain(|name, _| all.contains(name)),
         }
     }
 

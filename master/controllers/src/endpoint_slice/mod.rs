@@ -69,7 +69,7 @@ fn observe(caches: &Caches, queue: &Arc<WorkQueue>) {
             }
         }
     });
-    let (to, services) = (queue.clone(), caches.services.clone());
+    let (to, services, pods) = (queue.clone(), caches.services.clone(), caches.pods.clone());
     caches.nodes.on_change(move |change| {
         let zone = change.object().metadata.labels.as_ref().and_then(|labels| labels.get(select::ZONE));
         let old = change.old().and_then(|old| old.metadata.labels.as_ref()?.get(select::ZONE));
@@ -77,8 +77,13 @@ fn observe(caches: &Caches, queue: &Arc<WorkQueue>) {
             Change::Updated(..) => zone != old,
             Change::Added(_) | Change::Deleted(_) => zone.is_some(),
         };
-        if moved {
-            services.all().iter().for_each(|service| to.add(key_of(&service.metadata)));
+        if !moved {
+            return;
+        }
+        // Those that have a pod there: of pods that come later they hear by themselves.
+        for pod in pods.indexed(&format!("node/{}", change.object().metadata.name.as_deref().unwrap_or_default())) {
+            let all = services.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
+            all.iter().filter(|service| select::selects(service, &pod)).for_each(|one| to.add(key_of(&one.metadata)));
         }
     });
 }

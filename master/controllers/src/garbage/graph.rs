@@ -133,6 +133,12 @@ impl Graph {
         self.dependents_of(owner)
     }
 
+    /// More can be asked for than before: what was only taken to exist is to be asked for again. The uids to decide on.
+    pub(crate) fn doubt(&mut self) -> Vec<String> {
+        let doubted = std::mem::take(&mut self.present);
+        doubted.iter().flat_map(|owner| self.dependents_of(owner)).collect()
+    }
+
     pub(crate) fn get(&self, uid: &str) -> Option<&Object> {
         self.objects.get(uid)
     }
@@ -142,6 +148,13 @@ impl Graph {
         self.objects.values().filter(|object| object.kind == kind).map(|object| object.uid.clone()).collect()
     }
 
+    /// Whether there is something to do about this object. Of an owner it is asked with each of its dependents: it does not look
+    /// at all of them.
+    pub(crate) fn is_due(&self, uid: &str) -> bool {
+        let is_orphaning = |object: &Object| object.deleting && object.orphan;
+        self.objects.get(uid).is_some_and(is_orphaning) || self.decide(uid) != Decision::Nothing
+    }
+
     /// What to do about this object.
     pub(crate) fn decide(&self, uid: &str) -> Decision {
         let Some(object) = self.objects.get(uid) else { return Decision::Nothing };
@@ -149,7 +162,7 @@ impl Graph {
             return Decision::Orphan(self.dependents_of(uid));
         }
         if object.waits_for_dependents() {
-            let blocked = self.dependents_of(uid).iter().any(|dependent| self.blocks(dependent, uid));
+            let blocked = self.dependents.get(uid).into_iter().flatten().any(|dependent| self.blocks(dependent, uid));
             return if blocked { Decision::Nothing } else { Decision::FinishForeground };
         }
         if object.deleting || object.owners.is_empty() {
@@ -191,7 +204,7 @@ impl Graph {
             if !circle.is_empty() {
                 return Decision::Unblock(circle);
             }
-            let has_dependents = !self.dependents_of(&object.uid).is_empty();
+            let has_dependents = self.dependents.contains_key(&object.uid);
             return Decision::Delete(if has_dependents { Policy::Foreground } else { policy(object) });
         }
         Decision::Delete(policy(object))

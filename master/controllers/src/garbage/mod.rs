@@ -19,7 +19,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use machinery::{Outcome, Retry, WorkQueue, run_workers};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::context::Context;
 use crate::discovery::{self, KnownKind};
@@ -36,7 +36,8 @@ const BRINGING_KINDS: [&str; 2] = ["customresourcedefinitions", "apiservices"];
 /// Shared by the watches and the workers.
 struct Collector {
     graph: Mutex<Graph>,
-    kinds: Mutex<Vec<KnownKind>>,
+    /// By number; `None` where the API server has it no longer.
+    kinds: Mutex<Vec<Option<KnownKind>>>,
     queue: Arc<WorkQueue>,
     /// Changes when the kinds of the API server may have.
     definitions: watch::Sender<u64>,
@@ -55,40 +56,45 @@ pub(crate) fn start(context: &mut Context) {
     context.tasks.spawn(collector.run(client));
 }
 
+/// The watches, by resource and group.
+#[derive(Default)]
+struct Watches {
+    tasks: JoinSet<()>,
+    known: HashMap<String, Watch>,
+}
+
+struct Watch {
+    number: usize,
+    /// What is watched; `None` when the API server has it no longer.
+    kind: Option<KnownKind>,
+    task: AbortHandle,
+}
+
 impl Collector {
     /// Keeps one watch a kind, and starts the workers when all of the first ones have listed.
     async fn run(self: Arc<Self>, client: Client) {
-        let mut watches: JoinSet<()> = JoinSet::new();
-        let mut watched: HashMap<String, usize> = HashMap::new();
+        let mut watches = Watches::default();
         let mut changed = self.definitions.subscribe();
         let mut workers = false;
         loop {
             let found = match discovery::kinds(&client).await {
-                // What the others own is collected nevertheless.
-                Ok(found) => found.kinds,
+                Ok(found) => found,
                 Err(error) => {
                     tracing::debug!(%error, "kinds could not be discovered");
                     tokio::time::sleep(REDISCOVER).await;
                     continue;
                 }
             };
-            let mut listing = Vec::new();
-            for kind in found.into_iter().filter(is_collected) {
-                let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
-                if watched.contains_key(&name) {
-                    continue;
-                }
-                let number = self.add_kind(kind.clone());
-                watched.insert(name, number);
-                let (done, listed) = oneshot::channel();
-                listing.push(listed);
-                watches.spawn(self.clone().follow(number, kind, client.clone(), done));
+            // Where a group cannot be asked what the others own is collected nevertheless, and what was known of it stays.
+            if found.stale.is_empty() {
+                self.end_all_but(&found.kinds, &mut watches);
             }
+            let listing = self.follow_all(found.kinds, &client, &mut watches);
             if !workers {
                 // Without a whole picture everything would look like an orphan. A sender that is dropped has failed for good.
                 futures::future::join_all(listing).await;
                 workers = true;
-                watches.spawn(self.clone().work());
+                watches.tasks.spawn(self.clone().work());
             }
             if changed.changed().await.is_err() {
                 return;
@@ -98,10 +104,62 @@ impl Collector {
         }
     }
 
-    fn add_kind(&self, kind: KnownKind) -> usize {
-        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.push(kind);
-        kinds.len() - 1
+    /// Watches each kind that is new, or served in another version than it was watched in.
+    fn follow_all(
+        self: &Arc<Self>,
+        found: Vec<KnownKind>,
+        client: &Client,
+        watches: &mut Watches,
+    ) -> Vec<oneshot::Receiver<()>> {
+        let mut listing = Vec::new();
+        for kind in found.into_iter().filter(is_collected) {
+            let before = watches.known.get(&name_of(&kind));
+            if before.is_some_and(|before| before.kind.as_ref() == Some(&kind)) {
+                continue;
+            }
+            let number = self.set_kind(before.map(|before| before.number), kind.clone());
+            if let Some(before) = before {
+                before.task.abort();
+            }
+            let (done, listed) = oneshot::channel();
+            listing.push(listed);
+            let task = watches.tasks.spawn(self.clone().follow(number, kind.clone(), client.clone(), done));
+            watches.known.insert(name_of(&kind), Watch { number, kind: Some(kind), task });
+        }
+        // What ended was aborted.
+        while watches.tasks.try_join_next().is_some() {}
+        listing
+    }
+
+    /// Ends the watches of kinds that there are no longer.
+    fn end_all_but(&self, found: &[KnownKind], watches: &mut Watches) {
+        let found: HashSet<String> = found.iter().map(name_of).collect();
+        for (_, watch) in watches.known.iter_mut().filter(|(name, _)| !found.contains(*name)) {
+            watch.task.abort();
+            if watch.kind.take().is_some()
+                && let Some(known) = self.kinds().get_mut(watch.number)
+            {
+                *known = None;
+            }
+        }
+    }
+
+    fn set_kind(&self, number: Option<usize>, kind: KnownKind) -> usize {
+        let mut kinds = self.kinds();
+        match number.and_then(|number| Some((number, kinds.get_mut(number)?))) {
+            Some((number, known)) => {
+                *known = Some(kind);
+                number
+            }
+            None => {
+                kinds.push(Some(kind));
+                kinds.len() - 1
+            }
+        }
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, Vec<Option<KnownKind>>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn work(self: Arc<Self>) {
@@ -132,8 +190,12 @@ impl Collector {
                     let known = self.graph().of_kind(number);
                     known.iter().filter(|uid| !listed.contains(*uid)).for_each(|uid| self.remove(uid));
                     listed = HashSet::new();
-                    // Nobody waits any more when the receiver is gone.
-                    let _ = done.take().map(|done| done.send(()));
+                    if let Some(done) = done.take() {
+                        // Nobody waits any more when the receiver is gone.
+                        let _ = done.send(());
+                        let dirty = self.graph().doubt();
+                        self.wake(dirty);
+                    }
                     continue;
                 }
                 Err(error) => {
@@ -160,7 +222,7 @@ impl Collector {
     /// Queues only what has something to decide: most objects have no owners.
     fn wake(&self, dirty: Vec<String>) {
         for uid in dirty {
-            if self.graph().decide(&uid) != Decision::Nothing {
+            if self.graph().is_due(&uid) {
                 self.queue.add(uid);
             }
         }
@@ -201,8 +263,7 @@ impl Collector {
 
     /// Whether the owner exists, by the API server's word. One of an unknown kind is taken to exist.
     async fn exists(&self, owner: &Owner, dependent: &Object) -> Result<bool, kube::Error> {
-        let known =
-            self.kinds.lock().unwrap_or_else(PoisonError::into_inner).iter().find(|kind| is_kind(kind, owner)).cloned();
+        let known = self.kinds().iter().flatten().find(|kind| is_kind(kind, owner)).cloned();
         let Some(kind) = known else { return Ok(true) };
         if kind.namespaced && dependent.namespace.is_empty() {
             tracing::warn!(
@@ -224,12 +285,16 @@ impl Collector {
     }
 
     fn kind(&self, number: usize) -> Option<KnownKind> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get(number).cloned()
+        self.kinds().get(number).cloned().flatten()
     }
 
     fn graph(&self) -> MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn name_of(kind: &KnownKind) -> String {
+    format!("{}.{}", kind.resource.plural, kind.resource.group)
 }
 
 /// Events have no dependents and are many (upstream ignores them too).

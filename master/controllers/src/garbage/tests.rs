@@ -162,3 +162,14 @@ proptest! {
         prop_assert_eq!(left, naive(&owners, gone));
     }
 }
+
+#[test]
+fn what_was_only_taken_to_exist_is_asked_for_again() {
+    let mut graph = Graph::default();
+    graph.set(object("c", &[("a", false)]));
+    graph.answer("a", true);
+    assert_eq!(graph.decide("c"), Decision::Nothing);
+    assert_eq!(graph.doubt(), ["c"]);
+    assert!(matches!(graph.decide("c"), Decision::Ask(owner) if owner.uid == "a"));
+    assert!(graph.doubt().is_empty());
+}

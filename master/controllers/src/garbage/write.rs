@@ -27,7 +27,7 @@ impl Writer {
         }
     }
 
-    /// Whether an object with this name and uid exists.
+    /// Whether an object with this name and uid exists. That the API server does not have its kind, or its version, is no answer.
     pub(super) async fn exists(
         &self,
         kind: &KnownKind,
@@ -35,8 +35,11 @@ impl Writer {
         name: &str,
         uid: &str,
     ) -> Result<bool, kube::Error> {
-        let found = self.api(kind, namespace).get_metadata_opt(name).await?;
-        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(uid)))
+        match self.api(kind, namespace).get_metadata(name).await {
+            Ok(found) => Ok(found.metadata.uid.as_deref() == Some(uid)),
+            Err(error) if is_about(&error, name) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes exactly the version that was decided on: when its owners changed since, the decision is made again.
@@ -119,9 +122,33 @@ impl Writer {
     }
 }
 
+/// Whether it is the object that was not found, and not the resource.
+fn is_about(error: &kube::Error, name: &str) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let named = status.details.as_ref().map(|details| details.name.as_str());
+    machinery::is_not_found(error) && named == Some(name)
+}
+
 fn done_or_gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match result {
         Err(error) if !machinery::is_not_found(&error) => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::is_about;
+
+    #[test]
+    fn a_kind_that_is_not_served_is_no_object_that_is_gone() {
+        let not_found = |name: &str| {
+            let status = json!({"code": 404, "reason": "NotFound", "details": {"name": name}});
+            kube::Error::Api(serde_json::from_value(status).unwrap())
+        };
+        assert!(is_about(&not_found("a"), "a"));
+        assert!(!is_about(&not_found(""), "a"));
     }
 }

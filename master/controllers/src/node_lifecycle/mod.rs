@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::context::{Caches, Context};
 use crate::pods;
 
-use plan::ready_status;
+pub(crate) use plan::ready_status;
 
 const NAME: &str = "node-controller";
 const WORKERS: usize = 4;
@@ -96,9 +96,14 @@ fn observe_nodes(caches: &Caches, queue: &Arc<WorkQueue>, heard: &Arc<Heard>) {
             heard.now(name);
         }
         queue.add(name);
-        // Whether all nodes are lost decides on the taints of each.
         let readiness = |node: &Node| ready_status(node) == "True";
-        if change.old().map(|old| readiness(old)) != Some(readiness(node)) {
+        let changed = match &change {
+            Change::Updated(old, _) => readiness(old) != readiness(node),
+            Change::Added(_) => true,
+            Change::Deleted(_) => readiness(node),
+        };
+        // Whether all nodes are lost decides on the taints of each; as long as another one is ready, they are not.
+        if changed && !plan::is_another_ready(&nodes.all(), name) {
             for other in nodes.all() {
                 queue.add(other.metadata.name.as_deref().unwrap_or_default());
             }

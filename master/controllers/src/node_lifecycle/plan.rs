@@ -1,5 +1,7 @@
 //! Conditions and taints of a node. Pure.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -26,6 +28,11 @@ fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
 /// The status of the Ready condition: True, False or Unknown.
 pub(crate) fn ready_status(node: &Node) -> &str {
     condition(node, "Ready").map_or("Unknown", |ready| ready.status.as_str())
+}
+
+/// Whether any node but this one is ready.
+pub(crate) fn is_another_ready(all: &[Arc<Node>], name: &str) -> bool {
+    all.iter().any(|node| node.metadata.name.as_deref() != Some(name) && ready_status(node) == "True")
 }
 
 /// When the kubelet last wrote the Ready condition, by its own account: only changes of it are looked at.

@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use serde_json::{Value, json};
 
-use super::plan::{lost_conditions, ready_status, taints};
+use super::plan::{is_another_ready, lost_conditions, ready_status, taints};
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -94,4 +96,16 @@ fn conditions_become_taints_and_go_with_them() {
             assert_eq!(taints(&node, ready_status(&node), all_lost, now()), None, "settled");
         }
     }
+}
+
+#[test]
+fn one_node_that_is_ready_is_enough_for_all_others() {
+    let named = |name: &str, status: &str| {
+        let mut node = node(json!([{"type": "Ready", "status": status}]), json!({}));
+        node.metadata.name = Some(name.into());
+        Arc::new(node)
+    };
+    let all = [named("a", "True"), named("b", "Unknown"), named("c", "False")];
+    assert!(is_another_ready(&all, "b"));
+    assert!(!is_another_ready(&all, "a"));
 }

@@ -2,6 +2,7 @@
 
 use kube_cel::cel::common::ast::operators as op;
 
+use super::optional;
 use crate::types::Ty;
 
 /// `None` if this is no operator; an error if it does not go with these types.
@@ -24,7 +25,7 @@ pub(super) fn result(name: &str, operands: &[Ty]) -> Option<Result<Ty, ()>> {
             other => other.is_open().then_some(Ty::Bool),
         },
         (op::INDEX, [holder, index]) => item(holder, index),
-        (op::OPT_INDEX, [holder, index]) => item(holder, index).map(|ty| Ty::Optional(Box::new(ty))),
+        (op::OPT_INDEX, [holder, index]) => item(holder, index).map(optional),
         _ => return None,
     };
     Some(found.ok_or(()))
@@ -75,7 +76,8 @@ fn item(holder: &Ty, index: &Ty) -> Option<Ty> {
     match holder {
         Ty::List(inside) => numbers(index, &Ty::Int).then(|| (**inside).clone()),
         Ty::Map(key, value) => key.join(index).map(|_| (**value).clone()),
-        Ty::Optional(inner) => item(inner, index),
+        // What stands behind an optional is there or not, too.
+        Ty::Optional(inner) => item(inner, index).map(optional),
         // Objects that a schema describes can be asked by name, too.
         Ty::Object(_) => index.fits(&Ty::Text).then_some(Ty::Dyn),
         other => other.is_open().then_some(Ty::Dyn),

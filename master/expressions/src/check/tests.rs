@@ -60,6 +60,9 @@ fn what_fits_is_told_no_warning() {
         ("object.apiVersion + object.kind", "string"),
         ("'%s has %d'.format([object.metadata.name, object.spec.replicas])", "string"),
         ("[[1], [2, 3]].flatten()", "list(int)"),
+        ("request.userInfo.extra[?'authentication.kubernetes.io/node-name'][0].orValue('')", "string"),
+        ("(request.operation == 'DELETE' ? oldObject : object).?metadata.name.orValue('')", "string"),
+        ("request.userInfo.extra[?'a'][?0]", "optional_type(string)"),
     ] {
         assert_eq!(checked(expression).map(|ty| ty.to_string()), Ok(wanted.to_owned()), "{expression}");
     }
