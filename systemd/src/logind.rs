@@ -172,7 +172,8 @@ pub fn write_override(dir: &Path, delay: Duration) -> Result<(), Error> {
     Ok(files::write(&dir.join(OVERRIDE), &override_text(delay))?)
 }
 
-/// Removes the override, unless somebody else's stands in its place. Whether one was removed.
+/// Removes the override, unless somebody else's stands in its place, and the folder that then is empty: Debian has none. Whether one was
+/// removed.
 ///
 /// # Errors
 /// A file that cannot be removed.
@@ -181,7 +182,10 @@ pub fn remove_override(dir: &Path) -> Result<bool, Error> {
     if !std::fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER)) {
         return Ok(false);
     }
-    Ok(files::remove(&path)?)
+    let removed = files::remove(&path)?;
+    // Stays where others' files are in it.
+    let _ = std::fs::remove_dir(dir);
+    Ok(removed)
 }
 
 fn override_text(delay: Duration) -> String {

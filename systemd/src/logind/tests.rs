@@ -170,7 +170,9 @@ fn the_override_is_logind_conf_and_leaves_that_of_others() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.ends_with("[Login]\nInhibitDelayMaxSec=45\n"), "{text}");
     assert!(remove_override(&dir).unwrap());
+    assert!(!dir.exists());
     assert!(!remove_override(&dir).unwrap());
+    std::fs::create_dir(&dir).unwrap();
     std::fs::write(&path, "# Kubelet logind override\n[Login]\nInhibitDelayMaxSec=30\n").unwrap();
     assert!(!remove_override(&dir).unwrap());
     assert!(path.exists());
