@@ -93,6 +93,14 @@ impl Manager {
         self.run(&["--no-block", verb, role.unit_name()])
     }
 
+    /// Waits until a unit that was started is active.
+    ///
+    /// # Errors
+    /// What `systemctl` said, also where the unit does not come up.
+    pub fn await_active(&self, role: Role) -> Result<(), Error> {
+        self.run(&["start", role.unit_name()])
+    }
+
     /// Stops, disables and deletes the unit, and the slice with the last of them. Absence is not an error.
     ///
     /// # Errors
@@ -223,11 +231,12 @@ mod tests {
         assert!(manager.install(&agent()).unwrap());
         assert!(!manager.install(&agent()).unwrap());
         manager.enable_and_start(Role::Agent, false).unwrap();
+        manager.await_active(Role::Agent).unwrap();
         manager.remove(Role::Agent).unwrap();
         manager.remove(Role::Agent).unwrap();
         let calls = fs::read_to_string(dir.join("calls")).unwrap();
         let expected = "daemon-reload\nenable agent.service\n--no-block start agent.service\n\
-                        disable --now agent.service\nis-active --quiet master.service\nstop keelson.slice\ndaemon-reload\n";
+                        start agent.service\ndisable --now agent.service\nis-active --quiet master.service\nstop keelson.slice\ndaemon-reload\n";
         assert_eq!(calls, expected);
         assert!(!dir.join(SLICE).exists());
         assert!(!dir.join("agent.service").exists());

@@ -271,7 +271,11 @@ impl Joined {
         manager.install(&service)?;
         manager.enable_and_start(Role::Agent, true)?;
         self.progress.say("agent.service is enabled and started");
-        self.wait_ready().await
+        self.ready().await?;
+        // It may have told the API server before it told systemd.
+        manager.await_active(Role::Agent)?;
+        self.progress.done(&self.config.node.node_name);
+        Ok(())
     }
 
     /// Waits until the node is Ready and says so.
@@ -279,10 +283,14 @@ impl Joined {
     /// # Errors
     /// [`JoinError::NotReady`].
     pub async fn wait_ready(&self) -> Result<(), JoinError> {
-        let name = &self.config.node.node_name;
-        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line)).await?;
-        self.progress.done(name);
+        self.ready().await?;
+        self.progress.done(&self.config.node.node_name);
         Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), JoinError> {
+        let name = &self.config.node.node_name;
+        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line)).await
     }
 }
 

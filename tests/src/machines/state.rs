@@ -25,7 +25,7 @@ systemctl list-units --all --no-legend --plain --type service,slice,mount,socket
 cut -d: -f1 /etc/passwd /etc/group | sed 's/^/user or group: /'
 ps -eo pid,ppid,args --no-headers | awk '$1 != 2 && $2 != 2 {$1=""; $2=""; print "process:" $0}' |
     grep -vE 'process:  (\(|/bin/sh -c|ps -eo|awk|grep|sed|sort|/usr/lib/systemd|/usr/sbin/qemu-ga|\[)' || true
-find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/log/journal -o -path /var/lib/systemd -o -path /var/lib/apt/lists -o -path /var/cache \
+find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/log/journal -o -path /var/lib/systemd -o -path /var/lib/apt -o -path /var/log/apt -o -path /var/cache \
     -o -path /var/lib/containerd -o -path /var/tmp -o -path /root/.ash_history \) -prune -o -printf 'file: %p %M %u\n'
 find /run -mindepth 1 \( -path /run/systemd -o -path /run/udev -o -path /run/user -o -path /run/credentials -o -path /run/log \) -prune -o -printf 'file: %p\n' |
     grep -vE '/run/(lock|mount|agetty|blkid|initramfs|containerd|netns)' || true

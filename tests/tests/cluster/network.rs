@@ -171,7 +171,9 @@ fn health_checks(context: &Context, ns: &Namespace) -> Result<()> {
     ns.apply("{apiVersion: v1, kind: Service, metadata: {name: balanced}, spec: {type: LoadBalancer, externalTrafficPolicy: Local, selector: {only: here}, ports: [{port: 80, targetPort: 8080}]}}")?;
     let port = ns.say("get service balanced -o jsonpath={.spec.healthCheckNodePort}")?;
     let lan = context.cluster().lan;
-    let asks = |worker| context.on("m", &format!("curl -sS -w '%{{http_code}}' --max-time 3 http://{}:{port}/", lan.worker(worker)));
+    let asks = |worker| {
+        context.on("m", &format!("curl -sS -w '%{{http_code}}' --max-time 3 http://{}:{port}/", lan.worker(worker)))
+    };
     ns.until("the node with the pod is told", || {
         let answer = asks(2)?;
         ensure!(answer.contains("\"localEndpoints\": 1") && answer.ends_with("200"), "{answer}");
