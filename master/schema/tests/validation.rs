@@ -49,6 +49,29 @@ fn pod(image: &str, node: &str) -> Value {
 }
 
 #[test]
+fn annotations_of_app_armor_stay() {
+    let kind = kind("v1 Pod");
+    let annotated = |value: Option<&str>| {
+        let mut pod = pod("a:1", "n1");
+        if let Some(value) = value {
+            pod["metadata"]["annotations"] = json!({ "container.apparmor.security.beta.kubernetes.io/a": value });
+        }
+        pod
+    };
+    for (before, after, expected) in [
+        (None, Some("unconfined"), "may not add AppArmor annotations"),
+        (Some("unconfined"), Some("runtime/default"), "may not remove or update AppArmor annotations"),
+        (Some("unconfined"), None, "may not remove or update AppArmor annotations"),
+    ] {
+        let mut old = prepared(kind, annotated(before));
+        let field = "metadata.annotations[container.apparmor.security.beta.kubernetes.io/a]";
+        old["spec"]["containers"][0].as_object_mut().unwrap().remove("securityContext");
+        let errors = update_errors(kind, Part::Main, annotated(after), &old);
+        assert_eq!(errors, [format!("{field}: Forbidden: {expected}")]);
+    }
+}
+
+#[test]
 fn pods_change_their_images_only() {
     let kind = kind("v1 Pod");
     let old = prepared(kind, pod("a:1", "n1"));

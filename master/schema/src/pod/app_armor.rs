@@ -1,9 +1,9 @@
-//! The annotations that AppArmor profiles had before there were fields: of a new pod they become fields (KEP-24, version skew).
+//! The annotations that AppArmor profiles had before there were fields: of a new pod they become fields (KEP-24, version skew), and then stay.
 
 use serde_json::{Value, json};
 
 use super::security;
-use crate::errors::{Errors, Path};
+use crate::errors::{Errors, Path, quote};
 use crate::value::{Fields, Object, objects_in};
 
 const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -51,4 +51,76 @@ fn profile(annotation: &str) -> Option<Value> {
     let mut errors = Errors::default();
     security::app_armor(&profile, &Path::root("appArmorProfile"), &mut errors);
     errors.is_empty().then_some(profile)
+}
+
+/// Annotations of a pod or a template, whose metadata and spec lie at these paths: they name containers that there are and profiles, and say
+/// what the fields say.
+pub(crate) fn validate(object: &Value, (metadata, spec): (&Path, &Path), errors: &mut Errors) {
+    let path = metadata.child("annotations");
+    let containers = || LISTS.into_iter().flat_map(|list| object.at("spec").list(list));
+    for (key, annotation) in object.at("metadata").entries("annotations") {
+        let Some(name) = key.strip_prefix(PREFIX) else { continue };
+        let annotation = annotation.as_str().unwrap_or_default();
+        if !containers().any(|container| container.text("name") == name) {
+            errors.invalid(&path.key(key), name, "container not found");
+        }
+        if !matches!(annotation, "" | "unconfined" | "runtime/default") && !annotation.starts_with(LOCALHOST) {
+            errors.invalid(
+                &path.key(key),
+                annotation,
+                &format!("invalid AppArmor profile name: {}", quote(annotation)),
+            );
+        }
+    }
+    if object.at("spec").at("os").text("name") != "windows" {
+        fields_match(object, spec, errors);
+    }
+}
+
+fn fields_match(object: &Value, path: &Path, errors: &mut Errors) {
+    let (spec, annotations) = (object.at("spec"), object.at("metadata").at("annotations"));
+    for list in LISTS {
+        let path = path.child(list);
+        for (index, container) in spec.list(list).iter().enumerate() {
+            let Some(said) = annotations.at(&format!("{PREFIX}{}", container.text("name"))).as_str() else { continue };
+            let at = |holder: &Value| holder.at("securityContext").at("appArmorProfile").clone();
+            let profile = Some(at(container)).filter(|own| !own.is_null()).unwrap_or_else(|| at(spec));
+            let path = path.index(index);
+            let context = path.child("securityContext");
+            let field = context.child("appArmorProfile");
+            let (matches, same) = match profile.text("type") {
+                "Unconfined" => (said == "unconfined", true),
+                "RuntimeDefault" => (said == "runtime/default", true),
+                "Localhost" => {
+                    let file = said.strip_prefix(LOCALHOST);
+                    (file.is_some(), file == profile.at("localhostProfile").as_str())
+                }
+                _ => continue,
+            };
+            if !matches {
+                errors.forbidden(&field.child("type"), "apparmor type in annotation and field must match");
+            } else if !same {
+                errors
+                    .forbidden(&field.child("localhostProfile"), "apparmor profile in annotation and field must match");
+            }
+        }
+    }
+}
+
+/// Annotations of a pod that is there stay as they are.
+pub(crate) fn keep(new: &Value, old: &Value, errors: &mut Errors) {
+    let metadata = Path::root("metadata");
+    let path = metadata.child("annotations");
+    let (new, old) = (new.at("metadata"), old.at("metadata"));
+    let of = |metadata: &Value, key: &str| metadata.at("annotations").at(key).clone();
+    for (key, before) in old.entries("annotations").filter(|(key, _)| key.starts_with(PREFIX)) {
+        if of(new, key) != *before {
+            errors.forbidden(&path.key(key), "may not remove or update AppArmor annotations");
+        }
+    }
+    for (key, _) in new.entries("annotations").filter(|(key, _)| key.starts_with(PREFIX)) {
+        if of(old, key).is_null() {
+            errors.forbidden(&path.key(key), "may not add AppArmor annotations");
+        }
+    }
 }

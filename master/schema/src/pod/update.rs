@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{resize, validate};
+use super::{app_armor, resize, validate};
 use crate::errors::{Errors, Path, quote};
 use crate::kind::Part;
 use crate::value::{Fields, put, same};
@@ -82,6 +82,7 @@ pub(crate) fn pod(part: Part, object: &Value, old: &Value, errors: &mut Errors) 
 
 fn main(object: &Value, old: &Value, errors: &mut Errors) {
     let (spec, before) = (object.at("spec"), old.at("spec"));
+    app_armor::keep(object, old, errors);
     for list in ["containers", "initContainers"] {
         if !images(spec.list(list), before.list(list), &SPEC.child(list), errors) {
             return;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::containers::{self, Scope};
-use super::{environment, resources, scheduling, security, volumes};
+use super::{app_armor, environment, resources, scheduling, security, volumes};
 use crate::errors::{Errors, Path};
 use crate::meta;
 use crate::names::{between, dns_label, dns_subdomain};
@@ -13,6 +13,7 @@ use crate::value::Fields;
 pub(crate) fn pod(pod: &Value, errors: &mut Errors) {
     let path = Path::root("spec");
     let spec = pod.at("spec");
+    app_armor::validate(pod, (&Path::root("metadata"), &path), errors);
     pod_spec(spec, true, &path, errors);
     for list in ["containers", "initContainers"] {
         let path = path.child(list);
@@ -37,6 +38,8 @@ pub(crate) fn template(template: &Value, path: &Path, errors: &mut Errors) {
     }
     let spec_path = path.child("spec");
     let spec = template.at("spec");
+    // Upstream leaves the metadata out of the path.
+    app_armor::validate(template, (path, &spec_path), errors);
     pod_spec(spec, false, &spec_path, errors);
     if !spec.list("ephemeralContainers").is_empty() {
         errors.forbidden(&spec_path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
