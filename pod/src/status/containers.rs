@@ -295,8 +295,8 @@ fn explain_waiting(view: &View<'_>, member: &Member<'_>, container: Option<&Cont
             );
             waiting("CrashLoopBackOff", Some(message))
         }
-        // The API server takes an end under these restart policies for final: a moment's end on the way to a new definition is not told.
-        (None, Some(_)) if container.is_some_and(|container| view.is_replaced(member, container)) => {
+        // The API server takes an end under these restart policies for final: a moment's end on the way to the next start is not told.
+        (None, Some(_)) if container.is_some_and(|c| view.is_replaced(member, c) || view.is_restarted(c)) => {
             let told =
                 container.and_then(|container| view.same_as_before(container)).and_then(|was| was.state.as_ref());
             if let Some(running) = told.filter(|state| state.running.is_some()) {

@@ -79,11 +79,15 @@ fn who_fails_its_probes_starts_again_even_if_it_then_ends_well() {
         pod["containers"][0] = probed_pod(policy)["containers"][0].clone();
         let mut world = with(pod, vec![running("c", 0)]);
         probed(&mut world, "c-0", results);
+        remember(&mut world);
         let kill = all_kills(&plan(&world)).next().unwrap().clone();
         let record = pod::Kill { at: at(60), grace: kill.grace, running: false, restarts: kill.restarts };
         world.observed.kills.insert(kill.id, record);
         world.observed.containers = vec![exited("c", 0, 0, 60)];
-        assert_eq!(remember(&mut world).phase.as_deref(), Some(expected), "{policy}");
+        let status = remember(&mut world);
+        assert_eq!(status.phase.as_deref(), Some(expected), "{policy}");
+        let told = container(&status, "c").state.clone().unwrap();
+        assert_eq!(told.terminated.is_some(), expected == "Succeeded", "an end that is told is final");
         assert_eq!(starts(&plan(&world)).len(), usize::from(expected == "Running"), "{policy}");
     }
 }
