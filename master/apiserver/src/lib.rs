@@ -13,6 +13,7 @@ mod body;
 mod bootstrap;
 mod conversion;
 mod discovery;
+mod endpoints;
 mod events;
 mod flow_control;
 mod health;

@@ -1,6 +1,5 @@
 //! The server behind a Service, and connections to it.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,10 +17,10 @@ use serde_json::Value;
 
 use super::proxy::identify;
 use crate::body::{self, Body};
+use crate::endpoints;
 use crate::hooks::CacheLookup;
 use crate::https::{Connections, Identity, Trust, connections, root};
 use crate::server::Core;
-use crate::subresources::service_address;
 
 /// How long it may take to answer what this server asks it on its own behalf.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -88,9 +87,7 @@ impl Backend {
         let address = if service["spec"]["type"] == "ExternalName" {
             format!("{}:{}", service["spec"]["externalName"].as_str().unwrap_or_default(), self.port)
         } else {
-            let (ip, port) = service_address(&lookup, &service, &self.port.to_string())
-                .map_err(|problem| BackendError::Unresolved(problem.message))?;
-            SocketAddr::new(ip, port).to_string()
+            endpoints::resolve(core, &service, self.port).map_err(BackendError::Unresolved)?.to_string()
         };
         Ok(address.parse().map_err(http::Error::from)?)
     }

@@ -27,7 +27,6 @@ use crate::webhooks::{self, Attributes};
 
 pub(crate) use binding::bind_from_collection;
 pub(crate) use kubelet::Kubelets;
-pub(crate) use target::service_address;
 
 pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let Some(subresource) = call.kind.subresource(&call.path.subresource) else { return Ok(body::no_such_path()) };

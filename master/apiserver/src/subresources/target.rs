@@ -218,7 +218,7 @@ fn service_proxy(core: &Core, call: &Call) -> Result<Destination> {
 }
 
 /// One of the endpoints of a Service, for a port by name or number; the first where that is empty.
-pub(crate) fn service_address(lookup: &CacheLookup, service: &Value, port: &str) -> Result<(IpAddr, u16)> {
+fn service_address(lookup: &CacheLookup, service: &Value, port: &str) -> Result<(IpAddr, u16)> {
     let text = |field: &str| service["metadata"][field].as_str().unwrap_or_default();
     let (namespace, name) = (text("namespace"), text("name"));
     let none = || Problem::unavailable(format!("no endpoints available for service {name:?}"));

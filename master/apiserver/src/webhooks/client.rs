@@ -1,6 +1,5 @@
 //! Calls of webhooks: where they are, and one HTTPS request to each (`apiserver/pkg/util/webhook`).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
 use crate::body;
+use crate::endpoints;
 use crate::hooks::CacheLookup;
 use crate::https::{Trust, is_tls, root};
 use crate::server::Core;
-use crate::subresources::service_address;
 
 /// How much of an answer is read.
 const MOST: usize = 4 * 1024 * 1024;
@@ -52,16 +51,15 @@ impl Target {
         let service = &config["service"];
         let text = |field: &str| service[field].as_str().unwrap_or_default();
         let (namespace, name) = (text("namespace"), text("name"));
-        let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+        let port = service["port"].as_u64().unwrap_or(443);
         let lookup = CacheLookup(Arc::clone(&core.store));
         let found = lookup.get("", "services", namespace, name);
         let found = found.ok_or_else(|| CallError::Unreachable(format!("service \"{name}\" not found")))?;
-        let (ip, target_port) = service_address(&lookup, &found, &port.to_string())
-            .map_err(|problem| CallError::Unreachable(problem.message))?;
+        let address = endpoints::resolve(core, &found, port).map_err(CallError::Unreachable)?;
         let host = format!("{name}.{namespace}.svc:{port}");
         let path = Some(text("path")).filter(|path| !path.is_empty()).unwrap_or("/").to_owned();
         let url = format!("https://{host}{path}");
-        Ok(Target { host, address: SocketAddr::new(ip, target_port).to_string(), path, url })
+        Ok(Target { host, address: address.to_string(), path, url })
     }
 
     fn at(url: &str) -> Result<Target, CallError> {
