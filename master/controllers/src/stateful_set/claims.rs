@@ -18,6 +18,16 @@ pub(super) fn names(set: &StatefulSet, ordinal: i32) -> Vec<(String, String)> {
     templates.iter().map(name).collect()
 }
 
+/// Whether a claim is called as one of a member is.
+pub(super) fn has(set: &StatefulSet, claim: &str) -> bool {
+    let templates = set.spec.as_ref().and_then(|spec| spec.volume_claim_templates.as_deref()).unwrap_or_default();
+    let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+    templates.iter().any(|template| {
+        let first = format!("{}-{}-", template.name_any(), set.name_any());
+        claim.strip_prefix(first.as_str()).is_some_and(is_number)
+    })
+}
+
 /// The claims of a member.
 pub(super) fn of(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeClaim> {
     let Some(spec) = &set.spec else { return Vec::new() };

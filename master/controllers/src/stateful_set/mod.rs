@@ -51,6 +51,7 @@ pub(crate) fn start(context: &mut Context) {
     let to = queue.clone();
     caches.stateful_sets.on_change(move |change| to.add(key_of(&change.object().metadata)));
     observe_pods(&caches, &queue);
+    observe_claims(&caches, &queue);
     let recorder = context.recorder(NAME, NAME);
     let client = context.client(NAME);
     // Members have names of their own: nothing is ever made twice, so nothing need be waited for.
@@ -74,6 +75,18 @@ fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>) {
                     queue.add(key_of(&set.metadata));
                 }
             }
+        }
+    });
+}
+
+/// A member waits for claims that are still to go with an earlier pod of its name.
+fn observe_claims(caches: &Caches, queue: &Arc<WorkQueue>) {
+    let (queue, sets) = (queue.clone(), caches.stateful_sets.clone());
+    caches.claims.on_change(move |change| {
+        let Change::Deleted(claim) = change else { return };
+        let all = sets.in_namespace(claim.metadata.namespace.as_deref().unwrap_or_default());
+        for set in all.iter().filter(|set| claims::has(set, &claim.name_any())) {
+            queue.add(key_of(&set.metadata));
         }
     });
 }

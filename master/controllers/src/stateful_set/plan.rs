@@ -1,6 +1,7 @@
 //! Which pods a StatefulSet makes, deletes and waits for. Pure (`pkg/controller/statefulset/stateful_set_control.go`).
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -86,8 +87,13 @@ fn is_available(facts: &Facts<'_>, pod: &Pod) -> bool {
 fn decide(facts: &Facts<'_>, steps: &mut Vec<Step>) -> ControlFlow<()> {
     let ordered = facts.spec.pod_management_policy.as_deref() != Some("Parallel");
     let range = range(facts.spec);
-    let member = |at: i32| facts.pods.iter().find(|pod| ordinal(facts.set, pod) == Some(at));
-    let members: Vec<(i32, Option<&Arc<Pod>>)> = range.clone().map(|at| (at, member(at))).collect();
+    let mut by_ordinal: HashMap<i32, &Arc<Pod>> = HashMap::new();
+    for pod in facts.pods {
+        if let Some(at) = ordinal(facts.set, pod) {
+            by_ordinal.entry(at).or_insert(pod);
+        }
+    }
+    let members: Vec<(i32, Option<&Arc<Pod>>)> = range.clone().map(|at| (at, by_ordinal.get(&at).copied())).collect();
     for (at, pod) in &members {
         let flow = keep(facts, *at, *pod, steps);
         if ordered {

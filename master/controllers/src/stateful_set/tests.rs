@@ -204,3 +204,12 @@ fn claims_go_with_those_that_the_policy_names() {
     assert_eq!(owners("Retain", "Delete", false, of("Pod", "p0")).as_deref(), Some(""));
     assert_eq!(owners("Delete", "Retain", false, of("StatefulSet", "another")), None);
 }
+
+#[test]
+fn claims_are_known_by_their_names() {
+    let set = set(json!({}));
+    assert!(claims::has(&set, "data-w-0") && claims::has(&set, "data-w-12"));
+    for other in ["data-w-", "data-w-x", "data-w", "other-w-0", "data-v-0"] {
+        assert!(!claims::has(&set, other), "{other}");
+    }
+}
