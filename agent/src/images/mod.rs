@@ -273,6 +273,7 @@ impl Puller {
             rounded(took),
             rounded(asked.elapsed())
         );
+        Pulls::took(size, asked.elapsed());
         ask.tell(Event::normal("Pulled", &text));
         Ok((image, used))
     }

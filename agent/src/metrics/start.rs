@@ -7,11 +7,31 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
-use super::families::{POD_START_DURATION, POD_START_SLI, POD_START_TOTAL};
+use super::families::{IMAGE_PULLS, POD_START_DURATION, POD_START_SLI, POD_START_TOTAL};
 use super::lock;
 
 /// From the first pull of a pod until its last one ended, by pod.
 static PULLS: Mutex<BTreeMap<String, (Instant, Instant)>> = Mutex::new(BTreeMap::new());
+
+/// From these sizes in MiB on, how upstream's metrics name an image's size.
+const SIZES: [(u64, &str); 12] = [
+    (102_400, "GT100GB"),
+    (61_440, "60GB-100GB"),
+    (40_960, "40GB-60GB"),
+    (30_720, "30GB-40GB"),
+    (20_480, "20GB-30GB"),
+    (10_240, "10GB-20GB"),
+    (5_120, "5GB-10GB"),
+    (1_024, "1GB-5GB"),
+    (500, "500MB-1GB"),
+    (100, "100MB-500MB"),
+    (10, "10MB-100MB"),
+    (0, "0-10MB"),
+];
+
+fn size_name(bytes: u64) -> &'static str {
+    SIZES.into_iter().find(|(from, _)| bytes > from << 20).map_or("N/A", |(_, name)| name)
+}
 
 /// When images of pods that start were pulled.
 #[derive(Debug)]
@@ -23,6 +43,11 @@ impl Pulls {
         let mut pulls = lock(&PULLS);
         let span = pulls.entry(uid.to_owned()).or_insert((begun, ended));
         *span = (span.0.min(begun), span.1.max(ended));
+    }
+
+    /// An image of so many bytes was pulled in this time, which includes its wait for others.
+    pub fn took(bytes: u64, took: Duration) {
+        IMAGE_PULLS.observe([size_name(bytes).into()], took);
     }
 
     fn take(uid: &str) -> Duration {
@@ -99,6 +124,13 @@ mod tests {
         assert!(start.seen.is_none());
         assert_eq!(Pulls::take("start-1"), Duration::ZERO, "taken");
         assert!(PodStart::new(true).seen.is_none());
+    }
+
+    #[test]
+    fn images_are_told_apart_by_size() {
+        let mib = 1 << 20;
+        let names = [0, 1, 10 * mib, 10 * mib + 1, 700 * mib, 4096 * mib, 200_000 * mib].map(size_name);
+        assert_eq!(names, ["N/A", "0-10MB", "0-10MB", "10MB-100MB", "500MB-1GB", "1GB-5GB", "GT100GB"]);
     }
 
     #[test]
