@@ -215,9 +215,12 @@ impl<'a> View<'a> {
     }
 
     /// Whether a container was killed so that it starts again: who fails its probes does, unless the policy is `Never`, even if it then ends
-    /// well (`computePodActions`).
+    /// well (`computePodActions`). An agent that was started anew knows it by the status.
     pub fn is_restarted(&self, container: &Container) -> bool {
-        self.world.observed.kills.get(&container.id).is_some_and(|kill| kill.restarts)
+        let state = self.same_as_before(container).and_then(|status| status.state.as_ref());
+        let waiting = state.and_then(|state| state.waiting.as_ref()).and_then(|waiting| waiting.reason.as_deref());
+        let is_told = waiting == Some("CrashLoopBackOff");
+        is_told || self.world.observed.kills.get(&container.id).is_some_and(|kill| kill.restarts)
     }
 
     /// The failure of a container's last start.

@@ -66,6 +66,8 @@ pub enum Outcome {
     Failure(String),
     /// The question could not be asked; counts neither way.
     Error(String),
+    /// The answer broke off; counts neither way.
+    Broken(String),
 }
 
 impl Outcome {

@@ -19,6 +19,9 @@ use crate::probe::{Kind, Outcome, Probe};
 use crate::schedule::{self, Schedule};
 use crate::verdict::{Verdict, Verdicts};
 
+/// How often a question is asked of which nothing comes (`maxProbeRetries`).
+const ATTEMPTS: u32 = 3;
+
 /// How a prober begins.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -35,8 +38,8 @@ pub struct Start {
 /// What came of a question that counts, with what a user should hear about it: text of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// The result in a kubelet's word: `successful`, `failed` or `unknown`.
-    pub result: &'static str,
+    /// The result in a kubelet's word, `successful` or `failed`; nothing where the answer counts neither way.
+    pub result: Option<&'static str>,
     /// How long the answer took.
     pub took: Duration,
     /// Nothing, where all is well.
@@ -115,10 +118,10 @@ async fn run<E: Exec>(run: Run<E>, start: Start, asked: impl Fn(Asked) + Send + 
         let next = schedule.next();
         tokio::time::sleep_until(born + next.at).await;
         let begun = Instant::now();
-        let outcome = kinds::ask(&probe, exec.as_ref()).await;
+        let outcome = ask(&probe, exec.as_ref()).await;
         let success = outcome.is_success();
         if next.counts || success {
-            if !matches!(outcome, Outcome::Error(_)) {
+            if result(&outcome).is_some() {
                 let verdict = verdicts.record(success);
                 publish.send_if_modified(|current| std::mem::replace(current, verdict) != verdict);
             }
@@ -135,11 +138,23 @@ fn jitter(probe: &Probe, resumed: bool) -> Duration {
     if resumed { probe.period.mul_f64(rand::rng().random_range(0.0..1.0)) } else { Duration::ZERO }
 }
 
-fn result(outcome: &Outcome) -> &'static str {
+/// Asks again at once when nothing came of it.
+async fn ask<E: Exec>(probe: &Probe, exec: &E) -> Outcome {
+    let mut outcome = kinds::ask(probe, exec).await;
+    for _ in 1..ATTEMPTS {
+        if result(&outcome).is_some() {
+            break;
+        }
+        outcome = kinds::ask(probe, exec).await;
+    }
+    outcome
+}
+
+fn result(outcome: &Outcome) -> Option<&'static str> {
     match outcome {
-        Outcome::Success | Outcome::Warning(_) => "successful",
-        Outcome::Failure(_) => "failed",
-        Outcome::Error(_) => "unknown",
+        Outcome::Success | Outcome::Warning(_) => Some("successful"),
+        Outcome::Failure(_) => Some("failed"),
+        Outcome::Error(_) | Outcome::Broken(_) => None,
     }
 }
 
@@ -149,6 +164,9 @@ fn text(kind: Kind, outcome: Outcome) -> Option<Report> {
         Outcome::Success => None,
         Outcome::Warning(output) => Some(Report::Warning(format!("{kind} probe warning: {output}"))),
         Outcome::Failure(output) => Some(Report::Unhealthy(format!("{kind} probe failed: {output}"))),
+        Outcome::Broken(error) => {
+            Some(Report::Unhealthy(format!("{kind} probe errored and resulted in failure state: {error}")))
+        }
         Outcome::Error(error) => {
             Some(Report::Unhealthy(format!("{kind} probe errored and resulted in unknown state: {error}")))
         }

@@ -112,7 +112,7 @@ impl Manager {
         }
         self.run(&["disable", "--now", role.unit_name()])?;
         self.remove_file(role.unit_name())?;
-        if !self.is_active(role.other()) {
+        if self.is_stopped(role.other()) {
             self.run(&["stop", SLICE])?;
         }
         if !self.unit_dir.join(role.other().unit_name()).exists() {
@@ -145,6 +145,13 @@ impl Manager {
     #[must_use]
     pub fn is_active(&self, role: Role) -> bool {
         self.output(&["is-active", "--quiet", role.unit_name()]).is_ok_and(|out| out.status.success())
+    }
+
+    /// Whether nothing of the unit runs, nor is about to.
+    fn is_stopped(&self, role: Role) -> bool {
+        let said = self.output(&["is-active", role.unit_name()]);
+        let state = said.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default();
+        !matches!(state.as_str(), "active" | "activating" | "deactivating" | "reloading")
     }
 
     /// Whether a package has this very unit.
@@ -236,7 +243,7 @@ mod tests {
         manager.remove(Role::Agent).unwrap();
         let calls = fs::read_to_string(dir.join("calls")).unwrap();
         let expected = "daemon-reload\nenable agent.service\n--no-block start agent.service\n\
-                        start agent.service\ndisable --now agent.service\nis-active --quiet master.service\nstop keelson.slice\ndaemon-reload\n";
+                        start agent.service\ndisable --now agent.service\nis-active master.service\nstop keelson.slice\ndaemon-reload\n";
         assert_eq!(calls, expected);
         assert!(!dir.join(SLICE).exists());
         assert!(!dir.join("agent.service").exists());

@@ -79,12 +79,13 @@ pub fn shortages(thresholds: &[Threshold], observations: &Observations, reclaim:
     thresholds.iter().enumerate().filter(|(_, threshold)| short(threshold)).map(|(index, _)| index).collect()
 }
 
-/// Whether less of a disk is free than is wanted.
+/// Whether less of a disk is free than has to be, and there is enough of all else. Soft thresholds can wait.
 #[must_use]
-pub fn is_disk_short(thresholds: &[Threshold], observations: &Observations) -> bool {
+pub fn only_disks_are_short(thresholds: &[Threshold], observations: &Observations) -> bool {
     let short = shortages(thresholds, observations, true);
-    let mut signals = short.iter().filter_map(|index| thresholds.get(*index)).map(|threshold| threshold.signal);
-    signals.any(|signal| signal.pressure() == Pressure::Disk)
+    let hard = short.iter().filter_map(|index| thresholds.get(*index)).filter(|threshold| threshold.is_hard());
+    let mut signals = hard.map(|threshold| threshold.signal).peekable();
+    signals.peek().is_some() && signals.all(|signal| signal.pressure() == Pressure::Disk)
 }
 
 /// How soon to look again: often when something is nearly short, as memory can be gone within seconds.
@@ -127,9 +128,10 @@ mod tests {
     #[test]
     fn a_disk_is_short_until_its_minimum_was_reclaimed() {
         let thresholds = [threshold(Signal::Memory, 100, 0, 0), threshold(Signal::NodeFs, 100, 0, 50)];
-        let short =
-            |memory, disk| is_disk_short(&thresholds, &seen(&[(Signal::Memory, memory), (Signal::NodeFs, disk)]));
-        assert_eq!([short(99, 150), short(100, 149), short(100, 99)], [false, true, true]);
+        let short = |memory, disk| {
+            only_disks_are_short(&thresholds, &seen(&[(Signal::Memory, memory), (Signal::NodeFs, disk)]))
+        };
+        assert_eq!([short(100, 150), short(100, 149), short(100, 99), short(99, 99)], [false, true, true, false]);
     }
 
     #[test]

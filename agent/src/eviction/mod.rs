@@ -111,10 +111,10 @@ impl Manager {
             let evicted = self.pass(&thresholds, &observations, disks).await;
             if evicted.is_empty() {
                 tokio::time::sleep(decide::next_look(&thresholds, &observations, PERIOD, NEAR)).await;
-            } else {
-                self.await_end(&evicted).await;
-                self.await_blocks(&thresholds).await;
+                continue;
             }
+            self.await_end(&evicted).await;
+            self.await_blocks(&thresholds).await;
         }
     }
 
@@ -250,11 +250,11 @@ impl Manager {
         }
     }
 
-    /// Gives the kernel time to free a disk's blocks: those of a removed file stay while somebody writes it out, as an unmount
+    /// Gives the kernel time to free a disk's blocks, where nothing else is short: those of a removed file stay while somebody writes it out, as an unmount
     /// of a container's layers does with all that is unwritten.
     async fn await_blocks(&mut self, thresholds: &[Threshold]) {
         let given_up = Instant::now() + PERIOD;
-        while decide::is_disk_short(thresholds, &self.observer.look().await.0) && Instant::now() < given_up {
+        while decide::only_disks_are_short(thresholds, &self.observer.look().await.0) && Instant::now() < given_up {
             tokio::time::sleep(NEAR).await;
         }
     }

@@ -83,6 +83,12 @@ impl Memory {
             // Some may be there.
             self.prepared.volumes_on_disk = true;
         }
+        if let Step::KillContainer(kill) = step
+            && let Some(known) = self.kills.get_mut(&kill.id)
+        {
+            // It may run on, and end by itself one day.
+            known.restarts = false;
+        }
         self.ended(step, begun);
         failure
     }

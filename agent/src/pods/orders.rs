@@ -21,13 +21,13 @@ impl Default for Orders {
 }
 
 impl Orders {
-    /// Orders a pod to end.
-    pub fn give(&self, uid: &PodUid, eviction: Eviction) {
+    /// Orders a pod to end. Whether nobody had done so before.
+    pub fn give(&self, uid: &PodUid, eviction: Eviction) -> bool {
         self.0.send_if_modified(|orders| {
             let new = !orders.contains_key(uid);
             orders.entry(uid.clone()).or_insert(eviction);
             new
-        });
+        })
     }
 
     /// There is no such pod any more.

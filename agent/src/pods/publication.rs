@@ -58,6 +58,7 @@ impl Publication {
     pub fn lost(&mut self) {
         self.base = None;
         self.accepted = None;
+        self.since = None;
     }
 
     /// Whether the server has accepted this very status.
@@ -72,6 +73,7 @@ impl Publication {
     /// What to send of the latest status, if anything, now.
     pub fn next(&mut self, status: &Arc<PodStatus>) -> Option<Write> {
         if self.has(Some(status)) {
+            self.since = None;
             return None;
         }
         self.since.get_or_insert_with(Instant::now);
@@ -102,7 +104,9 @@ impl Publication {
                     self.retry.failed();
                 } else {
                     self.retry.worked();
-                    STATUS_SYNC.record([], self.since.take().map_or(0.0, |since| since.elapsed().as_secs_f64()));
+                    if let Some(since) = self.since.take() {
+                        STATUS_SYNC.record([], since.elapsed().as_secs_f64());
+                    }
                 }
             }
             // The watch will say so too.

@@ -102,8 +102,7 @@ fn managed(text: &mut Text, entries: &[(PodUid, Entry)]) {
     let help = "[ALPHA] Current number of ephemeral containers in pods managed by this kubelet.";
     text.single("kubelet_managed_ephemeral_containers", Type::Gauge, help, float(ephemeral as u64));
     text.family("volume_manager_total_volumes", Type::Gauge, "[ALPHA] Number of volumes in Volume Manager");
-    let has_volumes = |entry: &Entry| entry.sandbox.is_some() || !entry.running.is_empty();
-    let is_there = entries.iter().map(|(_, entry)| entry).filter(|entry| has_volumes(entry));
+    let is_there = entries.iter().map(|(_, entry)| entry).filter(|entry| entry.volumes);
     for (state, counts) in
         [("actual_state_of_world", by_plugin(is_there)), ("desired_state_of_world", by_plugin(active()))]
     {
@@ -220,7 +219,7 @@ mod tests {
         pod.metadata.annotations = Some([source].into());
         registry.found_nameless(&PodUid::new("found"));
         registry.update(&uid, &Arc::new(pod), |entry| {
-            (entry.admitted, entry.mirrored) = (true, true);
+            (entry.admitted, entry.mirrored, entry.volumes) = (true, true, true);
             let (name, image, log) = Default::default();
             entry.sandbox = Some(Running { id: api::ContainerId::new("s"), name, image, started_at: 0, log });
         });

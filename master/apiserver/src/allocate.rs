@@ -68,9 +68,19 @@ pub(crate) struct Reservation {
     /// `NAMESPACE/NAME` of the Service.
     owner: String,
     claims: Claims,
+    /// A commit is under way, which goes on when nobody waits for it any more.
+    committing: bool,
 }
 
 impl Reservation {
+    /// Waits for the commit that the reservation is for.
+    pub(crate) async fn during<T>(&mut self, commit: impl Future<Output = T>) -> T {
+        self.committing = true;
+        let done = commit.await;
+        self.committing = false;
+        done
+    }
+
     pub(crate) fn owner(&self) -> &str {
         &self.owner
     }
@@ -87,8 +97,12 @@ impl Drop for Reservation {
         let mut taken = lock(&shared.taken);
         taken.held.ips.retain(|ip| !self.claims.ips.contains(ip));
         taken.held.ports.retain(|port| !self.claims.ports.contains(port));
-        // What came to nothing is given back.
-        if self.claims.ips.iter().any(|ip| taken.free(*ip, &self.owner)) {
+        // What came to nothing is given back: at once, unless the commit of a request that was given up may still come.
+        let gives_back = |ip: &IpAddr| match self.committing {
+            true => taken.is_unneeded(*ip, &self.owner),
+            false => taken.free(*ip, &self.owner),
+        };
+        if self.claims.ips.iter().any(gives_back) {
             shared.changed.notify_one();
         }
     }
@@ -114,9 +128,10 @@ impl Allocators {
         let mut due = Due::default();
         let ranges: Vec<IpNet> = taken.known(self.services).collect();
         for (ip, owner) in taken.ips.iter().filter(|(ip, _)| ranges.iter().any(|range| range.contains(*ip))) {
-            let other = taken.addresses.get(ip).map(|address| address.owner.as_str());
-            let is_others = other.is_some_and(|other| other != owner && taken.has(other, ip));
-            if other != Some(owner) && !is_others {
+            let address = taken.addresses.get(ip);
+            let is_right = address.is_some_and(|address| address.owner == *owner && address.is_ours);
+            let is_others = address.is_some_and(|address| address.owner != *owner && taken.has(&address.owner, ip));
+            if !is_right && !is_others {
                 due.missing.push((*ip, owner.clone()));
             }
         }
@@ -159,7 +174,8 @@ impl Allocators {
         };
         let old = old.and_then(|old| old.get("spec"));
         let owner = format!("{namespace}/{name}");
-        let reservation = Reservation { shared: Some(Arc::clone(&self.shared)), owner, claims: Claims::default() };
+        let shared = Some(Arc::clone(&self.shared));
+        let reservation = Reservation { shared, owner, claims: Claims::default(), committing: false };
         let mut work = Work { allocators: self, reservation };
         work.cluster_ip(spec, old)
             .and_then(|()| work.node_ports(spec))
@@ -329,7 +345,8 @@ impl Work<'_> {
 
 impl Taken {
     fn is_ip_taken(&self, ip: IpAddr, owner: &str) -> bool {
-        let is_others = |address: &Address| address.owner != owner && !self.freed.contains(&ip);
+        let is_another = |address: &Address| address.owner.is_empty() || address.owner != owner;
+        let is_others = |address: &Address| is_another(address) && !self.freed.contains(&ip);
         self.held.ips.contains(&ip)
             || self.ips.get(&ip).is_some_and(|other| other != owner)
             || self.addresses.get(&ip).is_some_and(is_others)
@@ -347,8 +364,13 @@ impl Taken {
 
     /// Has the IPAddress go of an address that its Service has no longer; whether there is one.
     fn free(&mut self, ip: IpAddr, owner: &str) -> bool {
+        self.is_unneeded(ip, owner) && self.freed.insert(ip)
+    }
+
+    /// Whether an IPAddress is there for a Service that does not have the address.
+    fn is_unneeded(&self, ip: IpAddr, owner: &str) -> bool {
         let is_own = self.addresses.get(&ip).is_some_and(|address| address.is_ours && address.owner == owner);
-        is_own && !self.is_used(ip) && self.freed.insert(ip)
+        is_own && !self.is_used(ip)
     }
 
     fn is_port_taken(&self, port: u16, owner: &str) -> bool {
@@ -399,7 +421,8 @@ impl Taken {
         if owner(before.as_ref()) != owner(self.addresses.get(&ip)) {
             self.freed.remove(&ip);
         }
-        self.ips.get(&ip) != owner(self.addresses.get(&ip)).as_ref()
+        let now = self.addresses.get(&ip);
+        self.ips.get(&ip) != owner(now).as_ref() || now.is_some_and(|address| !address.is_ours)
     }
 
     /// Whether a ServiceCIDR waits for its last address.
@@ -497,82 +520,4 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
 }
 
 #[cfg(test)]
-mod tests {
-    use auth::Observer as _;
-    use jiff::Timestamp;
-    use serde_json::json;
-
-    use super::Allocators;
-    use crate::ip_addresses;
-
-    #[test]
-    fn a_network_is_needed_for_addresses_that_no_other_has() {
-        let allocators = Allocators::new("10.0.0.0/24".parse().unwrap(), 30_000..=30_010);
-        let network = |cidr: &str| json!({ "metadata": {}, "spec": { "cidrs": [cidr] } });
-        let observe = |resource: &str, name: &str, object: serde_json::Value| {
-            allocators.observe("", resource, "default", name, Some(&object));
-        };
-        observe("servicecidrs", "first", network("10.0.0.0/24"));
-        observe("servicecidrs", "second", network("10.1.0.0/24"));
-        observe("services", "a", json!({ "spec": { "clusterIPs": ["10.1.0.5"] } }));
-        assert!(!allocators.is_needed("first") && allocators.is_needed("second"));
-        observe("servicecidrs", "around", network("10.0.0.0/15"));
-        assert!(!allocators.is_needed("second"));
-        allocators.observe("", "servicecidrs", "", "around", None);
-        assert!(allocators.is_needed("second"));
-        allocators.observe("", "services", "default", "a", None);
-        assert!(!allocators.is_needed("second"));
-    }
-
-    #[test]
-    fn services_and_addresses_are_made_to_agree() {
-        let allocators = Allocators::new("10.0.0.0/24".parse().unwrap(), 30_000..=30_010);
-        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let service = |name: &str, ip: Option<&str>| {
-            let object = ip.map(|ip| json!({ "spec": { "clusterIPs": [ip] } }));
-            allocators.observe("", "services", "d", name, object.as_ref());
-        };
-        let address = |ip: &str, owner: Option<&str>| {
-            let object = owner.map(|owner| ip_addresses::object(ip.parse().unwrap(), owner, start));
-            allocators.observe("", "ipaddresses", "", ip, object.as_ref());
-        };
-        let due = |seconds: i64| {
-            let due = allocators.addresses_due(start + jiff::SignedDuration::from_secs(seconds));
-            let missing: Vec<String> = due.missing.iter().map(|(ip, owner)| format!("{ip} {owner}")).collect();
-            let left: Vec<String> = due.left_over.iter().map(ToString::to_string).collect();
-            (missing, left, due.is_early)
-        };
-        let none = || (vec![], vec![], false);
-        service("old", Some("10.0.0.5"));
-        service("elsewhere", Some("192.168.0.5"));
-        assert_eq!(due(0), (vec!["10.0.0.5 d/old".to_owned()], vec![], false));
-        address("10.0.0.5", Some("d/old"));
-        assert_eq!(due(0), none());
-        // Somebody else may be about to write the Service.
-        address("10.0.0.6", Some("d/new"));
-        assert_eq!(due(30), (vec![], vec![], true));
-        assert_eq!(due(61), (vec![], vec!["10.0.0.6".to_owned()], false));
-        service("new", Some("10.0.0.6"));
-        assert_eq!(due(61), none());
-        service("new", None);
-        assert_eq!(due(0), (vec![], vec!["10.0.0.6".to_owned()], false));
-        // It can be had at once.
-        let kind = schema::Registry::builtin().kind("", "v1", "services").unwrap();
-        let object = |name: &str, ip: &str| json!({ "metadata": { "namespace": "d", "name": name }, "spec": { "type": "ClusterIP", "clusterIP": ip } });
-        let reserved = allocators.allocate(kind, &mut object("next", "10.0.0.6"), None).unwrap();
-        assert_eq!(due(0), none());
-        drop(reserved);
-        assert_eq!(due(0), (vec![], vec!["10.0.0.6".to_owned()], false));
-        address("10.0.0.6", None);
-        assert_eq!(due(0), none());
-        // What others made is theirs, and stays.
-        let others =
-            json!({ "metadata": {}, "spec": { "parentRef": { "group": "x.io", "resource": "xs", "name": "x" } } });
-        allocators.observe("", "ipaddresses", "", "10.0.0.7", Some(&others));
-        assert_eq!(due(100), none());
-        assert!(allocators.allocate(kind, &mut object("next", "10.0.0.7"), None).is_err());
-        // A Service's own address is the Service's.
-        address("10.0.0.5", Some("d/gone"));
-        assert_eq!(due(0).0, ["10.0.0.5 d/old"]);
-    }
-}
+mod tests;

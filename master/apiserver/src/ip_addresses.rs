@@ -132,15 +132,20 @@ async fn put(core: &Core, ip: IpAddr, owner: &str) -> Result<bool> {
 /// Makes Services and IPAddresses agree; whether there is something to look at again soon.
 pub(crate) async fn repair(core: &Core) -> bool {
     let due = core.allocators.addresses_due(Timestamp::now());
+    let mut is_again = due.is_early;
     for (ip, owner) in &due.missing {
-        let done = restore(core, *ip, owner).await;
-        done.unwrap_or_else(|problem| tracing::warn!(%ip, reason = problem.message, "an IPAddress was not written"));
+        if let Err(problem) = restore(core, *ip, owner).await {
+            tracing::warn!(%ip, reason = problem.message, "an IPAddress was not written, will retry");
+            is_again = true;
+        }
     }
     for ip in &due.left_over {
-        let done = remove(core, *ip).await;
-        done.unwrap_or_else(|problem| tracing::warn!(%ip, reason = problem.message, "an IPAddress was not removed"));
+        if let Err(problem) = remove(core, *ip).await {
+            tracing::warn!(%ip, reason = problem.message, "an IPAddress was not removed, will retry");
+            is_again = true;
+        }
     }
-    due.is_early
+    is_again
 }
 
 /// Gives a Service that has an address the IPAddress of it.

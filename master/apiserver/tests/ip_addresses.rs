@@ -67,6 +67,13 @@ async fn each_address_of_a_service_is_an_object() {
     let refused = server.call("POST", SERVICES, &service("a", "10.96.0.77")).await;
     assert_eq!(refused.code, 409);
     until(&server, &format!("{ADDRESSES}/10.96.0.77"), 404).await;
+    // Whose label was taken off is made anew: else it would stay for good.
+    let mut changed = address.clone();
+    changed["metadata"]["labels"] = json!({});
+    server.call("PUT", &path, &changed).await.expect(200);
+    while server.get(&path).await.expect(200)["metadata"]["labels"] != labels {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     // An address can be had again as soon as it is free.
     server.delete(&format!("{SERVICES}/a")).await.expect(200);
     server.call("POST", SERVICES, &service("b", &ip)).await.expect(201);

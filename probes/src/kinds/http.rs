@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -117,21 +117,26 @@ pub(crate) async fn probe(target: &Target<'_>, timeout: Duration) -> Outcome {
     let status = answer.response.status();
     match timeout_at(deadline, answer.body()).await {
         Ok(Ok(body)) => judge(status, &body),
-        Ok(Err(reason)) => Outcome::Error(reason),
-        Err(_) => Outcome::Error(
+        Ok(Err(reason)) => Outcome::Broken(reason),
+        Err(_) => Outcome::Broken(
             "context deadline exceeded (Client.Timeout or context cancellation while reading body)".to_owned(),
         ),
     }
 }
 
-/// One GET whose answer's status is all that matters: lifecycle hooks.
+/// One GET whose answer's status is all that matters: lifecycle hooks. It ends with the answer's body, unless that is long
+/// (`discardHTTPRespBody`).
 ///
 /// # Errors
 /// Why there was no answer, as Go's client words it.
 pub async fn get_once(target: &Target<'_>) -> Result<StatusCode, String> {
     let hop = Hop::first(target);
     let answer = get(&hop, target.headers).await.map_err(|reason| format!("Get \"{}\": {reason}", hop.url()))?;
-    Ok(answer.response.status())
+    let status = answer.response.status();
+    if answer.response.body().size_hint().exact().is_none_or(|length| length <= MAX_OUTPUT as u64) {
+        let _ = answer.body().await;
+    }
+    Ok(status)
 }
 
 /// The answer after all redirects, or what failed.

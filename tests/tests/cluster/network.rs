@@ -172,7 +172,7 @@ fn health_checks(context: &Context, ns: &Namespace) -> Result<()> {
     let port = ns.say("get service balanced -o jsonpath={.spec.healthCheckNodePort}")?;
     let lan = context.cluster().lan;
     let asks = |worker| {
-        context.on("m", &format!("curl -sS -w '%{{http_code}}' --max-time 3 http://{}:{port}/", lan.worker(worker)))
+        context.on("m", &format!("curl -sS -w %{{http_code}} --max-time 3 http://{}:{port}/", lan.worker(worker)))
     };
     ns.until("the node with the pod is told", || {
         let answer = asks(2)?;

@@ -45,8 +45,10 @@ impl Room {
     /// Orders them to go.
     pub fn make(self, orders: &Orders) {
         for victim in &self.victims {
-            PREEMPTIONS.count([self.resource.clone().into()]);
-            orders.give(victim, preemption());
+            // Whoever waits for the room asks again and again.
+            if orders.give(victim, preemption()) {
+                PREEMPTIONS.count([self.resource.clone().into()]);
+            }
         }
     }
 }

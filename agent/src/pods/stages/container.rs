@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
 use pod::plan::MINIMUM_GRACE;
 use pod::{ContainerState, Event, KillContainer, PreStop, Role, StartContainer, events, resolve};
+use tracing::Instrument as _;
 use volumes::plan::{MountPlan, SubPath};
 use volumes::{ObjectError, Objects, subpath};
 
@@ -384,7 +385,6 @@ async fn pre_stop(job: &Job, pod: &Arc<Pod>, id: &ContainerId, name: &str, secon
     let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.clone()) else { return };
     let ip = job.facts.ips.first().copied().or_else(|| job.context.addresses.borrow().first().copied());
     let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    let is_command = hook.exec.is_some();
     let (context, pod, id) = (Arc::clone(&job.context), Arc::clone(pod), id.clone());
     let hooked = async move {
         if let Err(error) = hooks::run(&context, &pod, &container, &id, &hook, ip).await {
@@ -394,14 +394,11 @@ async fn pre_stop(job: &Job, pod: &Arc<Pod>, id: &ContainerId, name: &str, secon
             Say::new(&context.recorder, Some(&pod)).event(event);
         }
     };
-    // A command that nobody waits for any more goes on until its container ends, as with a kubelet; a call that is dropped would end it.
-    let over = if is_command {
-        tokio::time::timeout(limit, tokio::spawn(hooked)).await.is_err()
-    } else {
-        tokio::time::timeout(limit, hooked).await.is_err()
-    };
-    if over {
-        tracing::debug!(container = %name, "preStop hook did not end in the grace period");
+    // One that nobody waits for any more goes on until its container ends, as with a kubelet; a call that is dropped would end it.
+    match tokio::time::timeout(limit, tokio::spawn(hooked.in_current_span())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(container = %name, %error, "preStop hook panicked"),
+        Err(_) => tracing::debug!(container = %name, "preStop hook did not end in the grace period"),
     }
 }
 

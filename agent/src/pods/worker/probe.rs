@@ -47,15 +47,16 @@ impl Worker {
     }
 }
 
-/// Of those that succeed it is counted how long they took, too.
+/// Of those that succeed it is counted how long they took, too; what counts neither way is not counted here either.
 fn count(pod: &Pod, container: &str, kind: Kind, asked: &Asked) {
     type Label = Cow<'static, str>;
+    let Some(result) = asked.result else { return };
     let text = |text: &Option<String>| Label::Owned(text.clone().unwrap_or_default());
     let (name, namespace) = (text(&pod.metadata.name), text(&pod.metadata.namespace));
     let (kind, container) = (Label::Owned(kind.to_string()), Label::Owned(container.to_owned()));
-    if asked.result == "successful" {
+    if result == "successful" {
         let labels = [kind.clone(), container.clone(), name.clone(), namespace.clone()];
         PROBE_DURATION.observe(labels, asked.took);
     }
-    PROBES.count([kind, asked.result.into(), container, name, namespace, text(&pod.metadata.uid)]);
+    PROBES.count([kind, result.into(), container, name, namespace, text(&pod.metadata.uid)]);
 }

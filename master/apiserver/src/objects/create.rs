@@ -159,7 +159,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
         let shown = if name.is_empty() { meta::text(&object, "generateName") } else { &name };
         return Err(Problem::invalid(kind.group, kind.kind, shown, &errors));
     }
-    let _reserved = ip_addresses::allocate(core, kind, (&mut object, None), dry_run).await?;
+    let mut reserved = ip_addresses::allocate(core, kind, (&mut object, None), dry_run).await?;
     let request = request(user, kind, namespace, &name);
     core.admission.validate(&request, Some(&object))?;
     call.tell(core.admission.warnings(&request, &object));
@@ -177,7 +177,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     }
     let facets = hooks::stored_facets(kind, &object);
     let write = Write { key, expect: Expect::Absent, value: Some(value) };
-    match core.store.commit(Proposal { write, facets }).await {
+    match reserved.during(core.store.commit(Proposal { write, facets })).await {
         Ok(entry) => Ok(Some(entry.json().clone())),
         Err(CommitError::Mismatch { .. }) => Ok(None),
         Err(error) => Err(store_failed(&error)),

@@ -145,7 +145,7 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Problem::invalid(kind.group, kind.kind, &call.path.name, &errors));
     }
-    let _reserved = ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?;
+    let mut reserved = ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?;
     core.admission.validate(&request, Some(&new))?;
     call.tell(core.admission.warnings(&request, &new));
     ask_to_validate(core, call, asked, &new).await?;
@@ -167,7 +167,7 @@ async fn attempt(
     let last = gone.then(|| value.json.clone());
     let write =
         Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value: (!gone).then_some(value) };
-    match core.store.commit(Proposal { write, facets }).await {
+    match reserved.during(core.store.commit(Proposal { write, facets })).await {
         Ok(stored) => Ok(Some(last.unwrap_or_else(|| stored.json().clone()))),
         Err(CommitError::Mismatch { .. }) => Ok(None),
         Err(error) => Err(store_failed(&error)),

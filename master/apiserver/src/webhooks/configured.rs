@@ -1,12 +1,13 @@
 //! The configurations of admission as they are committed: each is read once, and so are its expressions. With them go the
 //! connections to the webhooks that they name.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use auth::Observer;
 use expressions::Programs;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::trust;
 use super::{GROUP, MUTATING, VALIDATING, policies};
@@ -147,11 +148,19 @@ impl Observer for Configured {
     }
 
     fn observe(&self, group: &str, resource: &str, _: &str, name: &str, object: Option<&Value>) {
-        // Of definitions only those count that have a webhook.
-        let converts = |definition: &&Value| !definition["spec"]["conversion"]["webhook"].is_null();
-        let object = object.filter(|object| (group, resource) != DEFINITIONS || converts(object));
+        // Of definitions only those count that have a webhook, and of these only that: their schemas are large.
+        let webhook = |definition: &Value| {
+            let conversion = &definition["spec"]["conversion"];
+            let metadata = json!({ "name": name });
+            (!conversion["webhook"].is_null())
+                .then(|| json!({ "metadata": metadata, "spec": { "conversion": conversion } }))
+        };
+        let object = match (group, resource) {
+            DEFINITIONS => object.and_then(webhook).map(Cow::Owned),
+            _ => object.map(Cow::Borrowed),
+        };
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        current.put(resource, name, object);
+        current.put(resource, name, object.as_deref());
         current.follow();
     }
 }

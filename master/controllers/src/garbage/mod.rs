@@ -28,6 +28,8 @@ use write::Writer;
 
 const NAME: &str = "generic-garbage-collector";
 const WORKERS: usize = 8;
+/// How long all kinds are waited for at first (`initialSyncTimeout`).
+const LISTED: Duration = Duration::from_secs(30);
 /// How long to wait before asking for the kinds again, when the API server could not tell.
 const REDISCOVER: Duration = Duration::from_secs(5);
 /// A change of these may bring new kinds.
@@ -91,8 +93,9 @@ impl Collector {
             }
             let listing = self.follow_all(found.kinds, &client, &mut watches);
             if !workers {
-                // Without a whole picture everything would look like an orphan. A sender that is dropped has failed for good.
-                futures::future::join_all(listing).await;
+                // With a whole picture little has to be asked. One kind that cannot be listed does not hold up all others: owners that are
+                // not known are asked for. A sender that is dropped has failed for good.
+                let _ = tokio::time::timeout(LISTED, futures::future::join_all(listing)).await;
                 workers = true;
                 watches.tasks.spawn(self.clone().work());
             }

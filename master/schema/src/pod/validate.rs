@@ -9,11 +9,17 @@ use crate::meta;
 use crate::names::{between, dns_label, dns_subdomain};
 use crate::value::Fields;
 
+/// A pod about to be created.
+pub(crate) fn new_pod(pod: &Value, errors: &mut Errors) {
+    self::pod(pod, errors);
+    app_armor::fields_match(pod, &Path::root("spec"), errors);
+}
+
 /// A pod about to be created, or changed in a subresource.
 pub(crate) fn pod(pod: &Value, errors: &mut Errors) {
     let path = Path::root("spec");
     let spec = pod.at("spec");
-    app_armor::validate(pod, (&Path::root("metadata"), &path), errors);
+    app_armor::validate(pod, &Path::root("metadata"), errors);
     pod_spec(spec, true, &path, errors);
     for list in ["containers", "initContainers"] {
         let path = path.child(list);
@@ -39,7 +45,8 @@ pub(crate) fn template(template: &Value, path: &Path, errors: &mut Errors) {
     let spec_path = path.child("spec");
     let spec = template.at("spec");
     // Upstream leaves the metadata out of the path.
-    app_armor::validate(template, (path, &spec_path), errors);
+    app_armor::validate(template, path, errors);
+    app_armor::fields_match(template, &spec_path, errors);
     pod_spec(spec, false, &spec_path, errors);
     if !spec.list("ephemeralContainers").is_empty() {
         errors.forbidden(&spec_path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");

@@ -19,7 +19,7 @@ pub static KIND: Kind = Kind {
         default: defaults::pod,
         prepare_create,
         prepare_update,
-        validate: validate::pod,
+        validate: validate::new_pod,
         validate_update: update::pod,
         row: row::pod,
         ..Hooks::PLAIN

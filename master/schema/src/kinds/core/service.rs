@@ -93,9 +93,12 @@ fn traffic_defaults(spec: &mut Object) {
 fn prepare_create(object: &mut Value) {
     let Some(Value::Object(spec)) = object.get_mut("spec") else { return };
     mirror_cluster_ip(spec);
-    if spec.text("type") == "ExternalName" {
-        return;
+    if spec.text("type") != "ExternalName" {
+        default_families(spec);
     }
+}
+
+fn default_families(spec: &mut Object) {
     set_if_unset(spec, "ipFamilyPolicy", "SingleStack");
     if spec.list("ipFamilies").is_empty() {
         let family = if spec.text("clusterIP").contains(':') { "IPv6" } else { "IPv4" };
@@ -118,8 +121,13 @@ fn prepare_update(part: Part, object: &mut Value, old: &Value) {
     let Some(spec) = object.get_mut("spec") else { return };
     keep_allocated(spec, before);
     drop_unused(spec, before);
+    let is_in_cluster = has_cluster_ip(spec);
     if let Value::Object(spec) = spec {
         mirror_cluster_ip(spec);
+        // It may have been an ExternalName before.
+        if is_in_cluster {
+            default_families(spec);
+        }
     }
 }
 
