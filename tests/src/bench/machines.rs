@@ -58,7 +58,7 @@ pub fn measure(side: Side) -> Result<Measured> {
     let layout = Layout::new(format!("b{number}"), std::env::temp_dir().join(format!("keelson-bench-vm-{number}")));
     let mut options = Options::nodes(0);
     if side == Side::Stock {
-        options.control_plane = Part::Stock;
+        (options.control_plane, options.workers) = (Part::Stock, Part::Stock);
         options.upstream = Some(Upstream::build()?);
     }
     let cluster = Cluster::up(layout, options, &mut Silent)?;
@@ -78,8 +78,8 @@ fn on_a_machine(cluster: &Cluster, side: Side) -> Result<Measured> {
     let node = Node { guest: machine.guest(), kubectl: cluster.kubectl(), side };
     let join = node.provision(cluster)?;
     let begun = Instant::now();
-    node.guest.say_within(&join, PATIENCE)?;
-    node.wait_ready()?;
+    node.guest.say_within(&join, PATIENCE).with_context(|| node.journal())?;
+    node.wait_ready().with_context(|| node.journal())?;
     let join = begun.elapsed();
     node.run_pods()?;
     let (restart, wakeups) = (node.restart()?, node.wakeups()?);
@@ -104,6 +104,12 @@ impl Node {
             Side::Ours => "agent",
             Side::Stock => "kubelet",
         }
+    }
+
+    /// The last words of agent or kubelet, for errors.
+    fn journal(&self) -> String {
+        let said = self.guest.say(&format!("journalctl --no-pager -o cat -u {} -n 40", self.unit()));
+        said.unwrap_or_else(|error| format!("{error:#}"))
     }
 
     /// Makes the machine what somebody has who is about to join; answers the command.
