@@ -225,7 +225,12 @@ fn publish_kubeadm_config(cluster: &Cluster) -> Result<()> {
     kubeadm
         .args(["init", "phase", "upload-config", "kubeadm", "--config"])
         .arg(cluster.layout.master_dir().join("kubeadm.yaml"));
-    output(kubeadm.arg("--kubeconfig").arg(cluster.layout.admin_conf())).map(drop)
+    output(kubeadm.arg("--kubeconfig").arg(cluster.layout.admin_conf()))?;
+    // The control plane keeps its keys in a folder of its own; nodes have theirs where kubeadm puts them.
+    let kubectl = cluster.kubectl();
+    let kubelet = kubectl.say("-n kube-system get configmap kubelet-config -o json")?;
+    let keys = cluster.layout.master_dir().join("pki");
+    kubectl.apply(&kubelet.replace(&*keys.to_string_lossy(), "/etc/kubernetes/pki")).map(drop)
 }
 
 /// The section of docs/benchmarks.md, over all rounds: the middle of each.
