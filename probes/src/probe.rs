@@ -78,7 +78,7 @@ impl Outcome {
     }
 }
 
-/// A host as it stands in a URL or a Go address.
-pub(crate) fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+/// A host and a port as they stand in a URL or a Go address.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

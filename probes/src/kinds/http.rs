@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::tcp::dial_error;
 use super::{MAX_OUTPUT, tls};
-use crate::probe::{Outcome, Scheme, bracketed};
+use crate::probe::{Outcome, Scheme, authority};
 
 const AGENT: &str = "kube-probe/1.36";
 /// As Go's client.
@@ -38,7 +38,7 @@ impl Target<'_> {
     /// The host and the port, as a URL has them.
     #[must_use]
     pub fn authority(&self) -> String {
-        format!("{}:{}", bracketed(self.host), self.port)
+        authority(self.host, self.port)
     }
 }
 
@@ -67,7 +67,7 @@ impl Hop {
     }
 
     fn authority(&self) -> String {
-        format!("{}:{}", bracketed(&self.host), self.port)
+        authority(&self.host, self.port)
     }
 
     fn url(&self) -> String {
@@ -171,24 +171,31 @@ fn judge(status: StatusCode, body: &[u8]) -> Outcome {
     }
 }
 
+/// Polled by whoever waits for an answer: a task of its own would wake another thread for each probe.
+type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// Waits for what comes by a connection.
+async fn by<T>(connection: &mut Connection, waiting: impl Future<Output = T>) -> T {
+    let mut waiting = pin!(waiting);
+    tokio::select! {
+        biased;
+        came = &mut waiting => came,
+        _ = connection => waiting.await,
+    }
+}
+
 /// An answer of which the head is there, and the connection that the rest comes by.
 struct Answer {
     response: Response<Incoming>,
-    /// Polled by whoever waits for the answer: a task of its own would wake another thread for each probe.
-    connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+    connection: Connection,
 }
 
 impl Answer {
     /// The beginning of the body.
     async fn body(self) -> Result<Vec<u8>, String> {
         let Self { response, mut connection } = self;
-        let mut reading = pin!(beginning(response.into_body()));
-        tokio::select! {
-            biased;
-            body = &mut reading => body,
-            _ = &mut connection => reading.await,
-        }
-        .map_err(|error| text("unexpected EOF", &error))
+        let body = by(&mut connection, beginning(response.into_body())).await;
+        body.map_err(|error| text("unexpected EOF", &error))
     }
 }
 
@@ -243,15 +250,9 @@ where
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let mut connection = Box::pin(connection);
-    let mut asking = pin!(sender.send_request(request));
-    let response = tokio::select! {
-        biased;
-        response = &mut asking => response,
-        _ = &mut connection => asking.await,
-    }
-    .map_err(|error| text("EOF", &error))?;
-    Ok(Answer { response, connection })
+    let mut connection: Connection = Box::pin(connection);
+    let response = by(&mut connection, sender.send_request(request)).await;
+    Ok(Answer { response: response.map_err(|error| text("EOF", &error))?, connection })
 }
 
 fn request(hop: &Hop, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, http::Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::probe::{Outcome, bracketed};
+use crate::probe::{Outcome, authority};
 
 pub(crate) async fn probe(host: &str, port: u16, timeout: Duration) -> Outcome {
     match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
@@ -15,7 +15,7 @@ pub(crate) async fn probe(host: &str, port: u16, timeout: Duration) -> Outcome {
             Outcome::Success
         }
         Ok(Err(error)) => Outcome::Failure(dial_error(host, port, &error)),
-        Err(_) => Outcome::Failure(format!("dial tcp {}:{port}: i/o timeout", bracketed(host))),
+        Err(_) => Outcome::Failure(format!("dial tcp {}: i/o timeout", authority(host, port))),
     }
 }
 
@@ -28,5 +28,5 @@ pub(super) fn dial_error(host: &str, port: u16, error: &io::Error) -> String {
         io::ErrorKind::TimedOut => "connect: connection timed out".to_owned(),
         _ => error.to_string(),
     };
-    format!("dial tcp {}:{port}: {reason}", bracketed(host))
+    format!("dial tcp {}: {reason}", authority(host, port))
 }
