@@ -11,7 +11,7 @@ use netns::nft::{Element, Family};
 
 use crate::ruleset::{KIND_DROP, KIND_REJECT, MAX_ENDPOINTS, kind_of};
 use crate::sets::{self, Address, SetId};
-use crate::types::{Endpoint, EndpointPort, EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
+use crate::types::{Endpoint, EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// An endpoint's address and port.
 pub type Target = (IpAddr, u16);
@@ -113,10 +113,7 @@ pub fn compile<'a>(
 /// The addresses of this node's endpoints that are ready for a port of the Service. Those that terminate do not count though they may still
 /// serve, so that a load balancer looks elsewhere in time.
 fn ready_here<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<IpAddr> {
-    let serves = |slice: &&EndpointSlice| {
-        let is = |p: &ServicePort, q: &EndpointPort| p.name == q.name && p.protocol == q.protocol;
-        service.ports.iter().any(|p| slice.ports.iter().any(|q| is(p, q)))
-    };
+    let serves = |slice: &&EndpointSlice| service.ports.iter().any(|port| slice.serving(port).is_some());
     let endpoints = slices.filter(serves).flat_map(|slice| &slice.endpoints);
     endpoints.filter(|endpoint| endpoint.local && endpoint.ready).map(|endpoint| endpoint.address).collect()
 }
@@ -139,8 +136,7 @@ impl Endpoints {
     fn of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a EndpointSlice>) -> Self {
         let mut all: Vec<(&Endpoint, u16)> = Vec::new();
         for slice in slices {
-            let serving = slice.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol);
-            let Some(serving) = serving else { continue };
+            let Some(serving) = slice.serving(port) else { continue };
             all.extend(slice.endpoints.iter().map(|endpoint| (endpoint, serving.port)));
         }
         Self { usable: usable(&all, false), usable_local: usable(&all, true) }

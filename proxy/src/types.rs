@@ -140,6 +140,13 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl EndpointSlice {
+    /// Where its endpoints serve a port of the Service.
+    pub fn serving(&self, port: &ServicePort) -> Option<&EndpointPort> {
+        self.ports.iter().find(|own| own.name == port.name && own.protocol == port.protocol)
+    }
+}
+
 /// What the proxy must know of the node and its network. A change of any of it rewrites the whole table, atomically.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeFacts {
