@@ -2,7 +2,7 @@
 //! request begins with a handshake.
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
@@ -24,6 +24,9 @@ const IDLE: Duration = Duration::from_secs(90);
 const MOST_IDLE: usize = 16;
 
 pub(crate) type Connections = Client<HttpsConnector<HttpConnector>, Body>;
+
+/// Made when they are needed first: the machine's roots are not read while others wait for a commit.
+pub(crate) type LazyConnections = Arc<OnceLock<Result<Connections, String>>>;
 
 /// The certificate that this server shows.
 pub(crate) type Identity = Option<Arc<dyn ResolvesClientCert>>;

@@ -1,6 +1,6 @@
 //! The server behind a Service, and connections to it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use admission::Lookup as _;
@@ -19,7 +19,7 @@ use super::proxy::identify;
 use crate::body::{self, Body};
 use crate::endpoints;
 use crate::hooks::CacheLookup;
-use crate::https::{Connections, Identity, Trust, connections, root};
+use crate::https::{Identity, LazyConnections, Trust, connections, root};
 use crate::server::Core;
 
 /// How long it may take to answer what this server asks it on its own behalf.
@@ -55,8 +55,7 @@ pub(crate) struct Backend {
     /// What decides about the connections; they outlive changes of everything else.
     trust: Trust,
     identity: Identity,
-    /// Made when they are needed first: the machine's roots are not read while others wait for a commit.
-    client: Arc<OnceLock<Result<Connections, String>>>,
+    client: LazyConnections,
 }
 
 impl Backend {

@@ -1,9 +1,8 @@
 //! The configurations of admission as they are committed: each is read once, and so are its expressions. With them go the
 //! connections to the webhooks that they name.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use auth::Observer;
 use expressions::Programs;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::trust;
 use super::{GROUP, MUTATING, VALIDATING, policies};
-use crate::https::{Connections, Trust, connections};
+use crate::https::{Connections, LazyConnections, Trust, connections};
 
 const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
 const INTERESTS: [(&str, &str); 7] = [
@@ -73,9 +72,6 @@ impl Hook {
     }
 }
 
-/// Made when they are needed first: the machine's roots are not read while others wait for a commit.
-type Lazy = Arc<OnceLock<Result<Connections, String>>>;
-
 #[derive(Default)]
 pub(crate) struct Configured(RwLock<Current>);
 
@@ -83,7 +79,7 @@ pub(crate) struct Configured(RwLock<Current>);
 struct Current {
     /// By resource, and then by name.
     objects: HashMap<String, BTreeMap<String, Arc<Configuration>>>,
-    servers: HashMap<Trust, Lazy>,
+    servers: HashMap<Trust, LazyConnections>,
 }
 
 impl Configured {
@@ -115,7 +111,7 @@ impl Configured {
 }
 
 impl Current {
-    fn put(&mut self, resource: &str, name: &str, object: Option<&Value>) {
+    fn put(&mut self, resource: &str, name: &str, object: Option<Value>) {
         let all = self.objects.entry(resource.to_owned()).or_default();
         let Some(object) = object else {
             all.remove(name);
@@ -124,21 +120,18 @@ impl Current {
         // Expressions are where these are; the status of a policy has none.
         let same = |old: &&Arc<Configuration>| ["spec", "webhooks"].iter().all(|part| old.object[part] == object[part]);
         let programs = all.get(name).filter(same).map(|old| Arc::clone(&old.programs)).unwrap_or_default();
-        all.insert(name.to_owned(), Arc::new(Configuration { object: object.clone(), programs }));
+        all.insert(name.to_owned(), Arc::new(Configuration { object, programs }));
     }
 
     /// Keeps the connections of those servers that are named.
     fn follow(&mut self) {
-        let named = self.objects.values().flat_map(BTreeMap::values);
-        let named = named.flat_map(|one| one.clients().filter_map(trust).collect::<Vec<_>>());
         let mut before = std::mem::take(&mut self.servers);
-        self.servers = named.map(|server| (before.remove(&server).unwrap_or_default(), server)).fold(
-            HashMap::new(),
-            |mut servers, (lazy, server)| {
-                servers.entry(server).or_insert(lazy);
-                servers
-            },
-        );
+        for configuration in self.objects.values().flat_map(BTreeMap::values) {
+            for server in configuration.clients().filter_map(trust) {
+                let kept = before.remove(&server);
+                self.servers.entry(server).or_insert_with(|| kept.unwrap_or_default());
+            }
+        }
     }
 }
 
@@ -156,11 +149,11 @@ impl Observer for Configured {
                 .then(|| json!({ "metadata": metadata, "spec": { "conversion": conversion } }))
         };
         let object = match (group, resource) {
-            DEFINITIONS => object.and_then(webhook).map(Cow::Owned),
-            _ => object.map(Cow::Borrowed),
+            DEFINITIONS => object.and_then(webhook),
+            _ => object.cloned(),
         };
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        current.put(resource, name, object.as_deref());
+        current.put(resource, name, object);
         current.follow();
     }
 }
