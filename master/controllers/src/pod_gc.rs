@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use api::pod::is_terminal;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Client;
 use kube::api::DeleteParams;
+use kube::{Client, ResourceExt as _};
 use machinery::{Change, Outcome, Retry, WorkQueue, key_of};
 use serde_json::json;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::context::{Caches, Context};
 use crate::node_lifecycle::ready_status;
 use crate::pods;
 use crate::taint_eviction::{delete_noted, disruption};
+use crate::trim::pods_on;
 
 const NAME: &str = "pod-garbage-collector";
 const WORKERS: usize = 2;
@@ -60,7 +61,7 @@ pub(crate) fn start(context: &mut Context) {
     let (to, all_pods) = (queue.clone(), caches.pods.clone());
     caches.nodes.on_change(move |change| {
         let node = change.object();
-        let on_it = || all_pods.indexed(&format!("node/{}", node.metadata.name.as_deref().unwrap_or_default()));
+        let on_it = || pods_on(&all_pods, &node.name_any());
         if matches!(change, Change::Deleted(_)) {
             on_it().iter().for_each(|pod| to.add_after(key_of(&pod.metadata), QUARANTINE));
         } else if is_out_of_service(node) {

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
 use crate::pods;
+use crate::trim::pods_on;
 
 const NAME: &str = "taint-eviction-controller";
 /// Upstream gives it no role of its own.
@@ -50,7 +51,7 @@ pub(crate) fn start(context: &mut Context) {
         if change.old().map(|old| taints(old)).unwrap_or_default() == taints(node) {
             return;
         }
-        for pod in all_pods.indexed(&format!("node/{}", node.metadata.name.as_deref().unwrap_or_default())) {
+        for pod in pods_on(&all_pods, &node.name_any()) {
             to.add(key_of(&pod.metadata));
         }
     });

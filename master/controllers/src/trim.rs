@@ -1,12 +1,14 @@
 //! What is left out of the shared caches, and by what objects can be found in them.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{
     Container, ContainerStatus, EphemeralVolumeSource, Node, Pod, PodSpec, Secret, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Resource;
-use machinery::trim_metadata;
+use machinery::{Informer, trim_metadata};
 
 use crate::owner::controller_of;
 use crate::replica_set::rank::DELETION_COST;
@@ -81,10 +83,19 @@ fn container(container: Container) -> Container {
 pub(crate) fn pod_groups(pod: &Pod) -> Vec<String> {
     let mut groups = owner_groups(pod);
     if let Some(node) = crate::pods::node_name(pod) {
-        groups.push(format!("node/{node}"));
+        groups.push(node_group(node));
     }
     groups.extend(crate::volume_protection::claim_groups(pod));
     groups
+}
+
+fn node_group(node: &str) -> String {
+    format!("node/{node}")
+}
+
+/// The pods of a node.
+pub(crate) fn pods_on(pods: &Informer<Pod>, node: &str) -> Vec<Arc<Pod>> {
+    pods.indexed(&node_group(node))
 }
 
 /// `owner/UID` of the controller, or `orphan/NAMESPACE`.

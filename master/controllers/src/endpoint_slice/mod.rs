@@ -13,11 +13,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use machinery::{Change, Outcome, Retry, WorkQueue, key_of, split_key};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
+use crate::trim::pods_on;
 
 /// Names the Service of a slice.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -81,7 +82,7 @@ fn observe(caches: &Caches, queue: &Arc<WorkQueue>) {
             return;
         }
         // Those that have a pod there: of pods that come later they hear by themselves.
-        for pod in pods.indexed(&format!("node/{}", change.object().metadata.name.as_deref().unwrap_or_default())) {
+        for pod in pods_on(&pods, &change.object().name_any()) {
             let all = services.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
             all.iter().filter(|service| select::selects(service, &pod)).for_each(|one| to.add(key_of(&one.metadata)));
         }

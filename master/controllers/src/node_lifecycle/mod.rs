@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::context::{Caches, Context};
 use crate::pods;
+use crate::trim::pods_on;
 
 pub(crate) use plan::ready_status;
 
@@ -145,7 +146,7 @@ impl Controller {
 
     /// Endpoints of a node that nobody hears of must not be used: its pods are not ready.
     async fn mark_pods_not_ready(&self, node: &str) -> Result<(), kube::Error> {
-        for pod in self.caches.pods.indexed(&format!("node/{node}")).iter().filter(|pod| pods::is_ready(pod)) {
+        for pod in pods_on(&self.caches.pods, node).iter().filter(|pod| pods::is_ready(pod)) {
             let meta = &pod.metadata;
             let condition = json!({
                 "type": "Ready",
