@@ -250,8 +250,8 @@ impl Manager {
         }
     }
 
-    /// Gives the kernel time to free a disk's blocks, where nothing else is short: those of a removed file stay while somebody writes it out, as an unmount
-    /// of a container's layers does with all that is unwritten.
+    /// Gives the kernel time to free a disk's blocks, where nothing else is short: those of a removed file stay while somebody
+    /// writes it out, as an unmount of a container's layers does with all that is unwritten.
     async fn await_blocks(&mut self, thresholds: &[Threshold]) {
         let given_up = Instant::now() + PERIOD;
         while decide::only_disks_are_short(thresholds, &self.observer.look().await.0) && Instant::now() < given_up {
