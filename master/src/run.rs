@@ -83,6 +83,11 @@ fn parts(server: &ApiServer, settings: &Settings, authorities: watch::Receiver<A
         bail!("the controllers ended")
     });
     parts.spawn(feed_watchdog());
+    let server = server.clone();
+    parts.spawn(async move {
+        server.closed().await;
+        bail!("the store takes no more writes")
+    });
     parts
 }
 

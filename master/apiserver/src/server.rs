@@ -160,6 +160,11 @@ impl ApiServer {
         crate::bootstrap::run(self).await
     }
 
+    /// Resolves when the store takes no more writes (its disk failed): only opening it anew helps.
+    pub async fn closed(&self) {
+        self.core.store.closed().await;
+    }
+
     /// Asks the server that an APIService names for the version that it should have; otherwise says why not.
     ///
     /// # Errors

@@ -51,12 +51,15 @@ pub struct Mismatch {
     pub current: Option<u64>,
 }
 
-/// The storage itself failed; nothing of the batch is committed.
+/// The storage itself failed. No later write builds on the batch; whether it is durable is known when the store is opened anew,
+/// at the latest.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation} of the store failed: {reason}")]
 pub struct BackendError {
     pub operation: &'static str,
     pub reason: String,
+    /// Nothing more is written before the store is opened anew.
+    pub is_final: bool,
 }
 
 /// A durable log of writes with one revision counter. Calls block and come from one thread at a time. What it must do is

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::cache::Cache;
 use crate::{
@@ -75,12 +75,14 @@ struct Waiting {
     _place: OwnedSemaphorePermit,
 }
 
-/// The store: reads from memory, writes through the committer thread, which ends when the store is dropped.
+/// The store: reads from memory, writes through the committer thread, which ends when the store is dropped, or when the backend
+/// takes no more writes.
 pub struct Store {
     cache: Arc<Cache>,
     queue: Sender<Waiting>,
     places: Arc<Semaphore>,
-    committer: thread::JoinHandle<()>,
+    /// Held by the committer at its other end.
+    committing: watch::Receiver<()>,
 }
 
 impl Store {
@@ -91,11 +93,15 @@ impl Store {
         let (queue, waiting) = mpsc::channel();
         let places = Arc::new(Semaphore::new(options.queue));
         let committer = Committer { backend, hooks, cache: Arc::clone(&cache), marks: VecDeque::new(), options };
-        let committer = thread::Builder::new()
+        let (alive, committing) = watch::channel(());
+        thread::Builder::new()
             .name("store-commit".into())
-            .spawn(move || committer.run(&waiting))
-            .map_err(|error| BackendError { operation: "starting", reason: error.to_string() })?;
-        Ok(Store { cache, queue, places, committer })
+            .spawn(move || {
+                committer.run(&waiting);
+                drop((waiting, alive));
+            })
+            .map_err(|error| BackendError { operation: "starting", reason: error.to_string(), is_final: true })?;
+        Ok(Store { cache, queue, places, committing })
     }
 
     /// Commits one write. When this returns the write is durable and every read sees it. A deletion answers with the last
@@ -109,7 +115,13 @@ impl Store {
 
     /// Whether writes are still taken: false when the committer has ended.
     pub fn is_open(&self) -> bool {
-        !self.committer.is_finished()
+        self.committing.has_changed().is_ok()
+    }
+
+    /// Resolves when writes are no longer taken.
+    pub async fn closed(&self) {
+        let mut committing = self.committing.clone();
+        while committing.changed().await.is_ok() {}
     }
 
     /// How many objects there are of each resource, in the order of names.
@@ -169,19 +181,26 @@ impl Committer {
     fn run(mut self, waiting: &Receiver<Waiting>) {
         let mut tick = Instant::now() + TICK;
         loop {
-            match waiting.recv_timeout(tick.saturating_duration_since(Instant::now())) {
+            let done = match waiting.recv_timeout(tick.saturating_duration_since(Instant::now())) {
                 Ok(first) => self.commit(first, waiting),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if Instant::now() >= tick {
-                self.compact();
+            };
+            let done = done.and_then(|()| {
+                if Instant::now() < tick {
+                    return Ok(());
+                }
                 tick = Instant::now() + TICK;
+                self.compact()
+            });
+            if done.is_err_and(|error| error.is_final) {
+                tracing::error!("no more writes are taken: the store must be opened anew");
+                return;
             }
         }
     }
 
-    fn commit(&self, first: Waiting, waiting: &Receiver<Waiting>) {
+    fn commit(&self, first: Waiting, waiting: &Receiver<Waiting>) -> Result<(), BackendError> {
         let rest = std::iter::from_fn(|| waiting.try_recv().ok());
         let batch: Vec<Waiting> =
             std::iter::once(first).chain(rest.take(self.options.batch.saturating_sub(1))).collect();
@@ -197,12 +216,14 @@ impl Committer {
                     // The asker may have gone away.
                     let _ = done.send(self.apply(write, facets, result));
                 }
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(%error, "writes were not committed");
                 for (_, done, _) in askers {
                     let _ = done.send(Err(error.clone().into()));
                 }
+                Err(error)
             }
         }
     }
@@ -219,7 +240,7 @@ impl Committer {
         new.or(old).ok_or(CommitError::Mismatch { key, current: None })
     }
 
-    fn compact(&mut self) {
+    fn compact(&mut self) -> Result<(), BackendError> {
         let (now, current) = (Instant::now(), self.cache.revision());
         if self.marks.back().is_none_or(|(_, revision)| *revision < current) {
             self.marks.push_back((now, current));
@@ -233,11 +254,11 @@ impl Committer {
             self.marks.pop_front();
         }
         if target == 0 {
-            return;
+            return Ok(());
         }
         self.cache.forget(target);
-        if let Err(error) = self.backend.compact(target) {
+        self.backend.compact(target).inspect_err(|error| {
             tracing::warn!(%error, revision = target, "history was not compacted");
-        }
+        })
     }
 }

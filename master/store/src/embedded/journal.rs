@@ -4,6 +4,11 @@
 //! `fdatasync` a batch. Frames follow each other from the start, each at a [`SECTOR`]; when one no longer fits, all are moved and
 //! the next one stands at the start again. What a frame leaves of older ones behind it is told by its revisions, which only grow.
 //! A crash can tear the last frame, which nobody was told of; a broken frame with a newer one behind it is damage.
+//!
+//! A disk that has once refused to write is not asked again: after a failed `fdatasync` Linux takes the pages for clean, so that
+//! the next one succeeds whatever is on the disk. The journal takes no more frames then and shows none, as PostgreSQL and etcd
+//! do. What the failed frame is, is found out by whoever opens the journal next, and by nobody before: had others gone on, they
+//! would have used its revisions again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -26,16 +31,28 @@ pub(super) enum JournalError {
     Damaged(usize),
     #[error("the journal goes on at revision {first}, the database ends at {last}: they do not belong together")]
     Gap { first: u64, last: u64 },
+    #[error("the disk refused to write before")]
+    Failed,
 }
 
 pub(super) struct Journal {
     file: File,
-    /// Where the next frame goes.
-    end: usize,
+    state: State,
+    /// `fdatasync`; tests have it fail.
+    pub sync: fn(&File) -> io::Result<()>,
+}
+
+enum State {
+    /// Opened: what is in it must be [read](Journal::records) and moved before anything is appended.
+    Unread,
+    /// Where the next frame goes. What lies behind it is none of ours.
+    Ends(usize),
+    /// What is in it is not known.
+    Failed,
 }
 
 impl Journal {
-    /// Opens the file or makes it. What is in it must be [read](Self::records) and moved before anything is appended.
+    /// Opens the file or makes it.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         // Secrets lie in it.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -45,31 +62,46 @@ impl Journal {
             file.sync_all()?;
             super::sync_folder(path)?;
         }
-        Ok(Journal { file, end: 0 })
+        Ok(Journal { file, state: State::Unread, sync: File::sync_data })
     }
 
-    /// Makes records durable, the first of them `first`. False when there is no room. After a failure the next frame takes the
-    /// place of the one that nobody was told of.
+    /// Makes records durable, the first of them `first`. False when there is no room. A failure is the last thing that is heard
+    /// of this journal.
     pub fn append(&mut self, first: u64, records: &[Vec<u8>]) -> Result<bool, JournalError> {
-        let Some(frame) = frame(first, records).filter(|frame| self.end + frame.len() <= SIZE) else {
+        let end = match self.state {
+            State::Unread => return Ok(false),
+            State::Ends(end) => end,
+            State::Failed => return Err(JournalError::Failed),
+        };
+        let Some(frame) = frame(first, records).filter(|frame| end + frame.len() <= SIZE) else {
             return Ok(false);
         };
-        self.file.write_all_at(&frame, self.end as u64)?;
-        self.file.sync_data()?;
-        self.end += frame.len();
+        self.state = State::Failed;
+        self.file.write_all_at(&frame, end as u64)?;
+        (self.sync)(&self.file)?;
+        self.state = State::Ends(end + frame.len());
         Ok(true)
     }
 
     /// The records later than `last`, each with its revision.
     pub fn records(&self, last: u64) -> Result<Vec<(u64, Vec<u8>)>, JournalError> {
-        let mut bytes = vec![0; SIZE];
+        let size = match self.state {
+            State::Unread => SIZE,
+            State::Ends(end) => end,
+            State::Failed => return Err(JournalError::Failed),
+        };
+        let mut bytes = vec![0; size];
         self.file.read_exact_at(&mut bytes, 0)?;
         read(&bytes, last)
     }
 
     /// To be called when all records are durable elsewhere.
     pub fn clear(&mut self) {
-        self.end = 0;
+        self.state = State::Ends(0);
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed)
     }
 }
 

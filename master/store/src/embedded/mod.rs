@@ -99,15 +99,33 @@ impl Embedded {
         inner: &mut Inner,
         work: impl FnOnce(&Database, &mut Journal) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        let database = match inner.database.take() {
-            Some(database) => database,
-            None => reopen(&self.path, inner.state.revision)?,
-        };
+        let database = self.database(inner)?;
         let done = work(&database, &mut inner.journal);
         if done.is_ok() {
             inner.database = Some(database);
         }
         done
+    }
+
+    /// The database without what a failed transaction may have left.
+    fn database(&self, inner: &mut Inner) -> Result<Database, BackendError> {
+        match inner.database.take() {
+            Some(database) => Ok(database),
+            None => reopen(&self.path, inner.state.revision),
+        }
+    }
+
+    /// Makes records durable, in the journal where they find room.
+    fn write(&self, inner: &mut Inner, records: Vec<Vec<u8>>) -> Result<(), BackendError> {
+        // Before the revisions of a failed transaction are used again, it must be gone from the database, which is believed
+        // before the journal.
+        inner.database = Some(self.database(inner)?);
+        let first = inner.state.revision + 1;
+        if inner.journal.append(first, &records).map_err(failed("commit"))? {
+            return Ok(());
+        }
+        let more: Vec<_> = (first..).zip(records).collect();
+        self.transact(inner, |database, journal| move_journal(database, journal, &more))
     }
 }
 
@@ -165,10 +183,8 @@ impl Backend for Embedded {
         if records.is_empty() {
             return Ok(results);
         }
-        let first = inner.state.revision + 1;
-        if !inner.journal.append(first, &records).map_err(failed("commit"))? {
-            let more: Vec<_> = (first..).zip(records).collect();
-            self.transact(&mut inner, |database, journal| move_journal(database, journal, &more))?;
+        if let Err(error) = self.write(&mut inner, records) {
+            return Err(BackendError { is_final: inner.journal.has_failed(), ..error });
         }
         for (write, result) in writes.iter().zip(&results) {
             if let Ok(revision) = result {
@@ -215,15 +231,16 @@ fn open(path: &Path) -> Result<Database, BackendError> {
 /// of the journal was moved stays moved.
 fn reopen(path: &Path, revision: u64) -> Result<Database, BackendError> {
     let database = open(path)?;
-    let reached = position(&database)?.revision.min(revision);
-    let transaction = begin(&database)?;
-    {
-        let mut log = transaction.open_table(LOG).map_err(failed("opening"))?;
-        log.retain_in(revision + 1.., |_, _| false).map_err(failed("opening"))?;
-        let mut meta = transaction.open_table(META).map_err(failed("opening"))?;
-        meta.insert(REVISION, reached).map_err(failed("opening"))?;
+    if position(&database)?.revision > revision {
+        let transaction = begin(&database)?;
+        {
+            let mut log = transaction.open_table(LOG).map_err(failed("opening"))?;
+            log.retain_in(revision + 1.., |_, _| false).map_err(failed("opening"))?;
+            let mut meta = transaction.open_table(META).map_err(failed("opening"))?;
+            meta.insert(REVISION, revision).map_err(failed("opening"))?;
+        }
+        transaction.commit().map_err(failed("opening"))?;
     }
-    transaction.commit().map_err(failed("opening"))?;
     tracing::info!(path = %path.display(), revision, "store file was opened again");
     Ok(database)
 }
@@ -344,7 +361,7 @@ fn rewrite_if_sparse(database: &mut Database, path: &Path) {
 }
 
 fn failed<E: ToString>(operation: &'static str) -> impl Fn(E) -> BackendError {
-    move |error| BackendError { operation, reason: error.to_string() }
+    move |error| BackendError { operation, reason: error.to_string(), is_final: false }
 }
 
 #[cfg(test)]

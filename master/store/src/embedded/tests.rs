@@ -1,4 +1,7 @@
-use super::Embedded;
+use std::fs::File;
+use std::io;
+
+use super::{Embedded, LOG, META, REVISION, begin, record};
 use crate::{Backend as _, Encoded, Expect, Key, Write};
 
 fn put(name: &str, size: usize) -> Write {
@@ -95,4 +98,62 @@ fn what_was_killed_while_it_was_made_is_made_anew() {
     let store = Embedded::open(&path).unwrap();
     store.commit(&[Write { expect: Expect::Absent, ..put("x", 10) }]).unwrap()[0].unwrap();
     assert_eq!(names(&store).len(), 1);
+}
+
+fn new(name: &str) -> Write {
+    Write { key: Key::new("pods", "a", name), expect: Expect::Absent, ..put("", 10) }
+}
+
+#[test]
+fn nothing_is_acknowledged_after_a_sync_that_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = Embedded::open(&path).unwrap();
+    let mut acknowledged = vec![(store.commit(&[new("before")]).unwrap()[0].unwrap(), "before".to_owned(), true)];
+    store.inner().journal.sync = |_| Err(io::Error::other("the disk is gone"));
+    let refused = store.commit(&[new("refused-1"), new("refused-2"), new("refused-3")]).unwrap_err();
+    assert!(refused.is_final && refused.reason.contains("the disk is gone"), "{refused:?}");
+    // It may well say that it is well again.
+    store.inner().journal.sync = File::sync_data;
+    assert!(store.compact(100).is_err());
+    for name in ["after-1", "after-2"] {
+        match store.commit(&[new(name)]) {
+            Ok(results) => acknowledged.push((results[0].unwrap(), name.to_owned(), true)),
+            Err(error) => assert!(error.is_final, "{error:?}"),
+        }
+    }
+    drop(store);
+    let store = Embedded::open(&path).unwrap();
+    acknowledged.push((store.commit(&[new("then")]).unwrap()[0].unwrap(), "then".to_owned(), true));
+    drop(store);
+    let found = names(&Embedded::open(&path).unwrap());
+    for one in acknowledged {
+        assert!(found.contains(&one), "{one:?} is lost: {found:?}");
+    }
+    assert!(found.is_sorted_by(|a, b| a.0 < b.0), "{found:?}");
+}
+
+#[test]
+fn what_a_failed_transaction_left_gives_way_to_the_next_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = Embedded::open(&path).unwrap();
+    let first = store.commit(&[new("first")]).unwrap()[0].unwrap();
+    store.compact(first).unwrap();
+    {
+        // Its commit was durable, and failed all the same.
+        let database = store.inner().database.take().unwrap();
+        let transaction = begin(&database).unwrap();
+        for revision in first + 1..first + 4 {
+            let refused = new(&format!("refused-{revision}"));
+            let bytes = record::encode(&refused.key, refused.value.as_ref());
+            transaction.open_table(LOG).unwrap().insert(revision, bytes.as_slice()).unwrap();
+            transaction.open_table(META).unwrap().insert(REVISION, revision).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    let second = store.commit(&[new("second")]).unwrap()[0].unwrap();
+    drop(store);
+    let found = names(&Embedded::open(&path).unwrap());
+    assert_eq!(found, [(first, "first".to_owned(), true), (second, "second".into(), true)]);
 }

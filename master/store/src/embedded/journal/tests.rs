@@ -13,6 +13,7 @@ fn write(journal: &mut Journal, frames: Frames<'_>) {
 fn written(frames: Frames<'_>) -> (tempfile::TempDir, Journal) {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(&folder.path().join("journal")).unwrap();
+    journal.clear();
     write(&mut journal, frames);
     (folder, journal)
 }
