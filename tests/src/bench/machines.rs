@@ -194,12 +194,12 @@ impl Node {
         })
     }
 
-    /// Heartbeats have seconds: the new one has to be of a later one than that of the restart.
+    /// Heartbeats have seconds: the new one has to be of a later one than any before the restart.
     fn restart(&self) -> Result<Duration> {
-        let unit = self.unit();
+        let before = self.guest.say("date -u +%Y-%m-%dT%H:%M:%SZ && sleep 1")?;
         let begun = Instant::now();
-        let at = self.guest.say(&format!("systemctl restart {unit} && date -u +%Y-%m-%dT%H:%M:%SZ"))?;
-        self.wait_condition("lastHeartbeatTime", |beat| beat >= at.trim())?;
+        self.guest.say(&format!("systemctl restart {}", self.unit()))?;
+        self.wait_condition("lastHeartbeatTime", |beat| beat > before.trim())?;
         self.wait_ready()?;
         Ok(begun.elapsed())
     }
