@@ -44,6 +44,12 @@ impl CallError {
         self.status.code() == Code::Unimplemented
     }
 
+    /// The time that was given passed: the code alone says so, any text may be that of a program.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.status.code() == Code::DeadlineExceeded
+    }
+
     /// The runtime is away or restarting: the same call may succeed later.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {

@@ -43,9 +43,9 @@ impl Seen {
         }
     }
 
-    fn put_container(&mut self, status: v1::ContainerStatus, sandbox: &SandboxId) {
+    async fn put_container(&mut self, status: v1::ContainerStatus, sandbox: &SandboxId) {
         self.states.insert(status.id.clone(), status.state);
-        let new = container(status, sandbox.as_str());
+        let new = container(status, sandbox.as_str()).await;
         match self.containers.iter_mut().find(|known| known.id == new.id) {
             Some(known) => *known = new,
             None => self.containers.push(new),
@@ -87,7 +87,7 @@ pub async fn look(runtime: &cri::Client, uid: &PodUid, stale: &Stale, seen: &mut
     }
     for (id, sandbox) in &stale.containers {
         if let Some(status) = present(runtime.container(id.as_str()).await)?.and_then(|answer| answer.status) {
-            seen.put_container(status, sandbox);
+            seen.put_container(status, sandbox).await;
         }
     }
     Ok(())
@@ -153,7 +153,10 @@ async fn detail_container(
         return Ok(Some(known.clone()));
     }
     let status = present(runtime.container(&item.id).await)?.and_then(|answer| answer.status);
-    Ok(status.map(|status| container(status, &item.pod_sandbox_id)))
+    match status {
+        Some(status) => Ok(Some(container(status, &item.pod_sandbox_id).await)),
+        None => Ok(None),
+    }
 }
 
 fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {
@@ -174,8 +177,8 @@ fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {
     }
 }
 
-fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
-    let state = state(&status);
+async fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
+    let state = state(&status).await;
     let text = |key: &str| status.annotations.get(key).cloned();
     let metadata = status.metadata.clone().unwrap_or_default();
     let image = status.image.clone().unwrap_or_default();
@@ -202,14 +205,14 @@ fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
     }
 }
 
-fn state(status: &v1::ContainerStatus) -> ContainerState {
+async fn state(status: &v1::ContainerStatus) -> ContainerState {
     match status.state() {
         v1::ContainerState::ContainerCreated => ContainerState::Created,
         v1::ContainerState::ContainerRunning => ContainerState::Running,
         v1::ContainerState::ContainerExited => ContainerState::Exited {
             exit_code: status.exit_code,
             reason: status.reason.clone(),
-            message: message(status),
+            message: message(status).await,
             finished_at: status.finished_at,
         },
         v1::ContainerState::ContainerUnknown => ContainerState::Unknown,
@@ -217,8 +220,10 @@ fn state(status: &v1::ContainerStatus) -> ContainerState {
 }
 
 /// Why a container ended: what the runtime says, and the container itself.
-fn message(status: &v1::ContainerStatus) -> String {
-    let own = last_words(status);
+async fn message(status: &v1::ContainerStatus) -> String {
+    let from = status.clone();
+    // Disks may take their time.
+    let own = tokio::task::spawn_blocking(move || last_words(&from)).await.unwrap_or_default();
     match (status.message.as_str(), own.as_str()) {
         (_, "") => status.message.clone(),
         ("", _) => own,
@@ -242,12 +247,14 @@ fn last_words(status: &v1::ContainerStatus) -> String {
     String::new()
 }
 
-/// The last bytes of a file.
+/// The last bytes of a file. What a pod mounts in its place may be anything, also what nobody ever writes to: only a file is read.
 fn tail(path: &Path, max: usize) -> Option<String> {
     use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(u64::try_from(max).unwrap_or(0)))).ok()?;
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let about = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    file.seek(SeekFrom::Start(about.len().saturating_sub(u64::try_from(max).unwrap_or(0)))).ok()?;
     let mut bytes = Vec::new();
     file.take(u64::try_from(max).unwrap_or(0)).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -323,7 +330,18 @@ mod tests {
     }
 
     #[test]
-    fn facts_of_a_container() {
+    fn only_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, pipe) = (folder.path().join("file"), folder.path().join("pipe"));
+        std::fs::write(&file, "first and last").unwrap();
+        assert_eq!(tail(&file, 4).as_deref(), Some("last"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(tail(&pipe, 4), None);
+        assert_eq!(tail(folder.path(), 4), None);
+    }
+
+    #[tokio::test]
+    async fn facts_of_a_container() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("message");
         std::fs::write(&file, "because").unwrap();
@@ -343,7 +361,7 @@ mod tests {
                 .into(),
             ..v1::ContainerStatus::default()
         };
-        let container = container(status, "s1");
+        let container = container(status, "s1").await;
         assert_eq!((container.attempt, container.backoff, container.spec_hash.as_deref()), (2, 4, Some("h")));
         let expected =
             ContainerState::Exited { exit_code: 3, reason: "Error".into(), message: "because".into(), finished_at: 7 };

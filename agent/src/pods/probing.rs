@@ -182,9 +182,7 @@ impl Exec for RuntimeExec {
             Ok(answer) => {
                 Ok(ExecOutput { exit_code: answer.exit_code, output: [answer.stdout, answer.stderr].concat() })
             }
-            Err(error) if error.message().contains("deadline exceeded") || error.message().contains("timeout") => {
-                Err(ExecError::TimedOut)
-            }
+            Err(error) if error.is_timed_out() => Err(ExecError::TimedOut),
             Err(error) => Err(ExecError::Other(error.rpc_text())),
         }
     }
