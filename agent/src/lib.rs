@@ -29,5 +29,6 @@ pub mod serve;
 pub mod shutdown;
 pub mod state_format;
 pub mod stats;
+pub mod tasks;
 pub mod upgrade;
 pub mod watched;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use crate::client::{self, Credentials, Renewal, Servers, tls};
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::network::{self, NetworkHandle, NetworkInputs};
 use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
+use crate::tasks::{self, Tasks};
 use crate::{pause_image, preflight, runtime_info, state_format};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
@@ -35,15 +37,16 @@ pub async fn run(config_dir: &Path) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let config = load(config_dir)?;
-    let node = Node::start(config).await?;
+    let mut node = Node::start(config).await?;
     let name = node.config.node.node_name.clone();
     systemd::notify::ready(&format!("node {name}"));
     tracing::info!(node = %name, version = node::facts::KUBELET_VERSION, "agent is running");
     let feeding = tokio::spawn(feed_watchdog());
-    // Cancel-safe: signals are counted by tokio, and one is enough.
+    // Cancel-safe: signals are counted by tokio, and one is enough; of panics none is waited for twice.
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        panic = node.panicked() => anyhow::bail!("a part of the agent ended: {panic}"),
     }
     systemd::notify::stopping();
     feeding.abort();
@@ -73,19 +76,11 @@ async fn feed_watchdog() {
 /// The parts of a running node; dropping it ends them.
 struct Node {
     config: Arc<Config>,
-    _node: NodeHandle,
-    _network: NetworkHandle,
-    _server: Option<ServeHandle>,
-    _pods: PodsHandle,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
+    node: NodeHandle,
+    network: NetworkHandle,
+    server: Option<ServeHandle>,
+    pods: PodsHandle,
+    tasks: Tasks,
 }
 
 impl Node {
@@ -133,7 +128,14 @@ impl Node {
             recorder,
         })
         .context("network")?;
-        Ok(Self { config, _node: node, _network: network, _server: server, _pods: pods, tasks })
+        Ok(Self { config, node, network, server, pods, tasks })
+    }
+
+    /// Waits for the panic of a part.
+    async fn panicked(&mut self) -> JoinError {
+        let server = self.server.as_mut().map(|server| &mut server.tasks);
+        let parts = [&mut self.node.tasks, &mut self.network.tasks, &mut self.pods.tasks, &mut self.tasks];
+        tasks::panicked(parts.into_iter().chain(server)).await
     }
 }
 
@@ -252,7 +254,7 @@ impl ClientIdentity {
     }
 
     /// Starts following the CAs, and renewal unless the configuration forbids it.
-    fn keep_valid(self, config: &Config) -> (Authorities, Vec<tokio::task::JoinHandle<()>>) {
+    fn keep_valid(self, config: &Config) -> (Authorities, Tasks) {
         let (seen, trusted) = (self.current.subscribe(), self.roots.subscribe());
         let (settled, settled_seen) = watch::channel(Roots::from([]));
         let authorities = Authorities { trusted: trusted.clone(), settled: settled_seen };
@@ -263,7 +265,7 @@ impl ClientIdentity {
             current: self.roots,
         };
         let (purpose, wanted) = watch::channel(Some(Purpose::Client));
-        let mut tasks = vec![tokio::spawn(following.run())];
+        let mut tasks = Tasks::from([tokio::spawn(following.run())]);
         if config.kubelet.rotate_certificates {
             let rotation = Rotation {
                 client: self.client,

@@ -26,6 +26,7 @@ use crate::client::watch::describe;
 use crate::config::Config;
 use crate::events::Recorder;
 use crate::node::own;
+use crate::tasks::Tasks;
 
 /// Where libcni, in containerd, keeps the results of the plugins.
 const CNI_CACHE: &str = "/var/lib/cni/results";
@@ -52,15 +53,7 @@ pub struct NetworkInputs {
 
 /// The running tasks; dropping it ends them and leaves the network as it is.
 pub struct NetworkHandle {
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Drop for NetworkHandle {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
+    pub(crate) tasks: Tasks,
 }
 
 /// What is known of all nodes, for the proxy.
@@ -101,7 +94,7 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         health,
     };
     let follower = nodes::Follower::new(inputs, cluster);
-    let tasks = vec![tokio::spawn(follower.run()), tokio::spawn(feed.run()), tokio::spawn(answers.run())];
+    let tasks = [tokio::spawn(follower.run()), tokio::spawn(feed.run()), tokio::spawn(answers.run())].into();
     Ok(NetworkHandle { tasks })
 }
 

@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::events::{Kind, Recorder, node_reference};
 use crate::eviction::Pressures;
 use crate::shutdown;
+use crate::tasks::Tasks;
 use conditions::Observed;
 use facts::Facts;
 use lease::LeaseKeeper;
@@ -67,7 +68,7 @@ pub struct NodeHandle {
     /// The Node's uid, once it is registered.
     pub uid: watch::Receiver<Option<String>>,
     look: Arc<Notify>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    pub(crate) tasks: Tasks,
 }
 
 impl NodeHandle {
@@ -75,14 +76,6 @@ impl NodeHandle {
     #[must_use]
     pub fn look(&self) -> Arc<Notify> {
         Arc::clone(&self.look)
-    }
-}
-
-impl Drop for NodeHandle {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
     }
 }
 
@@ -112,7 +105,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         images_at: None,
         images: None,
     };
-    let tasks = vec![tokio::spawn(task.run()), tokio::spawn(keeper.run())];
+    let tasks = Tasks::from([tokio::spawn(task.run()), tokio::spawn(keeper.run())]);
     NodeHandle { addresses: addresses_seen, uid: uid_seen, look, tasks }
 }
 

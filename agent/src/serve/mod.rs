@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::identity::trust::Roots;
 use crate::stats;
+use crate::tasks::Tasks;
 use auth::{Gate, Peer};
 use routes::Router;
 
@@ -90,19 +91,11 @@ pub enum Error {
 /// The running servers; dropping it ends them and their connections.
 #[derive(Debug)]
 pub struct ServeHandle {
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    pub(crate) tasks: Tasks,
     /// Where the HTTPS server listens.
     pub local: SocketAddr,
     /// Where the read-only one does.
     pub read_only: Option<SocketAddr>,
-}
-
-impl Drop for ServeHandle {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
 }
 
 /// Binds the ports and starts serving.
@@ -132,7 +125,8 @@ pub async fn start(inputs: ServeInputs) -> Result<ServeHandle, Error> {
         pods: Arc::clone(&inputs.pods),
         stats: Arc::clone(&inputs.stats),
     };
-    let mut tasks = vec![tokio::spawn(accept(listener, Some(TlsAcceptor::from(tls)), Arc::new(router(Some(gate)))))];
+    let mut tasks =
+        Tasks::from([tokio::spawn(accept(listener, Some(TlsAcceptor::from(tls)), Arc::new(router(Some(gate)))))]);
     tasks.extend(plain.map(|listener| tokio::spawn(accept(listener, None, Arc::new(router(None))))));
     Ok(ServeHandle { tasks, local, read_only })
 }
