@@ -20,6 +20,7 @@ const OBEYED: &[&str] = &[
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxFiles",
     "containerLogMaxSize",
+    "containerLogMonitorInterval",
     "containerRuntimeEndpoint",
     "contentType",
     "cpuCFSQuota",
@@ -94,7 +95,6 @@ const OBEYED: &[&str] = &[
 const KNOWN: &[&str] = &[
     "cgroupsPerQOS",
     "containerLogMaxWorkers",
-    "containerLogMonitorInterval",
     "cpuManagerPolicy",
     "cpuManagerPolicyOptions",
     "cpuManagerReconcilePeriod",

@@ -154,6 +154,8 @@ pub struct KubeletConfiguration {
     pub container_log_max_size: String,
     /// Files kept of one container log.
     pub container_log_max_files: i32,
+    /// How often it is looked whether one is to be rotated.
+    pub container_log_monitor_interval: GoDuration,
     /// Resources kept from pods for the system.
     pub system_reserved: BTreeMap<String, String>,
     /// Resources kept from pods for Kubernetes.
@@ -379,6 +381,7 @@ impl Default for KubeletConfiguration {
             memory_swap: MemorySwap::default(),
             container_log_max_size: "10Mi".into(),
             container_log_max_files: 5,
+            container_log_monitor_interval: GoDuration::secs(10),
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
             enforce_node_allocatable: vec!["pods".into()],

@@ -210,6 +210,9 @@ fn user_namespaces(config: &KubeletConfiguration, found: &mut Found) {
 }
 
 fn logs(config: &KubeletConfiguration, found: &mut Found) {
+    found.check(config.container_log_monitor_interval.0 >= Duration::from_secs(3), || {
+        "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s".into()
+    });
     found.check(config.container_log_max_files > 1, || "containerLogMaxFiles must be greater than 1".into());
     let folder = config.pod_logs_dir.as_str();
     found.check(folder.starts_with('/'), || format!("pod logs path {folder:?} must be absolute path"));
