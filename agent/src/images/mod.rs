@@ -17,6 +17,7 @@ use cri::v1::{ImageSpec, ImageStatusRequest, PullImageRequest};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::{Event, Role};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use volumes::Objects;
 
 use crate::client::watch::describe;
@@ -94,6 +95,8 @@ pub struct Ask<'a, O> {
     pub say: &'a Say<'a>,
     /// Where image pull secrets are read.
     pub objects: &'a O,
+    /// Cancelled when the pod does not need it any more.
+    pub over: &'a CancellationToken,
 }
 
 impl<O> Ask<'_, O> {
@@ -251,15 +254,18 @@ impl Puller {
         let named = ask.named();
         ask.tell(Event::normal("Pulling", &format!("Pulling image {named:?}")));
         let asked = Instant::now();
-        let slot = match &self.slots {
-            // Closed only when the puller is dropped.
-            Some(slots) => slots.acquire().await.ok(),
-            None => None,
+        let pulling = async {
+            let _slot = match &self.slots {
+                // Closed only when the puller is dropped.
+                Some(slots) => slots.acquire().await.ok(),
+                None => None,
+            };
+            let begun = Instant::now();
+            (self.pull_with(ask.pod, name, credentials).await, begun.elapsed())
         };
-        let begun = Instant::now();
-        let pulled = self.pull_with(ask.pod, name, credentials).await;
-        drop(slot);
-        let took = begun.elapsed();
+        let Some((pulled, took)) = ask.over.run_until_cancelled(pulling).await else {
+            return Err(StageError::new("ErrImagePull", format!("pull of image {named:?} given up: the pod ended")));
+        };
         let used = pulled.map_err(|text| {
             ask.tell(Event::warning("Failed", &format!("Failed to pull image {named:?}: {text}")));
             classify(named, &text)

@@ -77,6 +77,16 @@ impl Node {
     }
 
     async fn ensure(&self, image: &str, policy: &str, secrets: &[&str]) -> Result<Image, StageError> {
+        self.ensure_until(&CancellationToken::new(), image, policy, secrets).await
+    }
+
+    async fn ensure_until(
+        &self,
+        over: &CancellationToken,
+        image: &str,
+        policy: &str,
+        secrets: &[&str],
+    ) -> Result<Image, StageError> {
         let names: Vec<_> = secrets.iter().map(|name| serde_json::json!({ "name": name })).collect();
         let pod: Pod = serde_json::from_value(serde_json::json!({
             "metadata": {"namespace": "ns", "name": "p"},
@@ -85,7 +95,7 @@ impl Node {
         .unwrap();
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let say = Say::new(&self.recorder, Some(&pod));
-        let ask = Ask { pod: &pod, container, role: Role::App, say: &say, objects: &self.secrets };
+        let ask = Ask { pod: &pod, container, role: Role::App, say: &say, objects: &self.secrets, over };
         self.puller.ensure(ask).await
     }
 
@@ -169,4 +179,18 @@ async fn pulls_beyond_the_rate_are_turned_away() {
     node.ensure("a:1", "Always", &[]).await.unwrap();
     let error = node.ensure("b:1", "Always", &[]).await.unwrap_err();
     assert_eq!((error.reason.as_str(), error.message.as_str()), ("ErrImagePull", "pull QPS exceeded"));
+}
+
+#[tokio::test]
+async fn a_pull_that_nobody_needs_any_more_gives_its_place_back() {
+    let mut node = Node::new(|settings| settings.parallel = Some(1));
+    let (over, reached) = (CancellationToken::new(), node.fake.hang(0, false));
+    let pull = node.ensure_until(&over, "slow:1", "Always", &[]);
+    let (pulled, ()) = tokio::join!(pull, async {
+        reached.await;
+        over.cancel();
+    });
+    assert_eq!(pulled.unwrap_err().message, "pull of image \"slow:1\" given up: the pod ended");
+    assert_eq!(node.reasons(), ["Pulling"]);
+    node.ensure("app:1", "Always", &[]).await.unwrap();
 }

@@ -30,6 +30,7 @@ pub struct Memory {
     pub kills: BTreeMap<ContainerId, Kill>,
     pub pre_stops: BTreeMap<ContainerId, Begun>,
     pub starting: BTreeSet<String>,
+    pub making_sandbox: bool,
     pub prepared: Prepared,
     /// Where the volumes lie, once they are prepared.
     pub volumes: BTreeMap<String, PathBuf>,
@@ -43,6 +44,7 @@ impl Memory {
     pub fn begun(&mut self, step: &Step, now: Timestamp) {
         match step {
             Step::StartContainer(start) => drop(self.starting.insert(start.name.clone())),
+            Step::RunSandbox { .. } => self.making_sandbox = true,
             Step::KillContainer(kill) => {
                 let begun = Kill { at: now, grace: kill.grace, running: true, restarts: kill.restarts };
                 self.kills.insert(kill.id.clone(), begun);
@@ -96,6 +98,7 @@ impl Memory {
     fn ended(&mut self, step: &Step, begun: Timestamp) {
         match step {
             Step::StartContainer(start) => drop(self.starting.remove(&start.name)),
+            Step::RunSandbox { .. } => self.making_sandbox = false,
             Step::PreStop(hook) => {
                 if let Some(known) = self.pre_stops.get_mut(&hook.id) {
                     known.running = false;
@@ -138,6 +141,7 @@ impl Memory {
             kills: self.kills.clone(),
             pre_stops: self.pre_stops.clone(),
             starting: self.starting.clone(),
+            making_sandbox: self.making_sandbox,
             actuated: self.actuated.clone(),
             unrecorded: self.unrecorded,
         }

@@ -78,6 +78,7 @@ use crate::node::facts::Facts;
 use crate::node::own;
 use crate::shutdown;
 use crate::stats::{self, disk::DiskUsage};
+use crate::tasks::Tasks;
 use journal::Journal;
 use manifests::Manifests;
 use objects::ApiObjects;
@@ -135,8 +136,8 @@ pub struct PodsConfig {
     pub backoff_max: Duration,
     /// Where static pods are described.
     pub manifests: Manifests,
-    /// `containerLogMaxSize` in bytes, and `containerLogMaxFiles`.
-    pub log_limit: (u64, usize),
+    /// When logs are rotated.
+    pub logs: logs::Settings,
     /// `volumeStatsAggPeriod`.
     pub volume_stats_period: Duration,
     /// When pods are evicted.
@@ -202,15 +203,7 @@ impl PodsConfig {
                 .max_container_restart_period
                 .map_or(Duration::from_secs(300), |d| d.0),
             manifests: manifests(config),
-            log_limit: (
-                kubelet
-                    .container_log_max_size
-                    .parse::<Quantity>()
-                    .ok()
-                    .and_then(|q| u64::try_from(q.value()).ok())
-                    .unwrap_or(10 << 20),
-                usize::try_from(kubelet.container_log_max_files).unwrap_or(5),
-            ),
+            logs: logs::Settings::new(kubelet),
             volume_stats_period: kubelet.volume_stats_agg_period.0,
             eviction: eviction::Settings::new(kubelet),
             user_namespaces: userns::Settings {
@@ -306,7 +299,7 @@ pub struct PodsHandle {
     stats: Arc<stats::Provider>,
     journal: Arc<Journal>,
     questions: Arc<Questions>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    pub(crate) tasks: Tasks,
 }
 
 impl PodsHandle {
@@ -332,14 +325,6 @@ impl PodsHandle {
     #[must_use]
     pub fn questions(&self) -> Arc<Questions> {
         Arc::clone(&self.questions)
-    }
-}
-
-impl Drop for PodsHandle {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
     }
 }
 
@@ -397,7 +382,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         stats,
         journal,
         questions,
-        tasks: vec![set, eviction, shutdown, rotation, collection, runtime_followed, following],
+        tasks: [set, eviction, shutdown, rotation, collection, runtime_followed, following].into(),
     })
 }
 
@@ -453,6 +438,9 @@ pub fn open_cgroups_of(driver: Naming) -> Result<Box<dyn Driver>, cgroups::Error
 fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {
     use cgroups::QosLevel::{BestEffort, Burstable};
     driver.ensure(&tree.pods(), &cgroups::values::node(enforced))?;
-    driver.ensure(&tree.qos(Burstable), &cgroups::values::qos(Burstable, 0))?;
+    // That of an earlier agent keeps its shares: its pods run, and what they ask for is known only when they are all listed.
+    if !driver.exists(&tree.qos(Burstable)) {
+        driver.ensure(&tree.qos(Burstable), &cgroups::values::qos(Burstable, 0))?;
+    }
     driver.ensure(&tree.qos(BestEffort), &cgroups::values::qos(BestEffort, 0))
 }

@@ -10,9 +10,9 @@ use super::Context;
 use super::stages::limits;
 use crate::client::watch::describe;
 
-/// The millicores that were written last.
+/// The millicores that were written last, by this agent.
 #[derive(Debug, Default)]
-pub struct Shares(Mutex<u64>);
+pub struct Shares(Mutex<Option<u64>>);
 
 /// Writes the shares of the pods that are on the node now, without `leaving`. What fails is made good with the next
 /// pod. Blocks.
@@ -22,12 +22,12 @@ pub fn update(context: &Context, leaving: Option<&PodUid>) {
     let pods = context.registry.active();
     let staying = pods.iter().filter(|(uid, _)| Some(uid) != leaving);
     let requests = limits::burstable_requests(staying.filter_map(|(_, pod)| pod.spec.as_ref()));
-    if *written == requests {
+    if *written == Some(requests) {
         return;
     }
     let values = cgroups::values::qos(Burstable, requests);
     match context.cgroups.ensure(&context.tree.qos(Burstable), &values) {
-        Ok(()) => *written = requests,
+        Ok(()) => *written = Some(requests),
         Err(error) => tracing::warn!(error = %describe(&error), "shares of Burstable pods not written"),
     }
 }

@@ -19,7 +19,7 @@ use super::stages::teardown::delete_now;
 use super::statics::{Changes, Statics, Wanted, name};
 use super::worker::Origin;
 use super::workers::{Ended, Workers};
-use super::{Context, checkpoint, gc, source, worker};
+use super::{Context, checkpoint, gc, qos, source, worker};
 use crate::client::watch::{Change, describe};
 use crate::exposition::float;
 use crate::metrics::families::{PLEG_INTERVAL, PLEG_LAST_SEEN, PLEG_RELIST};
@@ -145,6 +145,10 @@ impl Set {
         }
         self.known = now;
         self.adopt_orphans();
+        if self.silent.is_empty() {
+            let context = Arc::clone(&self.context);
+            tokio::task::spawn_blocking(move || qos::update(&context, None));
+        }
         true
     }
 

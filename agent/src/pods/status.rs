@@ -36,9 +36,15 @@ pub async fn write(client: &kube::Client, base: &Pod, status: &PodStatus) -> Res
     }
 }
 
-/// A conflict about the uid: the name now belongs to another pod.
+/// The name now belongs to another pod, whose uid is not to be changed. Other conflicts pass.
 fn is_other_pod(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409 && status.message.contains("uid"))
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    match status.code {
+        409 => status.message.contains("Precondition failed: UID in precondition"),
+        422 => causes.any(|cause| cause.field == "metadata.uid"),
+        _ => false,
+    }
 }
 
 /// Lists of a pod status that are merged by a key; all others are replaced as a whole.
@@ -98,6 +104,18 @@ fn with_removed_fields(old: Option<Value>, new: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_pod_is_told_from_a_conflict() {
+        let answered = |code: u16, message: &str, field: &str| {
+            let status = json!({"code": code, "message": message, "details": {"causes": [{"field": field}]}});
+            is_other_pod(&kube::Error::Api(serde_json::from_value(status).unwrap()))
+        };
+        assert!(answered(422, "Pod \"p\" is invalid", "metadata.uid"));
+        assert!(answered(409, "… Precondition failed: UID in precondition: a, UID in object meta: b", ""));
+        assert!(!answered(409, "Operation cannot be fulfilled on pods \"squid-0\": the object has been modified", ""));
+        assert!(!answered(422, "Pod \"squid-0\" is invalid", "status.podIPs"));
+    }
 
     #[test]
     fn only_changes_are_sent() {

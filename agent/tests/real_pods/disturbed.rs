@@ -71,9 +71,10 @@ impl Node {
         self.until("the pod is gone", || self.api.pod("p").is_none()).await;
         let empty = || self.fake.containers().is_empty() && self.fake.sandboxes().is_empty();
         self.until("the runtime has nothing", empty).await;
-        let pods = self.data().join("pods");
-        let no_folder = || std::fs::read_dir(&pods).is_ok_and(|mut entries| entries.next().is_none());
-        self.until("there is no folder", no_folder).await;
+        for folder in [self.data().join("pods"), self.folder.path().join("logs")] {
+            let is_empty = || std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none());
+            self.until(&format!("{} is empty", folder.display()), is_empty).await;
+        }
         let tree = cgroups::Tree::new(&self.name);
         let driver = cgroups::open(cgroups::detect::detect().unwrap()).unwrap();
         let no_cgroup = || cgroups::driver::pods(driver.as_ref(), &tree).unwrap().is_empty();
@@ -206,6 +207,19 @@ async fn a_stage_that_panics_has_failed_and_is_tried_again() {
     };
     node.until("the failure is told", waiting).await;
     node.up().await;
+    node.api.delete("p", 1);
+    node.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_is_deleted_while_its_image_is_pulled_is_gone_without_it() {
+    let node = Node::new("pulling");
+    // The first effect is the sandbox.
+    let reached = node.fake.hang(1, false);
+    let _agent = node.agent();
+    node.api.create("p", spec());
+    reached.await;
+    assert_eq!(node.fake.calls().iter().filter(|call| call.rpc == "PullImage").count(), 1);
     node.api.delete("p", 1);
     node.down().await;
 }

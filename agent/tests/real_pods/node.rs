@@ -35,7 +35,7 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
             path: Some((folder.join("manifests"), Duration::from_secs(20))),
             ..Manifests::default()
         },
-        log_limit: (1 << 20, 3),
+        logs: agent::pods::logs::Settings { interval: Duration::from_secs(10), max_size: 1 << 20, max_files: 3 },
         volume_stats_period: Duration::from_secs(60),
         eviction: agent::eviction::Settings {
             thresholds: Vec::new(),

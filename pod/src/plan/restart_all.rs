@@ -59,7 +59,7 @@ pub(super) fn plan(view: &View<'_>, plan: &mut Plan) -> bool {
     true
 }
 
-/// At once: who starts anew has nothing to save.
+/// Without its hook, and with no more time than any container gets.
 fn kill(view: &View<'_>, container: &Container, plan: &mut Plan) {
     let is_under_way = view.world.observed.kills.get(&container.id).is_some_and(|kill| kill.running && kill.grace == 0);
     if is_under_way || !may_try(view, &Stage::Kill(container.name.clone()), plan) {

@@ -9,8 +9,7 @@ use crate::plan::{Event, KillContainer, Plan, PreStop, Role, Step, run};
 use crate::view::{Cause, Ending, View};
 use crate::world::{Admission, Container, ContainerState, Desired, Stage};
 
-/// What a container gets at least when others, or its own preStop hook, have used up the grace period
-/// (`minimumGracePeriodInSeconds`).
+/// What a container gets at least, however short the grace period is or what is left of it (`minimumGracePeriodInSeconds`).
 pub const MINIMUM_GRACE: i64 = 2;
 
 pub(super) fn plan(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
@@ -19,9 +18,11 @@ pub(super) fn plan(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     if view.live().next().is_some() || !run::may_try(view, &Stage::Teardown, plan) {
         return;
     }
-    let unstopped = view.world.observed.sandboxes.iter().filter(|sandbox| !sandbox.stopped);
+    let observed = &view.world.observed;
+    let unstopped = observed.sandboxes.iter().filter(|sandbox| !sandbox.stopped);
     plan.steps.extend(unstopped.map(|sandbox| Step::StopSandbox { id: sandbox.id.clone() }));
-    if !plan.steps.is_empty() {
+    // What is being made would else come back after it was torn down, and stay.
+    if !plan.steps.is_empty() || observed.making_sandbox || !observed.starting.is_empty() {
         return;
     }
     if matches!(ending.cause, Cause::Deleted | Cause::Gone) {

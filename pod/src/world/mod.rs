@@ -128,6 +128,8 @@ pub struct Observed {
     pub pre_stops: BTreeMap<ContainerId, Begun>,
     /// Names of containers whose `StartContainer` step runs at the moment.
     pub starting: BTreeSet<String>,
+    /// A `RunSandbox` step runs at the moment.
+    pub making_sandbox: bool,
     /// The resources in force.
     pub actuated: Actuated,
     /// The pod was resized, and a restart of the agent would forget it.

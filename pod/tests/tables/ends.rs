@@ -227,6 +227,12 @@ fn a_deleted_pod_goes_down() {
     world.observed.containers.clear();
     assert!(matches!(plan(&world).steps[..], [Step::RemoveSandbox { .. }]));
     world.observed.sandboxes.clear();
+    let mut making = world.clone();
+    making.observed.starting.insert("c".into());
+    assert_eq!(plan(&making).steps, [], "a start under way may still bind something into the volumes");
+    making = world.clone();
+    making.observed.making_sandbox = true;
+    assert_eq!(plan(&making).steps, [], "a sandbox that is being made is stopped first");
     assert_eq!(plan(&world).steps, [Step::UnmountVolumes]);
     world.observed.prepared.volumes = false;
     world.observed.prepared.volumes_on_disk = false;

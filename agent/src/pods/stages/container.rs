@@ -50,15 +50,21 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<Outcome, StageEr
     let container =
         found.ok_or_else(|| StageError::new(CONFIG_ERROR, format!("container {} not found", start.name)))?;
     let say = job.say();
-    let ask = Ask { pod, container: &container, role: start.role, say: &say, objects: &*job.context.objects };
-    let (image, env) = tokio::try_join!(job.context.images.ensure(ask), environment(job, pod, &container),)?;
-    let images = image_volumes::pull(job, pod, &container, start, &say).await?;
+    let Some(guest) = &job.facts.guest else { return Ok(Outcome::Done) };
+    let over = guest.over();
+    let ask = Ask { pod, container: &container, role: start.role, say: &say, objects: &*job.context.objects, over };
+    let fetched = async {
+        let (image, env) = tokio::try_join!(job.context.images.ensure(ask), environment(job, pod, &container))?;
+        Ok((image, env, image_volumes::pull(job, pod, &container, start, &say, over).await?))
+    };
+    let fetched = fetched.await;
+    // The pod may have ended meanwhile: nothing of it is made any more, on the disk neither.
+    let Some(_inside) = guest.enter() else { return Ok(Outcome::Done) };
+    let (image, env, images) = fetched?;
     let mounts = mounts(job, pod, &container, &env, &images).await?;
     let devices = devices(job, pod, &container)?;
     let users = sandbox::users(job, pod).await?;
     let ready = Ready { pod, container: &container, image, env, mounts, devices, users };
-    // The pod may have ended meanwhile.
-    let Some(_inside) = job.facts.doors.enter(&start.sandbox) else { return Ok(Outcome::Done) };
     // Boxed: requests are large, and every pod has one of these tasks.
     let id = Box::pin(create(job, start, ready)).await?;
     let told = |state: &ContainerState| {
@@ -361,7 +367,7 @@ pub async fn kill(job: &Job, kill: &KillContainer) -> Result<Outcome, StageError
         pre_stop(job, pod, &kill.id, &kill.name, kill.grace).await;
     }
     let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
-    let grace = if spent > 0 { kill.grace.saturating_sub(spent).max(MINIMUM_GRACE) } else { kill.grace };
+    let grace = kill.grace.saturating_sub(spent).max(MINIMUM_GRACE);
     match job.context.runtime.stop_container(kill.id.as_str(), grace).await {
         Err(error) if !error.is_not_found() => Err(StageError::cri("KillContainerError", &error)),
         _ => Ok(Outcome::Done),

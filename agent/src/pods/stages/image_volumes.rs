@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cri::v1::{ImageSpec, Mount};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::StartContainer;
+use tokio_util::sync::CancellationToken;
 use volumes::plan::MountPlan;
 
 use super::container::CONFIG_ERROR;
@@ -22,6 +23,7 @@ pub async fn pull(
     container: &Container,
     start: &StartContainer,
     say: &Say<'_>,
+    over: &CancellationToken,
 ) -> Result<BTreeMap<String, ImageSpec>, StageError> {
     let mounted: BTreeSet<&str> = container.volume_mounts.iter().flatten().map(|mount| mount.name.as_str()).collect();
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
@@ -35,7 +37,7 @@ pub async fn pull(
             image_pull_policy: source.pull_policy.clone(),
             ..Container::default()
         };
-        let ask = Ask { pod, container: &like, role: start.role, say, objects: &*job.context.objects };
+        let ask = Ask { pod, container: &like, role: start.role, say, objects: &*job.context.objects, over };
         IMAGE_VOLUMES.count([]);
         let image = job.context.images.ensure(ask).await?;
         let spec = ImageSpec {

@@ -27,7 +27,7 @@ use volumes::Prepared;
 use super::Context;
 use super::record::Record;
 use crate::events::{Kind, Observation, Recorder};
-use doors::Doors;
+use doors::Guest;
 
 /// A step with everything that it needs.
 pub struct Job {
@@ -41,7 +41,7 @@ pub struct Job {
 }
 
 /// What earlier stages found out about the pod.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct PodFacts {
     /// Where the volumes lie.
     pub volumes: BTreeMap<String, PathBuf>,
@@ -53,8 +53,8 @@ pub struct PodFacts {
     pub sandbox: Option<SandboxId>,
     /// The sandbox's runtime handler can mount recursively read-only.
     pub recursive_read_only: bool,
-    /// Where containers are made.
-    pub doors: Arc<Doors>,
+    /// The container to be started, at the door of its sandbox.
+    pub guest: Option<Guest>,
     /// What to write down of its resources; only for the steps that do.
     pub record: Option<Record>,
 }

@@ -8,7 +8,6 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::prepare::storage_operation;
-use super::request::log_directory;
 use super::{Job, Outcome, StageError, blocking};
 use crate::client::watch::describe;
 use crate::client::{api_code, is_not_found};
@@ -33,7 +32,7 @@ pub async fn volumes(job: &Job) -> Result<Outcome, StageError> {
     gone.map(|()| Outcome::Done)
 }
 
-/// Kills what is left in the pod's cgroup, on whatever level it is, and removes it. Then the logs, if the pod is gone.
+/// Kills what is left in the pod's cgroup, on whatever level it is, and removes it.
 ///
 /// # Errors
 /// A process that cannot be killed, or a folder that cannot be removed.
@@ -80,12 +79,5 @@ pub async fn finalise(job: &Job) -> Result<Outcome, StageError> {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let deleted = delete_now(&job.context.client, namespace, name, meta.uid.as_deref()).await;
-    deleted.map_err(|error| StageError::new("FailedDelete", describe(&error)))?;
-    let logs = log_directory(&job.context.config.logs_dir, pod);
-    if let Err(error) = tokio::fs::remove_dir_all(&logs).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %logs.display(), %error, "logs of a deleted pod stay");
-    }
-    Ok(Outcome::Done)
+    deleted.map(|()| Outcome::Done).map_err(|error| StageError::new("FailedDelete", describe(&error)))
 }

@@ -64,7 +64,6 @@ impl Worker {
             (_, Outcome::Mirror(mirror)) => self.mirrored(mirror),
             (_, Outcome::Started(id)) => self.container_started(step, id),
             (Step::UnmountVolumes, _) => self.refresh.stop(),
-            (Step::RemoveSandbox { id }, _) => self.doors.forget(id),
             (Step::FinaliseDeletion, _) => self.jobs.ended(step, Some(Instant::now() + FINALISE_AGAIN)),
             _ => {}
         }

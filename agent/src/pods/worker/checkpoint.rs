@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use pod::Desired;
+use pod::{Desired, Step};
 use tokio::time::Instant;
 
 use super::jobs::{Done, guarded};
@@ -63,7 +63,9 @@ impl Worker {
     pub(super) fn checkpoint(&mut self) {
         let is_api =
             matches!(self.inputs.origin, Origin::Api) && matches!(*self.inputs.desired.borrow(), Desired::Present(_));
-        if !is_api || !self.checkpoint.may_begin() || !self.memory.prepared.volumes_on_disk {
+        // A folder that is being removed would come back.
+        let is_going = !self.jobs.may_begin(&Step::UnmountVolumes);
+        if !is_api || is_going || !self.checkpoint.may_begin() || !self.memory.prepared.volumes_on_disk {
             return;
         }
         let Some(pod) = pod_of(&self.inputs.desired.borrow()) else { return };

@@ -42,7 +42,7 @@ use super::registry::Running;
 use super::runtime::RuntimeFacts;
 use super::stages::doors::Doors;
 use super::stages::{Job, PodFacts, Say};
-use super::{Context, admission, orders, status};
+use super::{Context, admission, gc, orders, status};
 use crate::client::backoff::Backoff;
 use crate::metrics::PodStart;
 use crate::metrics::families::POD_WORKER;
@@ -165,6 +165,7 @@ impl Worker {
             self.wait(wake).await;
         }
         if !self.closed {
+            self.remove_logs().await;
             self.context.registry.remove(&self.uid);
             self.start.ended(self.uid.as_str());
             self.forget_probes();
@@ -173,6 +174,14 @@ impl Worker {
             self.context.journal.ended(&self.uid);
             self.context.objects.forget(self.uid.as_str());
         }
+    }
+
+    /// The last of the pod on this machine: also of one whose name nobody knows any more.
+    async fn remove_logs(&self) {
+        let (context, uid) = (Arc::clone(&self.context), self.uid.clone());
+        let removed = tokio::task::spawn_blocking(move || gc::remove_logs(&context.config.logs_dir, &uid));
+        // Fails only while the agent is being shut down.
+        drop(removed.await);
     }
 
     /// What an earlier agent left of this pod on the disk and in the cgroup tree.
@@ -202,6 +211,7 @@ impl Worker {
         self.retry.reset();
         self.stale = Stale::default();
         self.memory.prune(&self.seen);
+        self.doors.keep(|id| self.seen.sandboxes.iter().any(|sandbox| sandbox.ready && sandbox.id == *id));
         true
     }
 
@@ -399,7 +409,7 @@ impl Worker {
             running: running(&self.seen),
             sandbox: current_sandbox(&self.seen).map(|sandbox| sandbox.id.clone()),
             recursive_read_only: self.runtime_facts.borrow().recursive_read_only.contains(handler),
-            doors: Arc::clone(&self.doors),
+            guest: if let Step::StartContainer(start) = step { Some(self.doors.come(&start.sandbox)) } else { None },
             record: self.record().filter(|_| matches!(step, Step::RecordAllocation | Step::Resize(_))),
         };
         let job = Job {
