@@ -72,6 +72,8 @@ pub struct Compiled {
     pub frontends: Vec<Frontend>,
     /// Addresses that answer nothing but the Service's ports.
     pub cluster_ips: Vec<IpAddr>,
+    /// Addresses that two of the Service's own ports want, so that one of them does not have it.
+    pub refused: BTreeSet<Address>,
     /// Endpoints of this node.
     pub local_endpoints: BTreeSet<IpAddr>,
     /// The health check port, and the endpoints of this node that are ready.
@@ -92,6 +94,7 @@ pub fn compile<'a>(
         health: service.health_check_port.map(|port| (port, ready_here(service, slices.clone()))),
         ..Compiled::default()
     };
+    let mut served = Vec::with_capacity(service.ports.len());
     for port in &service.ports {
         let endpoints = Endpoints::of(port, slices.clone());
         let mut group = |local: bool, compiled: &mut Compiled| {
@@ -104,9 +107,10 @@ pub fn compile<'a>(
         let cluster = group(false, &mut compiled);
         let either = [service.internal_policy, service.external_policy];
         let local = either.contains(&TrafficPolicy::Local).then(|| group(true, &mut compiled));
-        frontends(service, port, facts, (cluster, local), &mut compiled.frontends);
+        served.push(Served { port, cluster, local });
         compiled.local_endpoints.extend(endpoints.usable.iter().filter(|e| e.2).map(|e| e.0));
     }
+    frontends(service, facts, &served, &mut compiled);
     compiled
 }
 
@@ -192,31 +196,63 @@ fn fill(old: &[Target], mut targets: BTreeSet<Target>) -> Vec<Target> {
     filled
 }
 
-fn frontends(
-    service: &Service,
-    port: &ServicePort,
-    facts: &NodeFacts,
-    (cluster, local): (usize, Option<usize>),
-    frontends: &mut Vec<Frontend>,
-) {
-    let at = |ip: IpAddr, port_number: u16| Address { ip, protocol: port.protocol, port: port_number };
-    let internal = match service.internal_policy {
-        TrafficPolicy::Local => local.unwrap_or(cluster),
-        TrafficPolicy::Cluster => cluster,
-    };
-    for ip in &service.cluster_ips {
-        let address = at(*ip, port.port);
-        frontends.push(Frontend { address, group: internal, outside: false, masquerade: false });
+/// A port of the Service, and the places of its groups in [`Compiled::groups`].
+struct Served<'a> {
+    port: &'a ServicePort,
+    cluster: usize,
+    /// Where a policy is `Local`.
+    local: Option<usize>,
+}
+
+impl Served<'_> {
+    fn at(&self, ip: IpAddr, port: u16) -> Address {
+        Address { ip, protocol: self.port.protocol, port }
     }
-    let published = service.external_ips.iter().chain(&service.load_balancer_ips).map(|ip| at(*ip, port.port));
-    let node_ports =
-        port.node_port.into_iter().flat_map(|number| facts.node_port_addresses.iter().map(move |ip| at(*ip, number)));
-    for address in published.chain(node_ports).collect::<BTreeSet<_>>() {
-        // From inside the cluster every endpoint may be used, whatever the policy; and since the client may be on
-        // another node than this one, the answer must come back through here.
-        frontends.push(Frontend { address, group: cluster, outside: false, masquerade: true });
-        if let (TrafficPolicy::Local, Some(local)) = (service.external_policy, local) {
-            frontends.push(Frontend { address, group: local, outside: true, masquerade: false });
+
+    /// From inside the cluster every endpoint may be used, whatever the policy; and since the client may be on another node than this one,
+    /// the answer must come back through here.
+    fn published(&self, address: Address, policy: TrafficPolicy) -> Vec<Frontend> {
+        let mut frontends = vec![Frontend { address, group: self.cluster, outside: false, masquerade: true }];
+        if let (TrafficPolicy::Local, Some(group)) = (policy, self.local) {
+            frontends.push(Frontend { address, group, outside: true, masquerade: false });
+        }
+        frontends
+    }
+}
+
+/// Users may write any address into `externalIPs`, also one that another port of the Service has. Whoever comes first has it: cluster IPs
+/// before external addresses before node ports, the order in which kube-proxy looks.
+fn frontends(service: &Service, facts: &NodeFacts, ports: &[Served<'_>], compiled: &mut Compiled) {
+    let mut taken = BTreeSet::new();
+    let mut place = |address: Address, frontends: Vec<Frontend>| {
+        if taken.insert(address) {
+            compiled.frontends.extend(frontends);
+        } else {
+            compiled.refused.insert(address);
+        }
+    };
+    for served in ports {
+        let group = match service.internal_policy {
+            TrafficPolicy::Local => served.local.unwrap_or(served.cluster),
+            TrafficPolicy::Cluster => served.cluster,
+        };
+        for ip in &service.cluster_ips {
+            let address = served.at(*ip, served.port.port);
+            place(address, vec![Frontend { address, group, outside: false, masquerade: false }]);
+        }
+    }
+    for served in ports {
+        let published: BTreeSet<&IpAddr> = service.external_ips.iter().chain(&service.load_balancer_ips).collect();
+        for ip in published {
+            let address = served.at(*ip, served.port.port);
+            place(address, served.published(address, service.external_policy));
+        }
+    }
+    for served in ports {
+        let Some(number) = served.port.node_port else { continue };
+        for ip in &facts.node_port_addresses {
+            let address = served.at(*ip, number);
+            place(address, served.published(address, service.external_policy));
         }
     }
 }

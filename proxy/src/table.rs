@@ -221,6 +221,9 @@ impl Table {
             None => Compiled::default(),
             Some(service) => compile(service, entry.slices.values(), &self.facts, &previous, &mut self.next_id),
         };
+        if !compiled.refused.is_subset(&previous.refused) {
+            tracing::warn!(service = %name, addresses = ?compiled.refused, "several ports of a Service want the same address");
+        }
         let freed = self.claims.settle(name, &previous, &mut compiled);
         self.dirty.extend(freed);
         note_elements(changes, &previous, &compiled);
@@ -273,16 +276,14 @@ impl Table {
         ruleset::skeleton(&mut batch, &self.sets, &self.facts);
         self.timeouts.clear();
         self.add_timeouts(&mut batch);
-        let mut by_set: BTreeMap<SetId, Vec<Element>> = BTreeMap::new();
-        for (set, element) in self.services.values().flat_map(|entry| entry.compiled.elements()) {
-            by_set.entry(set).or_default().push(element);
+        // One key with two values would make the kernel refuse all of it.
+        let mut by_set: BTreeMap<SetId, BTreeMap<Vec<u8>, Element>> = BTreeMap::new();
+        let hairpins = self.local_endpoints.keys().map(|ip| (SetId::Hairpin(Family::of(ip)), sets::hairpin(*ip)));
+        for (set, element) in self.services.values().flat_map(|entry| entry.compiled.elements()).chain(hairpins) {
+            by_set.entry(set).or_default().entry(element.key.clone()).or_insert(element);
         }
-        for ip in self.local_endpoints.keys() {
-            by_set.entry(SetId::Hairpin(Family::of(ip))).or_default().push(sets::hairpin(*ip));
-        }
-        for (set, mut elements) in by_set {
-            elements.sort_unstable();
-            batch.ops.push(Op::AddElements(self.sets.get(set).clone(), elements));
+        for (set, elements) in by_set {
+            batch.ops.push(Op::AddElements(self.sets.get(set).clone(), elements.into_values().collect()));
         }
         batch
     }

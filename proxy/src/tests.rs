@@ -183,7 +183,7 @@ prop_compose! {
     fn any_service()(
         ip in 1u8..4,
         node_port in proptest::option::of(30000u16..30003),
-        external in proptest::option::of(1u8..3),
+        external in proptest::collection::btree_set(any_external(), 0..3),
         udp in any::<bool>(),
         policies in (any::<bool>(), any::<bool>()),
         affinity in proptest::option::of(1u64..3),
@@ -192,9 +192,11 @@ prop_compose! {
         let policy = |local| if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
         let mut ports = vec![port("http", Protocol::Tcp, node_port)];
         ports.extend(udp.then(|| port("dns", Protocol::Udp, node_port)));
+        // A port with the number of a node port.
+        ports.push(ServicePort { port: 30001, ..port("alt", Protocol::Tcp, None) });
         Service {
             cluster_ips: vec![IpAddr::from([10, 96, 0, ip]), IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, u16::from(ip)])],
-            external_ips: external.map(|last| IpAddr::from([198, 51, 100, last])).into_iter().collect(),
+            external_ips: external.into_iter().collect(),
             load_balancer_ips: Vec::new(),
             ports,
             internal_policy: policy(policies.0),
@@ -203,6 +205,15 @@ prop_compose! {
             health_check_port,
         }
     }
+}
+
+/// An address of its own, the node's, or one that is a Service's cluster IP.
+fn any_external() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (1u8..3).prop_map(|last| IpAddr::from([198, 51, 100, last])),
+        Just(IpAddr::from([192, 168, 0, 1])),
+        (0u8..4).prop_map(|last| IpAddr::from([10, 96, 0, last])),
+    ]
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -375,6 +386,39 @@ fn load_balancers_are_told_of_ready_endpoints_of_this_node() {
         block_on(proxy.flush()).unwrap();
         assert!(told(&mut proxy).iter().all(|(at, _)| at.ends_with(&format!("s{to}"))));
     }
+}
+
+/// Users write any address into `externalIPs`: also one that another port of the same Service has on each node, or its own cluster IP.
+#[test]
+fn ports_of_one_service_that_want_one_address_do_not_stop_the_proxy() {
+    let kernel = FakeKernel::default();
+    let mut proxy = proxy(&kernel);
+    let first = ServicePort { port: 30080, ..port("http", Protocol::Tcp, Some(30081)) };
+    let second = port("alt", Protocol::Tcp, Some(30080));
+    let twice = Service {
+        ports: vec![second, first],
+        external_ips: vec!["192.168.0.1".parse().unwrap(), "10.96.0.1".parse().unwrap()],
+        internal_policy: TrafficPolicy::Local,
+        ..service("10.96.0.1")
+    };
+    let kinds = |kernel: &FakeKernel| -> Vec<(Vec<u8>, u32, usize)> {
+        let behaviour = kernel.behaviour().into_iter();
+        let services = behaviour.filter(|((map, _), _)| map == "services4");
+        services.map(|((_, key), (kind, targets, _))| (key[..4].to_vec(), kind, targets.len())).collect()
+    };
+    proxy.table().upsert_service(name(0), twice);
+    block_on(proxy.flush()).unwrap();
+    proxy.table().upsert_slice(name(0), name(0), slice(vec![endpoint(1), endpoint(2)]));
+    block_on(proxy.flush()).unwrap();
+    let changed = kinds(&kernel);
+    // The cluster IP is for this node's endpoint alone, and the external address before the node port of the other port.
+    let local = (vec![10, 96, 0, 1], ruleset::kind_of(1), 1);
+    let any = (vec![192, 168, 0, 1], ruleset::kind_of(2), 2);
+    assert!(changed.contains(&local) && !changed.contains(&(vec![10, 96, 0, 1], any.1, 2)), "{changed:?}");
+    assert_eq!(changed.iter().filter(|known| **known == any).count(), 2, "{changed:?}");
+    proxy.table().failed();
+    block_on(proxy.flush()).unwrap();
+    assert_eq!(kinds(&kernel), changed);
 }
 
 #[test]
