@@ -9,8 +9,10 @@ use ipnet::IpNet;
 use netns::{Netlink, Route};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{Cluster, NetworkInputs, conflist};
+use crate::client::backoff::Retry;
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow};
 use crate::config::Config;
 use crate::node::own::{self, Address, Place, PodNetworks};
@@ -18,6 +20,8 @@ use crate::node::own::{self, Address, Place, PodNetworks};
 const NODES: &str = "/api/v1/nodes";
 /// Links flap and administrators flush: routes are compared with the kernel's this often although no Node changed.
 const RESYNC: Duration = Duration::from_secs(300);
+/// Pauses after the kernel refused routes: from the first to the last of them.
+const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 
 /// The part of a Node that matters here.
 #[derive(Debug, Clone, Deserialize)]
@@ -75,8 +79,11 @@ impl Follower {
         let mut applied = Place::default();
         // A stock cluster lets a node see itself only: that is enough for a pod network, though not for routes.
         let mut all = follow::<NodeSeen>(self.client.clone(), Collection::all(NODES));
+        let mut resync = resync();
+        let [first, last] = RETRY;
+        let mut retry = Retry::new(first, last);
         loop {
-            // Cancel-safe: recv() and changed() lose nothing when dropped, and a dropped sleep is begun anew.
+            // Cancel-safe: recv() and changed() lose nothing when dropped; tick() and the sleep go by times that a turn does not move.
             let changed = tokio::select! {
                 changed = self.own.changed() => match changed {
                     Ok(()) => self.own_place() != applied,
@@ -86,11 +93,20 @@ impl Follower {
                     Some(change) => self.absorb(change),
                     None => return,
                 },
-                () = tokio::time::sleep(RESYNC) => !self.peers.is_empty(),
+                _ = resync.tick() => !self.peers.is_empty(),
+                () = until(retry.at()) => true,
             };
             if changed {
                 applied = self.own_place();
-                self.apply(&applied).await;
+                match self.apply(&applied).await {
+                    Ok(()) => retry.worked(),
+                    Err(error) => {
+                        if retry.at().is_none() {
+                            tracing::warn!(error = %describe(&error), "routes to other nodes are incomplete, will retry");
+                        }
+                        retry.failed();
+                    }
+                }
             }
         }
     }
@@ -118,13 +134,12 @@ impl Follower {
         }
     }
 
-    async fn apply(&self, own: &Place) {
+    /// Fails when the kernel does not have all routes; the rest is done.
+    async fn apply(&self, own: &Place) -> Result<(), netns::Error> {
         if !own.pod_cidrs.is_empty() {
             self.write_conflist(&own.pod_cidrs);
         }
-        if let Err(error) = self.sync_routes().await {
-            tracing::warn!(error = %describe(&error), "routes to other nodes are incomplete");
-        }
+        let synced = self.sync_routes().await;
         let all = || self.peers.values().chain([own]);
         let cluster = Cluster {
             pod_cidrs: all().flat_map(|place| place.pod_cidrs.clone()).collect(),
@@ -136,6 +151,7 @@ impl Follower {
             *known = cluster;
             changed
         });
+        synced
     }
 
     fn write_conflist(&self, pod_cidrs: &[IpNet]) {
@@ -163,6 +179,20 @@ impl Follower {
     }
 }
 
+/// When routes are compared with the kernel's although nothing changed. Heartbeats of Nodes, which come all the time, do not put it off.
+fn resync() -> Interval {
+    let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
+    resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    resync
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A route for each pod network of each other node, over the node's address of the same family.
 fn routes<'a>(peers: impl Iterator<Item = &'a Place>) -> Vec<Route> {
     let mut routes = Vec::new();
@@ -180,6 +210,22 @@ fn routes<'a>(peers: impl Iterator<Item = &'a Place>) -> Vec<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_do_not_put_the_repair_of_routes_off() {
+        let begun = Instant::now();
+        let mut resync = resync();
+        let mut heartbeats = tokio::time::interval(Duration::from_secs(10));
+        let mut turns = 0;
+        loop {
+            tokio::select! {
+                _ = heartbeats.tick() => turns += 1,
+                _ = resync.tick() => break,
+            }
+        }
+        assert_eq!(begun.elapsed(), RESYNC);
+        assert!(turns >= 30, "{turns}");
+    }
 
     #[test]
     fn routes_lead_to_the_others_by_family() {
