@@ -51,16 +51,10 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) async fn run(mut self) {
-        let mut proxy = match Proxy::open(&self.namespace, proxy::Config::default()) {
-            Ok(proxy) => proxy,
-            Err(error) => {
-                tracing::error!(error = %describe(&error), "services cannot be served on this node");
-                return;
-            }
-        };
+        let mut proxy = self.open().await;
         let (mut services, mut slices) = self.follow();
         let mut listed = (false, false);
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut backoff = backoff();
         let mut retry = None;
         let mut applied: Option<Instant> = None;
         loop {
@@ -101,6 +95,20 @@ impl Feed {
                     Some(backoff.pause())
                 }
             };
+        }
+    }
+
+    /// What hinders it may pass: a module that is not loaded yet, memory for the socket.
+    async fn open(&self) -> Proxy {
+        let mut backoff = backoff();
+        loop {
+            match Proxy::open(&self.namespace, proxy::Config::default()) {
+                Ok(proxy) => return proxy,
+                Err(error) => {
+                    tracing::error!(error = %describe(&error), "services cannot be served on this node, will retry");
+                    backoff.wait().await;
+                }
+            }
         }
     }
 
@@ -147,6 +155,10 @@ impl Feed {
             non_masquerade_cidrs: cluster.node_ips.into_iter().map(IpNet::from).collect(),
         }
     }
+}
+
+fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(30))
 }
 
 pub(super) async fn pause(retry: Option<Duration>) {
