@@ -4,6 +4,7 @@
 //! send to a removed endpoint for ever.
 
 use std::fmt;
+use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -23,6 +24,37 @@ pub struct UdpFlow {
     pub answering: (IpAddr, u16),
     /// Whether the destination was translated.
     pub translated: bool,
+}
+
+/// What came of deleting entries.
+#[derive(Debug, Default)]
+pub struct Deleted {
+    /// How many went.
+    pub gone: usize,
+    /// Those that the kernel keeps.
+    pub kept: Vec<UdpFlow>,
+    /// Why it keeps the first of them.
+    pub error: Option<Error>,
+}
+
+impl Deleted {
+    /// How many went, if all did.
+    ///
+    /// # Errors
+    /// When the kernel keeps one.
+    pub fn all(self) -> Result<usize> {
+        self.error.map_or(Ok(self.gone), Err)
+    }
+}
+
+/// Where connections are forgotten: the kernel, or a stand-in for tests.
+pub trait Flows {
+    /// Deletes the UDP entries that `stale` says are so. One that cannot be deleted does not keep the others; one that is gone already is no
+    /// error.
+    ///
+    /// # Errors
+    /// When entries cannot be listed.
+    fn delete_udp(&self, stale: impl Fn(&UdpFlow) -> bool + Send) -> impl Future<Output = Result<Deleted>> + Send;
 }
 
 /// A conversation with the kernel's connection tracking.
@@ -46,21 +78,25 @@ impl Conntrack {
             .map_err(|source| Error::Conntrack { action: "open", source })?;
         Ok(Self { connection })
     }
+}
 
-    /// Deletes the UDP entries that `stale` says are so, and returns how many went.
-    ///
-    /// # Errors
-    /// When entries cannot be listed or one cannot be deleted; one that is gone already is no error.
-    pub async fn delete_udp(&self, stale: impl Fn(&UdpFlow) -> bool) -> Result<usize> {
+impl Flows for Conntrack {
+    async fn delete_udp(&self, stale: impl Fn(&UdpFlow) -> bool + Send) -> Result<Deleted> {
         let filter = ConntrackFilter::new().proto(IpProtocol::Udp);
         let entries = self.connection.get_conntrack_matching(&filter).await;
         let entries = entries.map_err(|source| Error::Conntrack { action: "list", source })?;
-        let mut deleted = 0;
-        for entry in entries.iter().filter(|entry| flow(entry).is_some_and(|flow| stale(&flow))) {
+        let mut deleted = Deleted::default();
+        for (entry, flow) in entries.iter().filter_map(|entry| Some((entry, flow(entry)?))) {
+            if !stale(&flow) {
+                continue;
+            }
             match self.connection.del_conntrack_entry(entry).await {
-                Ok(()) => deleted += 1,
+                Ok(()) => deleted.gone += 1,
                 Err(e) if e.is_not_found() => {}
-                Err(source) => return Err(Error::Conntrack { action: "delete", source }),
+                Err(source) => {
+                    deleted.kept.push(flow);
+                    deleted.error.get_or_insert(Error::Conntrack { action: "delete", source });
+                }
             }
         }
         Ok(deleted)

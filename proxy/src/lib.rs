@@ -20,10 +20,11 @@ mod tests;
 use std::collections::BTreeSet;
 
 use netns::NetNs;
-use netns::conntrack::Conntrack;
+use netns::conntrack::{Conntrack, Flows, UdpFlow};
 use netns::nft::{Batch, Kernel, Name, Nft};
 
 pub use table::{Flush, HealthCheck, HealthChecks, Table};
+use compile::Target;
 use types::{EndpointSlice, NodeFacts, ObjectName, Service};
 
 /// The table's name where nothing else is said.
@@ -33,7 +34,7 @@ pub const TABLE: &str = "keelson";
 /// through routing, and the answer would arrive untranslated.
 const BRIDGE_SYSCTLS: [&str; 2] = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
 
-/// A failed flush or clean-up. The next flush starts from the beginning.
+/// A failed flush or clean-up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The namespace could not be entered.
@@ -42,9 +43,16 @@ pub enum Error {
     /// The kernel refused the transaction.
     #[error("commit table {0:?}")]
     Commit(Name, #[source] netns::Error),
-    /// Stale UDP connections could not be deleted. The table is committed.
+    /// Stale UDP connections could not be deleted. The table is committed, and the next flush tries again.
     #[error("delete stale udp connections")]
     Conntrack(#[source] netns::Error),
+}
+
+impl Error {
+    /// Whether the kernel has the table as it is wanted all the same.
+    pub fn is_applied(&self) -> bool {
+        matches!(self, Self::Conntrack(_))
+    }
 }
 
 /// How a proxy is set up.
@@ -79,14 +87,16 @@ pub struct Stats {
 
 /// The proxy of one network namespace.
 #[derive(Debug)]
-pub struct Proxy<K = Nft> {
+pub struct Proxy<K = Nft, F = Conntrack> {
     kernel: K,
-    conntrack: Option<Conntrack>,
+    flows: F,
     table: Table,
     config: Config,
+    /// UDP addresses whose connections to former endpoints are not all forgotten yet.
+    stale: BTreeSet<Target>,
 }
 
-impl Proxy<Nft> {
+impl Proxy {
     /// A proxy for `namespace`. Nothing is changed there before the first flush, except that bridged packets are made to
     /// pass through the table where the kernel can do so.
     ///
@@ -102,14 +112,14 @@ impl Proxy<Nft> {
         }
         let kernel = Nft::open(namespace).map_err(fail)?;
         let conntrack = Conntrack::open(namespace).map_err(fail)?;
-        Ok(Self { conntrack: Some(conntrack), ..Self::with_kernel(kernel, config) })
+        Ok(Self::new(kernel, conntrack, config))
     }
 }
 
-impl<K: Kernel> Proxy<K> {
-    /// A proxy that commits to `kernel` and does not touch connections.
-    pub fn with_kernel(kernel: K, config: Config) -> Self {
-        Self { kernel, conntrack: None, table: Table::new(config.table.clone()), config }
+impl<K: Kernel, F: Flows> Proxy<K, F> {
+    /// A proxy that commits to `kernel` and forgets connections of `flows`.
+    pub fn new(kernel: K, flows: F, config: Config) -> Self {
+        Self { kernel, flows, table: Table::new(config.table.clone()), config, stale: BTreeSet::new() }
     }
 
     /// The model: change it, then [`Self::flush`].
@@ -144,33 +154,44 @@ impl<K: Kernel> Proxy<K> {
     }
 
     /// Makes the kernel have what is wanted, in one transaction. The first one, and the one after a failure, replaces
-    /// the table atomically, whatever was in it.
+    /// the table atomically, whatever was in it. Then forgets the UDP connections that lead to endpoints that are gone.
     ///
     /// # Errors
     /// When the kernel refuses; nothing has changed then, and the next flush replaces the table. When the table is
-    /// committed but stale UDP connections could not be deleted.
+    /// committed but stale UDP connections could not all be deleted ([`Error::is_applied`]).
     pub async fn flush(&mut self) -> Result<Stats, Error> {
+        let stats = self.commit().await?;
+        Ok(Stats { stale_flows: self.forget_stale().await?, ..stats })
+    }
+
+    async fn commit(&mut self) -> Result<Stats, Error> {
         if self.table.is_clean() {
             let (services, endpoints) = self.table.count();
             return Ok(Stats { services, endpoints, ..Stats::default() });
         }
         let flush = self.table.flush();
+        self.stale.extend(flush.udp);
         if let Err(error) = self.kernel.commit(&flush.batch).await {
             self.table.failed();
             return Err(Error::Commit(self.config.table.clone(), error));
         }
         let (services, endpoints) = self.table.count();
         let (elements, structure) = flush.batch.count();
-        let stale_flows = self.forget_stale(&flush).await?;
-        Ok(Stats { services, endpoints, full: flush.full, elements, structure, stale_flows })
+        Ok(Stats { services, endpoints, full: flush.full, elements, structure, stale_flows: 0 })
     }
 
-    async fn forget_stale(&self, flush: &Flush) -> Result<usize, Error> {
-        let Some(conntrack) = self.conntrack.as_ref().filter(|_| !flush.udp.is_empty()) else { return Ok(0) };
-        let stale = |flow: &netns::conntrack::UdpFlow| {
-            flush.udp.get(&flow.original).is_some_and(|endpoints| !endpoints.contains(&flow.answering))
+    async fn forget_stale(&mut self) -> Result<usize, Error> {
+        if self.stale.is_empty() {
+            return Ok(0);
+        }
+        let endpoints = self.table.udp_endpoints(&self.stale);
+        let is_stale = |flow: &UdpFlow| {
+            endpoints.get(&flow.original).is_some_and(|endpoints| !endpoints.contains(&flow.answering))
         };
-        conntrack.delete_udp(stale).await.map_err(Error::Conntrack)
+        let deleted = self.flows.delete_udp(is_stale).await.map_err(Error::Conntrack)?;
+        let kept: BTreeSet<Target> = deleted.kept.iter().map(|flow| flow.original).collect();
+        self.stale.retain(|address| kept.contains(address));
+        deleted.all().map_err(Error::Conntrack)
     }
 }
 

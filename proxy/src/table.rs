@@ -73,8 +73,8 @@ pub struct Flush {
     pub batch: Batch,
     /// Whether it replaces the whole table.
     pub full: bool,
-    /// UDP addresses whose endpoints changed, with those that they have now: connections to others are stale.
-    pub udp: BTreeMap<Target, BTreeSet<Target>>,
+    /// UDP addresses that lost an endpoint or got their first one: connections to others than [`Table::udp_endpoints`] are stale.
+    pub udp: BTreeSet<Target>,
 }
 
 /// What an element was before the flush and is after it.
@@ -200,7 +200,7 @@ impl Table {
     /// The transaction that makes the kernel have what is wanted. Call [`Self::failed`] if it is not committed.
     pub fn flush(&mut self) -> Flush {
         let full = !self.adopted;
-        let mut udp = BTreeMap::new();
+        let mut udp = BTreeSet::new();
         let mut changes = Changes::new();
         if full {
             self.dirty.extend(self.services.keys().cloned());
@@ -213,8 +213,18 @@ impl Table {
         Flush { batch, full, udp }
     }
 
+    /// The endpoints that there are now at UDP addresses; none at one that no Service has.
+    pub fn udp_endpoints(&self, addresses: &BTreeSet<Target>) -> BTreeMap<Target, BTreeSet<Target>> {
+        let at = |(ip, port): &Target| {
+            let owner = self.claims.owners.get(&Address { ip: *ip, protocol: Protocol::Udp, port: *port });
+            let compiled = owner.and_then(|name| self.services.get(name)).map(|entry| &entry.compiled);
+            compiled.and_then(|compiled| udp_endpoints(compiled).remove(&(*ip, *port))).unwrap_or_default()
+        };
+        addresses.iter().map(|address| (*address, at(address))).collect()
+    }
+
     /// Compiles one Service anew and notes what changes.
-    fn recompile(&mut self, name: &ObjectName, changes: &mut Changes, udp: &mut BTreeMap<Target, BTreeSet<Target>>) {
+    fn recompile(&mut self, name: &ObjectName, changes: &mut Changes, udp: &mut BTreeSet<Target>) {
         let Some(entry) = self.services.get_mut(name) else { return };
         let previous = std::mem::take(&mut entry.compiled);
         let mut compiled = match &entry.service {
@@ -382,7 +392,7 @@ fn udp_endpoints(compiled: &Compiled) -> BTreeMap<Target, BTreeSet<Target>> {
 
 /// Notes the UDP addresses that lost an endpoint or got their first one. Before that, packets went astray, and the kernel
 /// remembers where to.
-fn note_udp(udp: &mut BTreeMap<Target, BTreeSet<Target>>, previous: &Compiled, compiled: &Compiled) {
+fn note_udp(udp: &mut BTreeSet<Target>, previous: &Compiled, compiled: &Compiled) {
     let before = udp_endpoints(previous);
     let after = udp_endpoints(compiled);
     for (address, endpoints) in &after {
@@ -390,10 +400,8 @@ fn note_udp(udp: &mut BTreeMap<Target, BTreeSet<Target>>, previous: &Compiled, c
         let lost = had.is_some_and(|had| !had.is_subset(endpoints));
         let first = !endpoints.is_empty() && had.is_none_or(BTreeSet::is_empty);
         if lost || first {
-            udp.insert(*address, endpoints.clone());
+            udp.insert(*address);
         }
     }
-    for address in before.keys().filter(|address| !after.contains_key(address)) {
-        udp.entry(*address).or_default().clear();
-    }
+    udp.extend(before.keys().filter(|address| !after.contains_key(address)));
 }

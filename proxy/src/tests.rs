@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use netns::conntrack::Deleted;
 use netns::nft::{Datum, Op};
 use proptest::prelude::*;
 
@@ -152,10 +153,43 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
-fn proxy(kernel: &FakeKernel) -> Proxy<&FakeKernel> {
-    let mut proxy = Proxy::with_kernel(kernel, Config::default());
+type FakeProxy<'a> = Proxy<&'a FakeKernel, &'a FakeFlows>;
+
+/// A proxy of a kernel without connections.
+fn proxy(kernel: &FakeKernel) -> FakeProxy<'_> {
+    static NONE: FakeFlows = FakeFlows::new();
+    let mut proxy = Proxy::new(kernel, &NONE, Config::default());
     proxy.table().set_facts(facts());
     proxy
+}
+
+/// The kernel's UDP connections, of which it may refuse to delete some.
+#[derive(Default)]
+struct FakeFlows {
+    flows: Mutex<Vec<UdpFlow>>,
+    undeletable: Mutex<Vec<UdpFlow>>,
+}
+
+impl FakeFlows {
+    const fn new() -> Self {
+        Self { flows: Mutex::new(Vec::new()), undeletable: Mutex::new(Vec::new()) }
+    }
+}
+
+impl Flows for &FakeFlows {
+    async fn delete_udp(&self, stale: impl Fn(&UdpFlow) -> bool + Send) -> netns::Result<Deleted> {
+        let undeletable = self.undeletable.lock().unwrap();
+        let mut deleted = Deleted::default();
+        self.flows.lock().unwrap().retain(|flow| {
+            let is_stale = stale(flow);
+            let is_kept = is_stale && undeletable.contains(flow);
+            deleted.gone += usize::from(is_stale && !is_kept);
+            deleted.kept.extend(is_kept.then_some(*flow));
+            !is_stale || is_kept
+        });
+        deleted.error = (!deleted.kept.is_empty()).then_some(netns::Error::NftConflict);
+        Ok(deleted)
+    }
 }
 
 /// A change of the world. Few names and addresses, so that they meet.
@@ -247,7 +281,7 @@ struct Outcome {
     slices: BTreeMap<usize, (usize, EndpointSlice)>,
 }
 
-fn play(event: &Event, proxy: &mut Proxy<&FakeKernel>, outcome: &mut Outcome, kernel: &FakeKernel) {
+fn play(event: &Event, proxy: &mut FakeProxy<'_>, outcome: &mut Outcome, kernel: &FakeKernel) {
     match event {
         Event::Service(number, service) => {
             outcome.services.insert(*number, service.clone());
@@ -372,7 +406,7 @@ fn load_balancers_are_told_of_ready_endpoints_of_this_node() {
     let strange = EndpointPort { name: "other".into(), protocol: Protocol::Tcp, port: 1 };
     proxy.table().upsert_slice(name(4), name(1), EndpointSlice { ports: vec![strange], endpoints: vec![endpoint(8)] });
     block_on(proxy.flush()).unwrap();
-    let told = |proxy: &mut Proxy<&FakeKernel>| -> Vec<(String, usize)> {
+    let told = |proxy: &mut FakeProxy<'_>| -> Vec<(String, usize)> {
         let checks = proxy.table().health_checks();
         checks.iter().map(|(at, check)| (format!("{at} {}", check.service), check.local_endpoints)).collect()
     };
@@ -419,6 +453,45 @@ fn ports_of_one_service_that_want_one_address_do_not_stop_the_proxy() {
     proxy.table().failed();
     block_on(proxy.flush()).unwrap();
     assert_eq!(kinds(&kernel), changed);
+}
+
+/// What cannot be forgotten is tried again with each flush, by the endpoints that there are by then, and keeps nothing else.
+#[test]
+fn stale_connections_are_deleted_until_none_is_left() {
+    let (kernel, flows) = (FakeKernel::default(), FakeFlows::new());
+    let mut proxy = Proxy::new(&kernel, &flows, Config::default());
+    proxy.table().set_facts(facts());
+    let dns = |ip: &str| Service { ports: vec![port("dns", Protocol::Udp, None)], ..service(ip) };
+    let flow = |ip: u8, to: u8| UdpFlow {
+        original: (IpAddr::from([10, 96, 0, ip]), 80),
+        answering: (endpoint(to).address, 53),
+        translated: true,
+    };
+    for (number, ip) in [(1, "10.96.0.1"), (2, "10.96.0.2")] {
+        proxy.table().upsert_service(name(number), dns(ip));
+        proxy.table().upsert_slice(name(number), name(number), slice(vec![endpoint(1), endpoint(2), endpoint(3)]));
+    }
+    block_on(proxy.flush()).unwrap();
+    *flows.flows.lock().unwrap() = vec![flow(1, 1), flow(1, 2), flow(2, 1), flow(2, 3)];
+    *flows.undeletable.lock().unwrap() = vec![flow(1, 1)];
+    for number in [1, 2] {
+        proxy.table().upsert_slice(name(number), name(number), slice(vec![endpoint(2), endpoint(3)]));
+    }
+    // A refusal of the table does not forget what is stale.
+    *kernel.fail.lock().unwrap() = true;
+    assert!(!block_on(proxy.flush()).unwrap_err().is_applied());
+    *kernel.fail.lock().unwrap() = false;
+    assert!(block_on(proxy.flush()).unwrap_err().is_applied());
+    assert_eq!(*flows.flows.lock().unwrap(), [flow(1, 1), flow(1, 2), flow(2, 3)]);
+    assert!(proxy.table().is_clean());
+    assert!(block_on(proxy.flush()).is_err(), "it is tried again though the table is as it should be");
+    // An endpoint comes meanwhile: its connections stay.
+    proxy.table().upsert_slice(name(1), name(1), slice(vec![endpoint(2), endpoint(3), endpoint(4)]));
+    flows.flows.lock().unwrap().push(flow(1, 4));
+    flows.undeletable.lock().unwrap().clear();
+    assert_eq!(block_on(proxy.flush()).unwrap().stale_flows, 1);
+    assert_eq!(*flows.flows.lock().unwrap(), [flow(1, 2), flow(2, 3), flow(1, 4)]);
+    assert_eq!(block_on(proxy.flush()).unwrap().stale_flows, 0);
 }
 
 #[test]
@@ -502,7 +575,7 @@ fn changes_are_as_they_were() {
     let mut proxy = proxy(&kernel);
     block_on(proxy.flush()).unwrap();
     let mut text = String::new();
-    let mut flush = |what: &str, proxy: &mut Proxy<&FakeKernel>| {
+    let mut flush = |what: &str, proxy: &mut FakeProxy<'_>| {
         text.push_str(&format!("# {what}\n{}", proxy.table().flush().batch.listing()));
     };
     let web = Service {

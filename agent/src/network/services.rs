@@ -83,7 +83,7 @@ impl Feed {
             proxy.table().set_facts(self.facts());
             let flushed = proxy.flush().await;
             applied = Some(Instant::now());
-            self.tell(proxy.table(), flushed.is_ok());
+            self.tell(proxy.table(), flushed.as_ref().err().is_none_or(proxy::Error::is_applied));
             retry = match flushed {
                 Ok(stats) => {
                     tracing::debug!(?stats, "services applied");
@@ -91,7 +91,8 @@ impl Feed {
                     None
                 }
                 Err(error) => {
-                    tracing::warn!(error = %describe(&error), "services not applied, will retry");
+                    let applied = error.is_applied();
+                    tracing::warn!(error = %describe(&error), applied, "services are not as they should be, will retry");
                     Some(backoff.pause())
                 }
             };

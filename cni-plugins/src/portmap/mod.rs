@@ -3,7 +3,7 @@
 mod config;
 
 use netns::NetNs;
-use netns::conntrack::Conntrack;
+use netns::conntrack::{Conntrack, Flows as _};
 
 use crate::error::{Error, Result};
 use crate::request::{Command, Request};
@@ -72,6 +72,6 @@ async fn forget_udp(config: &Config) -> Result<()> {
         return Ok(());
     }
     let conntrack = Conntrack::open(&NetNs::current()?)?;
-    conntrack.delete_udp(|flow| ports.contains(&flow.original.1)).await?;
+    conntrack.delete_udp(|flow| ports.contains(&flow.original.1)).await?.all()?;
     Ok(())
 }
