@@ -1,7 +1,6 @@
 //! One Service with its endpoints, compiled to what the kernel is to hold for it. Pure.
 //!
-//! The rules are those of the Service API and of KEP-2086 (internalTrafficPolicy), KEP-1669 (terminating endpoints) and
-//! the virtual IPs reference.
+//! The rules are those of the Service API, of KEP-2086 (internalTrafficPolicy) and the virtual IPs reference.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,9 +8,10 @@ use std::sync::Arc;
 
 use netns::nft::{Element, Family};
 
+use crate::endpoints::Endpoints;
 use crate::ruleset::{KIND_DROP, KIND_REJECT, MAX_ENDPOINTS, kind_of};
 use crate::sets::{self, Address, SetId};
-use crate::types::{Endpoint, EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
+use crate::types::{EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// An endpoint's address and port.
 pub type Target = (IpAddr, u16);
@@ -96,19 +96,22 @@ pub fn compile<'a>(
     };
     let mut served = Vec::with_capacity(service.ports.len());
     for port in &service.ports {
-        let endpoints = Endpoints::of(port, slices.clone());
-        let mut group = |local: bool, compiled: &mut Compiled| {
+        let endpoints = Endpoints::of(port, slices.clone(), facts.zone.as_deref());
+        let mut add = |local: bool, compiled: &mut Compiled| {
             let key = (port.name.clone(), port.protocol);
             let old = previous.groups.iter().find(|old| old.port == key && old.local == local);
             let id = old.map_or_else(|| number(next_id), |old| old.id);
-            compiled.groups.push(endpoints.group(id, key, local, old, service));
+            compiled.groups.push(group(&endpoints, id, key, local, old, service));
             compiled.groups.len() - 1
         };
-        let cluster = group(false, &mut compiled);
+        let cluster = add(false, &mut compiled);
         let either = [service.internal_policy, service.external_policy];
-        let local = either.contains(&TrafficPolicy::Local).then(|| group(true, &mut compiled));
+        let local = either.contains(&TrafficPolicy::Local).then(|| add(true, &mut compiled));
         served.push(Served { port, cluster, local });
-        compiled.local_endpoints.extend(endpoints.usable.iter().filter(|e| e.2).map(|e| e.0));
+        // The two need not be the same: hints may leave out an endpoint of this node, or another one be ready elsewhere.
+        let by_local = endpoints.local.iter().filter(|_| local.is_some());
+        let reachable = endpoints.cluster.iter().chain(by_local);
+        compiled.local_endpoints.extend(reachable.filter(|e| e.local).map(|e| e.ip));
     }
     frontends(service, facts, &served, &mut compiled);
     compiled
@@ -128,51 +131,27 @@ fn number(next: &mut u32) -> u32 {
     id
 }
 
-/// The endpoints that serve one Service port.
-struct Endpoints {
-    /// Address, port, and whether it is on this node.
-    usable: Vec<(IpAddr, u16, bool)>,
-    /// The same, chosen among this node's alone.
-    usable_local: Vec<(IpAddr, u16, bool)>,
-}
-
-impl Endpoints {
-    fn of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a EndpointSlice>) -> Self {
-        let mut all: Vec<(&Endpoint, u16)> = Vec::new();
-        for slice in slices {
-            let Some(serving) = slice.serving(port) else { continue };
-            all.extend(slice.endpoints.iter().map(|endpoint| (endpoint, serving.port)));
-        }
-        Self { usable: usable(&all, false), usable_local: usable(&all, true) }
+fn group(
+    endpoints: &Endpoints,
+    id: u32,
+    port: (Arc<str>, Protocol),
+    local: bool,
+    old: Option<&Group>,
+    service: &Service,
+) -> Group {
+    let from = if local { &endpoints.local } else { &endpoints.cluster };
+    let targets = |family: Family| -> BTreeSet<Target> {
+        from.iter().filter(|e| Family::of(&e.ip) == family).map(|e| (e.ip, e.port)).collect()
+    };
+    let elsewhere = |family: Family| local && endpoints.cluster.iter().any(|e| Family::of(&e.ip) == family);
+    Group {
+        id,
+        port,
+        local,
+        slots: Family::BOTH.map(|family| fill(old.map_or(&[], |old| old.slots(family)), targets(family))),
+        empty_kind: Family::BOTH.map(|family| if elsewhere(family) { KIND_DROP } else { KIND_REJECT }),
+        affinity: service.affinity.map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1)),
     }
-
-    fn group(&self, id: u32, port: (Arc<str>, Protocol), local: bool, old: Option<&Group>, service: &Service) -> Group {
-        let from = if local { &self.usable_local } else { &self.usable };
-        let targets = |family: Family| -> BTreeSet<Target> {
-            from.iter().filter(|e| Family::of(&e.0) == family).map(|e| (e.0, e.1)).collect()
-        };
-        let elsewhere = |family: Family| local && self.usable.iter().any(|e| Family::of(&e.0) == family);
-        Group {
-            id,
-            port,
-            local,
-            slots: Family::BOTH.map(|family| fill(old.map_or(&[], |old| old.slots(family)), targets(family))),
-            empty_kind: Family::BOTH.map(|family| if elsewhere(family) { KIND_DROP } else { KIND_REJECT }),
-            affinity: service.affinity.map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1)),
-        }
-    }
-}
-
-/// The ready endpoints of each family, or where none is, those that still serve while they terminate (KEP-1669).
-fn usable(all: &[(&Endpoint, u16)], local: bool) -> Vec<(IpAddr, u16, bool)> {
-    let mut chosen = Vec::new();
-    for family in Family::BOTH {
-        let candidates = || all.iter().filter(move |(e, _)| Family::of(&e.address) == family && (e.local || !local));
-        let ready = candidates().any(|(e, _)| e.ready);
-        let suits = |e: &Endpoint| if ready { e.ready } else { e.serving && e.terminating };
-        chosen.extend(candidates().filter(|(e, _)| suits(e)).map(|(e, port)| (e.address, *port, e.local)));
-    }
-    chosen
 }
 
 /// Puts `targets` into slots with the fewest changes to `old`: what stays keeps its slot, what is new takes the place of

@@ -1,13 +1,16 @@
 //! From the API's objects to the proxy's trimmed ones.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::types::{Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServicePort, TrafficPolicy};
+use crate::types::{
+    Endpoint, EndpointPort, EndpointSlice, Hints, ObjectName, Protocol, Service, ServicePort, TrafficPolicy,
+};
 
 /// Objects that carry it belong to another proxy (well-known labels reference).
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -127,5 +130,16 @@ fn endpoint(endpoint: &discovery::Endpoint, node_name: &str) -> Option<Endpoint>
         serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(ready),
         terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
         local: endpoint.node_name.as_deref() == Some(node_name),
+        hints: endpoint.hints.as_ref().and_then(|given| hints(given, node_name)).map(Arc::new),
     })
+}
+
+fn hints(given: &discovery::EndpointHints, node_name: &str) -> Option<Hints> {
+    let nodes = given.for_nodes.as_deref().unwrap_or_default();
+    let zones = given.for_zones.iter().flatten().map(|zone| zone.name.as_str().into());
+    let hints = Hints {
+        for_this_node: (!nodes.is_empty()).then(|| nodes.iter().any(|node| node.name == node_name)),
+        zones: zones.collect(),
+    };
+    (hints != Hints::default()).then_some(hints)
 }

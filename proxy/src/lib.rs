@@ -9,6 +9,7 @@
 
 pub mod compile;
 pub mod convert;
+pub mod endpoints;
 pub mod ruleset;
 pub mod sets;
 mod table;

@@ -115,6 +115,7 @@ fn facts() -> NodeFacts {
         cluster_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
         pod_cidrs: vec!["10.1.0.0/24".parse().unwrap()],
         non_masquerade_cidrs: Vec::new(),
+        zone: None,
     }
 }
 
@@ -142,7 +143,7 @@ fn slice(endpoints: Vec<Endpoint>) -> EndpointSlice {
 
 fn endpoint(last: u8) -> Endpoint {
     let address = IpAddr::from([10, 1, 0, last]);
-    Endpoint { address, ready: true, serving: true, terminating: false, local: last.is_multiple_of(2) }
+    Endpoint { address, ready: true, serving: true, terminating: false, local: last.is_multiple_of(2), hints: None }
 }
 
 fn name(number: usize) -> ObjectName {
@@ -208,7 +209,7 @@ fn any_endpoint() -> impl Strategy<Value = Endpoint> {
         |(last, v6, ready, serving, local)| {
             let address =
                 if v6 { IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]) } else { endpoint(last).address };
-            Endpoint { address, ready, serving: serving || ready, terminating: !ready, local }
+            Endpoint { address, ready, serving: serving || ready, terminating: !ready, local, hints: None }
         },
     )
 }
@@ -492,6 +493,61 @@ fn stale_connections_are_deleted_until_none_is_left() {
     assert_eq!(block_on(proxy.flush()).unwrap().stale_flows, 1);
     assert_eq!(*flows.flows.lock().unwrap(), [flow(1, 2), flow(2, 3), flow(1, 4)]);
     assert_eq!(block_on(proxy.flush()).unwrap().stale_flows, 0);
+}
+
+/// A node that is put into another zone uses the endpoints of that.
+#[test]
+fn endpoints_follow_hints_and_the_nodes_zone() {
+    use k8s_openapi::api::discovery::v1 as discovery;
+    let endpoint = |last: u8, node: &str, zone: &str| -> discovery::Endpoint {
+        let hints = discovery::EndpointHints {
+            for_nodes: None,
+            for_zones: Some(vec![discovery::ForZone { name: zone.into() }]),
+        };
+        discovery::Endpoint {
+            addresses: vec![format!("10.1.0.{last}")],
+            node_name: Some(node.into()),
+            hints: Some(hints),
+            ..discovery::Endpoint::default()
+        }
+    };
+    let labels = [("kubernetes.io/service-name".to_owned(), "s0".to_owned())].into();
+    let mut given = discovery::EndpointSlice {
+        address_type: "IPv4".into(),
+        endpoints: Some(vec![endpoint(1, "n1", "a"), endpoint(2, "n2", "b")]),
+        ports: Some(vec![discovery::EndpointPort {
+            name: Some("http".into()),
+            port: Some(8080),
+            ..discovery::EndpointPort::default()
+        }]),
+        ..discovery::EndpointSlice::default()
+    };
+    given.metadata.labels = Some(labels);
+    given.metadata.namespace = Some("default".into());
+    let kernel = FakeKernel::default();
+    let mut proxy = proxy(&kernel);
+    proxy.table().upsert_service(name(0), service("10.96.0.1"));
+    let (of, slice) = convert::endpoint_slice(&given, "n1").unwrap();
+    proxy.table().upsert_slice(name(0), of, slice);
+    let mut targets = |zone: Option<&str>| -> Vec<u8> {
+        proxy.table().set_facts(NodeFacts { zone: zone.map(Into::into), ..facts() });
+        block_on(proxy.flush()).unwrap();
+        let behaviour = kernel.behaviour();
+        let (_, (_, targets, _)) = behaviour.iter().find(|((map, _), _)| map == "services4").unwrap();
+        targets.iter().map(|target| target[3]).collect()
+    };
+    assert_eq!(targets(None), [1, 2]);
+    assert_eq!(targets(Some("a")), [1]);
+    assert_eq!(targets(Some("b")), [2]);
+    assert_eq!(targets(Some("c")), [1, 2]);
+    // Hints for nodes, as `PreferSameNode` has them.
+    for (endpoint, node) in given.endpoints.iter_mut().flatten().zip(["n1", "n2"]) {
+        let for_nodes = Some(vec![discovery::ForNode { name: node.into() }]);
+        endpoint.hints = Some(discovery::EndpointHints { for_nodes, for_zones: None });
+    }
+    let (_, slice) = convert::endpoint_slice(&given, "n2").unwrap();
+    let here: Vec<_> = slice.endpoints.iter().map(|e| e.hints.as_ref().unwrap().for_this_node).collect();
+    assert_eq!(here, [Some(false), Some(true)]);
 }
 
 #[test]

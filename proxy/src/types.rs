@@ -105,8 +105,17 @@ pub struct Service {
     pub health_check_port: Option<u16>,
 }
 
+/// For whom an endpoint is meant (`hints`, written for Services with `trafficDistribution`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hints {
+    /// Whether `forNodes` names this node; `None` when it names none.
+    pub for_this_node: Option<bool>,
+    /// `forZones`
+    pub zones: Vec<Box<str>>,
+}
+
 /// An endpoint of an EndpointSlice. It has one address: further addresses have no defined meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// `addresses[0]`
     pub address: IpAddr,
@@ -118,6 +127,8 @@ pub struct Endpoint {
     pub terminating: bool,
     /// Whether `nodeName` is this node.
     pub local: bool,
+    /// `hints`, where there are any.
+    pub hints: Option<Arc<Hints>>,
 }
 
 /// A port of an EndpointSlice. Which Service port it serves is said by name and protocol.
@@ -160,4 +171,6 @@ pub struct NodeFacts {
     pub pod_cidrs: Vec<IpNet>,
     /// Further networks that can answer to pod addresses, such as the nodes' own.
     pub non_masquerade_cidrs: Vec<IpNet>,
+    /// The node's label `topology.kubernetes.io/zone`.
+    pub zone: Option<Box<str>>,
 }

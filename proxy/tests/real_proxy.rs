@@ -32,6 +32,7 @@ async fn world() -> World {
         cluster_cidrs: vec![net("10.1.0.0/16"), net("fd00:1::/64")],
         pod_cidrs: vec![net("10.1.0.0/24")],
         non_masquerade_cidrs: Vec::new(),
+        zone: None,
     });
     let pods = vec![net_.pod(2).await, net_.pod(3).await, net_.pod(4).await];
     let servers = vec![Server::start(&pods[0], "a", 8080), Server::start(&pods[1], "b", 8080)];
@@ -57,7 +58,7 @@ fn service() -> Service {
 }
 
 fn endpoint(address: &str) -> Endpoint {
-    Endpoint { address: ip(address), ready: true, serving: true, terminating: false, local: true }
+    Endpoint { address: ip(address), ready: true, serving: true, terminating: false, local: true, hints: None }
 }
 
 fn slice(endpoints: Vec<Endpoint>) -> EndpointSlice {
@@ -138,7 +139,7 @@ async fn a_terminating_endpoint_serves_while_there_is_no_other() {
     let mut world = world().await;
     world.service(service()).await;
     let leaving = Endpoint { ready: false, terminating: true, ..endpoint("10.1.0.2") };
-    world.slice(slice(vec![leaving])).await;
+    world.slice(slice(vec![leaving.clone()])).await;
     assert_eq!(world.answers(CLUSTER_IP, 5), ["a".to_owned()].into());
     world.slice(slice(vec![leaving, endpoint("10.1.0.3")])).await;
     assert_eq!(world.answers(CLUSTER_IP, 20), ["b".to_owned()].into());
@@ -163,7 +164,7 @@ async fn external_policy_local_keeps_the_client_and_stays_on_the_node() {
     let mut world = world().await;
     world.service(Service { external_policy: TrafficPolicy::Local, ..service() }).await;
     let remote = Endpoint { local: false, ..endpoint("10.1.0.3") };
-    world.slice(slice(vec![endpoint("10.1.0.2"), remote])).await;
+    world.slice(slice(vec![endpoint("10.1.0.2"), remote.clone()])).await;
     let client = world.net.client.ns.clone();
     let seen: BTreeSet<_> = (0..20).map(|_| ask(&client, "192.168.9.1:30080").unwrap()).collect();
     assert_eq!(seen, [("a".to_owned(), "192.168.9.2".to_owned())].into());

@@ -65,6 +65,8 @@ pub(crate) struct Cluster {
     pub(crate) own_pod_cidrs: Vec<ipnet::IpNet>,
     /// Addresses of all nodes.
     pub(crate) node_ips: Vec<IpAddr>,
+    /// Where this node is.
+    pub(crate) zone: Option<String>,
 }
 
 /// Prepares the machine and starts the tasks. What cannot be prepared is logged: the node then says itself that its
@@ -81,7 +83,7 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
             tracing::warn!(error = %describe(&error), "cni plugins not installed, those that are there are used")
         }
     }
-    let (cluster, seen) = watch::channel(Cluster::default());
+    let (cluster, seen) = watch::channel(None);
     let node_name = &inputs.config.node.node_name;
     let (health, known) = watch::channel(health::Known::default());
     let answers = health::Server::new(known, inputs.recorder.clone(), node_name.clone());

@@ -15,9 +15,10 @@ use super::{Cluster, NetworkInputs, conflist};
 use crate::client::backoff::Retry;
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow};
 use crate::config::Config;
-use crate::node::own::{self, Address, Place, PodNetworks};
+use crate::node::own::{self, Address, OwnNode, Place, PodNetworks};
 
 const NODES: &str = "/api/v1/nodes";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// Links flap and administrators flush: routes are compared with the kernel's this often although no Node changed.
 const RESYNC: Duration = Duration::from_secs(300);
 /// Pauses after the kernel refused routes: from the first to the last of them.
@@ -59,24 +60,38 @@ impl NodeSeen {
     }
 }
 
+/// What this node's own Node says of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Here {
+    place: Place,
+    zone: Option<String>,
+}
+
+impl From<&OwnNode> for Here {
+    fn from(own: &OwnNode) -> Self {
+        Self { place: own.place.clone(), zone: own.labels.get(ZONE_LABEL).cloned() }
+    }
+}
+
 pub(super) struct Follower {
     config: Arc<Config>,
     client: kube::Client,
     changed: Arc<Notify>,
     own: own::Receiver,
-    cluster: watch::Sender<Cluster>,
+    cluster: watch::Sender<Option<Cluster>>,
     /// The other nodes.
     peers: BTreeMap<String, Place>,
 }
 
 impl Follower {
-    pub(super) fn new(inputs: NetworkInputs, cluster: watch::Sender<Cluster>) -> Self {
+    pub(super) fn new(inputs: NetworkInputs, cluster: watch::Sender<Option<Cluster>>) -> Self {
         let NetworkInputs { config, client, changed, own, .. } = inputs;
         Self { config, client, changed, own, cluster, peers: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) {
-        let mut applied = Place::default();
+        let mut applied = None;
+        self.own.mark_changed();
         // A stock cluster lets a node see itself only: that is enough for a pod network, though not for routes.
         let mut all = follow::<NodeSeen>(self.client.clone(), Collection::all(NODES));
         let mut resync = resync();
@@ -86,7 +101,7 @@ impl Follower {
             // Cancel-safe: recv() and changed() lose nothing when dropped; tick() and the sleep go by times that a turn does not move.
             let changed = tokio::select! {
                 changed = self.own.changed() => match changed {
-                    Ok(()) => self.own_place() != applied,
+                    Ok(()) => self.here() != applied,
                     Err(_) => return,
                 },
                 change = all.recv() => match change {
@@ -97,8 +112,8 @@ impl Follower {
                 () = until(retry.at()) => true,
             };
             if changed {
-                applied = self.own_place();
-                match self.apply(&applied).await {
+                applied = self.here();
+                match self.apply(applied.as_ref()).await {
                     Ok(()) => retry.worked(),
                     Err(error) => {
                         if retry.at().is_none() {
@@ -111,8 +126,9 @@ impl Follower {
         }
     }
 
-    fn own_place(&self) -> Place {
-        self.own.borrow().as_ref().map(|own| own.place.clone()).unwrap_or_default()
+    /// `None` until the API server was asked.
+    fn here(&self) -> Option<Here> {
+        self.own.borrow().as_deref().map(Here::from)
     }
 
     /// Says whether anything that matters changed: status heartbeats do not.
@@ -135,23 +151,30 @@ impl Follower {
     }
 
     /// Fails when the kernel does not have all routes; the rest is done.
-    async fn apply(&self, own: &Place) -> Result<(), netns::Error> {
-        if !own.pod_cidrs.is_empty() {
-            self.write_conflist(&own.pod_cidrs);
+    async fn apply(&self, here: Option<&Here>) -> Result<(), netns::Error> {
+        if let Some(here) = here {
+            if !here.place.pod_cidrs.is_empty() {
+                self.write_conflist(&here.place.pod_cidrs);
+            }
+            self.tell(here);
         }
-        let synced = self.sync_routes().await;
-        let all = || self.peers.values().chain([own]);
+        self.sync_routes().await
+    }
+
+    /// Tells the proxy.
+    fn tell(&self, here: &Here) {
+        let all = || self.peers.values().chain([&here.place]);
         let cluster = Cluster {
             pod_cidrs: all().flat_map(|place| place.pod_cidrs.clone()).collect(),
-            own_pod_cidrs: own.pod_cidrs.clone(),
+            own_pod_cidrs: here.place.pod_cidrs.clone(),
             node_ips: all().flat_map(|place| place.internal_ips.clone()).collect(),
+            zone: here.zone.clone(),
         };
         self.cluster.send_if_modified(|known| {
-            let changed = *known != cluster;
-            *known = cluster;
+            let changed = known.as_ref() != Some(&cluster);
+            *known = Some(cluster);
             changed
         });
-        synced
     }
 
     fn write_conflist(&self, pod_cidrs: &[IpNet]) {
@@ -225,6 +248,14 @@ mod tests {
         }
         assert_eq!(begun.elapsed(), RESYNC);
         assert!(turns >= 30, "{turns}");
+    }
+
+    #[test]
+    fn the_zone_is_that_of_the_nodes_label() {
+        let labels = [(ZONE_LABEL.to_owned(), "a".to_owned())].into();
+        let own = OwnNode { labels, ..OwnNode::default() };
+        assert_eq!(Here::from(&own).zone.as_deref(), Some("a"));
+        assert_eq!(Here::from(&OwnNode::default()), Here::default());
     }
 
     #[test]

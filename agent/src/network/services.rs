@@ -43,7 +43,8 @@ pub(super) struct Feed {
     pub(super) client: kube::Client,
     pub(super) node_name: String,
     pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
-    pub(super) cluster: watch::Receiver<Cluster>,
+    /// `None` until the API server was asked.
+    pub(super) cluster: watch::Receiver<Option<Cluster>>,
     pub(super) namespace: NetNs,
     /// Told what load balancers are to be answered.
     pub(super) health: watch::Sender<Known>,
@@ -72,8 +73,9 @@ impl Feed {
                 changed = self.addresses.changed() => if changed.is_err() { return },
                 () = pause(retry) => {}
             }
-            // A table with half of the cluster in it would refuse connections that the one before it served.
-            if listed != (true, true) {
+            // A table with half of the cluster in it would refuse connections that the one before it served, one that knows no pod network
+            // would let pods' packets leave under addresses that nobody answers to.
+            if listed != (true, true) || self.cluster.borrow().is_none() {
                 continue;
             }
             if applied.is_some_and(|at| at.elapsed() < BURST) {
@@ -147,13 +149,14 @@ impl Feed {
     }
 
     fn facts(&mut self) -> NodeFacts {
-        let cluster = self.cluster.borrow_and_update().clone();
+        let cluster = self.cluster.borrow_and_update().clone().unwrap_or_default();
         NodeFacts {
             node_port_addresses: self.addresses.borrow_and_update().clone(),
             cluster_cidrs: cluster.pod_cidrs,
             pod_cidrs: cluster.own_pod_cidrs,
             // Nodes have routes to pods, and want to know who asks.
             non_masquerade_cidrs: cluster.node_ips.into_iter().map(IpNet::from).collect(),
+            zone: cluster.zone.map(Into::into),
         }
     }
 }
