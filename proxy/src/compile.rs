@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use netns::nft::{Element, Family};
 
 use crate::endpoints::Endpoints;
+use crate::networks;
 use crate::ruleset::{KIND_DROP, KIND_REJECT, MAX_ENDPOINTS, kind_of};
 use crate::sets::{self, Address, SetId};
 use crate::types::{EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
@@ -61,6 +63,8 @@ pub struct Frontend {
     pub outside: bool,
     /// Whether clients are always masqueraded.
     pub masquerade: bool,
+    /// Whether only [`Compiled::sources`] may ask.
+    pub guarded: bool,
 }
 
 /// What the kernel is to hold for one Service.
@@ -74,6 +78,8 @@ pub struct Compiled {
     pub cluster_ips: Vec<IpAddr>,
     /// Addresses that two of the Service's own ports want, so that one of them does not have it.
     pub refused: BTreeSet<Address>,
+    /// Who may ask at guarded frontends of each family; everybody, where there is none.
+    pub sources: [Vec<IpNet>; 2],
     /// Endpoints of this node.
     pub local_endpoints: BTreeSet<IpAddr>,
     /// The health check port, and the endpoints of this node that are ready.
@@ -91,6 +97,7 @@ pub fn compile<'a>(
 ) -> Compiled {
     let mut compiled = Compiled {
         cluster_ips: service.cluster_ips.clone(),
+        sources: Family::BOTH.map(|family| networks::sources(service, family, &facts.node_port_addresses)),
         health: service.health_check_port.map(|port| (port, ready_here(service, slices.clone()))),
         ..Compiled::default()
     };
@@ -191,9 +198,10 @@ impl Served<'_> {
     /// From inside the cluster every endpoint may be used, whatever the policy; and since the client may be on another node than this one,
     /// the answer must come back through here.
     fn published(&self, address: Address, policy: TrafficPolicy) -> Vec<Frontend> {
-        let mut frontends = vec![Frontend { address, group: self.cluster, outside: false, masquerade: true }];
+        let any = Frontend { address, group: self.cluster, outside: false, masquerade: true, guarded: false };
+        let mut frontends = vec![any];
         if let (TrafficPolicy::Local, Some(group)) = (policy, self.local) {
-            frontends.push(Frontend { address, group, outside: true, masquerade: false });
+            frontends.push(Frontend { group, outside: true, masquerade: false, ..any });
         }
         frontends
     }
@@ -217,14 +225,17 @@ fn frontends(service: &Service, facts: &NodeFacts, ports: &[Served<'_>], compile
         };
         for ip in &service.cluster_ips {
             let address = served.at(*ip, served.port.port);
-            place(address, vec![Frontend { address, group, outside: false, masquerade: false }]);
+            place(address, vec![Frontend { address, group, outside: false, masquerade: false, guarded: false }]);
         }
     }
     for served in ports {
         let published: BTreeSet<&IpAddr> = service.external_ips.iter().chain(&service.load_balancer_ips).collect();
         for ip in published {
             let address = served.at(*ip, served.port.port);
-            place(address, served.published(address, service.external_policy));
+            let mut frontends = served.published(address, service.external_policy);
+            let guarded = service.load_balancer_ips.contains(ip);
+            frontends.iter_mut().for_each(|frontend| frontend.guarded = guarded);
+            place(address, frontends);
         }
     }
     for served in ports {
@@ -256,6 +267,12 @@ impl Compiled {
         let set = if frontend.outside { SetId::External(family) } else { SetId::Services(family) };
         let value = sets::group(group.id, group.kind(family));
         elements.push((set, Element::value(frontend.address.key(), value)));
+        let [v4, v6] = &self.sources;
+        let sources = if family == Family::V4 { v4 } else { v6 };
+        if frontend.guarded && !sources.is_empty() {
+            elements.push((SetId::Guarded(family), Element::new(frontend.address.key())));
+            elements.extend(sources.iter().map(|net| (SetId::Sources(family), sets::source(&frontend.address, *net))));
+        }
         if frontend.masquerade {
             elements.push((SetId::Masqueraded(family), Element::new(frontend.address.key())));
         }

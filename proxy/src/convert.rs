@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -50,6 +51,7 @@ pub fn service(service: &core::Service) -> Option<Service> {
             .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
             .filter_map(|ingress| ingress.ip.as_deref()?.parse().ok())
             .collect(),
+        source_ranges: source_ranges(spec),
         ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
         internal_policy: policy(spec.internal_traffic_policy.as_deref()),
         external_policy: policy(spec.external_traffic_policy.as_deref()),
@@ -84,6 +86,12 @@ fn is_foreign(metadata: &ObjectMeta) -> bool {
 
 fn addresses(texts: &[String]) -> Vec<IpAddr> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// Validation lets spaces around them pass.
+fn source_ranges(spec: &core::ServiceSpec) -> Vec<IpNet> {
+    let texts = spec.load_balancer_source_ranges.iter().flatten();
+    texts.filter_map(|text| text.trim().parse().ok()).collect()
 }
 
 fn service_port(port: &core::ServicePort) -> Option<ServicePort> {

@@ -10,6 +10,7 @@
 pub mod compile;
 pub mod convert;
 pub mod endpoints;
+pub mod networks;
 pub mod ruleset;
 pub mod sets;
 mod table;

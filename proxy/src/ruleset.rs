@@ -5,6 +5,8 @@
 //! - `prerouting`, `output` (nat): the address and port it is sent to are looked up in `servicesF` (or `externalF`), which
 //!   gives a group of endpoints and a kind. A client that the group remembers (`clientsF`) is sent to the same endpoint
 //!   again. Otherwise the kind says what happens: reject, drop, or pick one of 2^k slots at random.
+//! - Before that, who asks at a load balancer's address (`guardedF`) and is not of its `loadBalancerSourceRanges`
+//!   (`sourcesF`) is dropped.
 //! - A pick draws a slot and looks it up in `endpointsF`. A group fills more than half of its 2^k slots, the first ones: a
 //!   draw beyond them finds nothing and the next rule draws again; the last rule draws from the first half, which is full.
 //!   After [`DRAWS`] draws at most 3 % of connections get that far, so that endpoints are picked evenly to within that.
@@ -70,6 +72,7 @@ pub fn skeleton(batch: &mut Batch, sets: &Sets, facts: &NodeFacts) {
         for map in [rules.services.clone(), rules.external.clone()] {
             rules.pick_chains(batch, &map);
         }
+        rules.guard_chain(batch);
         rules.lookup_chains(batch);
         rules.masquerade_chains(batch, facts);
         rules.learn_chain(batch);
@@ -99,15 +102,16 @@ fn reject_chain(batch: &mut Batch) {
 
 fn base_chains(batch: &mut Batch) {
     let chains = [
-        ("prerouting", HookKind::Nat, Hook::Prerouting, DSTNAT, "outside", vec![]),
-        ("output", HookKind::Nat, Hook::Output, DSTNAT, "services", vec![]),
-        ("postrouting", HookKind::Nat, Hook::Postrouting, SRCNAT, "masquerade", vec![]),
-        ("learn-prerouting", HookKind::Filter, Hook::Prerouting, AFTER_DSTNAT, "learn", new_and_translated()),
-        ("learn-output", HookKind::Filter, Hook::Output, AFTER_DSTNAT, "learn", new_and_translated()),
+        ("prerouting", HookKind::Nat, Hook::Prerouting, DSTNAT, &["guard", "outside"][..], vec![]),
+        ("output", HookKind::Nat, Hook::Output, DSTNAT, &["guard", "services"], vec![]),
+        ("postrouting", HookKind::Nat, Hook::Postrouting, SRCNAT, &["masquerade"], vec![]),
+        ("learn-prerouting", HookKind::Filter, Hook::Prerouting, AFTER_DSTNAT, &["learn"], new_and_translated()),
+        ("learn-output", HookKind::Filter, Hook::Output, AFTER_DSTNAT, &["learn"], new_and_translated()),
     ];
-    for (name, kind, hook, priority, target, conditions) in chains {
+    for (name, kind, hook, priority, targets, conditions) in chains {
         batch.base_chain(name, kind, hook, priority);
-        for (family, nfproto) in NFPROTO {
+        let each = NFPROTO.into_iter().flat_map(|of| targets.iter().map(move |target| (of, target)));
+        for ((family, nfproto), target) in each {
             let mut exprs = conditions.clone();
             exprs.push(Expr::Meta { key: MetaKey::NfProto, to: Reg(0) });
             exprs.push(Expr::Cmp { from: Reg(0), not: false, data: vec![nfproto] });
@@ -180,14 +184,20 @@ impl Rules {
         Expr::Payload { field: Field::Daddr(self.family), to }
     }
 
-    /// Finds the group that the packet is sent to.
-    fn find(&self, map: &str) -> Vec<Expr> {
+    /// Loads what the packet is sent to.
+    fn destination(&self) -> Vec<Expr> {
         vec![
             self.daddr(Reg(0)),
             Expr::Meta { key: MetaKey::L4Proto, to: Reg(self.words()) },
             Expr::Payload { field: Field::Dport, to: Reg(self.words() + 1) },
-            lookup(map, Reg(0), Some(self.found())),
         ]
+    }
+
+    /// Finds the group that the packet is sent to.
+    fn find(&self, map: &str) -> Vec<Expr> {
+        let mut exprs = self.destination();
+        exprs.push(lookup(map, Reg(0), Some(self.found())));
+        exprs
     }
 
     /// Loads what the packet's connection was first sent to.
@@ -264,6 +274,18 @@ impl Rules {
     /// To the endpoint that was found after the group.
     fn dnat(&self) -> Expr {
         Expr::Dnat { family: self.family, address: self.next(), port: self.after_next(1) }
+    }
+
+    /// Sees the first packet of a connection alone, as what comes after it does.
+    fn guard_chain(&self, batch: &mut Batch) {
+        let chain = self.name("guard");
+        batch.chain(chain.clone());
+        let mut exprs = self.destination();
+        exprs.push(lookup(&self.name("guarded"), Reg(0), None));
+        exprs.push(self.saddr(Reg(self.words() + 2)));
+        exprs.push(not_in(self.name("sources"), Reg(0)));
+        exprs.push(Expr::Verdict(Verdict::Drop));
+        batch.rule(chain, exprs);
     }
 
     fn lookup_chains(&self, batch: &mut Batch) {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use netns::nft::{Element, Family, Set, Type, key};
 
 use crate::types::Protocol;
@@ -27,6 +28,10 @@ pub enum SetId {
     Hairpin(Family),
     /// `cluster-ipsF`: address
     ClusterIps(Family),
+    /// `guardedF`: address . protocol . port, of Services that not everybody may ask.
+    Guarded(Family),
+    /// `sourcesF`: address . protocol . port . source, as ranges of sources: who may.
+    Sources(Family),
     /// `affinity`: group : spare . seconds
     Affinity,
 }
@@ -34,7 +39,7 @@ pub enum SetId {
 /// The definitions of all sets, made once.
 #[derive(Debug)]
 pub struct Sets {
-    per_family: [[Arc<Set>; 8]; 2],
+    per_family: [[Arc<Set>; 10]; 2],
     affinity: Arc<Set>,
 }
 
@@ -60,6 +65,8 @@ impl Sets {
             SetId::Masqueraded(family) => &of(family)[4],
             SetId::Hairpin(family) => &of(family)[5],
             SetId::ClusterIps(family) => &of(family)[6],
+            SetId::Guarded(family) => &of(family)[7],
+            SetId::Sources(family) => &of(family)[8],
             SetId::Affinity => &self.affinity,
         }
     }
@@ -70,7 +77,7 @@ impl Sets {
     }
 }
 
-fn family_sets(family: Family) -> [Arc<Set>; 8] {
+fn family_sets(family: Family) -> [Arc<Set>; 10] {
     let address = family.address();
     let name = |name: &str| format!("{name}{}", family.digit());
     let frontend = vec![address, Type::Protocol, Type::Port];
@@ -82,9 +89,11 @@ fn family_sets(family: Family) -> [Arc<Set>; 8] {
         Set::map(name("external"), frontend.clone(), group),
         Set::map(name("endpoints"), vec![Type::Number; 2], endpoint),
         Set::new(name("sticky"), vec![Type::Number, address, Type::Port]),
-        Set::new(name("masqueraded"), frontend),
+        Set::new(name("masqueraded"), frontend.clone()),
         Set::new(name("hairpin"), vec![address, address]),
         Set::new(name("cluster-ips"), vec![address]),
+        Set::new(name("guarded"), frontend.clone()),
+        Set::new(name("sources"), [frontend.as_slice(), &[address]].concat()).interval(),
         Set::map(name("clients"), vec![Type::Number, address], remembered).dynamic(MAX_CLIENTS),
     ]
     .map(Arc::new)
@@ -159,6 +168,14 @@ pub fn cluster_ip(address: IpAddr) -> Element {
     let mut bytes = Vec::with_capacity(16);
     key::address(&mut bytes, address);
     Element::new(bytes)
+}
+
+/// An element of `sourcesF`: all of `net`.
+pub fn source(address: &Address, net: IpNet) -> Element {
+    let (mut first, mut last) = (address.key(), address.key());
+    key::address(&mut first, net.network());
+    key::address(&mut last, net.broadcast());
+    Element { end: Some(last), ..Element::new(first) }
 }
 
 /// An element of `affinity`.

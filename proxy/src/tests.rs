@@ -123,11 +123,12 @@ fn port(name: &str, protocol: Protocol, node_port: Option<u16>) -> ServicePort {
     ServicePort { name: name.into(), protocol, port: 80, node_port }
 }
 
-fn service(ip: &str) -> Service {
+pub(crate) fn service(ip: &str) -> Service {
     Service {
         cluster_ips: vec![ip.parse().unwrap()],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![port("http", Protocol::Tcp, None)],
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
@@ -233,6 +234,7 @@ prop_compose! {
             cluster_ips: vec![IpAddr::from([10, 96, 0, ip]), IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, u16::from(ip)])],
             external_ips: external.into_iter().collect(),
             load_balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
             ports,
             internal_policy: policy(policies.0),
             external_policy: policy(policies.1),
@@ -548,6 +550,19 @@ fn endpoints_follow_hints_and_the_nodes_zone() {
     let (_, slice) = convert::endpoint_slice(&given, "n2").unwrap();
     let here: Vec<_> = slice.endpoints.iter().map(|e| e.hints.as_ref().unwrap().for_this_node).collect();
     assert_eq!(here, [Some(false), Some(true)]);
+}
+
+#[test]
+fn source_ranges_are_read_as_validation_lets_them_pass() {
+    use k8s_openapi::api::core::v1 as core;
+    let ranges = [" 10.0.0.0/8", "fd00::/8 ", "nonsense"].map(String::from).to_vec();
+    let spec = core::ServiceSpec {
+        cluster_ip: Some("10.96.0.1".into()),
+        load_balancer_source_ranges: Some(ranges),
+        ..core::ServiceSpec::default()
+    };
+    let service = convert::service(&core::Service { spec: Some(spec), ..core::Service::default() }).unwrap();
+    assert_eq!(service.source_ranges, ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()));
 }
 
 #[test]

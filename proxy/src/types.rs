@@ -93,6 +93,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` whose `ipMode` is `VIP`
     pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`: who may ask at `load_balancer_ips`; everybody, for a family of which there is none.
+    pub source_ranges: Vec<IpNet>,
     /// `spec.ports`
     pub ports: Vec<ServicePort>,
     /// `spec.internalTrafficPolicy`

@@ -49,6 +49,7 @@ fn service() -> Service {
         cluster_ips: vec![ip("10.96.0.10"), ip("fd00:10::10")],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![port("http", Protocol::Tcp, Some(30080)), port("dns", Protocol::Udp, None)],
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
@@ -173,6 +174,42 @@ async fn external_policy_local_keeps_the_client_and_stays_on_the_node() {
     // No endpoint here: silence, so that a load balancer looks elsewhere.
     world.slice(slice(vec![remote])).await;
     assert_eq!(ask(&client, "192.168.9.1:30080").unwrap_err(), ErrorKind::TimedOut);
+}
+
+/// Pods and the node itself are asked for their address as everybody is, and node ports are open to all, as with kube-proxy.
+#[tokio::test]
+async fn load_balancers_let_only_source_ranges_in() {
+    let mut world = world().await;
+    let vip = "203.0.113.1:80";
+    let guarded = |ranges: &[&str]| Service {
+        load_balancer_ips: vec![ip("203.0.113.1"), ip("fd00:20::1")],
+        source_ranges: ranges.iter().map(|range| net(range)).collect(),
+        ..service()
+    };
+    world.service(guarded(&["192.168.9.2/32", "192.168.0.0/30"])).await;
+    world.endpoints(&["10.1.0.2", "10.1.0.3", "fd00:1::2"]).await;
+    let (client, node) = (world.net.client.ns.clone(), world.net.node.ns.clone());
+    let pod = world.pods[2].ns.clone();
+    assert!(ask(&client, vip).is_ok());
+    assert_eq!(ask(&pod, vip).unwrap_err(), ErrorKind::TimedOut);
+    assert_eq!(ask(&node, vip).unwrap_err(), ErrorKind::TimedOut);
+    assert!(ask(&pod, CLUSTER_IP).is_ok());
+    assert!(ask(&pod, "[fd00:20::1]:80").is_ok(), "no range of the family");
+    // A range within another, and one that grows: changes of elements alone.
+    let stats = world.service(guarded(&["192.168.9.1/32", "10.1.0.0/24", "10.1.0.4/32", "fd00:1::2/128"])).await;
+    assert!(!stats.full && stats.structure == 0, "{stats:?}");
+    assert_eq!(ask(&client, vip).unwrap_err(), ErrorKind::TimedOut);
+    assert!(ask(&client, "192.168.9.1:30080").is_ok());
+    assert!(ask(&pod, vip).is_ok() && ask(&node, vip).is_ok());
+    assert_eq!(ask(&pod, "[fd00:20::1]:80").unwrap_err(), ErrorKind::TimedOut);
+    assert!(ask(&world.pods[0].ns, "[fd00:20::1]:80").is_ok());
+    let stats = world.service(guarded(&["192.168.9.0/24", "10.1.0.4/32"])).await;
+    assert!(!stats.full && stats.structure == 0, "{stats:?}");
+    assert!(ask(&client, vip).is_ok() && ask(&pod, vip).is_ok() && ask(&node, vip).is_ok());
+    assert_eq!(ask(&world.pods[0].ns, vip).unwrap_err(), ErrorKind::TimedOut);
+    // Without ranges everybody may ask, and so it is with one of all addresses.
+    world.service(guarded(&["192.168.9.1/32", "0.0.0.0/0"])).await;
+    assert!(ask(&world.pods[0].ns, vip).is_ok() && ask(&client, vip).is_ok());
 }
 
 #[tokio::test]
@@ -303,6 +340,7 @@ async fn nft_can_list_the_table() {
             cluster_ips: vec![ip(&format!("10.96.1.{number}")), ip(&format!("fd00:10::1:{number}"))],
             external_ips: vec![ip(&format!("198.51.100.{number}"))],
             load_balancer_ips: vec![ip(&format!("203.0.113.{number}"))],
+            source_ranges: vec![net("10.1.0.0/16"), net("192.168.9.0/24")],
             internal_policy: policy,
             external_policy: policy,
             affinity,
