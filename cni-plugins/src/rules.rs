@@ -8,11 +8,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netns::nft::{Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, MetaKey, Nft, Op, Reg, Set, Type, key};
+use netns::fnv1a;
+use netns::nft::{
+    Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, Kernel as _, MetaKey, Nft, Op, Reg, Set, Type, key,
+};
 
 use crate::error::{Code, Error, Result};
 use crate::request::Request;
-use crate::types::{Attachment, IpConfig, fnv1a};
+use crate::types::{Attachment, IpConfig};
 
 /// The table's name.
 pub const TABLE: &str = "keelson-cni";

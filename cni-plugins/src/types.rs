@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netns::fnv1a;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -157,11 +158,6 @@ impl Attachment {
         let hash = fnv1a(format!("{}/{}", self.container, self.interface).as_bytes());
         format!("veth{:011x}", hash & 0xfff_ffff_ffff)
     }
-}
-
-/// The 64-bit FNV-1a hash, stable for ever, unlike the standard library's.
-pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Decodes `value`, all of whose fields have defaults. The error names the field, below `path`.

@@ -9,6 +9,7 @@
 
 pub mod conntrack;
 mod error;
+mod hash;
 mod link;
 mod namespace;
 pub mod nft;
@@ -17,6 +18,7 @@ mod socket;
 pub mod sysctl;
 
 pub use error::{Error, Result};
+pub use hash::fnv1a;
 pub use link::{Link, LinkKind, MacAddr, VethPair};
 pub use namespace::NetNs;
 pub use route::{Neighbour, Route, RouteSync};

@@ -11,9 +11,10 @@ use netns::nft::{Element, Family};
 
 use crate::endpoints::Endpoints;
 use crate::networks;
+use crate::numbers::Numbers;
 use crate::ruleset::{KIND_DROP, KIND_REJECT, MAX_ENDPOINTS, kind_of};
 use crate::sets::{self, Address, SetId};
-use crate::types::{EndpointSlice, NodeFacts, Protocol, Service, ServicePort, TrafficPolicy};
+use crate::types::{EndpointSlice, NodeFacts, ObjectName, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// An endpoint's address and port.
 pub type Target = (IpAddr, u16);
@@ -21,7 +22,7 @@ pub type Target = (IpAddr, u16);
 /// Endpoints that connections are spread over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Its number in the kernel's maps, never used again for another.
+    /// Its number in the kernel's maps.
     pub id: u32,
     /// The Service port's name and protocol.
     pub port: (Arc<str>, Protocol),
@@ -86,14 +87,15 @@ pub struct Compiled {
     pub health: Option<(u16, BTreeSet<IpAddr>)>,
 }
 
-/// Compiles `service`. Groups keep the number and, as far as they can, the slots that they have in `previous`; `next_id`
-/// numbers new ones.
+/// Compiles the Service `name`. Groups keep the number and, as far as they can, the slots that they have in `previous`; new ones
+/// take a number of `numbers`.
 pub fn compile<'a>(
+    name: &ObjectName,
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     facts: &NodeFacts,
     previous: &Compiled,
-    next_id: &mut u32,
+    numbers: &mut Numbers,
 ) -> Compiled {
     let mut compiled = Compiled {
         cluster_ips: service.cluster_ips.clone(),
@@ -107,7 +109,8 @@ pub fn compile<'a>(
         let mut add = |local: bool, compiled: &mut Compiled| {
             let key = (port.name.clone(), port.protocol);
             let old = previous.groups.iter().find(|old| old.port == key && old.local == local);
-            let id = old.map_or_else(|| number(next_id), |old| old.id);
+            let called = || format!("{name}:{}/{}/{local}", port.name, port.protocol.number());
+            let id = old.map_or_else(|| numbers.take(&called()), |old| old.id);
             compiled.groups.push(group(&endpoints, id, key, local, old, service));
             compiled.groups.len() - 1
         };
@@ -130,12 +133,6 @@ fn ready_here<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSl
     let serves = |slice: &&EndpointSlice| service.ports.iter().any(|port| slice.serving(port).is_some());
     let endpoints = slices.filter(serves).flat_map(|slice| &slice.endpoints);
     endpoints.filter(|endpoint| endpoint.local && endpoint.ready).map(|endpoint| endpoint.address).collect()
-}
-
-fn number(next: &mut u32) -> u32 {
-    let id = *next;
-    *next = next.wrapping_add(1);
-    id
 }
 
 fn group(

@@ -30,11 +30,7 @@ pub struct Endpoints {
 
 impl Endpoints {
     /// Those of `slices` that a node in `zone` uses.
-    pub fn of<'a>(
-        port: &ServicePort,
-        slices: impl Iterator<Item = &'a EndpointSlice>,
-        zone: Option<&str>,
-    ) -> Self {
+    pub fn of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a EndpointSlice>, zone: Option<&str>) -> Self {
         let mut all: Vec<(&Endpoint, u16)> = Vec::new();
         for slice in slices {
             let Some(serving) = slice.serving(port) else { continue };
@@ -51,9 +47,9 @@ impl Endpoints {
 }
 
 /// The ready endpoints that are preferred, or where none is ready, those that still serve while they terminate.
-fn usable<'a, I: Iterator<Item = (&'a Endpoint, u16)>>(
+fn usable<'a, 'z, I: Iterator<Item = (&'a Endpoint, u16)>>(
     all: impl Fn() -> I,
-    prefer: impl Fn(&[&Endpoint]) -> Preference<'_>,
+    prefer: impl Fn(&[&Endpoint]) -> Preference<'z>,
 ) -> Vec<Usable> {
     let ready: Vec<&Endpoint> = all().map(|(e, _)| e).filter(|e| e.ready).collect();
     let preference = prefer(&ready);
@@ -153,8 +149,7 @@ mod tests {
 
     #[test]
     fn endpoints_of_the_node_are_preferred_to_those_of_the_zone() {
-        let all =
-            [endpoint(1, Some(true), &["a"]), endpoint(2, Some(false), &["a"]), endpoint(3, Some(false), &["b"])];
+        let all = [endpoint(1, Some(true), &["a"]), endpoint(2, Some(false), &["a"]), endpoint(3, Some(false), &["b"])];
         assert_eq!(chosen(&all, Some("a")), [1]);
         assert_eq!(chosen(&all[1..], Some("a")), [2], "none here: the zone counts");
         assert_eq!(chosen(&all[1..], Some("c")), [2, 3]);

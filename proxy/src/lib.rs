@@ -11,6 +11,7 @@ pub mod compile;
 pub mod convert;
 pub mod endpoints;
 pub mod networks;
+pub mod numbers;
 pub mod ruleset;
 pub mod sets;
 mod table;
@@ -23,10 +24,10 @@ use std::collections::BTreeSet;
 
 use netns::NetNs;
 use netns::conntrack::{Conntrack, Flows, UdpFlow};
-use netns::nft::{Batch, Kernel, Name, Nft};
+use netns::nft::{Batch, Family, Kernel, Name, Nft};
 
-pub use table::{Flush, HealthCheck, HealthChecks, Table};
 use compile::Target;
+pub use table::{Flush, HealthCheck, HealthChecks, Table};
 use types::{EndpointSlice, NodeFacts, ObjectName, Service};
 
 /// The table's name where nothing else is said.
@@ -96,6 +97,8 @@ pub struct Proxy<K = Nft, F = Conntrack> {
     config: Config,
     /// UDP addresses whose connections to former endpoints are not all forgotten yet.
     stale: BTreeSet<Target>,
+    /// Whether the kernel refused the last replacement of the table: the next one goes without the clients that were remembered.
+    refused: bool,
 }
 
 impl Proxy {
@@ -121,7 +124,7 @@ impl Proxy {
 impl<K: Kernel, F: Flows> Proxy<K, F> {
     /// A proxy that commits to `kernel` and forgets connections of `flows`.
     pub fn new(kernel: K, flows: F, config: Config) -> Self {
-        Self { kernel, flows, table: Table::new(config.table.clone()), config, stale: BTreeSet::new() }
+        Self { kernel, flows, table: Table::new(config.table.clone()), config, stale: BTreeSet::new(), refused: false }
     }
 
     /// The model: change it, then [`Self::flush`].
@@ -156,7 +159,8 @@ impl<K: Kernel, F: Flows> Proxy<K, F> {
     }
 
     /// Makes the kernel have what is wanted, in one transaction. The first one, and the one after a failure, replaces
-    /// the table atomically, whatever was in it. Then forgets the UDP connections that lead to endpoints that are gone.
+    /// the table atomically, whatever was in it but the clients with affinity that it remembers. Then forgets the UDP
+    /// connections that lead to endpoints that are gone.
     ///
     /// # Errors
     /// When the kernel refuses; nothing has changed then, and the next flush replaces the table. When the table is
@@ -171,15 +175,31 @@ impl<K: Kernel, F: Flows> Proxy<K, F> {
             let (services, endpoints) = self.table.count();
             return Ok(Stats { services, endpoints, ..Stats::default() });
         }
-        let flush = self.table.flush();
-        self.stale.extend(flush.udp);
+        let mut flush = self.table.flush();
+        self.stale.append(&mut flush.udp);
+        if flush.full && !self.refused {
+            self.keep_clients(&mut flush.batch).await;
+        }
         if let Err(error) = self.kernel.commit(&flush.batch).await {
             self.table.failed();
+            self.refused = flush.full;
             return Err(Error::Commit(self.config.table.clone(), error));
         }
+        self.refused = false;
         let (services, endpoints) = self.table.count();
         let (elements, structure) = flush.batch.count();
         Ok(Stats { services, endpoints, full: flush.full, elements, structure, stale_flows: 0 })
+    }
+
+    /// The table that is replaced may remember clients, also when another life of the program made it.
+    async fn keep_clients(&self, batch: &mut Batch) {
+        for family in Family::BOTH {
+            match self.kernel.elements(&self.config.table, self.table.clients(family)).await {
+                Ok(clients) => self.table.keep_clients(batch, family, clients),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => tracing::warn!(%error, "clients with affinity are balanced anew"),
+            }
+        }
     }
 
     async fn forget_stale(&mut self) -> Result<usize, Error> {

@@ -1,15 +1,48 @@
 //! Networks as elements of interval sets. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use netns::nft::Family;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netns::nft::{Element, Family};
 
-use crate::types::Service;
+use crate::sets::SetId;
+use crate::types::{NodeFacts, Service};
+
+/// Multicast and link-local destinations: they are not outside of anything, so that pods keep their address.
+const NEVER_MASQUERADED: [&str; 4] = ["224.0.0.0/4", "169.254.0.0/16", "ff00::/8", "fe80::/10"];
+
+/// What the kernel is to hold of the node and its network.
+pub fn elements(facts: &NodeFacts) -> BTreeSet<(SetId, Element)> {
+    let mut elements = BTreeSet::new();
+    for family in Family::BOTH {
+        let cluster = disjoint(facts.cluster_cidrs.iter().copied(), family);
+        let never = NEVER_MASQUERADED.iter().filter_map(|net| net.parse().ok());
+        let direct = facts.cluster_cidrs.iter().chain(&facts.non_masquerade_cidrs).copied().chain(never);
+        let inside = if cluster.is_empty() { vec![everything(family)] } else { cluster.clone() };
+        let sets = [
+            (SetId::Cluster(family), cluster),
+            (SetId::Inside(family), inside),
+            (SetId::Pods(family), disjoint(facts.pod_cidrs.iter().copied(), family)),
+            (SetId::Direct(family), disjoint(direct, family)),
+        ];
+        elements
+            .extend(sets.into_iter().flat_map(|(set, nets)| nets.into_iter().map(move |net| (set, Element::net(net)))));
+    }
+    elements
+}
+
+fn everything(family: Family) -> IpNet {
+    match family {
+        Family::V4 => Ipv4Net::default().into(),
+        Family::V6 => Ipv6Net::default().into(),
+    }
+}
 
 /// `nets` of one family without those that lie within others: ranges of one set must not overlap.
 pub fn disjoint(nets: impl IntoIterator<Item = IpNet>, family: Family) -> Vec<IpNet> {
-    let mut nets: Vec<IpNet> = nets.into_iter().filter(|net| Family::of(&net.addr()) == family).map(|net| net.trunc()).collect();
+    let mut nets: Vec<IpNet> =
+        nets.into_iter().filter(|net| Family::of(&net.addr()) == family).map(|net| net.trunc()).collect();
     nets.sort_unstable_by_key(|net| (net.addr(), net.prefix_len()));
     let mut apart: Vec<IpNet> = Vec::with_capacity(nets.len());
     for net in nets {

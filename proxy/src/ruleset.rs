@@ -24,13 +24,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use netns::nft::{
     Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, MetaKey, Op, Reg, Reject, Set, Type, Verdict,
 };
 
 use crate::sets::Sets;
-use crate::types::NodeFacts;
 
 /// The kind of a group without endpoints.
 pub const KIND_REJECT: u32 = 0;
@@ -53,8 +51,6 @@ const RTN_LOCAL: u32 = 2;
 const AFTER_DSTNAT: i32 = -99;
 const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
-/// Multicast and link-local destinations: they are not outside of anything, so that pods keep their address.
-const NEVER_MASQUERADED: [&str; 4] = ["224.0.0.0/4", "169.254.0.0/16", "ff00::/8", "fe80::/10"];
 
 /// The kind of a group with `endpoints` endpoints, more than none.
 pub fn kind_of(endpoints: usize) -> u32 {
@@ -63,18 +59,17 @@ pub fn kind_of(endpoints: usize) -> u32 {
 }
 
 /// Adds all sets, chains and rules to a batch that starts with an empty table.
-pub fn skeleton(batch: &mut Batch, sets: &Sets, facts: &NodeFacts) {
+pub fn skeleton(batch: &mut Batch, sets: &Sets) {
     batch.ops.extend(sets.all().map(|set| Op::AddSet(set.clone())));
     reject_chain(batch);
     for family in Family::BOTH {
         let rules = Rules::new(family);
-        rules.address_sets(batch, facts);
         for map in [rules.services.clone(), rules.external.clone()] {
             rules.pick_chains(batch, &map);
         }
         rules.guard_chain(batch);
         rules.lookup_chains(batch);
-        rules.masquerade_chains(batch, facts);
+        rules.masquerade_chains(batch);
         rules.learn_chain(batch);
     }
     base_chains(batch);
@@ -221,25 +216,6 @@ impl Rules {
         vec![self.saddr(Reg(0)), not_in(self.name("cluster"), Reg(0))]
     }
 
-    fn address_sets(&self, batch: &mut Batch, facts: &NodeFacts) {
-        let never = NEVER_MASQUERADED.iter().filter_map(|net| net.parse().ok());
-        let direct = facts.cluster_cidrs.iter().chain(&facts.non_masquerade_cidrs).copied().chain(never).collect();
-        self.address_set(batch, "cluster", facts.cluster_cidrs.clone());
-        self.address_set(batch, "pods", facts.pod_cidrs.clone());
-        self.address_set(batch, "direct", direct);
-    }
-
-    fn address_set(&self, batch: &mut Batch, name: &str, mut nets: Vec<IpNet>) {
-        nets.retain(|net| Family::of(&net.addr()) == self.family);
-        let set = Arc::new(Set::new(self.name(name), vec![self.family.address()]).interval());
-        batch.ops.push(Op::AddSet(set.clone()));
-        // Ranges of one set must not overlap.
-        let elements: Vec<_> = IpNet::aggregate(&nets).into_iter().map(Element::net).collect();
-        if !elements.is_empty() {
-            batch.ops.push(Op::AddElements(set, elements));
-        }
-    }
-
     /// The chains that pick an endpoint of the group found in `map`, and the map from kind to chain.
     fn pick_chains(&self, batch: &mut Batch, map: &str) {
         let kinds = Arc::new(Set::vmap(format!("kinds-{map}"), vec![Type::Number]));
@@ -332,7 +308,7 @@ impl Rules {
         exprs
     }
 
-    fn masquerade_chains(&self, batch: &mut Batch, facts: &NodeFacts) {
+    fn masquerade_chains(&self, batch: &mut Batch) {
         let of_service = self.name("masquerade-service");
         batch.chain(of_service.clone());
         // A pod that reaches itself: the answer must come back through here.
@@ -356,12 +332,9 @@ impl Rules {
         always.push(lookup(&self.name("masqueraded"), Reg(0), None));
         always.push(Expr::Masquerade);
         batch.rule(of_service.clone(), always);
-        if facts.cluster_cidrs.iter().any(|net| Family::of(&net.addr()) == self.family) {
-            let mut outside = self.find_original(&self.services);
-            outside.extend(self.outside_only());
-            outside.push(Expr::Masquerade);
-            batch.rule(of_service.clone(), outside);
-        }
+        let mut foreign = self.find_original(&self.services);
+        foreign.extend([self.saddr(Reg(0)), not_in(self.name("inside"), Reg(0)), Expr::Masquerade]);
+        batch.rule(of_service.clone(), foreign);
         let masquerade = self.name("masquerade");
         batch.chain(masquerade.clone());
         let mut translated = has_bit(CtKey::Status, CT_STATUS_DNAT);

@@ -32,6 +32,16 @@ pub enum SetId {
     Guarded(Family),
     /// `sourcesF`: address . protocol . port . source, as ranges of sources: who may.
     Sources(Family),
+    /// `clusterF`: the cluster's pod network, as ranges.
+    Cluster(Family),
+    /// `insideF`: the same, or everything while it is not known: clients that keep their address on the way to a cluster IP.
+    Inside(Family),
+    /// `podsF`: this node's pod network, as ranges, where the proxy masquerades what leaves the cluster.
+    Pods(Family),
+    /// `directF`: what pods reach under their own address, as ranges.
+    Direct(Family),
+    /// `clientsF`: group . client : spare . group . address . port. Rules fill it.
+    Clients(Family),
     /// `affinity`: group : spare . seconds
     Affinity,
 }
@@ -39,7 +49,7 @@ pub enum SetId {
 /// The definitions of all sets, made once.
 #[derive(Debug)]
 pub struct Sets {
-    per_family: [[Arc<Set>; 10]; 2],
+    per_family: [[Arc<Set>; 14]; 2],
     affinity: Arc<Set>,
 }
 
@@ -67,6 +77,11 @@ impl Sets {
             SetId::ClusterIps(family) => &of(family)[6],
             SetId::Guarded(family) => &of(family)[7],
             SetId::Sources(family) => &of(family)[8],
+            SetId::Cluster(family) => &of(family)[9],
+            SetId::Inside(family) => &of(family)[10],
+            SetId::Pods(family) => &of(family)[11],
+            SetId::Direct(family) => &of(family)[12],
+            SetId::Clients(family) => &of(family)[13],
             SetId::Affinity => &self.affinity,
         }
     }
@@ -77,9 +92,10 @@ impl Sets {
     }
 }
 
-fn family_sets(family: Family) -> [Arc<Set>; 10] {
+fn family_sets(family: Family) -> [Arc<Set>; 14] {
     let address = family.address();
     let name = |name: &str| format!("{name}{}", family.digit());
+    let networks = |of: &str| Set::new(name(of), vec![address]).interval();
     let frontend = vec![address, Type::Protocol, Type::Port];
     let group = vec![Type::Number; 3];
     let endpoint = vec![address, Type::Port];
@@ -94,6 +110,10 @@ fn family_sets(family: Family) -> [Arc<Set>; 10] {
         Set::new(name("cluster-ips"), vec![address]),
         Set::new(name("guarded"), frontend.clone()),
         Set::new(name("sources"), [frontend.as_slice(), &[address]].concat()).interval(),
+        networks("cluster"),
+        networks("inside"),
+        networks("pods"),
+        networks("direct"),
         Set::map(name("clients"), vec![Type::Number, address], remembered).dynamic(MAX_CLIENTS),
     ]
     .map(Arc::new)

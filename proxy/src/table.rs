@@ -4,13 +4,19 @@ use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use netns::nft::{Batch, Datum, Element, Family, Name, Op, Set};
 
 use crate::compile::{Compiled, Target, compile};
+use crate::networks;
+use crate::numbers::Numbers;
 use crate::ruleset;
 use crate::sets::{self, Address, SetId, Sets};
 use crate::types::{EndpointSlice, NodeFacts, ObjectName, Protocol, Service};
+
+/// Clients that are remembered for less than this are not carried over into a new table.
+const SHORTEST_MEMORY: Duration = Duration::from_secs(1);
 
 /// Services, EndpointSlices and node facts, and what of them is in the kernel.
 #[derive(Debug)]
@@ -35,7 +41,11 @@ pub struct Table {
     service_count: usize,
     /// Counted once for each Service port.
     endpoints: usize,
-    next_id: u32,
+    numbers: Numbers,
+    /// Elements by the facts, as of the last flush.
+    networks: BTreeSet<(SetId, Element)>,
+    /// Whether the facts changed since then.
+    facts_changed: bool,
     /// Whether the kernel has the table as this model says. Not so at the start and after a failed commit.
     adopted: bool,
 }
@@ -45,6 +55,21 @@ struct Entry {
     service: Option<Service>,
     slices: BTreeMap<Arc<str>, EndpointSlice>,
     compiled: Compiled,
+}
+
+impl Entry {
+    /// Whether the node's addresses matter to it.
+    fn is_by_address(&self) -> bool {
+        let by_address = |service: &Service| {
+            service.ports.iter().any(|port| port.node_port.is_some()) || !service.source_ranges.is_empty()
+        };
+        self.service.as_ref().is_some_and(by_address)
+    }
+
+    /// Whether the node's zone matters to it.
+    fn has_hints(&self) -> bool {
+        self.slices.values().any(|slice| slice.endpoints.iter().any(|endpoint| endpoint.hints.is_some()))
+    }
 }
 
 /// What a load balancer is told of a Service (`spec.healthCheckNodePort`).
@@ -80,8 +105,8 @@ pub struct Flush {
 /// What an element was before the flush and is after it.
 #[derive(Debug, Default)]
 struct Change {
-    before: Option<Option<Datum>>,
-    after: Option<Option<Datum>>,
+    before: Option<Element>,
+    after: Option<Element>,
 }
 
 type Changes = BTreeMap<(SetId, Vec<u8>), Change>;
@@ -103,17 +128,25 @@ impl Table {
             wanted_timeouts: BTreeSet::new(),
             service_count: 0,
             endpoints: 0,
-            next_id: 1,
+            numbers: Numbers::default(),
+            networks: BTreeSet::new(),
+            facts_changed: true,
             adopted: false,
         }
     }
 
-    /// Sets the facts of the node. A change rewrites the whole table with the next flush.
+    /// Sets the facts of the node. With the next flush what depends on them changes, and nothing else.
     pub fn set_facts(&mut self, facts: NodeFacts) {
-        if self.facts != facts {
-            self.facts = facts;
-            self.adopted = false;
+        if self.facts == facts {
+            return;
         }
+        let old = std::mem::replace(&mut self.facts, facts);
+        let moved = old.node_port_addresses != self.facts.node_port_addresses;
+        let rezoned = old.zone != self.facts.zone;
+        let follows = |entry: &Entry| (moved && entry.is_by_address()) || (rezoned && entry.has_hints());
+        let affected = self.services.iter().filter(|(_, entry)| follows(entry));
+        self.dirty.extend(affected.map(|(name, _)| name.clone()));
+        self.facts_changed = true;
     }
 
     /// Adds or changes a Service.
@@ -189,7 +222,7 @@ impl Table {
 
     /// Whether the kernel has what is wanted, as far as is known.
     pub fn is_clean(&self) -> bool {
-        self.adopted && self.dirty.is_empty()
+        self.adopted && self.dirty.is_empty() && !self.facts_changed
     }
 
     /// Says that the last flush could not be committed: the next one replaces the whole table.
@@ -204,6 +237,11 @@ impl Table {
         let mut changes = Changes::new();
         if full {
             self.dirty.extend(self.services.keys().cloned());
+        }
+        if std::mem::take(&mut self.facts_changed) {
+            let networks = networks::elements(&self.facts);
+            note_difference(&mut changes, &self.networks, &networks);
+            self.networks = networks;
         }
         while let Some(name) = self.dirty.pop_first() {
             self.recompile(&name, &mut changes, &mut udp);
@@ -229,14 +267,21 @@ impl Table {
         let previous = std::mem::take(&mut entry.compiled);
         let mut compiled = match &entry.service {
             None => Compiled::default(),
-            Some(service) => compile(service, entry.slices.values(), &self.facts, &previous, &mut self.next_id),
+            Some(service) => compile(name, service, entry.slices.values(), &self.facts, &previous, &mut self.numbers),
         };
         if !compiled.refused.is_subset(&previous.refused) {
             tracing::warn!(service = %name, addresses = ?compiled.refused, "several ports of a Service want the same address");
         }
         let freed = self.claims.settle(name, &previous, &mut compiled);
         self.dirty.extend(freed);
-        note_elements(changes, &previous, &compiled);
+        note_difference(
+            changes,
+            &previous.elements().into_iter().collect(),
+            &compiled.elements().into_iter().collect(),
+        );
+        for group in previous.groups.iter().filter(|old| compiled.groups.iter().all(|group| group.id != old.id)) {
+            self.numbers.release(group.id);
+        }
         self.note_local(changes, &previous.local_endpoints, &compiled.local_endpoints);
         self.note_health(name, &previous, &compiled);
         note_udp(udp, &previous, &compiled);
@@ -283,13 +328,15 @@ impl Table {
 
     fn full_batch(&mut self) -> Batch {
         let mut batch = Batch::replacing(self.name.clone());
-        ruleset::skeleton(&mut batch, &self.sets, &self.facts);
+        ruleset::skeleton(&mut batch, &self.sets);
         self.timeouts.clear();
         self.add_timeouts(&mut batch);
         // One key with two values would make the kernel refuse all of it.
         let mut by_set: BTreeMap<SetId, BTreeMap<Vec<u8>, Element>> = BTreeMap::new();
         let hairpins = self.local_endpoints.keys().map(|ip| (SetId::Hairpin(Family::of(ip)), sets::hairpin(*ip)));
-        for (set, element) in self.services.values().flat_map(|entry| entry.compiled.elements()).chain(hairpins) {
+        let networks = self.networks.iter().cloned();
+        let services = self.services.values().flat_map(|entry| entry.compiled.elements());
+        for (set, element) in networks.chain(services).chain(hairpins) {
             by_set.entry(set).or_default().entry(element.key.clone()).or_insert(element);
         }
         for (set, elements) in by_set {
@@ -302,15 +349,15 @@ impl Table {
         let mut batch = Batch::new(self.name.clone());
         self.add_timeouts(&mut batch);
         let (mut gone, mut new): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
-        for ((set, key), change) in changes {
+        for ((set, _), change) in changes {
             if change.before == change.after {
                 continue;
             }
-            if change.before.is_some() {
-                gone.entry(set).or_default().push(Element::new(key.clone()));
+            if let Some(before) = change.before {
+                gone.entry(set).or_default().push(Element { data: None, ..before });
             }
-            if let Some(data) = change.after {
-                new.entry(set).or_default().push(Element { data, ..Element::new(key) });
+            if let Some(after) = change.after {
+                new.entry(set).or_default().push(after);
             }
         }
         // A changed element is deleted and added: the kernel shows no packet the state between.
@@ -318,6 +365,33 @@ impl Table {
         batch.ops.extend(gone.into_iter().map(|(id, elements)| Op::DeleteElements(set(id), elements)));
         batch.ops.extend(new.into_iter().map(|(id, elements)| Op::AddElements(set(id), elements)));
         batch
+    }
+
+    /// The name of the map of clients with affinity.
+    pub fn clients(&self, family: Family) -> &str {
+        &self.sets.get(SetId::Clients(family)).name
+    }
+
+    /// Lets a batch that replaces the table keep which endpoints `clients` go to, where these still are of the group.
+    pub fn keep_clients(&self, batch: &mut Batch, family: Family, clients: Vec<Element>) {
+        let mut longest: HashMap<Vec<u8>, Duration> = HashMap::new();
+        for group in self.services.values().flat_map(|entry| &entry.compiled.groups) {
+            let Some(seconds) = group.affinity else { continue };
+            let sticky = group.slots(family).iter().map(|(ip, port)| sets::sticky(group.id, *ip, *port).key);
+            longest.extend(sticky.map(|key| (key, Duration::from_secs(seconds.into()))));
+        }
+        let kept = clients.into_iter().filter_map(|client| {
+            let Some(Datum::Value(value)) = &client.data else { return None };
+            // After the spare word it is what `stickyF` holds.
+            let longest = longest.get(value.get(4..)?)?;
+            let left = client.timeout.map_or(*longest, |left| left.min(*longest));
+            // To the kernel a very short time is none, which is for ever.
+            (left >= SHORTEST_MEMORY).then_some(Element { timeout: Some(left), ..client })
+        });
+        let kept: Vec<Element> = kept.collect();
+        if !kept.is_empty() {
+            batch.ops.push(Op::AddElements(self.sets.get(SetId::Clients(family)).clone(), kept));
+        }
     }
 
     /// Adds the chains of timeouts that no Service had before. They stay until the table is replaced.
@@ -356,25 +430,23 @@ impl Claims {
 }
 
 fn note(changes: &mut Changes, set: SetId, element: Element, added: bool) {
-    let change = changes.entry((set, element.key)).or_default();
+    let change = changes.entry((set, element.key.clone())).or_default();
     if added {
-        change.after = Some(element.data);
+        change.after = Some(element);
     } else {
         // The first removal tells what the kernel has, unless this flush had added it.
         if change.before.is_none() && change.after.is_none() {
-            change.before = Some(element.data);
+            change.before = Some(element);
         }
         change.after = None;
     }
 }
 
-fn note_elements(changes: &mut Changes, previous: &Compiled, compiled: &Compiled) {
-    let before: BTreeSet<(SetId, Element)> = previous.elements().into_iter().collect();
-    let after: BTreeSet<(SetId, Element)> = compiled.elements().into_iter().collect();
-    for (set, element) in before.difference(&after) {
+fn note_difference(changes: &mut Changes, before: &BTreeSet<(SetId, Element)>, after: &BTreeSet<(SetId, Element)>) {
+    for (set, element) in before.difference(after) {
         note(changes, *set, element.clone(), false);
     }
-    for (set, element) in after.difference(&before) {
+    for (set, element) in after.difference(before) {
         note(changes, *set, element.clone(), true);
     }
 }

@@ -160,7 +160,7 @@ impl EndpointSlice {
     }
 }
 
-/// What the proxy must know of the node and its network. A change of any of it rewrites the whole table, atomically.
+/// What the proxy must know of the node and its network.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeFacts {
     /// The addresses at which node ports are served (kube-proxy's `--nodeport-addresses`, resolved).

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use common::{Node, Server, TestNs, ask, ask_udp, ip, net, udp_socket};
+use netns::nft::{Datum, Element, Kernel as _, Nft};
 use proxy::types::{
     Endpoint, EndpointPort, EndpointSlice, NodeFacts, ObjectName, Protocol, Service, ServicePort, TrafficPolicy,
 };
@@ -27,16 +28,20 @@ struct World {
 async fn world() -> World {
     let net_ = Node::new().await;
     let mut proxy = Proxy::open(&net_.node.ns, Config::default()).unwrap();
-    proxy.table().set_facts(NodeFacts {
+    proxy.table().set_facts(facts());
+    let pods = vec![net_.pod(2).await, net_.pod(3).await, net_.pod(4).await];
+    let servers = vec![Server::start(&pods[0], "a", 8080), Server::start(&pods[1], "b", 8080)];
+    World { net: net_, pods, _servers: servers, proxy }
+}
+
+fn facts() -> NodeFacts {
+    NodeFacts {
         node_port_addresses: vec![ip("192.168.9.1")],
         cluster_cidrs: vec![net("10.1.0.0/16"), net("fd00:1::/64")],
         pod_cidrs: vec![net("10.1.0.0/24")],
         non_masquerade_cidrs: Vec::new(),
         zone: None,
-    });
-    let pods = vec![net_.pod(2).await, net_.pod(3).await, net_.pod(4).await];
-    let servers = vec![Server::start(&pods[0], "a", 8080), Server::start(&pods[1], "b", 8080)];
-    World { net: net_, pods, _servers: servers, proxy }
+    }
 }
 
 fn name() -> ObjectName {
@@ -257,6 +262,65 @@ async fn affinity_keeps_a_client_at_its_endpoint() {
     assert!(moved);
 }
 
+/// Where the kernel sends clients with affinity again.
+async fn clients(world: &World) -> Vec<(Vec<u8>, Option<Datum>)> {
+    let nft = Nft::open(&world.net.node.ns).unwrap();
+    let elements = nft.elements(proxy::TABLE, "clients4").await.unwrap();
+    let mut clients: Vec<_> = elements.into_iter().map(|element| (element.key, element.data)).collect();
+    clients.sort();
+    clients
+}
+
+/// Nodes that join and leave change the networks of the table; the first flush of an agent that was started anew replaces it.
+#[tokio::test]
+async fn affinity_outlives_changes_of_nodes_and_a_restart() {
+    let mut world = world().await;
+    let sticky = || Service { affinity: Some(Duration::from_secs(60)), ..service() };
+    world.service(sticky()).await;
+    world.endpoints(&["10.1.0.2", "10.1.0.3"]).await;
+    let asking = [&world.pods[0].ns, &world.pods[1].ns, &world.pods[2].ns, &world.net.client.ns].map(Clone::clone);
+    let all = || asking.each_ref().map(|client| ask(client, CLUSTER_IP).unwrap().0);
+    let (answers, before) = (all(), clients(&world).await);
+    assert_eq!(before.len(), 4);
+    let nodes: [(&[&str], &[&str]); 6] = [
+        (&["10.1.0.0/24", "10.1.1.0/24"], &["192.168.9.1/32", "192.168.9.2/32"]),
+        (&["10.1.0.0/24", "10.1.1.0/24", "10.1.2.0/24"], &["192.168.9.1/32", "192.168.9.2/32", "192.168.9.3/32"]),
+        (&["10.1.0.0/16", "fd00:1::/64"], &["192.168.9.0/24"]),
+        (&[], &[]),
+        (&["10.1.0.0/24", "10.1.2.0/24"], &["192.168.9.3/32", "192.168.9.4/30"]),
+        (&["10.1.0.0/24"], &[]),
+    ];
+    let mut facts = facts();
+    for (pods, addresses) in nodes {
+        facts.cluster_cidrs = pods.iter().map(|cidr| net(cidr)).collect();
+        facts.non_masquerade_cidrs = addresses.iter().map(|cidr| net(cidr)).collect();
+        world.proxy.table().set_facts(facts.clone());
+        let stats = world.proxy.flush().await.unwrap();
+        assert!(!stats.full && stats.structure == 0, "{stats:?}");
+        let nft = Nft::open(&world.net.node.ns).unwrap();
+        let known = nft.elements(proxy::TABLE, "cluster4").await.unwrap();
+        let v4 = facts.cluster_cidrs.iter().filter(|net| net.addr().is_ipv4());
+        let mut wanted: Vec<_> = v4.map(|net| Element::net(*net)).map(|element| (element.key, element.end)).collect();
+        let mut known: Vec<_> = known.into_iter().map(|element| (element.key, element.end)).collect();
+        wanted.sort();
+        known.sort();
+        assert_eq!(known, wanted);
+        assert_eq!(clients(&world).await, before);
+        assert_eq!(all(), answers);
+    }
+    // The table is replaced after a refusal.
+    world.proxy.table().failed();
+    assert!(world.proxy.flush().await.unwrap().full);
+    assert_eq!(clients(&world).await, before);
+    assert_eq!(all(), answers);
+    let mut second = Proxy::open(&world.net.node.ns, Config::default()).unwrap();
+    let slices =
+        [(ObjectName::new("default", "web-1"), name(), slice(vec![endpoint("10.1.0.3"), endpoint("10.1.0.2")]))];
+    assert!(second.apply([(name(), sticky())], slices, facts).await.unwrap().full);
+    assert_eq!(clients(&world).await, before);
+    assert_eq!(all(), answers);
+}
+
 #[tokio::test]
 async fn udp_clients_leave_a_removed_endpoint() {
     let mut world = world().await;
@@ -284,7 +348,7 @@ async fn a_restart_takes_the_table_over_and_cleanup_removes_it() {
     assert!(ask(&world.pods[2].ns, CLUSTER_IP).is_err());
     proxy::cleanup(&world.net.node.ns, &Config::default()).await.unwrap();
     proxy::cleanup(&world.net.node.ns, &Config::default()).await.unwrap();
-    let nft = netns::nft::Nft::open(&world.net.node.ns).unwrap();
+    let nft = Nft::open(&world.net.node.ns).unwrap();
     assert!(!nft.has_table(proxy::TABLE).await.unwrap());
 }
 
@@ -311,7 +375,7 @@ async fn ten_thousand_services_do_not_matter_to_one_endpoint() {
     }
     let stats = world.service(service()).await;
     assert!(stats.full && stats.services == 10_001);
-    let nft = netns::nft::Nft::open(&world.net.node.ns).unwrap();
+    let nft = Nft::open(&world.net.node.ns).unwrap();
     let rules = nft.count_rules(proxy::TABLE).await.unwrap();
     let stats = world.endpoints(&["10.1.0.2"]).await;
     assert_eq!((stats.full, stats.structure), (false, 0));

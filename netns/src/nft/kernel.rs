@@ -26,6 +26,12 @@ pub trait Kernel {
     /// # Errors
     /// The kernel's refusal; nothing has changed then.
     fn commit(&self, batch: &Batch) -> impl Future<Output = Result<()>> + Send;
+
+    /// The elements of the set or map `set`. An element with a timeout carries what is left of it.
+    ///
+    /// # Errors
+    /// When there is no such set ([`Error::is_not_found`]) or the kernel cannot be asked.
+    fn elements(&self, table: &str, set: &str) -> impl Future<Output = Result<Vec<Element>>> + Send;
 }
 
 /// A conversation with the kernel's nftables.
@@ -107,19 +113,15 @@ impl Nft {
         let rules = self.connection.list_rules(table, nl::Family::Inet).await;
         Ok(rules.map_err(|e| Error::nft("list rules of", table, e))?.len())
     }
-
-    /// The elements of the set or map `set`. An element with a timeout carries what is left of it.
-    ///
-    /// # Errors
-    /// When there is no such set ([`Error::is_not_found`]) or the kernel cannot be asked.
-    pub async fn elements(&self, table: &str, set: &str) -> Result<Vec<Element>> {
-        let elements = self.connection.list_set_elements(table, set, nl::Family::Inet).await;
-        Ok(elements.map_err(|e| Error::nft("list set", set, e))?.iter().map(lower::raise).collect())
-    }
 }
 
 impl Kernel for Nft {
     async fn commit(&self, batch: &Batch) -> Result<()> {
         self.send(self.connection.transaction(), batch).await
+    }
+
+    async fn elements(&self, table: &str, set: &str) -> Result<Vec<Element>> {
+        let elements = self.connection.list_set_elements(table, set, nl::Family::Inet).await;
+        Ok(elements.map_err(|e| Error::nft("list set", set, e))?.iter().map(lower::raise).collect())
     }
 }

@@ -1,113 +1,16 @@
-//! Flushes against a stand-in for the kernel that holds sets and refuses what the kernel refuses.
+//! Flushes against a stand-in for the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod fake;
+mod properties;
+
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use netns::conntrack::Deleted;
-use netns::nft::{Datum, Op};
-use proptest::prelude::*;
+use fake::{FakeFlows, FakeKernel};
+use netns::nft::{Datum, Element, Op};
 
 use super::*;
 use crate::types::{Endpoint, EndpointPort, Protocol, ServicePort, TrafficPolicy};
-
-type Content = BTreeMap<String, BTreeMap<Vec<u8>, Option<Datum>>>;
-
-#[derive(Default)]
-struct FakeKernel {
-    sets: Mutex<Content>,
-    fail: Mutex<bool>,
-}
-
-impl Kernel for &FakeKernel {
-    async fn commit(&self, batch: &Batch) -> netns::Result<()> {
-        if *self.fail.lock().unwrap() {
-            return Err(netns::Error::NftConflict);
-        }
-        let mut sets = self.sets.lock().unwrap();
-        for op in &batch.ops {
-            match op {
-                Op::DeleteTable => sets.clear(),
-                Op::AddSet(set) => assert!(sets.insert(set.name.to_string(), BTreeMap::new()).is_none()),
-                Op::AddElements(set, elements) => {
-                    let content = sets.get_mut(set.name.as_ref()).expect("set exists");
-                    for element in elements {
-                        let old = content.insert(element.key.clone(), element.data.clone());
-                        assert!(old.is_none(), "{} has {element:?}", set.name);
-                    }
-                }
-                Op::DeleteElements(set, elements) => {
-                    let content = sets.get_mut(set.name.as_ref()).expect("set exists");
-                    for element in elements {
-                        assert!(content.remove(&element.key).is_some(), "{} lacks {element:?}", set.name);
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Address -> what happens, endpoints, affinity in seconds.
-type Behaviour = BTreeMap<(String, Vec<u8>), (u32, BTreeSet<Vec<u8>>, Option<u32>)>;
-
-impl FakeKernel {
-    /// What connections experience, whatever numbers groups have: for each address of each map, what happens and which
-    /// endpoints there are; and the sets that have no group numbers.
-    fn behaviour(&self) -> Behaviour {
-        let sets = self.sets.lock().unwrap();
-        let mut behaviour = BTreeMap::new();
-        for digit in ['4', '6'] {
-            let endpoints = &sets[&format!("endpoints{digit}")];
-            for map in ["services", "external"] {
-                for (key, value) in &sets[&format!("{map}{digit}")] {
-                    let (group, kind) = pair(value.as_ref().unwrap());
-                    let of_group = endpoints.iter().filter(|(slot, _)| number(slot) == group);
-                    let slots: Vec<u32> = of_group.clone().map(|(slot, _)| number(&slot[4..])).collect();
-                    assert_eq!(slots.iter().copied().collect::<BTreeSet<_>>(), (0..slots.len() as u32).collect());
-                    if kind >= 2 {
-                        assert_eq!(kind, ruleset::kind_of(slots.len()));
-                    }
-                    let targets = of_group.map(|(_, target)| value_of(target.as_ref().unwrap())).collect();
-                    let affinity = sets["affinity"].get(group.to_ne_bytes().as_slice());
-                    let affinity = affinity.map(|seconds| number(&value_of(seconds.as_ref().unwrap())[4..]));
-                    behaviour.insert((format!("{map}{digit}"), key.clone()), (kind, targets, affinity));
-                }
-            }
-            for set in ["masqueraded", "hairpin", "cluster-ips"] {
-                let keys = sets[&format!("{set}{digit}")].keys();
-                behaviour.extend(keys.map(|key| ((format!("{set}{digit}"), key.clone()), (0, BTreeSet::new(), None))));
-            }
-        }
-        behaviour
-    }
-
-    fn sizes(&self) -> BTreeMap<String, usize> {
-        let sets = self.sets.lock().unwrap();
-        sets.iter()
-            .filter(|(name, _)| !name.starts_with("affinity-"))
-            .map(|(name, set)| (name.clone(), set.len()))
-            .collect()
-    }
-}
-
-fn number(bytes: &[u8]) -> u32 {
-    u32::from_ne_bytes(bytes[..4].try_into().unwrap())
-}
-
-fn value_of(datum: &Datum) -> Vec<u8> {
-    match datum {
-        Datum::Value(value) => value.clone(),
-        Datum::Verdict(_) => panic!("a verdict"),
-    }
-}
-
-fn pair(datum: &Datum) -> (u32, u32) {
-    let value = value_of(datum);
-    (number(&value[4..]), number(&value[8..]))
-}
 
 fn facts() -> NodeFacts {
     NodeFacts {
@@ -163,207 +66,6 @@ fn proxy(kernel: &FakeKernel) -> FakeProxy<'_> {
     let mut proxy = Proxy::new(kernel, &NONE, Config::default());
     proxy.table().set_facts(facts());
     proxy
-}
-
-/// The kernel's UDP connections, of which it may refuse to delete some.
-#[derive(Default)]
-struct FakeFlows {
-    flows: Mutex<Vec<UdpFlow>>,
-    undeletable: Mutex<Vec<UdpFlow>>,
-}
-
-impl FakeFlows {
-    const fn new() -> Self {
-        Self { flows: Mutex::new(Vec::new()), undeletable: Mutex::new(Vec::new()) }
-    }
-}
-
-impl Flows for &FakeFlows {
-    async fn delete_udp(&self, stale: impl Fn(&UdpFlow) -> bool + Send) -> netns::Result<Deleted> {
-        let undeletable = self.undeletable.lock().unwrap();
-        let mut deleted = Deleted::default();
-        self.flows.lock().unwrap().retain(|flow| {
-            let is_stale = stale(flow);
-            let is_kept = is_stale && undeletable.contains(flow);
-            deleted.gone += usize::from(is_stale && !is_kept);
-            deleted.kept.extend(is_kept.then_some(*flow));
-            !is_stale || is_kept
-        });
-        deleted.error = (!deleted.kept.is_empty()).then_some(netns::Error::NftConflict);
-        Ok(deleted)
-    }
-}
-
-/// A change of the world. Few names and addresses, so that they meet.
-#[derive(Debug, Clone)]
-enum Event {
-    Service(usize, Service),
-    NoService(usize),
-    Slice(usize, usize, EndpointSlice),
-    NoSlice(usize),
-    Flush,
-    FailedFlush,
-}
-
-fn any_endpoint() -> impl Strategy<Value = Endpoint> {
-    (1u8..12, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(last, v6, ready, serving, local)| {
-            let address =
-                if v6 { IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]) } else { endpoint(last).address };
-            Endpoint { address, ready, serving: serving || ready, terminating: !ready, local, hints: None }
-        },
-    )
-}
-
-prop_compose! {
-    fn any_service()(
-        ip in 1u8..4,
-        node_port in proptest::option::of(30000u16..30003),
-        external in proptest::collection::btree_set(any_external(), 0..3),
-        udp in any::<bool>(),
-        policies in (any::<bool>(), any::<bool>()),
-        affinity in proptest::option::of(1u64..3),
-        health_check_port in proptest::option::of(31000u16..31003),
-    ) -> Service {
-        let policy = |local| if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
-        let mut ports = vec![port("http", Protocol::Tcp, node_port)];
-        ports.extend(udp.then(|| port("dns", Protocol::Udp, node_port)));
-        // A port with the number of a node port.
-        ports.push(ServicePort { port: 30001, ..port("alt", Protocol::Tcp, None) });
-        Service {
-            cluster_ips: vec![IpAddr::from([10, 96, 0, ip]), IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, u16::from(ip)])],
-            external_ips: external.into_iter().collect(),
-            load_balancer_ips: Vec::new(),
-            source_ranges: Vec::new(),
-            ports,
-            internal_policy: policy(policies.0),
-            external_policy: policy(policies.1),
-            affinity: affinity.map(Duration::from_secs),
-            health_check_port,
-        }
-    }
-}
-
-/// An address of its own, the node's, or one that is a Service's cluster IP.
-fn any_external() -> impl Strategy<Value = IpAddr> {
-    prop_oneof![
-        (1u8..3).prop_map(|last| IpAddr::from([198, 51, 100, last])),
-        Just(IpAddr::from([192, 168, 0, 1])),
-        (0u8..4).prop_map(|last| IpAddr::from([10, 96, 0, last])),
-    ]
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    // A Service's own cluster address: the API server gives no address twice. The others may be wanted by several.
-    let own = |number: usize, mut service: Service| {
-        service.cluster_ips = service
-            .cluster_ips
-            .iter()
-            .map(|ip| match ip {
-                IpAddr::V4(_) => IpAddr::from([10, 96, 0, number as u8]),
-                IpAddr::V6(_) => IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, number as u16]),
-            })
-            .collect();
-        service
-    };
-    prop_oneof![
-        4 => (0usize..4, any_service()).prop_map(move |(number, service)| Event::Service(number, own(number, service))),
-        1 => (0usize..4).prop_map(Event::NoService),
-        4 => (0usize..6, 0usize..4, proptest::collection::vec(any_endpoint(), 0..6))
-            .prop_map(|(number, of, endpoints)| Event::Slice(number, of, slice(endpoints))),
-        1 => (0usize..6).prop_map(Event::NoSlice),
-        3 => Just(Event::Flush),
-        1 => Just(Event::FailedFlush),
-    ]
-}
-
-/// The events' outcome, for a proxy that starts with it.
-#[derive(Default)]
-struct Outcome {
-    services: BTreeMap<usize, Service>,
-    slices: BTreeMap<usize, (usize, EndpointSlice)>,
-}
-
-fn play(event: &Event, proxy: &mut FakeProxy<'_>, outcome: &mut Outcome, kernel: &FakeKernel) {
-    match event {
-        Event::Service(number, service) => {
-            outcome.services.insert(*number, service.clone());
-            proxy.table().upsert_service(name(*number), service.clone());
-        }
-        Event::NoService(number) => {
-            outcome.services.remove(number);
-            proxy.table().remove_service(&name(*number));
-        }
-        Event::Slice(number, of, slice) => {
-            outcome.slices.insert(*number, (*of, slice.clone()));
-            proxy.table().upsert_slice(ObjectName::new("default", &format!("e{number}")), name(*of), slice.clone());
-        }
-        Event::NoSlice(number) => {
-            outcome.slices.remove(number);
-            proxy.table().remove_slice(&ObjectName::new("default", &format!("e{number}")));
-        }
-        Event::Flush => drop(block_on(proxy.flush()).unwrap()),
-        Event::FailedFlush => {
-            *kernel.fail.lock().unwrap() = true;
-            let _ = block_on(proxy.flush());
-            *kernel.fail.lock().unwrap() = false;
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
-    /// However the world came to be, connections go where they go after a fresh start; no element is left over.
-    /// (Several Services that want one external address are settled by who came first, so here each has its own.)
-    #[test]
-    fn changes_add_up_to_what_a_fresh_start_makes(events in proptest::collection::vec(any_event(), 1..30)) {
-        let events: Vec<_> = events.into_iter().map(apart).collect();
-        let kernel = FakeKernel::default();
-        let mut changing = proxy(&kernel);
-        let mut outcome = Outcome::default();
-        for event in &events {
-            play(event, &mut changing, &mut outcome, &kernel);
-        }
-        block_on(changing.flush()).unwrap();
-        let fresh_kernel = FakeKernel::default();
-        let mut fresh = proxy(&fresh_kernel);
-        let services = outcome.services.into_iter().map(|(number, service)| (name(number), service));
-        let slices = outcome.slices.into_iter().map(|(number, (of, slice))| {
-            (ObjectName::new("default", &format!("e{number}")), name(of), slice)
-        });
-        block_on(fresh.apply(services, slices, facts())).unwrap();
-        prop_assert_eq!(kernel.behaviour(), fresh_kernel.behaviour());
-        prop_assert_eq!(kernel.sizes(), fresh_kernel.sizes());
-        prop_assert_eq!(changing.table().health_checks(), fresh.table().health_checks());
-    }
-
-    /// Whoever wants whose address: the kernel never sees one twice, and with the last Service all is gone.
-    #[test]
-    fn contested_addresses_never_clash(events in proptest::collection::vec(any_event(), 1..30)) {
-        let kernel = FakeKernel::default();
-        let mut proxy = proxy(&kernel);
-        let mut outcome = Outcome::default();
-        for event in &events {
-            play(event, &mut proxy, &mut outcome, &kernel);
-        }
-        let services = outcome.services.keys().map(|number| name(*number));
-        services.for_each(|name| proxy.table().remove_service(&name));
-        block_on(proxy.flush()).unwrap();
-        prop_assert!(kernel.behaviour().is_empty());
-        prop_assert!(proxy.table().health_checks().is_empty());
-    }
-}
-
-/// Gives each Service ports of nodes and external addresses of its own.
-fn apart(event: Event) -> Event {
-    let Event::Service(number, mut service) = event else { return event };
-    for (port, place) in service.ports.iter_mut().zip(0u16..) {
-        port.node_port = port.node_port.map(|_| 30000 + 10 * number as u16 + place);
-    }
-    service.health_check_port = service.health_check_port.map(|_| 31000 + number as u16);
-    service.external_ips = service.external_ips.iter().map(|_| IpAddr::from([198, 51, 100, number as u8])).collect();
-    Event::Service(number, service)
 }
 
 #[test]
@@ -583,6 +285,74 @@ fn only_load_balancers_with_a_local_policy_have_health_checks() {
     assert_eq!(port("LoadBalancer", "Local", 0), None);
     assert_eq!(port("LoadBalancer", "Cluster", 31000), None);
     assert_eq!(port("NodePort", "Local", 31000), None);
+}
+
+/// Each client of group, as the kernel remembers it: `group . client : spare . group . endpoint . port`.
+fn remember(kernel: &FakeKernel, number: u32, client: u8, to: u8, left: Duration) {
+    let sticky = sets::sticky(number, endpoint(to).address, 8080).key;
+    let mut key = number.to_ne_bytes().to_vec();
+    key.extend([10, 1, 0, client]);
+    let value = [&[6, 0, 0, 0], sticky.as_slice()].concat();
+    let element = Element { timeout: Some(left), ..Element::value(key.clone(), value) };
+    kernel.sets.lock().unwrap().get_mut("clients4").unwrap().insert(key, element);
+}
+
+/// Client -> endpoint and seconds that are left.
+fn remembered(kernel: &FakeKernel) -> Vec<(u8, u8, u64)> {
+    let sets = kernel.sets.lock().unwrap();
+    let clients = sets["clients4"].values().map(|element| {
+        let Some(Datum::Value(value)) = &element.data else { panic!("{element:?}") };
+        (element.key[7], value[11], element.timeout.unwrap().as_secs())
+    });
+    clients.collect()
+}
+
+#[test]
+fn clients_with_affinity_stay_where_they_are_when_the_world_around_them_changes() {
+    let kernel = FakeKernel::default();
+    let mut first = proxy(&kernel);
+    let sticky = || Service { affinity: Some(Duration::from_secs(60)), ..service("10.96.0.1") };
+    let fill = |proxy: &mut FakeProxy<'_>, endpoints: &[u8]| {
+        proxy.table().upsert_service(name(0), service("10.96.0.7"));
+        proxy.table().upsert_service(name(1), sticky());
+        proxy.table().upsert_slice(name(1), name(1), slice(endpoints.iter().map(|last| endpoint(*last)).collect()));
+    };
+    fill(&mut first, &[1, 2, 3]);
+    block_on(first.flush()).unwrap();
+    let number =
+        u32::from_ne_bytes(kernel.sets.lock().unwrap()["affinity"].keys().next().unwrap()[..4].try_into().unwrap());
+    for (client, to, left) in [(21, 1, 50), (22, 2, 500), (23, 3, 20)] {
+        remember(&kernel, number, client, to, Duration::from_secs(left));
+    }
+    remember(&kernel, number, 24, 1, Duration::from_millis(3));
+    remember(&kernel, number.wrapping_add(7), 25, 1, Duration::from_secs(50));
+    let before = remembered(&kernel);
+    // A node joins, this one's address changes.
+    let facts = NodeFacts {
+        node_port_addresses: vec!["192.168.0.9".parse().unwrap()],
+        cluster_cidrs: vec!["10.1.0.0/24".parse().unwrap(), "10.1.1.0/24".parse().unwrap()],
+        non_masquerade_cidrs: vec!["192.168.0.2/32".parse().unwrap()],
+        ..facts()
+    };
+    first.table().set_facts(facts.clone());
+    let stats = block_on(first.flush()).unwrap();
+    assert!(!stats.full && stats.structure == 0 && stats.elements > 0, "{stats:?}");
+    assert_eq!(remembered(&kernel), before);
+    // The kernel refuses a change; the table is replaced, and an endpoint is gone meanwhile.
+    first.table().upsert_service(name(2), service("10.96.0.2"));
+    *kernel.fail.lock().unwrap() = true;
+    assert!(block_on(first.flush()).is_err());
+    *kernel.fail.lock().unwrap() = false;
+    fill(&mut first, &[1, 2]);
+    assert!(block_on(first.flush()).unwrap().full);
+    assert_eq!(remembered(&kernel), [(21, 1, 50), (22, 2, 60)]);
+    // Another life of the agent, in which Services come in another order and one more is there.
+    let mut second = proxy(&kernel);
+    second.table().upsert_service(name(9), service("10.96.0.9"));
+    fill(&mut second, &[2, 1]);
+    second.table().set_facts(facts);
+    assert!(block_on(second.flush()).unwrap().full);
+    assert_eq!(remembered(&kernel), [(21, 1, 50), (22, 2, 60)]);
 }
 
 #[test]
