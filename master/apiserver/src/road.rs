@@ -140,14 +140,15 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserIn
         Origin::Connection { certificate, is_front_proxy } => (certificate.as_deref(), *is_front_proxy),
     };
     if let Some(certificate) = certificate.filter(|_| is_front_proxy)
-        && let Some(user) = auth::front_proxy::user(certificate, texts(&head.headers))
+        && let Some(user) = auth::front_proxy::user(certificate, values(&head.headers))?
     {
         return Ok(Arc::new(user));
     }
     let credentials = Credentials {
         // A front proxy is nobody itself.
         client_certificate: certificate.filter(|_| !is_front_proxy),
-        authorization: head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()),
+        // One that is no text is there, and is no token.
+        authorization: head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()),
     };
     core.authenticator.authenticate(credentials, head.uri.path(), Timestamp::now()).map(Arc::new).map_err(|error| {
         if error != AuthenticationError::Missing {
@@ -159,12 +160,12 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserIn
 
 /// Whom the request acts as: its sender, unless `Impersonate-*` headers ask for another and he may.
 fn acting_user(core: &Core, head: &Parts, sender: Arc<UserInfo>) -> Result<Arc<UserInfo>> {
-    let other = auth::impersonate(&sender, texts(&head.headers), core.authorizer.as_ref())?;
+    let other = auth::impersonate(&sender, values(&head.headers), core.authorizer.as_ref())?;
     Ok(other.map_or(sender, Arc::new))
 }
 
-fn texts(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+fn values(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
 /// Discovery, OpenAPI, health: everything that names no resource.

@@ -33,6 +33,20 @@ async fn a_user_without_rights_is_told_what_he_may_not() {
 }
 
 #[tokio::test]
+async fn an_impersonation_that_cannot_be_read_is_refused() {
+    let server = server().await;
+    let act = async |user: &[u8]| {
+        let user = http::HeaderValue::from_bytes(user).unwrap();
+        let request =
+            Request::builder().uri(CONFIG_MAPS).header("impersonate-user", user).body(Full::default()).unwrap();
+        server.raw(common::admin(), request).await.status()
+    };
+    // He is nobody here, whatever his sender may.
+    assert_eq!(act("j\u{f6}rg".as_bytes()).await, 403);
+    assert_eq!(act(b"j\xf6rg").await, 400);
+}
+
+#[tokio::test]
 async fn paths_and_methods_that_are_not_there() {
     let server = server().await;
     for path in ["/api/v1/unicorns", "/apis/none/v1/pods", "/api/v1/namespaces/default/nodes", "/nothing"] {

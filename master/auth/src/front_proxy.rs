@@ -2,7 +2,7 @@
 
 use rustls_pki_types::CertificateDer;
 
-use crate::{UserInfo, impersonation, x509};
+use crate::{Refusal, UserInfo, impersonation, x509};
 
 /// The name that the certificate of a front proxy has (`--requestheader-allowed-names`).
 pub const NAME: &str = "front-proxy-client";
@@ -12,13 +12,13 @@ const PREFIX: &str = "x-remote-";
 /// verified it against the front proxies' own CA. `headers` are names in lower case with their values.
 pub fn user<'a>(
     certificate: &CertificateDer<'_>,
-    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Option<UserInfo> {
-    if x509::user(certificate)?.username != NAME {
-        return None;
+    headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<Option<UserInfo>, Refusal> {
+    if x509::user(certificate).is_none_or(|proxy| proxy.username != NAME) {
+        return Ok(None);
     }
-    let user = impersonation::read(PREFIX, headers);
-    (!user.username.is_empty()).then(|| impersonation::with_everyone(user))
+    let user = impersonation::read(PREFIX, headers)?;
+    Ok((!user.username.is_empty()).then(|| impersonation::with_everyone(user)))
 }
 
 #[cfg(test)]
@@ -44,12 +44,15 @@ mod tests {
             ("x-remote-extra-example.org%2fkey", "v"),
             ("x-remote-uid", "1"),
             ("accept", "*/*"),
-        ];
-        let jane = user(&certificate(NAME), headers).unwrap();
+        ]
+        .map(|(name, value)| (name, value.as_bytes()));
+        let jane = user(&certificate(NAME), headers).unwrap().unwrap();
         assert_eq!((jane.username.as_str(), jane.uid.as_str()), ("jane", "1"));
         assert_eq!(jane.groups, ["a", "b", "system:authenticated"]);
         assert_eq!(jane.extra["example.org/key"], ["v"]);
-        assert_eq!(user(&certificate("somebody"), headers), None);
-        assert_eq!(user(&certificate(NAME), [("x-remote-group", "system:masters")]), None);
+        assert_eq!(user(&certificate("somebody"), headers), Ok(None));
+        assert_eq!(user(&certificate(NAME), [("x-remote-group", b"system:masters".as_slice())]), Ok(None));
+        let unreadable = [("x-remote-user", b"jane".as_slice()), ("x-remote-group", b"\xff")];
+        assert_eq!(user(&certificate(NAME), unreadable).unwrap_err().code, 400);
     }
 }

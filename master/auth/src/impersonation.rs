@@ -11,10 +11,10 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 /// Each part of the identity must be allowed to `requester` by the verb `impersonate`.
 pub fn impersonate<'a>(
     requester: &UserInfo,
-    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     authorizer: &dyn Authorizer,
 ) -> Result<Option<UserInfo>, Refusal> {
-    let wanted = read(PREFIX, headers);
+    let wanted = read(PREFIX, headers)?;
     if wanted == UserInfo::default() {
         return Ok(None);
     }
@@ -28,10 +28,16 @@ pub fn impersonate<'a>(
 }
 
 /// The user whom headers of a prefix name, by `user`, `uid`, `group` and `extra-…`. Of several names the first counts.
-pub(crate) fn read<'a>(prefix: &str, headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> UserInfo {
+/// One that is no text is refused: passed over, it would leave the request to another user.
+pub(crate) fn read<'a>(
+    prefix: &str,
+    headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<UserInfo, Refusal> {
     let mut user = UserInfo::default();
     for (name, value) in headers {
         let Some(field) = name.strip_prefix(prefix) else { continue };
+        let value =
+            std::str::from_utf8(value).map_err(|_| Refusal::bad_request(format!("the header {name} is not UTF-8")))?;
         match field {
             "user" if user.username.is_empty() => value.clone_into(&mut user.username),
             "uid" if user.uid.is_empty() => value.clone_into(&mut user.uid),
@@ -43,7 +49,7 @@ pub(crate) fn read<'a>(prefix: &str, headers: impl IntoIterator<Item = (&'a str,
             }
         }
     }
-    user
+    Ok(user)
 }
 
 /// One question to the authorizer.
@@ -152,7 +158,8 @@ mod tests {
     }
 
     fn act(headers: &[(&str, &str)], rights: &'static [&'static str]) -> Result<Option<UserInfo>, Refusal> {
-        impersonate(&UserInfo::new("admin", &[]), headers.iter().copied(), &Listed(rights))
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        impersonate(&UserInfo::new("admin", &[]), headers, &Listed(rights))
     }
 
     #[test]
@@ -196,6 +203,18 @@ mod tests {
     fn anonymous_stays_unauthenticated() {
         let user = act(&[("impersonate-user", "system:anonymous")], &["users system:anonymous"]).unwrap().unwrap();
         assert_eq!(user, UserInfo::anonymous());
+    }
+
+    #[test]
+    fn names_in_any_script_are_names_and_what_is_no_text_is_refused() {
+        let user = act(&[("impersonate-user", "j\u{f6}rg")], &["users j\u{f6}rg"]).unwrap().unwrap();
+        assert_eq!(user.username, "j\u{f6}rg");
+        let admin = UserInfo::new("admin", &[]);
+        for name in ["impersonate-user", "impersonate-group", "impersonate-extra-a", "impersonate-other"] {
+            let refusal = impersonate(&admin, [(name, b"j\xf6rg".as_slice())], &Listed(&[])).unwrap_err();
+            assert_eq!((refusal.code, refusal.message), (400, format!("the header {name} is not UTF-8")));
+        }
+        assert_eq!(impersonate(&admin, [("accept", b"\xff".as_slice())], &Listed(&[])), Ok(None));
     }
 
     #[test]
