@@ -268,6 +268,10 @@ fn resource_call(core: &Core, head: Parts, asked: Asked, user: Arc<UserInfo>) ->
     if kind.namespaced && !scoped && (!path.name.is_empty() || verb == "create") {
         return if path.name.is_empty() { Err(Problem::method_not_allowed()) } else { Ok(None) };
     }
+    // What is made at a path is made under the name of its body, for which nobody was asked.
+    if verb == "create" && !path.name.is_empty() && path.subresource.is_empty() {
+        return Err(Problem::method_not_allowed());
+    }
     let allowed = match kind.subresource(&path.subresource) {
         Some(subresource) => subresource.verbs,
         None => kind.verbs,

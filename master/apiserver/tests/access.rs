@@ -58,6 +58,24 @@ async fn paths_and_methods_that_are_not_there() {
 }
 
 #[tokio::test]
+async fn nothing_is_created_at_a_name() {
+    let server = server().await;
+    // The right to create one name would be a right to create them all.
+    let body = json!({ "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "name": "other" } });
+    let refused = server.call("POST", &format!("{CONFIG_MAPS}/named"), &body).await.expect(405);
+    assert_eq!(refused["reason"], "MethodNotAllowed");
+    let space = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": "other" } });
+    server.call("POST", "/api/v1/namespaces/named", &space).await.expect(405);
+    for path in [format!("{CONFIG_MAPS}/other"), "/api/v1/namespaces/other".to_owned()] {
+        assert_eq!(server.get(&path).await.code, 404, "{path}");
+    }
+    let jane = UserInfo::new("jane", &[names::ALL_AUTHENTICATED]);
+    let request = Request::builder().method("POST").uri(format!("{CONFIG_MAPS}/named"));
+    let request = request.body(Full::from(body.to_string())).unwrap();
+    assert_eq!(server.raw(jane, request).await.status(), 403);
+}
+
+#[tokio::test]
 async fn a_snapshot_is_for_who_may_do_everything() {
     let server = server().await;
     let request = || Request::builder().uri(apiserver::SNAPSHOT_PATH).body(Full::default()).unwrap();
