@@ -23,7 +23,7 @@ pub struct Credentials<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authentication {
     pub user: UserInfo,
-    /// The audiences, of those asked for, that a token is good for; empty for certificates and bootstrap tokens.
+    /// The audiences, of those asked for, that a token is good for.
     pub audiences: Vec<String>,
 }
 
@@ -83,6 +83,15 @@ impl Authenticator {
         Ok(self.authenticate_token(token, &[], now)?.user)
     }
 
+    /// Of the audiences that are asked for, those of the API server itself: what a credential that names none is good for
+    /// (`authenticator.WithAudiences`); none where it is good for nobody who asks.
+    fn own_audiences(&self, wanted: &[String]) -> Option<Vec<String>> {
+        let own = self.tokens.audiences();
+        let is_wanted = |audience: &&String| wanted.is_empty() || wanted.contains(audience);
+        let audiences: Vec<String> = own.iter().filter(is_wanted).cloned().collect();
+        (!audiences.is_empty()).then_some(audiences)
+    }
+
     /// The user of a bearer token; `audiences` empty means the API server's own.
     pub fn authenticate_token(
         &self,
@@ -91,9 +100,10 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<Authentication, AuthenticationError> {
         if let Ok((id, secret)) = BootstrapToken::parse(token) {
-            let user = self.facts.bootstrap_token(id).and_then(|token| token.authenticate(secret, now));
             let unknown = || AuthenticationError::InvalidToken(format!("no valid bootstrap token {id}"));
-            return user.map(|user| Authentication { user, audiences: Vec::new() }).ok_or_else(unknown);
+            let audiences = self.own_audiences(audiences).ok_or_else(unknown)?;
+            let user = self.facts.bootstrap_token(id).and_then(|token| token.authenticate(secret, now));
+            return user.map(|user| Authentication { user, audiences }).ok_or_else(unknown);
         }
         if !self.tokens.claims_to_be_ours(token) {
             return Err(AuthenticationError::InvalidToken("of no known kind".to_owned()));

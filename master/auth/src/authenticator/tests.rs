@@ -106,6 +106,19 @@ fn bearer_tokens_of_both_kinds() {
 }
 
 #[test]
+fn a_bootstrap_token_is_for_the_api_server_only() {
+    let authenticator = authenticator();
+    let token = crate::BootstrapToken::generate(None);
+    let name = format!("bootstrap-token-{}", token.id());
+    authenticator.facts.observe("", "secrets", "kube-system", &name, Some(&token.to_secret()));
+    let own = authenticator.tokens().audiences().to_vec();
+    let ask = |audiences: &[String]| authenticator.authenticate_token(&token.reveal(), audiences, now());
+    assert_eq!(ask(&[]).unwrap().audiences, own);
+    assert_eq!(ask(&["vault".to_owned(), own[0].clone()]).unwrap().audiences, own);
+    assert!(matches!(ask(&["vault".to_owned()]), Err(AuthenticationError::InvalidToken(_))));
+}
+
+#[test]
 fn an_error_shows_no_token() {
     let authenticator = authenticator();
     let credentials = Credentials { authorization: Some("Bearer abcdef.0123456789abcdef"), ..Credentials::default() };
