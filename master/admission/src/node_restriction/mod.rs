@@ -30,6 +30,7 @@ impl NodeRestriction {
             ("", "serviceaccounts") => pod::check_token_request(context, request, object, node),
             ("coordination.k8s.io", "leases") => lease(request, object, node),
             ("storage.k8s.io", "csinodes") => csi_node(request, object, node),
+            ("resource.k8s.io", "resourceslices") => resource_slice(request, object, node),
             ("certificates.k8s.io", "certificatesigningrequests") => certificate_request(request, object, node),
             _ => Ok(()),
         }
@@ -64,6 +65,20 @@ fn csi_node(request: &Request<'_>, object: Option<&Value>, node: &str) -> Result
         return Err(request.forbidden(object, "can only access CSINode with the same name as the requesting node"));
     }
     Ok(())
+}
+
+/// A node describes its own devices only. Others than these operations are the Node authorizer's to judge.
+fn resource_slice(request: &Request<'_>, object: Option<&Value>, node: &str) -> Result<(), Refusal> {
+    let (slice, what) = match request.operation {
+        Operation::Create => (object, "create"),
+        Operation::Delete => (request.old, "delete"),
+        Operation::Update | Operation::Connect => return Ok(()),
+    };
+    if slice.map_or("", |slice| text(slice, "/spec/nodeName")) == node {
+        return Ok(());
+    }
+    let why = format!("can only {what} ResourceSlice with the same NodeName as the requesting node");
+    Err(request.forbidden(object, &why))
 }
 
 /// On create the object names itself.

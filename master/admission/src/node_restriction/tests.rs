@@ -32,6 +32,24 @@ fn a_node_modifies_only_itself() {
 }
 
 #[test]
+fn a_node_describes_its_own_devices_only() {
+    let user = node_user("n1");
+    let of = |node: &str| json!({ "metadata": { "name": "s" }, "spec": { "nodeName": node, "driver": "d" } });
+    let slices = |operation| Request { group: "resource.k8s.io", ..on(&user, operation, "resourceslices", "", "s") };
+    admit(&slices(Create), &of("n1")).unwrap();
+    assert_eq!(
+        why(admit(&slices(Create), &of("n2"))),
+        "can only create ResourceSlice with the same NodeName as the requesting node"
+    );
+    let delete = |node: &str| {
+        let old = of(node);
+        Cluster::new().chain().validate(&Request { old: Some(&old), ..slices(Delete) }, None)
+    };
+    delete("n1").unwrap();
+    assert_eq!(why(delete("n2")), "can only delete ResourceSlice with the same NodeName as the requesting node");
+}
+
+#[test]
 fn labels_that_steer_pods_are_not_a_nodes_to_set() {
     let user = node_user("n1");
     let old = json!({ "metadata": { "name": "n1", "labels": { "node-role.kubernetes.io/control-plane": "" } } });

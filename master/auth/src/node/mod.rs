@@ -37,6 +37,10 @@ impl NodeAuthorizer {
                 ("", "secrets") => return self.read_namespaced(node, Target::Secret, attributes),
                 ("", "configmaps") => return self.read_namespaced(node, Target::ConfigMap, attributes),
                 ("", "persistentvolumeclaims") => return self.claim(node, attributes),
+                ("", "persistentvolumes") => return self.get(node, Target::PersistentVolume, attributes),
+                ("resource.k8s.io", "resourceclaims") => return self.get(node, Target::ResourceClaim, attributes),
+                ("resource.k8s.io", "resourceslices") => return self.slice(node, attributes),
+                ("storage.k8s.io", "volumeattachments") => return self.get(node, Target::VolumeAttachment, attributes),
                 ("", "serviceaccounts") => return self.create_token(node, attributes),
                 ("coordination.k8s.io", "leases") => return lease(node, attributes),
                 ("storage.k8s.io", "csinodes") => return csi_node(node, attributes),
@@ -91,6 +95,27 @@ impl NodeAuthorizer {
             return refuse("can only get/update/patch this type");
         }
         self.related(node, Target::PersistentVolumeClaim, attributes)
+    }
+
+    fn slice(&self, node: &str, attributes: &Attributes<'_>) -> Result<(), String> {
+        if !attributes.subresource.is_empty() {
+            return refuse("cannot authorize ResourceSlice subresources");
+        }
+        match attributes.verb {
+            // What is in it is not known yet: NodeRestriction looks at it then.
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.related(node, Target::ResourceSlice, attributes),
+            "watch" | "list" | "deletecollection" if selects(attributes.field_selector, "spec.nodeName", node) => {
+                Ok(())
+            }
+            "watch" | "list" | "deletecollection" => {
+                refuse("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => refuse(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, \
+                 deletecollection",
+            ),
+        }
     }
 
     fn create_token(&self, node: &str, attributes: &Attributes<'_>) -> Result<(), String> {

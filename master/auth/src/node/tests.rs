@@ -102,7 +102,83 @@ fn what_a_pod_named_ends_with_the_last_pod() {
 }
 
 fn graph_is_empty(graph: &NodeGraph) -> bool {
-    format!("{graph:?}").contains("pods: {}, nodes: {}")
+    format!("{graph:?}").contains("owners: {}, nodes: {}, volumes: {}, secrets: {}")
+}
+
+/// A volume that is bound to the claim of [`pod`].
+fn volume() -> Value {
+    let secret = |name: &str| json!({ "namespace": "storage", "name": name });
+    json!({ "spec": {
+        "claimRef": { "namespace": "default", "name": "claim" },
+        "csi": { "nodeStageSecretRef": secret("stage"), "nodePublishSecretRef": secret("publish"),
+                 "controllerPublishSecretRef": secret("controller") },
+    } })
+}
+
+#[test]
+fn a_node_reads_the_volumes_of_its_pods_claims_and_their_secrets() {
+    let graph = graph();
+    let get_volume = "get persistentvolumes /pv";
+    let unrelated = |node: &str| Err(format!("no relationship found between node '{node}' and this object"));
+    assert_eq!(judge(&graph, "n1", get_volume), unrelated("n1"));
+    graph.observe("", "persistentvolumes", "", "pv", Some(&volume()));
+    for request in [get_volume, "get secrets storage/stage", "get secrets storage/publish"] {
+        assert_eq!(judge(&graph, "n1", request), Ok(()), "{request}");
+        assert_eq!(judge(&graph, "n2", request), unrelated("n2"), "{request}");
+    }
+    judge(&graph, "n1", "get secrets storage/controller").unwrap_err();
+    judge(&graph, "n1", "get secrets default/stage").unwrap_err();
+    let only = Err("can only get individual resources of this type".to_owned());
+    assert_eq!(judge(&graph, "n1", "list persistentvolumes /"), only);
+    observe(&graph, "web", None);
+    judge(&graph, "n1", get_volume).unwrap_err();
+    judge(&graph, "n1", "get secrets storage/stage").unwrap_err();
+    observe(&graph, "web", Some(&pod("n1")));
+    let mut free = volume();
+    free["spec"]["claimRef"] = Value::Null;
+    graph.observe("", "persistentvolumes", "", "pv", Some(&free));
+    judge(&graph, "n1", get_volume).unwrap_err();
+    judge(&graph, "n1", "get secrets storage/stage").unwrap_err();
+    observe(&graph, "web", None);
+    assert!(graph_is_empty(&graph));
+}
+
+#[test]
+fn a_node_reads_the_claims_of_its_pods_and_what_is_its_own() {
+    let graph = graph();
+    let mut asking = pod("n1");
+    asking["spec"]["resourceClaims"] =
+        json!([{ "name": "a", "resourceClaimName": "given" }, { "name": "b", "resourceClaimTemplateName": "t" }]);
+    asking["status"] = json!({
+        "resourceClaimStatuses": [{ "name": "b", "resourceClaimName": "web-b-x" }],
+        "extendedResourceClaimStatus": { "resourceClaimName": "extended" },
+    });
+    observe(&graph, "web", Some(&asking));
+    for name in ["given", "web-b-x", "extended"] {
+        let request = format!("get resourceclaims.resource.k8s.io default/{name}");
+        assert_eq!(judge(&graph, "n1", &request), Ok(()), "{request}");
+        judge(&graph, "n2", &request).unwrap_err();
+    }
+    judge(&graph, "n1", "get resourceclaims.resource.k8s.io default/other").unwrap_err();
+    let own = json!({ "spec": { "nodeName": "n1" } });
+    graph.observe("storage.k8s.io", "volumeattachments", "", "va", Some(&own));
+    graph.observe("resource.k8s.io", "resourceslices", "", "slice", Some(&own));
+    let slices = "resourceslices.resource.k8s.io";
+    for request in [
+        "get volumeattachments.storage.k8s.io /va",
+        &format!("get {slices} /slice"),
+        &format!("delete {slices} /slice"),
+        &format!("list {slices} / spec.nodeName=n1"),
+        &format!("deletecollection {slices} / spec.nodeName=n1"),
+    ] {
+        assert_eq!(judge(&graph, "n1", request), Ok(()), "{request}");
+        judge(&graph, "n2", request).unwrap_err();
+    }
+    assert_eq!(judge(&graph, "n2", &format!("create {slices} /")), Ok(()));
+    let selector = "can only list/watch/deletecollection resourceslices with nodeName field selector";
+    assert_eq!(judge(&graph, "n1", &format!("deletecollection {slices} /")), Err(selector.to_owned()));
+    graph.observe("storage.k8s.io", "volumeattachments", "", "va", None);
+    judge(&graph, "n1", "get volumeattachments.storage.k8s.io /va").unwrap_err();
 }
 
 #[test]
