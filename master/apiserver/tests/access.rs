@@ -148,3 +148,26 @@ async fn both_event_apis_show_the_same_events() {
     let query = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=reason%3DStarted";
     assert_eq!(server.get(query).await.expect(200)["items"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn proxies_lead_to_agents_and_pods_only() {
+    let server = server().await;
+    let node = json!({ "kind": "Node", "apiVersion": "v1", "metadata": { "name": "n1" }, "status": {
+        "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+    } });
+    server.call("POST", "/api/v1/nodes", &node).await.expect(201);
+    for name in ["n1:9100", "http:n1:9100", "n1"] {
+        let refused = server.get(&format!("/api/v1/nodes/{name}/proxy/")).await.expect(400);
+        assert_eq!(refused["message"], "address not allowed", "{name}");
+    }
+    let refused = server.get("/api/v1/nodes/ftp:n1:9100/proxy/").await.expect(400);
+    assert_eq!(refused["message"], "invalid node request \"ftp:n1:9100\"");
+    // Whoever writes Endpoints says nothing of where pods are.
+    server.call("POST", SERVICES, &service("s", &json!({ "ports": [{ "port": 80 }] }))).await.expect(201);
+    let endpoints = json!({ "kind": "Endpoints", "apiVersion": "v1", "metadata": { "name": "s" }, "subsets": [
+        { "addresses": [{ "ip": "192.0.2.200" }], "ports": [{ "port": 80 }] },
+    ] });
+    server.call("POST", "/api/v1/namespaces/default/endpoints", &endpoints).await.expect(201);
+    let refused = server.get(&format!("{SERVICES}/s:80/proxy/")).await.expect(503);
+    assert_eq!(refused["message"], "no endpoints available for service \"s\"");
+}

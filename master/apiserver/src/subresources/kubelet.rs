@@ -1,6 +1,7 @@
 //! Requests that are passed on: logs, exec, attach, port-forward and the proxies. Bytes go through unchanged, but for WebSocket
 //! sessions, which [`websocket`] turns into SPDY.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
 use super::target::Destination;
@@ -53,7 +54,12 @@ impl Kubelets {
         let Destination { host, port, .. } = destination;
         let failed = |why: String| Problem::internal(&format!("error dialing backend: dial tcp {host}:{port}: {why}"));
         let dial = async {
-            let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| failed(error.to_string()))?;
+            let found = lookup_host((host.as_str(), *port)).await.map_err(|error| failed(error.to_string()))?;
+            let addresses: Vec<SocketAddr> = found.collect();
+            if !addresses.iter().all(|address| destination.may_be_at(address.ip())) {
+                return Err(Problem::bad_request("address not allowed"));
+            }
+            let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(|error| failed(error.to_string()))?;
             let _ = tcp.set_nodelay(true);
             if !destination.tls {
                 return Ok(Box::new(tcp) as Box<dyn Io>);

@@ -23,6 +23,8 @@ pub(super) struct Destination {
     pub tls: bool,
     /// Whether it is an agent, which is shown the API server's own certificate.
     pub agent: bool,
+    /// Whether the client chose it: then it is none of the addresses by which this machine talks to itself.
+    pub chosen: bool,
     /// Path and query.
     pub path: String,
 }
@@ -51,6 +53,16 @@ impl Destination {
             }
             _ => Err(Problem::method_not_allowed()),
         }
+    }
+
+    /// Whether this is where it may be (`IsGlobalUnicast`): a client must not make the server talk to itself.
+    pub(super) fn may_be_at(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let is_local = match ip {
+            IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        !self.chosen || !(is_local || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified())
     }
 }
 
@@ -145,10 +157,10 @@ fn agent_of(core: &Core, pod: &Value, name: &str, path: String) -> Result<Destin
     if node.is_empty() {
         return Err(Problem::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    agent(core, node, None, path)
+    agent(core, node, path)
 }
 
-fn agent(core: &Core, name: &str, port: Option<u16>, path: String) -> Result<Destination> {
+fn agent(core: &Core, name: &str, path: String) -> Result<Destination> {
     let lookup = CacheLookup(std::sync::Arc::clone(&core.store));
     let node =
         lookup.get("", "nodes", "", name).ok_or_else(|| Problem::from(auth::Refusal::not_found("", "nodes", name)))?;
@@ -158,21 +170,25 @@ fn agent(core: &Core, name: &str, port: Option<u16>, path: String) -> Result<Des
         .into_iter()
         .find_map(|kind| addresses.iter().find(|address| address["type"] == kind)?["address"].as_str());
     let own = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().filter(|port| *port != 0);
-    let port = port.unwrap_or_else(|| u16::try_from(own.unwrap_or(KUBELET_PORT)).unwrap_or_default());
+    let port = u16::try_from(own.unwrap_or(KUBELET_PORT)).unwrap_or_default();
     match host {
-        Some(host) => Ok(Destination { host: host.to_owned(), port, tls: true, agent: true, path }),
+        Some(host) => Ok(Destination { host: host.to_owned(), port, tls: true, agent: true, chosen: false, path }),
         None => Err(Problem::internal(&format!("no preferred addresses found; known addresses: {addresses:?}"))),
     }
 }
 
 /// `[scheme:]name[:port]`
-fn split_name(name: &str) -> Result<(&str, &str, &str)> {
-    match name.split(':').collect::<Vec<_>>().as_slice() {
-        [name] => Ok(("", name, "")),
-        [name, port] => Ok(("", name, port)),
-        [scheme @ ("" | "http" | "https"), name, port] => Ok((scheme, name, port)),
-        _ => Err(Problem::bad_request(format!("invalid request {name:?}"))),
-    }
+fn split_name(call: &Call) -> Result<(&str, &str, &str)> {
+    let id = &call.path.name;
+    let parts = match id.split(':').collect::<Vec<_>>().as_slice() {
+        [name] => Some(("", *name, "")),
+        [name, port] => Some(("", *name, *port)),
+        [scheme @ ("" | "http" | "https"), name, port] => Some((*scheme, *name, *port)),
+        _ => None,
+    };
+    let kind = call.kind.kind.to_lowercase();
+    let invalid = || Problem::bad_request(format!("invalid {kind} request {id:?}"));
+    parts.filter(|(_, name, _)| !name.is_empty()).ok_or_else(invalid)
 }
 
 fn rest_of(call: &Call) -> String {
@@ -183,16 +199,23 @@ fn rest_of(call: &Call) -> String {
 }
 
 fn node_proxy(core: &Core, call: &Call) -> Result<Destination> {
-    let (_, name, port) = split_name(&call.path.name)?;
+    let (scheme, name, port) = split_name(call)?;
+    on_machine_of(agent(core, name, rest_of(call))?, scheme, port)
+}
+
+/// The agent, or whatever else listens on its machine: to that nobody shows the API server's certificate.
+fn on_machine_of(agent: Destination, scheme: &str, port: &str) -> Result<Destination> {
+    let agent = Destination { chosen: true, ..agent };
     let port = match port {
-        "" => None,
-        text => Some(text.parse().map_err(|_| Problem::bad_request(format!("invalid port {text:?}")))?),
+        "" => return Ok(agent),
+        text => text.parse().map_err(|_| Problem::bad_request(format!("invalid port {text:?}")))?,
     };
-    agent(core, name, port, rest_of(call))
+    let is_agent = port == agent.port;
+    Ok(Destination { port, tls: is_agent || scheme == "https", agent: is_agent, ..agent })
 }
 
 fn pod_proxy(core: &Core, call: &Call) -> Result<Destination> {
-    let (scheme, name, port) = split_name(&call.path.name)?;
+    let (scheme, name, port) = split_name(call)?;
     let lookup = CacheLookup(std::sync::Arc::clone(&core.store));
     let pod = lookup.get("", "pods", &call.path.namespace, name).ok_or_else(|| Problem::not_found(call.kind, name))?;
     let containers = pod["spec"]["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -205,16 +228,16 @@ fn pod_proxy(core: &Core, call: &Call) -> Result<Destination> {
     let port = port.map_err(|_| Problem::bad_request("invalid port"))?;
     let host = pod["status"]["podIP"].as_str().unwrap_or_default();
     let ip: IpAddr = host.parse().map_err(|_| Problem::bad_request("address not allowed"))?;
-    destination(ip, port, scheme, rest_of(call))
+    Ok(destination(ip, port, scheme, rest_of(call)))
 }
 
 fn service_proxy(core: &Core, call: &Call) -> Result<Destination> {
-    let (scheme, name, port) = split_name(&call.path.name)?;
+    let (scheme, name, port) = split_name(call)?;
     let lookup = CacheLookup(std::sync::Arc::clone(&core.store));
     let namespace = &call.path.namespace;
     let service = lookup.get("", "services", namespace, name).ok_or_else(|| Problem::not_found(call.kind, name))?;
     let (ip, port) = service_address(&lookup, &service, port)?;
-    destination(ip, port, scheme, rest_of(call))
+    Ok(destination(ip, port, scheme, rest_of(call)))
 }
 
 /// One of the endpoints of a Service, for a port by name or number; the first where that is empty.
@@ -233,21 +256,61 @@ fn service_address(lookup: &CacheLookup, service: &Value, port: &str) -> Result<
     let subsets = endpoints["subsets"].as_array().map(Vec::as_slice).unwrap_or_default();
     let found = subsets.iter().find_map(|subset| {
         let port = subset["ports"].as_array()?.iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name)?;
-        let addresses = subset["addresses"].as_array().filter(|list| !list.is_empty())?;
-        let address = addresses.get(rand::random_range(0..addresses.len()))?;
+        let addresses = subset["addresses"].as_array()?;
+        let addresses: Vec<&Value> =
+            addresses.iter().filter(|address| is_of_a_pod(lookup, namespace, address)).collect();
+        let address = addresses.get(rand::random_range(0..addresses.len().max(1)))?;
         Some((address["ip"].as_str()?.parse().ok()?, u16::try_from(port["port"].as_u64()?).ok()?))
     });
     found.ok_or_else(none)
 }
 
-/// Neither loopback nor link-local: a pod must not make the server talk to itself.
-fn destination(ip: IpAddr, port: u16, scheme: &str, path: String) -> Result<Destination> {
-    let local = match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_unspecified(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_multicast() || ip.is_unspecified(),
-    };
-    if local {
-        return Err(Problem::bad_request("address not allowed"));
+/// Whether an endpoint is one of the namespace's pods: who writes Endpoints must not send the server anywhere else.
+fn is_of_a_pod(lookup: &CacheLookup, namespace: &str, address: &Value) -> bool {
+    let target = &address["targetRef"];
+    let pod = target["name"].as_str().filter(|_| target["namespace"] == namespace);
+    let pod = pod.and_then(|name| lookup.get("", "pods", namespace, name)).unwrap_or_default();
+    pod["status"]["podIPs"].as_array().into_iter().flatten().any(|own| own["ip"] == address["ip"])
+}
+
+fn destination(ip: IpAddr, port: u16, scheme: &str, path: String) -> Destination {
+    Destination { host: ip.to_string(), port, tls: scheme == "https", agent: false, chosen: true, path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> Destination {
+        let host = "192.0.2.1".to_owned();
+        Destination { host, port: 10_250, tls: true, agent: true, chosen: false, path: "/x".into() }
     }
-    Ok(Destination { host: ip.to_string(), port, tls: scheme == "https", agent: false, path })
+
+    #[test]
+    fn only_the_agent_is_shown_the_api_servers_certificate() {
+        for (scheme, port, wanted) in [
+            ("", "", (10_250, true, true)),
+            ("http", "10250", (10_250, true, true)),
+            ("", "9100", (9100, false, false)),
+            ("http", "9100", (9100, false, false)),
+            ("https", "9100", (9100, true, false)),
+        ] {
+            let Destination { port: at, tls, agent: is_agent, chosen, .. } =
+                on_machine_of(agent(), scheme, port).unwrap();
+            assert_eq!(((at, tls, is_agent), chosen), (wanted, true), "{scheme}:{port}");
+        }
+        assert!(on_machine_of(agent(), "", "70000").is_err());
+    }
+
+    #[test]
+    fn clients_choose_no_address_of_the_server_itself() {
+        let chosen = Destination { chosen: true, ..agent() };
+        for ip in
+            ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1", "ff02::1"]
+        {
+            let ip = ip.parse().unwrap();
+            assert!(!chosen.may_be_at(ip) && agent().may_be_at(ip), "{ip}");
+        }
+        assert!(chosen.may_be_at("10.0.0.1".parse().unwrap()) && chosen.may_be_at("fd00::1".parse().unwrap()));
+    }
 }
