@@ -1,8 +1,7 @@
 //! Cluster IPs and node ports of Services (`pkg/registry/core/service/{ipallocator,portallocator,storage}`).
 //!
 //! What is taken follows the committed Services and IPAddresses, so that nothing leaks and a restart repairs itself; what a
-//! request that is under way has chosen is held by its [`Reservation`] until its commit is visible. That of several masters only
-//! one gives out an address is up to `ip_addresses.rs`.
+//! request that is under way has chosen is held by its [`Reservation`] until its commit is visible.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,6 +1,6 @@
 //! IPAddresses: which Service has which cluster IP, as objects (KEP-1880; `pkg/registry/core/service/ipallocator`). A Service's
-//! is written before the Service, so that of several masters only one can give out an address, and goes after it. What does not
-//! fit together is repaired: clusters older than these objects, writes that came to nothing, deletions by hand.
+//! is written before the Service, which cannot get an address that another object has, and goes after it. What does not fit
+//! together is repaired: clusters older than these objects, writes that came to nothing, deletions by hand.
 
 use std::net::IpAddr;
 
