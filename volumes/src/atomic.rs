@@ -18,6 +18,7 @@ use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::removal::remove_tree;
 use crate::{Error, fs as files};
 
 const DATA: &str = "..data";
@@ -61,7 +62,7 @@ pub fn write(
     let new = fresh(folder, now)?;
     let written = write_files(&new, payload).and_then(|()| finish(&new)).and_then(|()| swap(folder, &new));
     if let Err(error) = written {
-        let _ = files::remove_tree(&new);
+        let _ = remove_tree(&new);
         return Err(error);
     }
     link_names(folder, payload)?;
@@ -195,7 +196,7 @@ fn remove_stale(folder: &Path, payload: &Payload, keep: &Path) -> Result<(), Err
             continue;
         }
         if is_dir && name.starts_with("..") {
-            files::remove_tree(&path)?;
+            remove_tree(&path)?;
         } else if !is_dir {
             files::remove_file(&path)?;
         }

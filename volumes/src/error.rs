@@ -27,6 +27,12 @@ pub enum Error {
     LocalPath(PathBuf),
     #[error("{} is not {expected}", path.display())]
     LocalKind { path: PathBuf, expected: &'static str },
+    #[error("{} is not a regular file", .0.display())]
+    NotRegular(PathBuf),
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong { path: PathBuf, limit: u64 },
+    #[error("cannot delete {}: it is a mount point", .0.display())]
+    MountPoint(PathBuf),
     #[error("no volume plugin matched: {0}")]
     Unsupported(&'static str),
     #[error(transparent)]

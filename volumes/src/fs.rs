@@ -31,14 +31,6 @@ pub fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a folder with all that is in it; one that is not there is removed. Symlinks are not followed.
-pub fn remove_tree(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
 /// Whether something is mounted on `path` that its parent is not on. True for tmpfs; a bind mount of the same file
 /// system is not seen.
 pub fn on_other_device(path: &Path) -> Result<bool, Error> {

@@ -19,6 +19,7 @@ mod mounts;
 mod objects;
 pub mod ownership;
 pub mod plan;
+mod removal;
 pub mod setup;
 pub mod subpath;
 pub mod teardown;

@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
+use crate::removal::remove_tree;
 use crate::{Error, fs as files};
 
 /// Binds `volume/sub_path` to `target`; a folder is made where there is nothing. Answers `target`.
@@ -108,7 +109,7 @@ fn make_target(target: &Path, directory: bool) -> Result<(), Error> {
     };
     match exists {
         Some(is_dir) if is_dir == directory => return Ok(()),
-        Some(true) => files::remove_tree(target)?,
+        Some(true) => remove_tree(target)?,
         Some(false) => files::remove_file(target)?,
         None => {}
     }

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Layout, fs as files, mounts};
+use crate::removal::remove_tree;
+use crate::{Error, Layout, mounts};
 
 /// Unmounts and removes a pod's folder; one that is not there is removed. Blocks.
 ///
@@ -20,7 +21,7 @@ pub fn tear_down(layout: &Layout, uid: &str) -> Result<(), Error> {
     if !left.is_empty() {
         return Err(Error::StillMounted { path: folder, mounts: left });
     }
-    files::remove_tree(&folder)
+    remove_tree(&folder)
 }
 
 /// UIDs of the pods that have a folder. Blocks.
