@@ -10,7 +10,8 @@
 //!
 //! A reader that opens `..data` once sees one generation only, and a watcher sees one rename.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{chown, symlink};
@@ -23,7 +24,7 @@ use crate::{Error, fs as files};
 
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
-/// Upstream's limits on a payload path.
+/// Upstream's limit on a payload path.
 const MAX_PATH: usize = 4096;
 
 /// A file of a payload.
@@ -37,7 +38,9 @@ pub struct File {
 }
 
 /// Files by their path in the volume.
-pub type Payload = std::collections::BTreeMap<String, File>;
+pub type Payload = BTreeMap<String, File>;
+/// The same, each path written as the file system has it.
+type Files<'a> = BTreeMap<Cow<'a, str>, &'a File>;
 
 /// Makes `folder` hold exactly `payload`. `finish` is called with the new generation before anyone sees it.
 /// Answers whether anything changed.
@@ -50,7 +53,7 @@ pub fn write(
     now: Timestamp,
     finish: impl FnOnce(&Path) -> Result<(), Error>,
 ) -> Result<bool, Error> {
-    payload.keys().try_for_each(|path| check(path))?;
+    let payload = &clean(payload)?;
     let old = current(folder)?;
     if let Some(old) = &old
         && same(old, payload)?
@@ -70,13 +73,28 @@ pub fn write(
     Ok(true)
 }
 
-/// Refuses paths that are absolute or have `..` in them: they come from the API.
-fn check(path: &str) -> Result<(), Error> {
-    let bad = path.is_empty()
-        || path.len() > MAX_PATH
-        || path.starts_with("..")
-        || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    if bad { Err(Error::PayloadPath(path.to_owned())) } else { Ok(()) }
+/// The files by their clean paths: the API's validation passes `./a` and `a//b`, as which no folder lists them.
+fn clean(payload: &Payload) -> Result<Files<'_>, Error> {
+    payload.iter().map(|(path, file)| Ok((clean_path(path)?, file))).collect()
+}
+
+/// A path without empty parts and `.`. Refuses those that are absolute or lead out of the folder: they come from the API.
+fn clean_path(path: &str) -> Result<Cow<'_, str>, Error> {
+    let mut parts = Vec::new();
+    let mut bad = path.len() > MAX_PATH || path.starts_with("..");
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(part) => parts.extend(part.to_str()),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => bad = true,
+        }
+    }
+    // `./..data` would be the link itself, once it is clean.
+    if bad || parts.first().is_none_or(|first| first.starts_with("..")) {
+        return Err(Error::PayloadPath(path.to_owned()));
+    }
+    let clean = parts.join("/");
+    Ok(if clean == path { Cow::Borrowed(path) } else { Cow::Owned(clean) })
 }
 
 /// The generation that `..data` points at.
@@ -90,17 +108,17 @@ fn current(folder: &Path) -> Result<Option<PathBuf>, Error> {
 }
 
 /// Whether a generation holds these files and no others.
-fn same(generation: &Path, payload: &Payload) -> Result<bool, Error> {
+fn same(generation: &Path, payload: &Files<'_>) -> Result<bool, Error> {
     let mut found = BTreeSet::new();
     collect(generation, generation, &mut found)?;
     if found.len() != payload.len() {
         return Ok(false);
     }
     for (path, file) in payload {
-        if !found.contains(path.as_str()) {
+        if !found.contains(&**path) {
             return Ok(false);
         }
-        let full = generation.join(path);
+        let full = generation.join(&**path);
         if fs::read(&full).map_err(Error::io("read", &full))? != file.data {
             return Ok(false);
         }
@@ -138,9 +156,9 @@ fn fresh(folder: &Path, now: Timestamp) -> Result<PathBuf, Error> {
     Err(Error::PayloadPath(folder.display().to_string()))
 }
 
-fn write_files(generation: &Path, payload: &Payload) -> Result<(), Error> {
+fn write_files(generation: &Path, payload: &Files<'_>) -> Result<(), Error> {
     for (path, file) in payload {
-        let full = generation.join(path);
+        let full = generation.join(&**path);
         if let Some(parent) = full.parent() {
             files::make_dir(parent)?;
         }
@@ -164,7 +182,7 @@ fn swap(folder: &Path, generation: &Path) -> Result<(), Error> {
 }
 
 /// The names that a container sees: the first part of each path.
-fn names(payload: &Payload) -> BTreeSet<&str> {
+fn names<'a>(payload: &'a Files<'_>) -> BTreeSet<&'a str> {
     payload.keys().filter_map(|path| path.split('/').next()).collect()
 }
 
@@ -173,7 +191,7 @@ pub(crate) fn is_written(folder: &Path) -> bool {
     folder.join(DATA).is_dir()
 }
 
-fn link_names(folder: &Path, payload: &Payload) -> Result<(), Error> {
+fn link_names(folder: &Path, payload: &Files<'_>) -> Result<(), Error> {
     for name in names(payload) {
         let link = folder.join(name);
         match symlink(Path::new(DATA).join(name), &link) {
@@ -185,7 +203,7 @@ fn link_names(folder: &Path, payload: &Payload) -> Result<(), Error> {
 }
 
 /// Removes links to files that are no longer in the payload, and generations that are no longer current.
-fn remove_stale(folder: &Path, payload: &Payload, keep: &Path) -> Result<(), Error> {
+fn remove_stale(folder: &Path, payload: &Files<'_>, keep: &Path) -> Result<(), Error> {
     let names = names(payload);
     for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let entry = entry.map_err(Error::io("read", folder))?;

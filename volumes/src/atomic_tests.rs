@@ -59,11 +59,29 @@ fn changed_and_stale_files() {
 #[test]
 fn paths_that_leave_the_folder_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    for path in ["", "/etc/passwd", "a/../../b", "..data", "..", "a/./../b"] {
+    for path in ["", ".", "./", "/etc/passwd", "a/../../b", "..data", "./..data", "..", "./..", "a/./../b"] {
         let result = write(folder.path(), &payload(&[(path, "x")]), Timestamp::now(), |_| Ok(()));
         assert!(matches!(result, Err(Error::PayloadPath(_))), "{path:?}");
     }
     assert!(listing(folder.path()).is_empty());
+}
+
+/// What the API's validation passes and `filepath.Clean` makes plain.
+#[test]
+fn paths_are_cleaned_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let files = [("./a", "1"), ("b//c", "2"), ("d/./e/", "3"), ("plain", "4")];
+    assert!(update(folder, &files));
+    for (path, data) in [("a", "1"), ("b/c", "2"), ("d/e", "3"), ("plain", "4")] {
+        assert_eq!(fs::read_to_string(folder.join(path)).unwrap(), data, "{path}");
+    }
+    // One generation, ..data, a, b, d, plain.
+    assert_eq!(listing(folder).len(), 6);
+    let before = fs::read_link(folder.join(DATA)).unwrap();
+    assert!(!update(folder, &files), "nothing changed");
+    assert_eq!(fs::read_link(folder.join(DATA)).unwrap(), before);
+    assert!(!update(folder, &[("a", "1"), ("b/c", "2"), ("d/e", "3"), ("plain", "4")]), "the same files");
 }
 
 #[test]
