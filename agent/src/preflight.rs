@@ -21,8 +21,8 @@ pub enum Refusal {
 /// The first condition that is not met.
 pub fn check(root: &Path, config: &KubeletConfiguration) -> Result<(), Refusal> {
     // The first line is a heading.
-    let swaps = std::fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();
-    if config.fail_swap_on && swaps.lines().count() > 1 {
+    let swaps = std::fs::read(root.join("proc/swaps")).unwrap_or_default();
+    if config.fail_swap_on && swaps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() > 1 {
         return Err(Refusal::Swap);
     }
     if config.fail_cgroup_v1 && !root.join("sys/fs/cgroup/cgroup.controllers").exists() {

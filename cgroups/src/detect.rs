@@ -33,8 +33,9 @@ impl Hierarchy {
 /// When they cannot be read, or no cgroup hierarchy is among them.
 pub fn detect() -> Result<Hierarchy, Error> {
     let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
-    parse(&text, Path::new(MOUNT)).ok_or_else(|| Error::NotMounted { path: MOUNT.into() })
+    // Others' mount points need not be text.
+    let text = fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    parse(&String::from_utf8_lossy(&text), Path::new(MOUNT)).ok_or_else(|| Error::NotMounted { path: MOUNT.into() })
 }
 
 /// Whether the kernel limits swap by cgroups of version 2: what this process' own has, all have.

@@ -1,6 +1,8 @@
 //! Mounting and unmounting.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -49,25 +51,46 @@ pub fn unmount_below(path: &Path) -> Result<(), Error> {
 /// node's pods may be reached through a link.
 pub fn below(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let text = fs::read_to_string(MOUNTINFO).map_err(Error::io("read", Path::new(MOUNTINFO)))?;
-    let mut points: Vec<_> = text.lines().filter_map(point).filter(|p| p.starts_with(&path)).collect();
+    let text = fs::read(MOUNTINFO).map_err(Error::io("read", Path::new(MOUNTINFO)))?;
+    let mut points: Vec<_> = points(&text).filter(|p| p.starts_with(&path)).collect();
     points.reverse();
     Ok(points)
 }
 
-/// The fifth field of a mountinfo line, with its octal escapes undone.
-fn point(line: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(unescape(line.split(' ').nth(4)?)))
+/// The mount points of a mountinfo file. Their names are bytes: one of another pod's, or of anybody's, need not be text.
+fn points(text: &[u8]) -> impl Iterator<Item = PathBuf> {
+    text.split(|byte| *byte == b'\n').filter_map(point)
 }
 
-fn unescape(text: &str) -> String {
-    let mut out = text.to_owned();
-    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        if out.contains(escape) {
-            out = out.replace(escape, plain);
+/// The fifth field of a mountinfo line, with its octal escapes undone.
+fn point(line: &[u8]) -> Option<PathBuf> {
+    let field = line.split(|byte| *byte == b' ').nth(4)?;
+    Some(PathBuf::from(OsString::from_vec(unescape(field))))
+}
+
+/// A backslash and three octal digits are the byte that would otherwise end a field or a line.
+fn unescape(mut text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    while let Some((first, rest)) = text.split_first() {
+        match rest.split_first_chunk().and_then(|(digits, rest)| Some((octal(*digits)?, rest))) {
+            Some((byte, after)) if *first == b'\\' => {
+                out.push(byte);
+                text = after;
+            }
+            _ => {
+                out.push(*first);
+                text = rest;
+            }
         }
     }
     out
+}
+
+fn octal(digits: [u8; 3]) -> Option<u8> {
+    digits.iter().try_fold(0_u8, |value, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
+        value.checked_mul(8)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]
@@ -76,8 +99,15 @@ mod tests {
 
     #[test]
     fn escapes_of_mountinfo() {
-        let line = r"36 35 98:0 / /var/lib/a\040b\134c rw shared:1 - ext3 /dev/root rw";
-        assert_eq!(point(line), Some(PathBuf::from("/var/lib/a b\\c")));
-        assert_eq!(point("36 35"), None);
+        let line = br"36 35 98:0 / /var/lib/a\040b\134c\134040\ rw shared:1 - ext3 /dev/root rw";
+        assert_eq!(point(line), Some(PathBuf::from(r"/var/lib/a b\c\040\")));
+        assert_eq!(point(b"36 35"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_no_others() {
+        let text = b"1 0 0:1 / /a\xff\\012 rw - tmpfs t rw\n2 0 0:1 / /b rw - tmpfs t rw\n";
+        let odd = PathBuf::from(OsString::from_vec(b"/a\xff\n".to_vec()));
+        assert_eq!(points(text).collect::<Vec<_>>(), [odd, PathBuf::from("/b")]);
     }
 }

@@ -200,7 +200,8 @@ async fn command(line: &str) -> Result<String, String> {
 }
 
 fn file(name: &str, path: &Path) -> Part {
-    Part::new(name, fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display())))
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Part::new(name, text.map_err(|error| format!("{}: {error}", path.display())))
 }
 
 fn name(path: &Path) -> String {

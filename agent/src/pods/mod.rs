@@ -175,7 +175,8 @@ impl PodsConfig {
             sizes.map(|size| u64::try_from(scale(&size)).unwrap_or(0)).sum::<u64>()
         };
         let enforced = kubelet.enforce_node_allocatable.iter().any(|what| what == "pods");
-        let resolv = std::fs::read_to_string(&kubelet.resolv_conf).unwrap_or_default();
+        let resolv = std::fs::read(&kubelet.resolv_conf).unwrap_or_default();
+        let resolv = String::from_utf8_lossy(&resolv);
         Self {
             node_name: config.node.node_name.clone(),
             node_labels: crate::node::labels(config),

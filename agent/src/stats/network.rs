@@ -22,7 +22,9 @@ const IGNORED: [&str; 4] = ["lo", "veth", "docker", "nerdctl"];
 
 /// The interfaces that a process sees; none when it has ended.
 pub(super) fn of_process(pid: &str) -> Vec<Interface> {
-    std::fs::read_to_string(format!("/proc/{pid}/net/dev")).map(|text| parse(&text)).unwrap_or_default()
+    // A pod may name its interfaces with any bytes.
+    let read = std::fs::read(format!("/proc/{pid}/net/dev"));
+    read.map(|text| parse(&String::from_utf8_lossy(&text))).unwrap_or_default()
 }
 
 fn parse(text: &str) -> Vec<Interface> {

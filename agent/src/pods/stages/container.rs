@@ -324,8 +324,8 @@ async fn hosts(job: &Job, pod: &Pod) -> Result<PathBuf, StageError> {
     blocking(CONFIG_ERROR, move || {
         let aliases = spec.host_aliases.as_deref().unwrap_or_default();
         let text = if spec.host_network.unwrap_or(false) {
-            let node = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            resolve::node_hosts_file(&node, aliases)
+            let node = std::fs::read("/etc/hosts").unwrap_or_default();
+            resolve::node_hosts_file(&String::from_utf8_lossy(&node), aliases)
         } else {
             resolve::hosts_file(&names, &ips, aliases)
         };
