@@ -31,6 +31,12 @@ impl Layout {
         self.pod(uid).join("volumes").join(format!("kubernetes.io~{kind}")).join(name)
     }
 
+    /// What is kept of a volume beside its files.
+    #[must_use]
+    pub fn plugin(&self, uid: &str, kind: &str, name: &str) -> PathBuf {
+        self.pod(uid).join("plugins").join(format!("kubernetes.io~{kind}")).join(name)
+    }
+
     /// Where a container's sub-path mounts are bound.
     #[must_use]
     pub fn subpath(&self, uid: &str, volume: &str, container: &str, index: usize) -> PathBuf {

@@ -12,24 +12,27 @@ use crate::{Error, fs as files};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Mounts a tmpfs on a folder where none is yet. `size` in bytes; the kernel's half of memory where unset.
-pub fn tmpfs(path: &Path, size: Option<u64>) -> Result<(), Error> {
+/// Mounts a tmpfs on a folder where none is yet. `size` in bytes; the kernel's half of memory where unset. Answers whether it
+/// was mounted now, and is empty.
+pub fn tmpfs(path: &Path, size: Option<u64>) -> Result<bool, Error> {
     if files::on_other_device(path)? {
-        return Ok(());
+        return Ok(false);
     }
     let options = size.map(|bytes| format!("size={bytes}"));
     mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())
-        .map_err(Error::errno("mount tmpfs on", path))
+        .map_err(Error::errno("mount tmpfs on", path))?;
+    Ok(true)
 }
 
-/// Mounts huge pages of `size` bytes on a folder where nothing is mounted yet.
-pub fn huge_pages(path: &Path, size: u64) -> Result<(), Error> {
+/// Mounts huge pages of `size` bytes on a folder where nothing is mounted yet. Answers whether they were mounted now.
+pub fn huge_pages(path: &Path, size: u64) -> Result<bool, Error> {
     if files::on_other_device(path)? {
-        return Ok(());
+        return Ok(false);
     }
     let options = format!("pagesize={size}");
     mount(Some("nodev"), path, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))
-        .map_err(Error::errno("mount hugetlbfs on", path))
+        .map_err(Error::errno("mount hugetlbfs on", path))?;
+    Ok(true)
 }
 
 /// Unmounts everything at and below `path`, the last mounted first.

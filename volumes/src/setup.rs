@@ -14,6 +14,8 @@ use crate::objects::{Downward, Objects};
 use crate::plan::{Ownership, VolumePlan};
 use crate::{Error, Layout, Plan, SetUpError, fs, mounts, ownership};
 
+/// Says that an emptyDir is as it is to be, as a kubelet's does.
+const READY: &str = "ready";
 /// When content that could not be asked for is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_secs(15);
 
@@ -45,7 +47,7 @@ struct Work {
 }
 
 enum Content {
-    Empty { medium: Medium, limit: Option<u64>, max: Option<u64> },
+    Empty { medium: Medium, limit: Option<u64>, max: Option<u64>, marker: PathBuf },
     Host { path: String, check: String },
     Local { block: bool, marker: PathBuf, read_only: bool },
     Files { payload: Payload, medium: Medium },
@@ -125,7 +127,8 @@ async fn fetch<O: Objects, D: Downward>(
     match &volume.kind {
         Kind::EmptyDir { medium, size_limit } => {
             let limit = size_limit.as_deref().map(bytes).transpose()?;
-            Ok(Content::Empty { medium: medium.clone(), limit, max: with.memory }.into())
+            let marker = with.layout.plugin(&plan.pod_uid, volume.kind.plugin(), &volume.name).join(READY);
+            Ok(Content::Empty { medium: medium.clone(), limit, max: with.memory, marker }.into())
         }
         Kind::HostPath { path, check } => Ok(on_host(path, check)),
         Kind::Claim { name, read_only } => match claim::resolve(namespace, name, with.objects).await? {
@@ -179,11 +182,9 @@ fn write(work: Work, now: Timestamp) -> Result<(String, PathBuf), SetUpError> {
 
 fn write_content(work: &Work, now: Timestamp) -> Result<(), Error> {
     match &work.content {
-        Content::Empty { medium, limit, max } => {
-            // Only once: what the pod's processes did with their own files is theirs.
-            let fresh = !work.folder.exists();
-            empty_dir::set_up(&work.folder, medium, *limit, *max)?;
-            if fresh { ownership::apply(&work.folder, &work.ownership, false) } else { Ok(()) }
+        Content::Empty { medium, limit, max, marker } => {
+            let mounted = empty_dir::set_up(&work.folder, medium, *limit, *max)?;
+            give_once(work, marker, mounted)
         }
         Content::Host { path, check } => host_path::set_up(path, check),
         Content::Local { block, marker, read_only } => {
@@ -192,6 +193,17 @@ fn write_content(work: &Work, now: Timestamp) -> Result<(), Error> {
         }
         Content::Files { payload, medium } => write_files(work, payload, medium, now),
     }
+}
+
+/// Gives an emptyDir to the pod's group. Only once: what the pod's processes did with their own files is theirs. That it was
+/// done is said by `marker`, which is made last, but for what was `mounted` now.
+fn give_once(work: &Work, marker: &Path, mounted: bool) -> Result<(), Error> {
+    if work.ownership.fs_group.is_none() || marker.exists() && !mounted {
+        return Ok(());
+    }
+    // Where only the marker is missing, the folder's own owner, who is changed last, says that nothing is left to do.
+    ownership::apply(&work.folder, &Ownership { on_root_mismatch: true, ..work.ownership }, false)?;
+    fs::make_dir(marker)
 }
 
 fn write_files(work: &Work, payload: &Payload, medium: &Medium, now: Timestamp) -> Result<(), Error> {
@@ -203,5 +215,7 @@ fn write_files(work: &Work, payload: &Payload, medium: &Medium, now: Timestamp) 
     fs::allow(&work.folder, 0o777)?;
     let give = |generation: &Path| ownership::apply(generation, &work.ownership, true);
     let changed = atomic::write(&work.folder, payload, now, give)?;
-    if changed { ownership::apply(&work.folder, &work.ownership, true) } else { Ok(()) }
+    // Also where a crash came between the swap and this.
+    let on_root_mismatch = work.ownership.on_root_mismatch || !changed;
+    ownership::apply(&work.folder, &Ownership { on_root_mismatch, ..work.ownership }, true)
 }

@@ -214,6 +214,48 @@ async fn errors_are_worded_as_upstream() {
     teardown::tear_down(&layout, "uid-1").unwrap();
 }
 
+/// An agent may be killed after the folder was made; a reboot leaves the folder of what was in memory.
+#[tokio::test]
+async fn an_empty_dir_is_given_to_the_group_whatever_comes_between() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    let plan = planned(serde_json::json!([
+        {"name": "disk", "emptyDir": {}},
+        {"name": "mem", "emptyDir": {"medium": "Memory"}}
+    ]));
+    let at = |name: &str| layout.volume("uid-1", "empty-dir", name);
+    let state = |path: &Path| fs::metadata(path).map(|m| (m.gid(), m.mode() & 0o7777)).unwrap();
+    for name in ["disk", "mem"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    set_up(&layout, &Cluster::default(), &plan).await.unwrap();
+    assert_eq!((state(&at("disk")), state(&at("mem"))), ((4711, 0o2777), (4711, 0o3777)));
+
+    // What the pod did since is its own, also where the word that all was done got lost.
+    for name in ["disk", "mem"] {
+        fs::write(at(name).join("private"), "").unwrap();
+        fs::set_permissions(at(name).join("private"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let plugins = layout.pod("uid-1").join("plugins");
+    for again in ["as it was", "without a marker"] {
+        set_up(&layout, &Cluster::default(), &plan).await.unwrap();
+        for name in ["disk", "mem"] {
+            assert_eq!(state(&at(name).join("private")).1, 0o600, "{again}: {name}");
+        }
+        fs::remove_dir_all(&plugins).unwrap();
+    }
+    set_up(&layout, &Cluster::default(), &plan).await.unwrap();
+    std::os::unix::fs::chown(at("disk"), None, Some(7)).unwrap();
+
+    nix::mount::umount(&at("mem")).unwrap();
+    assert_eq!(state(&at("mem")).0, 0);
+    set_up(&layout, &Cluster::default(), &plan).await.unwrap();
+    assert_eq!(state(&at("mem")), (4711, 0o3777));
+    assert_eq!(state(&at("disk")).0, 7);
+    teardown::tear_down(&layout, "uid-1").unwrap();
+    assert_eq!(mounts_below(root.path()), 0);
+}
+
 /// A claim and the local volume that it has.
 fn claimed(phase: &str, path: &Path) -> Cluster {
     let claim = serde_json::json!({

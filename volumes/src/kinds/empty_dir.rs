@@ -55,17 +55,19 @@ fn bytes(size: &str) -> Option<u64> {
     u64::try_from(size.parse::<api::quantity::Quantity>().ok()?.value()).ok()
 }
 
-/// Makes the folder. What is in it already stays. `max` caps a tmpfs whose own limit is higher or unset.
-pub(crate) fn set_up(folder: &Path, medium: &Medium, limit: Option<u64>, max: Option<u64>) -> Result<(), Error> {
+/// Makes the folder. What is in it already stays. `max` caps a tmpfs whose own limit is higher or unset. Answers whether
+/// something was mounted on it now: after a reboot the folder is there, and what was in memory is not.
+pub(crate) fn set_up(folder: &Path, medium: &Medium, limit: Option<u64>, max: Option<u64>) -> Result<bool, Error> {
     fs::make_dir(folder)?;
-    match medium {
-        Medium::Disk => {}
+    let mounted = match medium {
+        Medium::Disk => false,
         Medium::Memory => mounts::tmpfs(folder, limit.into_iter().chain(max).min())?,
         Medium::HugePages(size) => mounts::huge_pages(folder, *size)?,
         Medium::NoPages(error) => return Err(error.clone().into()),
         Medium::Unknown(name) => return Err(Error::Medium(name.clone())),
-    }
-    fs::allow(folder, MODE)
+    };
+    fs::allow(folder, MODE)?;
+    Ok(mounted)
 }
 
 #[cfg(test)]
