@@ -3,15 +3,15 @@
 //! bound, by its descriptor.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
 
 use crate::removal::remove_tree;
 use crate::{Error, fs as files};
@@ -25,30 +25,49 @@ pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, Err
     let root = File::open(volume).map_err(Error::io("open", volume))?;
     let source = open_or_make(&root, sub_path).map_err(Error::errno("prepare subPath", &named))?;
     let status = fstat(&source).map_err(Error::errno("stat", &named))?;
-    let directory = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
+    let directory = kind(&status) == SFlag::S_IFDIR;
     if bound(target, status.st_dev, status.st_ino) {
         return Ok(target.to_path_buf());
     }
     release(target)?;
     make_target(target, directory)?;
-    let from = format!("/proc/self/fd/{}", source.as_raw_fd());
-    mount(Some(from.as_str()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    mount(Some(descriptor(&source).as_str()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(Error::errno("bind subPath to", target))?;
     Ok(target.to_path_buf())
 }
 
-/// Reads a file of a volume. Links stay within the volume, wherever they say that they lead.
+/// Reads a file of a volume. Links stay within the volume, wherever they say that they lead. The file is a container's making:
+/// a device or a pipe is not even opened, and no more than `limit` bytes are read.
 ///
 /// # Errors
-/// A file that is not there, or not text.
-pub fn read(volume: &Path, path: &str) -> Result<String, Error> {
+/// A file that is not there, no regular one, longer than that, or not text.
+pub fn read(volume: &Path, path: &str, limit: u64) -> Result<String, Error> {
     let named = volume.join(path);
     let root = File::open(volume).map_err(Error::io("open", volume))?;
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = openat2(root.as_fd(), path, how).map_err(Error::errno("open", &named))?;
-    std::io::read_to_string(File::from(file)).map_err(Error::io("read", &named))
+    let found = openat2(root.as_fd(), path, how).map_err(Error::errno("open", &named))?;
+    if kind(&fstat(&found).map_err(Error::errno("stat", &named))?) != SFlag::S_IFREG {
+        return Err(Error::NotRegular(named));
+    }
+    // A lease of the container's would have it wait.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(descriptor(&found));
+    let mut text = Vec::new();
+    let length = opened.and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut text));
+    if u64::try_from(length.map_err(Error::io("read", &named))?).is_ok_and(|length| length > limit) {
+        return Err(Error::TooLong { path: named, limit });
+    }
+    String::from_utf8(text).map_err(|error| Error::io("read", &named)(io::Error::new(ErrorKind::InvalidData, error)))
+}
+
+/// The path by which a process reaches what it has opened.
+fn descriptor(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+fn kind(status: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits())
 }
 
 fn how(flags: OFlag) -> OpenHow {
@@ -132,7 +151,11 @@ fn make_target(target: &Path, directory: bool) -> Result<(), Error> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use nix::sys::stat::{makedev, mknod};
+
     use super::*;
+
+    const LIMIT: u64 = 16;
 
     #[test]
     fn files_are_read_from_the_volume_and_nowhere_else() {
@@ -144,9 +167,34 @@ mod tests {
         symlink("/etc/file", volume.join("absolute")).unwrap();
         symlink("../../outside", volume.join("etc/away")).unwrap();
         for path in ["etc/file", "absolute", "../../../etc/file"] {
-            assert_eq!(read(&volume, path).unwrap(), "own", "{path}");
+            assert_eq!(read(&volume, path, LIMIT).unwrap(), "own", "{path}");
         }
-        assert!(read(&volume, "etc/away").is_err());
-        assert!(read(&volume, "none").is_err());
+        assert!(read(&volume, "etc/away", LIMIT).is_err());
+        assert!(read(&volume, "none", LIMIT).is_err());
+    }
+
+    /// What a container may leave there instead of a file of variables. Needs root, to make a device.
+    #[test]
+    fn only_regular_files_are_read_and_only_so_far() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path();
+        let all = Mode::from_bits_truncate(0o666);
+        nix::unistd::mkfifo(&volume.join("pipe"), all).unwrap();
+        mknod(&volume.join("zero"), SFlag::S_IFCHR, all, makedev(1, 5)).unwrap();
+        fs::create_dir(volume.join("folder")).unwrap();
+        symlink("zero", volume.join("link")).unwrap();
+        std::os::unix::net::UnixListener::bind(volume.join("socket")).unwrap();
+        for path in ["pipe", "zero", "folder", "link", "socket"] {
+            let text = format!("{} is not a regular file", volume.join(path).display());
+            assert_eq!(read(volume, path, LIMIT).unwrap_err().to_string(), text);
+        }
+        fs::write(volume.join("fits"), "a".repeat(16)).unwrap();
+        assert_eq!(read(volume, "fits", LIMIT).unwrap().len(), 16);
+        fs::write(volume.join("long"), "a".repeat(17)).unwrap();
+        File::create(volume.join("sparse")).unwrap().set_len(1 << 36).unwrap();
+        for path in ["long", "sparse"] {
+            let text = format!("{} is longer than 16 bytes", volume.join(path).display());
+            assert_eq!(read(volume, path, LIMIT).unwrap_err().to_string(), text);
+        }
     }
 }

@@ -18,11 +18,16 @@ pub enum FileError {
     /// Something after the value that is no comment.
     #[error("invalid environment variable format at line {0}: unexpected content after closing quote")]
     Trailing(usize),
+    /// More than is ever read for a line.
+    #[error("error reading environment variable file at line {0}: token too long")]
+    TooLong(usize),
     /// The value does not end.
     #[error("invalid environment variable format starting at line {0}: unclosed single quote")]
     Unclosed(usize),
 }
 
+/// What upstream's scanner takes for a line, with what ends it.
+const LONGEST_LINE: usize = 64 << 10;
 const BLANK: [char; 2] = [' ', '\t'];
 
 /// The value of a variable, the first of its name; `None` when there is none before the end. What comes after it is
@@ -33,6 +38,9 @@ const BLANK: [char; 2] = [' ', '\t'];
 pub fn variable(text: &str, key: &str) -> Result<Option<String>, FileError> {
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
     while let Some((number, line)) = lines.next() {
+        if line.len() >= LONGEST_LINE {
+            return Err(FileError::TooLong(number));
+        }
         let line = line.trim_start_matches(BLANK);
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -76,7 +84,9 @@ fn until_quote<'a>(
         }
         value.push_str(rest);
         value.push('\n');
-        (number, rest) = lines.next().ok_or(FileError::Unclosed(begun))?;
+        // One that is too long is the end, too.
+        let next = lines.next().filter(|(_, line)| line.len() < LONGEST_LINE);
+        (number, rest) = next.ok_or(FileError::Unclosed(begun))?;
     }
 }
 
@@ -106,6 +116,10 @@ mod tests {
         ] {
             assert_eq!(variable(text, "K"), Err(error), "{text}");
         }
+        let long = "x".repeat(LONGEST_LINE);
+        assert_eq!(variable(&format!("A='x'\n#{long}\nK='v'"), "K"), Err(FileError::TooLong(2)));
+        assert_eq!(variable(&format!("K='\n{long}'"), "K"), Err(FileError::Unclosed(1)));
+        assert_eq!(variable(&format!("K='v'\n{long}"), "K"), Ok(Some("v".to_owned())));
         assert_eq!(variable("K='v'\nA", "K"), Ok(Some("v".to_owned())), "what comes after is not looked at");
     }
 }

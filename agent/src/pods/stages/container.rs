@@ -28,6 +28,8 @@ use crate::pods::{hooks, log_links};
 
 /// Reason of a container that cannot be configured.
 pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// What a file of variables may have, in bytes: as much as a ConfigMap.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// The image of a container is here, its environment is known, and its mounts are in place.
 struct Ready<'a> {
@@ -177,7 +179,7 @@ async fn variable_files<'a>(job: &Job, container: &'a Container) -> Result<Varia
             continue;
         };
         let (volume, path) = (volume.clone(), file.path.clone());
-        let read = move || Ok(subpath::read(&volume, &path).map_err(|error| describe(&error)));
+        let read = move || Ok(subpath::read(&volume, &path, LONGEST_FILE).map_err(|error| describe(&error)));
         files.insert(key, blocking(CONFIG_ERROR, read).await?);
     }
     Ok(files)
