@@ -12,11 +12,11 @@ use cri::v1::{
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::StartContainer;
 use pod::env::expand;
-use pod::resolve::{DnsConfig as Dns, NonRootError};
+use pod::resolve::DnsConfig as Dns;
 use volumes::plan::{MountPlan, Propagation};
 
 use super::limits::{self, Machine};
-use super::security::{self, Given};
+use super::security::{self, Given, SecurityError};
 use crate::pods::labels;
 
 /// Where a container's end is explained, unless it says otherwise.
@@ -137,8 +137,12 @@ pub struct ContainerParts<'a> {
 /// The configuration of a container.
 ///
 /// # Errors
-/// A container that must not run as root, and would.
-pub fn container(pod: &Pod, container: &Container, parts: ContainerParts<'_>) -> Result<ContainerConfig, NonRootError> {
+/// A container that must not run as root, and would, or that cannot be confined as it is to be.
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    parts: ContainerParts<'_>,
+) -> Result<ContainerConfig, SecurityError> {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let security_context = security::container(pod, spec, container, &parts.given)?;

@@ -51,6 +51,23 @@ pub struct Given<'a> {
     pub target: Option<&'a str>,
 }
 
+/// Why a container cannot be confined as its spec wants it: it then does not run. Where upstream has a text, it is that.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecurityError {
+    #[error(transparent)]
+    NonRoot(#[from] NonRootError),
+    #[error("localhostProfile must be set if seccompProfile type is Localhost.")]
+    SeccompName,
+    #[error("unknown seccomp profile type: {0:?}")]
+    SeccompType(String),
+    #[error("missing localhost apparmor profile name")]
+    AppArmorName,
+    #[error("unknown apparmor profile type: {0:?}")]
+    AppArmorType(String),
+    #[error("unsupported supplementalGroupsPolicy: {0}")]
+    GroupsPolicy(String),
+}
+
 /// A sandbox's context. `seccomp` is the file with the pause container's seccomp profile.
 #[must_use]
 pub fn sandbox(spec: &PodSpec, seccomp: &str, users: &UserNamespace) -> LinuxSandboxSecurityContext {
@@ -62,7 +79,10 @@ pub fn sandbox(spec: &PodSpec, seccomp: &str, users: &UserNamespace) -> LinuxSan
         run_as_user: pod.and_then(|p| p.run_as_user).map(int),
         run_as_group: pod.and_then(|p| p.run_as_group).map(int),
         supplemental_groups: groups(pod),
-        supplemental_groups_policy: groups_policy(pod.and_then(|p| p.supplemental_groups_policy.as_deref())).into(),
+        // Containers of a policy that nobody knows do not start; their sandbox may.
+        supplemental_groups_policy: groups_policy(pod.and_then(|p| p.supplemental_groups_policy.as_deref()))
+            .unwrap_or_default()
+            .into(),
         privileged,
         // The pause container is always confined, whatever the pod's own containers are.
         seccomp: Some(profile(ProfileType::Localhost, seccomp)),
@@ -77,13 +97,13 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 /// A container's context.
 ///
 /// # Errors
-/// When it must not run as root and would, or might.
+/// When it must not run as root and would, or might; or is to be confined by what is not known.
 pub fn container(
     pod: &Pod,
     spec: &PodSpec,
     container: &Container,
     given: &Given<'_>,
-) -> Result<LinuxContainerSecurityContext, NonRootError> {
+) -> Result<LinuxContainerSecurityContext, SecurityError> {
     let effective = pod::resolve::security(spec, container);
     let image = given.image_user;
     pod::resolve::verify_non_root(&effective, image.uid, &image.name, pod, &container.name)?;
@@ -91,7 +111,9 @@ pub fn container(
         if effective.unmasked_proc { Vec::new() } else { paths.iter().map(|p| (*p).to_owned()).collect() }
     };
     let (masked_paths, readonly_paths) = (hidden(&MASKED), hidden(&READ_ONLY));
-    let seccomp = seccomp(&effective, given);
+    let seccomp = seccomp(&effective, given)?;
+    let app_armor = effective.app_armor_profile.as_ref().map(app_armor).transpose()?;
+    let groups_policy = groups_policy(effective.supplemental_groups_policy.as_deref())?;
     let user = effective.run_as_user;
     Ok(LinuxContainerSecurityContext {
         capabilities: effective.capabilities.map(|c| Capability {
@@ -107,12 +129,12 @@ pub fn container(
         run_as_group: effective.run_as_group.map(int),
         readonly_rootfs: effective.read_only_root_filesystem,
         supplemental_groups: effective.supplemental_groups,
-        supplemental_groups_policy: groups_policy(effective.supplemental_groups_policy.as_deref()).into(),
+        supplemental_groups_policy: groups_policy.into(),
         no_new_privs: effective.no_new_privileges,
         masked_paths,
         readonly_paths,
         seccomp: Some(seccomp),
-        apparmor: effective.app_armor_profile.as_ref().map(apparmor),
+        apparmor: app_armor,
         ..LinuxContainerSecurityContext::default()
     })
 }
@@ -140,10 +162,11 @@ fn groups(pod: Option<&PodSecurityContext>) -> Vec<i64> {
     pod.fs_group.into_iter().chain(pod.supplemental_groups.iter().flatten().copied()).collect()
 }
 
-fn groups_policy(name: Option<&str>) -> SupplementalGroupsPolicy {
+fn groups_policy(name: Option<&str>) -> Result<SupplementalGroupsPolicy, SecurityError> {
     match name {
-        Some("Strict") => SupplementalGroupsPolicy::Strict,
-        _ => SupplementalGroupsPolicy::Merge,
+        Some("Strict") => Ok(SupplementalGroupsPolicy::Strict),
+        Some("Merge") | None => Ok(SupplementalGroupsPolicy::Merge),
+        Some(other) => Err(SecurityError::GroupsPolicy(other.to_owned())),
     }
 }
 
@@ -161,27 +184,35 @@ fn profile(kind: ProfileType, localhost: &str) -> SecurityProfile {
     SecurityProfile { profile_type: kind.into(), localhost_ref: localhost.to_owned() }
 }
 
-fn seccomp(effective: &Security, given: &Given<'_>) -> SecurityProfile {
-    if effective.privileged {
-        return profile(ProfileType::Unconfined, "");
-    }
+fn seccomp(effective: &Security, given: &Given<'_>) -> Result<SecurityProfile, SecurityError> {
     let own = effective.seccomp_profile.as_ref();
-    match own.map(|own: &SeccompProfile| (own.type_.as_str(), own.localhost_profile.as_deref())) {
+    let found = match own.map(|own: &SeccompProfile| (own.type_.as_str(), named(own.localhost_profile.as_ref()))) {
         Some(("RuntimeDefault", _)) => profile(ProfileType::RuntimeDefault, ""),
         Some(("Localhost", Some(name))) => {
             profile(ProfileType::Localhost, &format!("{}/{SECCOMP}/{name}", given.data_dir))
         }
+        Some(("Localhost", None)) => return Err(SecurityError::SeccompName),
         None if given.seccomp_default => profile(ProfileType::RuntimeDefault, ""),
-        _ => profile(ProfileType::Unconfined, ""),
+        Some(("Unconfined", _)) | None => profile(ProfileType::Unconfined, ""),
+        Some((other, _)) => return Err(SecurityError::SeccompType(other.to_owned())),
+    };
+    // Nothing confines a privileged container.
+    Ok(if effective.privileged { profile(ProfileType::Unconfined, "") } else { found })
+}
+
+fn app_armor(own: &AppArmorProfile) -> Result<SecurityProfile, SecurityError> {
+    match (own.type_.as_str(), named(own.localhost_profile.as_ref())) {
+        ("RuntimeDefault", _) => Ok(profile(ProfileType::RuntimeDefault, "")),
+        ("Unconfined", _) => Ok(profile(ProfileType::Unconfined, "")),
+        ("Localhost", Some(name)) => Ok(profile(ProfileType::Localhost, name)),
+        ("Localhost", None) => Err(SecurityError::AppArmorName),
+        (other, _) => Err(SecurityError::AppArmorType(other.to_owned())),
     }
 }
 
-fn apparmor(own: &AppArmorProfile) -> SecurityProfile {
-    match (own.type_.as_str(), own.localhost_profile.as_deref()) {
-        ("Localhost", Some(name)) => profile(ProfileType::Localhost, name),
-        ("Unconfined", _) => profile(ProfileType::Unconfined, ""),
-        _ => profile(ProfileType::RuntimeDefault, ""),
-    }
+/// The name of a profile of this machine; an empty one is none.
+fn named(localhost: Option<&String>) -> Option<&str> {
+    localhost.map(String::as_str).filter(|name| !name.is_empty())
 }
 
 fn int(value: i64) -> Int64Value {
@@ -197,7 +228,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn of(spec: &PodSpec, user: &ImageUser) -> Result<LinuxContainerSecurityContext, NonRootError> {
+    fn of(spec: &PodSpec, user: &ImageUser) -> Result<LinuxContainerSecurityContext, SecurityError> {
         let users = &userns::of_node();
         let given = Given { image_user: user, seccomp_default: false, data_dir: "/data", users, target: None };
         container(&Pod::default(), spec, &spec.containers[0], &given)
@@ -238,6 +269,40 @@ mod tests {
         assert_eq!(sandbox.run_as_user.unwrap().value, 1);
         assert_eq!(sandbox.namespace_options.as_ref().unwrap().network(), NamespaceMode::Node);
         assert_eq!(sandbox.namespace_options.as_ref().unwrap().pid(), NamespaceMode::Pod);
+    }
+
+    #[test]
+    fn what_nobody_could_enforce_does_not_run() {
+        let with =
+            |own: serde_json::Value| spec(serde_json::json!({"containers": [{"name": "c", "securityContext": own}]}));
+        let seccomp =
+            |own: serde_json::Value| of(&with(serde_json::json!({"seccompProfile": own})), &ImageUser::default());
+        let app_armor =
+            |own: serde_json::Value| of(&with(serde_json::json!({"appArmorProfile": own})), &ImageUser::default());
+        let unconfined = Some(profile(ProfileType::Unconfined, ""));
+        assert_eq!(seccomp(serde_json::json!({"type": "Unconfined"})).unwrap().seccomp, unconfined);
+        assert_eq!(app_armor(serde_json::json!({"type": "Unconfined"})).unwrap().apparmor, unconfined);
+        let default = Some(profile(ProfileType::RuntimeDefault, ""));
+        assert_eq!(app_armor(serde_json::json!({"type": "RuntimeDefault"})).unwrap().apparmor, default);
+        let own = serde_json::json!({"type": "Localhost", "localhostProfile": "k8s-own"});
+        assert_eq!(app_armor(own).unwrap().apparmor, Some(profile(ProfileType::Localhost, "k8s-own")));
+
+        let (no_seccomp, no_app_armor) = (
+            "localhostProfile must be set if seccompProfile type is Localhost.",
+            "missing localhost apparmor profile name",
+        );
+        for own in
+            [serde_json::json!({"type": "Localhost"}), serde_json::json!({"type": "Localhost", "localhostProfile": ""})]
+        {
+            assert_eq!(seccomp(own.clone()).unwrap_err().to_string(), no_seccomp);
+            assert_eq!(app_armor(own).unwrap_err().to_string(), no_app_armor);
+        }
+        let own = serde_json::json!({"type": "Newer"});
+        assert_eq!(seccomp(own.clone()).unwrap_err().to_string(), "unknown seccomp profile type: \"Newer\"");
+        assert_eq!(app_armor(own).unwrap_err().to_string(), "unknown apparmor profile type: \"Newer\"");
+        let groups = serde_json::json!({"securityContext": {"supplementalGroupsPolicy": "Newer"}, "containers": [{"name": "c"}]});
+        let told = of(&spec(groups), &ImageUser::default()).unwrap_err().to_string();
+        assert_eq!(told, "unsupported supplementalGroupsPolicy: Newer");
     }
 
     #[test]
