@@ -112,7 +112,7 @@ impl Controller {
         let pods = pods_of(&self.caches, &service);
         let zone_of = |node: &str| {
             let node = self.caches.nodes.get(node)?;
-            node.metadata.labels.as_ref()?.get(select::ZONE).cloned()
+            node.metadata.labels.as_ref()?.get(select::ZONE).filter(|zone| !zone.is_empty()).cloned()
         };
         let wanted = select::wanted(&service, &pods, &zone_of);
         let changes = plan::reconcile(&plan::Identity::of(&service, MANAGER), &slices, wanted);

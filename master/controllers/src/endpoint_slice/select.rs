@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::pod::is_terminal;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::families;
@@ -13,6 +13,9 @@ use crate::pods;
 
 /// The node label that endpoints carry as their zone.
 pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
+const SAME_NODE: &str = "PreferSameNode";
+const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", SAME_NODE];
+const TOPOLOGY_MODES: [&str; 2] = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"];
 const TOLERATE_UNREADY: &str = "service.alpha.kubernetes.io/tolerate-unready-endpoints";
 
 /// Endpoints that share one address family and the same port numbers.
@@ -89,6 +92,8 @@ fn endpoint(service: &Service, pod: &Pod, address: String, zone_of: &dyn Fn(&str
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let ready = publishes_not_ready(service) || (serving && !terminating);
     let node = pods::node_name(pod);
+    let zone = node.and_then(zone_of);
+    let hints = if ready { hints(service, node, zone.as_deref()) } else { None };
     Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
@@ -99,9 +104,32 @@ fn endpoint(service: &Service, pod: &Pod, address: String, zone_of: &dyn Fn(&str
         hostname: hostname(service, pod),
         node_name: node.map(str::to_owned),
         target_ref: Some(target(pod)),
-        zone: node.and_then(zone_of),
+        zone,
+        hints,
         ..Endpoint::default()
     }
+}
+
+/// For whom a ready endpoint is meant by `trafficDistribution`: for clients of its zone, with `PreferSameNode` first for those of its node. Hints
+/// by capacity, which the annotation asks for instead, are not given.
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    if !DISTRIBUTIONS.contains(&distribution) || is_by_capacity(service) {
+        return None;
+    }
+    let node = node.filter(|_| distribution == SAME_NODE);
+    let hints = EndpointHints {
+        for_nodes: node.map(|name| vec![ForNode { name: name.to_owned() }]),
+        for_zones: zone.map(|name| vec![ForZone { name: name.to_owned() }]),
+    };
+    (hints != EndpointHints::default()).then_some(hints)
+}
+
+/// Whether the Service asks for topology aware routing; the older of the two annotations counts.
+fn is_by_capacity(service: &Service) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    let mode = annotations.and_then(|all| TOPOLOGY_MODES.iter().find_map(|key| all.get(*key)));
+    mode.is_some_and(|mode| mode == "Auto" || mode == "auto")
 }
 
 pub(crate) fn target(pod: &Pod) -> ObjectReference {

@@ -78,6 +78,53 @@ fn conditions_follow_readiness_and_deletion() {
 }
 
 #[test]
+fn ready_endpoints_have_the_hints_that_the_distribution_asks_for() {
+    let hints = |distribution: Value, annotations: Value, ready: bool, zone: &dyn Fn(&str) -> Option<String>| {
+        let mut service = service(json!({"trafficDistribution": distribution}));
+        service.metadata.annotations = serde_json::from_value(annotations).unwrap();
+        let groups = wanted(&service, &[pod(1, ready, false, 8080)], zone);
+        serde_json::to_value(&groups[0].endpoints[0].hints).unwrap()
+    };
+    let by_zone = json!({"forZones": [{"name": "z"}]});
+    let by_node = json!({"forNodes": [{"name": "n1"}], "forZones": [{"name": "z"}]});
+    let nowhere = |_: &str| None;
+    let table = [
+        ("PreferClose", by_zone.clone()),
+        ("PreferSameZone", by_zone),
+        ("PreferSameNode", by_node),
+        ("Somewhere", Value::Null),
+    ];
+    for (distribution, expected) in table {
+        assert_eq!(hints(json!(distribution), json!({}), true, &zone), expected, "{distribution}");
+        assert_eq!(hints(json!(distribution), json!({}), false, &zone), Value::Null, "not ready");
+        let auto = json!({"service.kubernetes.io/topology-mode": "Auto"});
+        assert_eq!(hints(json!(distribution), auto, true, &zone), Value::Null, "by capacity");
+    }
+    assert_eq!(hints(Value::Null, json!({}), true, &zone), Value::Null);
+    assert_eq!(hints(json!("PreferClose"), json!({}), true, &nowhere), Value::Null);
+    let without_zone = json!({"forNodes": [{"name": "n1"}]});
+    assert_eq!(hints(json!("PreferSameNode"), json!({}), true, &nowhere), without_zone);
+    let older = json!({"service.kubernetes.io/topology-aware-hints": "Disabled", "service.kubernetes.io/topology-mode": "Auto"});
+    assert_ne!(hints(json!("PreferClose"), older, true, &zone), Value::Null);
+}
+
+#[test]
+fn a_changed_distribution_is_written_once() {
+    let pods = [pod(1, true, false, 8080), pod(2, false, false, 8080)];
+    let mut slices = BTreeMap::new();
+    let mut names = 0;
+    for distribution in [Value::Null, json!("PreferSameNode"), json!("PreferClose"), Value::Null] {
+        let service = service(json!({"trafficDistribution": distribution}));
+        let identity = Identity::of(&service, "m");
+        let changes = reconcile(&identity, &present(&slices), wanted(&service, &pods, &zone));
+        assert_eq!(changes.create.len() + changes.update.len(), 1, "{distribution}");
+        write(&mut slices, changes, &mut names);
+        let again = reconcile(&identity, &present(&slices), wanted(&service, &pods, &zone));
+        assert_eq!(again, Changes::default());
+    }
+}
+
+#[test]
 fn pods_with_other_numbers_for_a_named_port_are_in_slices_of_their_own() {
     let groups = wanted(
         &service(json!({})),

@@ -130,15 +130,25 @@ fn endpoint(endpoint: &Value, kind: &str, path: &Path, errors: &mut Errors) {
         }
     }
     meta::labels(endpoint.at("deprecatedTopology"), &path.child("deprecatedTopology"), errors);
-    let zones = endpoint.at("hints").list("forZones");
-    let path = path.child("hints");
-    let path = path.child("forZones");
-    if zones.len() > 8 {
-        errors.too_many(&path, zones.len(), 8);
-    }
-    for (index, zone) in zones.iter().enumerate() {
-        let name = zone.text("name");
-        label_value(name).iter().for_each(|text| errors.invalid(&path.index(index).child("name"), name, text));
+    hints(endpoint.at("hints"), &path.child("hints"), errors);
+}
+
+fn hints(hints: &Value, path: &Path, errors: &mut Errors) {
+    for (field, rule) in [("forZones", label_value as fn(&str) -> _), ("forNodes", dns_subdomain)] {
+        let (all, path) = (hints.list(field), path.child(field));
+        if all.len() > 8 {
+            return errors.too_many(&path, all.len(), 8);
+        }
+        let mut seen = Vec::new();
+        for (index, one) in all.iter().enumerate() {
+            let item = path.index(index);
+            let (name, path) = (one.text("name"), item.child("name"));
+            if seen.contains(&name) {
+                errors.duplicate(&path, name);
+            }
+            seen.push(name);
+            rule(name).iter().for_each(|text| errors.invalid(&path, name, text));
+        }
     }
 }
 
