@@ -181,21 +181,36 @@ async fn https_certificates_are_not_verified() {
     assert_eq!(first(Kind::Readiness, probe(handler), no_exec()).await, (Verdict::Success, vec![]));
 }
 
-/// By this end of an error callers know that the server can be asked by http.
+/// By the end of an error callers know that the server can be asked by http: it answered so, in however small pieces.
 #[tokio::test]
 async fn a_server_without_tls_is_told_from_others() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut buffer = [0; 1024];
-        let _ = stream.read(&mut buffer).await.unwrap();
-        stream.write_all(status(400, "").as_bytes()).await.unwrap();
-    });
-    let target =
-        probes::kinds::http::Target { scheme: Scheme::Https, host: "127.0.0.1", port, path: "/", headers: &[] };
-    let error = probes::kinds::http::get_once(&target).await.unwrap_err();
-    assert_eq!(error, format!("Get \"https://127.0.0.1:{port}/\": {}", probes::kinds::http::PLAIN_ANSWER));
+    let http = status(400, "");
+    let cases: [(&[&[u8]], &str); 3] = [
+        (&[http.as_bytes()], probes::kinds::http::PLAIN_ANSWER),
+        (&[&http.as_bytes()[..2], &http.as_bytes()[2..]], probes::kinds::http::PLAIN_ANSWER),
+        (&[b"220 mail.example.com ESMTP\r\n"], "tls: first record does not look like a TLS handshake"),
+    ];
+    for (pieces, expected) in cases {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ask = async {
+            let target =
+                probes::kinds::http::Target { scheme: Scheme::Https, host: "127.0.0.1", port, path: "/", headers: &[] };
+            probes::kinds::http::get_once(&target).await.unwrap_err()
+        };
+        let answer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer).await.unwrap();
+            for piece in pieces {
+                stream.write_all(piece).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            stream
+        };
+        let (error, _) = tokio::join!(ask, answer);
+        assert_eq!(error, format!("Get \"https://127.0.0.1:{port}/\": {expected}"));
+    }
 }
 
 async fn health_server(answer: i32) -> SocketAddr {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +13,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::io::InspectReader;
 
 use super::tcp::dial_error;
 use super::{MAX_OUTPUT, tls};
@@ -42,8 +44,12 @@ impl Target<'_> {
     }
 }
 
-/// How an error ends when a server was asked by TLS that does not speak it, in the words of Go's client.
+/// How an error ends when a server that was asked by TLS answered by HTTP, in the words of Go's client.
 pub const PLAIN_ANSWER: &str = "http: server gave HTTP response to HTTPS client";
+/// Likewise, when it answered by neither.
+const NO_TLS: &str = "tls: first record does not look like a TLS handshake";
+/// How an answer by HTTP begins: as long as a header of TLS, which is all that Go's client compares with it.
+const HTTP: &[u8] = b"HTTP/";
 
 /// One request of a chain of redirects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,15 +239,46 @@ async fn get(hop: &Hop, headers: &[(String, String)]) -> Result<Answer, String> 
         Scheme::Https => {
             let name = ServerName::try_from(hop.host.clone()).map_err(|error| error.to_string())?;
             let connector = tls::connector().map_err(|error| error.to_string())?;
-            send(connector.connect(name, stream).await.map_err(|error| tls_error(&error))?, request).await
+            let beginning = Beginning::default();
+            let stream = InspectReader::new(stream, beginning.note());
+            match connector.connect(name, stream).into_fallible().await {
+                Ok(stream) => send(stream, request).await,
+                Err((error, stream)) => Err(tls_error(&error, stream, &beginning).await),
+            }
         }
     }
 }
 
-fn tls_error(error: &io::Error) -> String {
+/// What a server began with, once that is as long as [`HTTP`].
+#[derive(Default)]
+struct Beginning(Arc<OnceLock<Vec<u8>>>);
+
+impl Beginning {
+    /// Is to be told all that is read.
+    fn note(&self) -> impl FnMut(&[u8]) + Send + 'static {
+        let (kept, mut read) = (Arc::clone(&self.0), Vec::new());
+        move |bytes| {
+            if kept.get().is_some() {
+                return;
+            }
+            read.extend(bytes.iter().take(HTTP.len().saturating_sub(read.len())));
+            if read.len() == HTTP.len() {
+                let _ = kept.set(std::mem::take(&mut read));
+            }
+        }
+    }
+}
+
+async fn tls_error(error: &io::Error, mut rest: impl AsyncRead + Unpin, beginning: &Beginning) -> String {
     let told = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let is_plain = matches!(told, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)));
-    if is_plain { PLAIN_ANSWER.to_owned() } else { error.to_string() }
+    if !matches!(told, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))) {
+        return error.to_string();
+    }
+    // One byte is enough for rustls to know better.
+    let mut buffer = [0; HTTP.len()];
+    while beginning.0.get().is_none() && rest.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    let is_http = beginning.0.get().is_some_and(|bytes| bytes == HTTP);
+    if is_http { PLAIN_ANSWER.to_owned() } else { NO_TLS.to_owned() }
 }
 
 async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
