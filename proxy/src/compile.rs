@@ -83,8 +83,17 @@ pub struct Compiled {
     pub sources: [Vec<IpNet>; 2],
     /// Endpoints of this node.
     pub local_endpoints: BTreeSet<IpAddr>,
-    /// The health check port, and the endpoints of this node that are ready.
-    pub health: Option<(u16, BTreeSet<IpAddr>)>,
+    /// The health check port, and what is answered there.
+    pub health: Option<(u16, Health)>,
+}
+
+/// What load balancers are told of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The families that the Service has addresses of.
+    pub families: Vec<Family>,
+    /// The endpoints of this node that are ready.
+    pub ready: BTreeSet<IpAddr>,
 }
 
 /// Compiles the Service `name`. Groups keep the number and, as far as they can, the slots that they have in `previous`; new ones
@@ -100,7 +109,10 @@ pub fn compile<'a>(
     let mut compiled = Compiled {
         cluster_ips: service.cluster_ips.clone(),
         sources: Family::BOTH.map(|family| networks::sources(service, family, &facts.node_port_addresses)),
-        health: service.health_check_port.map(|port| (port, ready_here(service, slices.clone()))),
+        health: service.health_check_port.map(|port| {
+            let families = Family::BOTH.into_iter().filter(|family| service.has_family(*family)).collect();
+            (port, Health { families, ready: ready_here(slices.clone()) })
+        }),
         ..Compiled::default()
     };
     let mut served = Vec::with_capacity(service.ports.len());
@@ -127,11 +139,11 @@ pub fn compile<'a>(
     compiled
 }
 
-/// The addresses of this node's endpoints that are ready for a port of the Service. Those that terminate do not count though they may still
-/// serve, so that a load balancer looks elsewhere in time.
-fn ready_here<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<IpAddr> {
-    let serves = |slice: &&EndpointSlice| service.ports.iter().any(|port| slice.serving(port).is_some());
-    let endpoints = slices.filter(serves).flat_map(|slice| &slice.endpoints);
+/// The addresses of this node's endpoints that are ready, of all slices and whichever port they serve, as kube-proxy counts them
+/// (`EndpointsMap.LocalReadyEndpoints`). Those that terminate do not count though they may still serve, so that a load balancer looks elsewhere
+/// in time.
+fn ready_here<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<IpAddr> {
+    let endpoints = slices.filter(|slice| !slice.ports.is_empty()).flat_map(|slice| &slice.endpoints);
     endpoints.filter(|endpoint| endpoint.local && endpoint.ready).map(|endpoint| endpoint.address).collect()
 }
 
@@ -225,9 +237,11 @@ fn frontends(service: &Service, facts: &NodeFacts, ports: &[Served<'_>], compile
             place(address, vec![Frontend { address, group, outside: false, masquerade: false, guarded: false }]);
         }
     }
+    // A Service without a cluster IP of a family is none for kube-proxy's half of that family.
+    let is_reached = |ip: &&IpAddr| service.has_family(Family::of(ip));
     for served in ports {
-        let published: BTreeSet<&IpAddr> = service.external_ips.iter().chain(&service.load_balancer_ips).collect();
-        for ip in published {
+        let published = service.external_ips.iter().chain(&service.load_balancer_ips).filter(is_reached);
+        for ip in published.collect::<BTreeSet<_>>() {
             let address = served.at(*ip, served.port.port);
             let mut frontends = served.published(address, service.external_policy);
             let guarded = service.load_balancer_ips.contains(ip);
@@ -237,7 +251,7 @@ fn frontends(service: &Service, facts: &NodeFacts, ports: &[Served<'_>], compile
     }
     for served in ports {
         let Some(number) = served.port.node_port else { continue };
-        for ip in &facts.node_port_addresses {
+        for ip in facts.node_port_addresses.iter().filter(is_reached) {
             let address = served.at(*ip, number);
             place(address, served.published(address, service.external_policy));
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use netns::nft::{Batch, Datum, Element, Family, Name, Op, Set};
 
-use crate::compile::{Compiled, Target, compile};
+use crate::compile::{Compiled, Health, Target, compile};
 use crate::networks;
 use crate::numbers::Numbers;
 use crate::ruleset;
@@ -33,7 +33,7 @@ pub struct Table {
     /// How many Services have a local endpoint.
     local_endpoints: HashMap<IpAddr, u32>,
     /// What load balancers are told, by the port that they ask.
-    health: BTreeMap<u16, (ObjectName, BTreeSet<IpAddr>)>,
+    health: BTreeMap<u16, (ObjectName, Health)>,
     /// The affinity timeouts that the kernel has chains for.
     timeouts: BTreeSet<u32>,
     /// Those of the Services that are being flushed.
@@ -208,16 +208,23 @@ impl Table {
         (self.service_count, self.endpoints)
     }
 
-    /// What is to be answered where load balancers ask which nodes have endpoints, as of the last flush: at the addresses of node ports, each
-    /// for the endpoints of its own family.
+    /// Whether a Service has an address of a family.
+    pub fn has_family(&self, family: Family) -> bool {
+        self.services.values().filter_map(|entry| entry.service.as_ref()).any(|service| service.has_family(family))
+    }
+
+    /// What is to be answered where load balancers ask which nodes have endpoints, as of the last flush: at the addresses of node ports of the
+    /// Service's families, each for the endpoints of its own family.
     pub fn health_checks(&self) -> HealthChecks {
         let addresses = &self.facts.node_port_addresses;
         let asked = self.health.iter().flat_map(|(port, known)| addresses.iter().map(move |ip| (*ip, *port, known)));
-        let answer = |(ip, port, (service, ready)): (IpAddr, u16, &(ObjectName, BTreeSet<IpAddr>))| {
-            let local_endpoints = ready.iter().filter(|endpoint| endpoint.is_ipv4() == ip.is_ipv4()).count();
-            (SocketAddr::new(ip, port), HealthCheck { service: service.clone(), local_endpoints })
+        let answer = |(ip, port, (service, health)): (IpAddr, u16, &(ObjectName, Health))| {
+            let family = Family::of(&ip);
+            let local_endpoints = health.ready.iter().filter(|endpoint| Family::of(endpoint) == family).count();
+            let check = HealthCheck { service: service.clone(), local_endpoints };
+            health.families.contains(&family).then(|| (SocketAddr::new(ip, port), check))
         };
-        asked.map(answer).collect()
+        asked.filter_map(answer).collect()
     }
 
     /// Whether the kernel has what is wanted, as far as is known.
@@ -321,8 +328,8 @@ impl Table {
         {
             self.health.remove(port);
         }
-        if let Some((port, endpoints)) = &compiled.health {
-            self.health.insert(*port, (name.clone(), endpoints.clone()));
+        if let Some((port, health)) = &compiled.health {
+            self.health.insert(*port, (name.clone(), health.clone()));
         }
     }
 

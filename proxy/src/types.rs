@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use netns::nft::Family;
 
 /// A namespace and a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +115,13 @@ pub struct Hints {
     pub for_this_node: Option<bool>,
     /// `forZones`
     pub zones: Vec<Box<str>>,
+}
+
+impl Service {
+    /// Whether it has a cluster IP of a family.
+    pub fn has_family(&self, family: Family) -> bool {
+        self.cluster_ips.iter().any(|ip| Family::of(ip) == family)
+    }
 }
 
 /// An endpoint of an EndpointSlice. It has one address: further addresses have no defined meaning.

@@ -3,6 +3,7 @@
 mod fake;
 mod properties;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use fake::{FakeFlows, FakeKernel};
 use netns::nft::{Datum, Element, Op};
 
 use super::*;
+use crate::compile::{Compiled, compile};
+use crate::numbers::Numbers;
 use crate::types::{Endpoint, EndpointPort, Protocol, ServicePort, TrafficPolicy};
 
 fn facts() -> NodeFacts {
@@ -94,14 +97,16 @@ fn one_endpoint_beside_ten_thousand_services_is_a_few_elements() {
     assert_eq!((new.structure, new.elements), (0, 2));
 }
 
-/// As kube-proxy counts them: ready ones of this node, each address once, and those of the family that is asked.
+/// As kube-proxy counts them: ready ones of this node, each address once whatever port it serves, and those of the family that is asked.
 #[test]
 fn load_balancers_are_told_of_ready_endpoints_of_this_node() {
     let kernel = FakeKernel::default();
     let mut proxy = proxy(&kernel);
     let both = ["192.168.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()).to_vec();
     proxy.table().set_facts(NodeFacts { node_port_addresses: both, ..facts() });
-    proxy.table().upsert_service(name(1), Service { health_check_port: Some(31000), ..service("10.96.0.1") });
+    let cluster_ips = ["10.96.0.1", "fd00:96::1"].map(|ip| ip.parse().unwrap()).to_vec();
+    let asked = Service { health_check_port: Some(31000), cluster_ips, ..service("10.96.0.1") };
+    proxy.table().upsert_service(name(1), asked);
     proxy.table().upsert_service(name(2), service("10.96.0.2"));
     let terminating = Endpoint { ready: false, terminating: true, ..endpoint(6) };
     let six = Endpoint { address: "fd00:1::2".parse().unwrap(), ..endpoint(2) };
@@ -110,21 +115,48 @@ fn load_balancers_are_told_of_ready_endpoints_of_this_node() {
     proxy.table().upsert_slice(name(3), name(1), slice(vec![endpoint(2)]));
     let strange = EndpointPort { name: "other".into(), protocol: Protocol::Tcp, port: 1 };
     proxy.table().upsert_slice(name(4), name(1), EndpointSlice { ports: vec![strange], endpoints: vec![endpoint(8)] });
+    let portless = EndpointSlice { ports: Vec::new(), endpoints: vec![endpoint(10)] };
+    proxy.table().upsert_slice(name(5), name(1), portless);
     block_on(proxy.flush()).unwrap();
     let told = |proxy: &mut FakeProxy<'_>| -> Vec<(String, usize)> {
         let checks = proxy.table().health_checks();
         checks.iter().map(|(at, check)| (format!("{at} {}", check.service), check.local_endpoints)).collect()
     };
     let (v4, v6) = ("192.168.0.1:31000 default/s1".to_owned(), "[fd00::1]:31000 default/s1".to_owned());
-    assert_eq!(told(&mut proxy), [(v4, 2), (v6, 1)]);
+    assert_eq!(told(&mut proxy), [(v4, 3), (v6, 1)]);
     // The port goes from one Service to another, in whichever order they are flushed.
     for (from, to) in [(1, 2), (2, 1)] {
         let ip = |number: usize| format!("10.96.0.{number}");
         proxy.table().upsert_service(name(from), service(&ip(from)));
         proxy.table().upsert_service(name(to), Service { health_check_port: Some(31000), ..service(&ip(to)) });
         block_on(proxy.flush()).unwrap();
-        assert!(told(&mut proxy).iter().all(|(at, _)| at.ends_with(&format!("s{to}"))));
+        let told: Vec<_> = told(&mut proxy).into_iter().map(|(at, _)| at).collect();
+        assert_eq!(told, [format!("192.168.0.1:31000 default/s{to}")], "its only family is IPv4");
     }
+}
+
+/// kube-proxy has a half for each family, which knows the Services that have a cluster IP of it.
+#[test]
+fn a_service_is_reached_by_its_own_families_alone() {
+    let addresses = |texts: &[&str]| -> Vec<IpAddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+    let facts = NodeFacts { node_port_addresses: addresses(&["192.168.0.1", "fd00::1"]), ..facts() };
+    let reached = |cluster_ips: &[&str]| -> BTreeSet<IpAddr> {
+        let service = Service {
+            cluster_ips: addresses(cluster_ips),
+            external_ips: addresses(&["192.0.2.1", "2001:db8::1"]),
+            ports: vec![port("http", Protocol::Tcp, Some(30000))],
+            ..service("10.96.0.1")
+        };
+        let none: [EndpointSlice; 0] = [];
+        let (previous, mut numbers) = (Compiled::default(), Numbers::default());
+        let compiled = compile(&name(1), &service, none.iter(), &facts, &previous, &mut numbers);
+        compiled.frontends.iter().map(|frontend| frontend.address.ip).collect()
+    };
+    let (v4, v6) = (["10.96.0.1", "192.0.2.1", "192.168.0.1"], ["fd00:96::1", "2001:db8::1", "fd00::1"]);
+    let of = |texts: &[&str]| addresses(texts).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(reached(&["10.96.0.1"]), of(&v4));
+    assert_eq!(reached(&["fd00:96::1"]), of(&v6));
+    assert_eq!(reached(&["fd00:96::1", "10.96.0.1"]), of(&[v4, v6].concat()));
 }
 
 /// Users write any address into `externalIPs`: also one that another port of the same Service has on each node, or its own cluster IP.
