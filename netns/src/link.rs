@@ -297,6 +297,16 @@ impl Netlink {
         Ok(self.address_messages(index).await?.iter().filter_map(net_of).collect())
     }
 
+    /// All addresses of the namespace, of whichever link.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn all_addresses(&self) -> Result<Vec<IpNet>> {
+        let listed = self.handle.address().get().execute().try_collect::<Vec<_>>().await;
+        let messages = listed.map_err(|e| Error::rtnetlink("list addresses of", "all links", e))?;
+        Ok(messages.iter().filter_map(net_of).collect())
+    }
+
     async fn address_messages(&self, index: u32) -> Result<Vec<AddressMessage>> {
         let request = self.handle.address().get().set_link_index_filter(index);
         request.execute().try_collect().await.map_err(|e| Error::rtnetlink("list addresses of link", index, e))

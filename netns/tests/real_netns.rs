@@ -72,6 +72,7 @@ async fn links_are_made_in_the_namespace_they_are_for() {
         inside.add_address(eth.index, net(address)).await.unwrap();
         inside.add_address(eth.index, net(address)).await.unwrap();
         assert!(inside.addresses(eth.index).await.unwrap().contains(&net(address)));
+        assert!(inside.all_addresses().await.unwrap().contains(&net(address)));
     }
     inside.delete_address(eth.index, net("10.7.0.2/24")).await.unwrap();
     inside.delete_address(eth.index, net("10.7.0.2/24")).await.unwrap();

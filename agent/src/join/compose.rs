@@ -55,7 +55,7 @@ pub fn configuration(
     let node = NodeSettings {
         node_name: node_name.to_owned(),
         server: masters.clone(),
-        node_ip: options.node_ip,
+        node_ip: options.node_ip.clone(),
         node_labels: options.node_labels.clone().unwrap_or_default(),
         data_dir: options.data_dir.clone(),
         run_dir: options.run_dir.clone(),

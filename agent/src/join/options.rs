@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,6 +9,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::client::Servers;
+use crate::config::settings::NodeIps;
 use crate::doctor::Output;
 
 /// Command line of `agent join`.
@@ -30,9 +30,9 @@ pub struct JoinOptions {
     /// Name of the Node; the host name where not given
     #[arg(long)]
     pub node_name: Option<String>,
-    /// Address of the Node; the source address towards the API server where not given
+    /// Address of the Node, or one of each family with a comma in between; the source address towards the API server where not given
     #[arg(long)]
-    pub node_ip: Option<IpAddr>,
+    pub node_ip: Option<NodeIps>,
     /// Labels the Node registers with, key=value,...
     #[arg(long, value_parser = parse_labels)]
     pub node_labels: Option<Labels>,

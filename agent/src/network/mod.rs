@@ -6,6 +6,7 @@
 
 mod conflist;
 mod health;
+mod node_ports;
 mod nodes;
 mod plugins;
 mod services;
@@ -93,6 +94,7 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         addresses: inputs.addresses.clone(),
         cluster: seen,
         namespace,
+        machine: Vec::new(),
         health,
     };
     let follower = nodes::Follower::new(inputs, cluster);

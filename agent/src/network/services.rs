@@ -7,14 +7,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use netns::NetNs;
+use netns::nft::Family;
+use netns::{NetNs, Netlink};
 use proxy::types::{EndpointSlice, NodeFacts, ObjectName, Service};
 use proxy::{Proxy, Table, convert};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::Cluster;
 use super::health::Known;
+use super::{Cluster, node_ports};
 use crate::client::backoff::Backoff;
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow_map};
 
@@ -23,6 +24,8 @@ use crate::client::watch::{Change, Collection, Trimmed, describe, follow_map};
 const GATHER: Duration = Duration::from_millis(2);
 /// Changes that come within this time belong to a burst.
 const BURST: Duration = Duration::from_millis(20);
+/// How often the machine's addresses are looked at where node ports are served at all of them.
+const LOOK: Duration = Duration::from_secs(60);
 
 impl Trimmed for core::Service {
     fn resource_version(&self) -> &str {
@@ -46,6 +49,8 @@ pub(super) struct Feed {
     /// `None` until the API server was asked.
     pub(super) cluster: watch::Receiver<Option<Cluster>>,
     pub(super) namespace: NetNs,
+    /// The addresses of this machine, as of the last look.
+    pub(super) machine: Vec<IpAddr>,
     /// Told what load balancers are to be answered.
     pub(super) health: watch::Sender<Known>,
 }
@@ -56,7 +61,7 @@ impl Feed {
         let (mut services, mut slices) = self.follow();
         let mut listed = (false, false);
         let mut backoff = backoff();
-        let mut retry = None;
+        let (mut retry, mut look) = (None, None);
         let mut applied: Option<Instant> = None;
         loop {
             // Cancel-safe: recv() and changed() lose nothing when dropped; a pause that is dropped is begun anew.
@@ -72,6 +77,7 @@ impl Feed {
                 changed = self.cluster.changed() => if changed.is_err() { return },
                 changed = self.addresses.changed() => if changed.is_err() { return },
                 () = pause(retry) => {}
+                () = pause(look) => {}
             }
             // A table with half of the cluster in it would refuse connections that the one before it served, one that knows no pod network
             // would let pods' packets leave under addresses that nobody answers to.
@@ -82,7 +88,9 @@ impl Feed {
                 tokio::time::sleep(GATHER).await;
             }
             drain(&mut proxy, &mut services, &mut slices);
-            proxy.table().set_facts(self.facts());
+            let missing = self.missing_families(proxy.table());
+            look = (!missing.is_empty()).then_some(LOOK);
+            proxy.table().set_facts(self.facts(&missing).await);
             let flushed = proxy.flush().await;
             applied = Some(Instant::now());
             self.tell(proxy.table(), flushed.as_ref().err().is_none_or(proxy::Error::is_applied));
@@ -148,16 +156,32 @@ impl Feed {
         });
     }
 
-    fn facts(&mut self) -> NodeFacts {
+    /// The families of Services that the Node has no address of.
+    fn missing_families(&mut self, table: &Table) -> Vec<Family> {
+        node_ports::missing(&self.addresses.borrow_and_update(), |family| table.has_family(family))
+    }
+
+    async fn facts(&mut self, missing: &[Family]) -> NodeFacts {
+        if !missing.is_empty() {
+            match self.machine_addresses().await {
+                Ok(addresses) => self.machine = addresses,
+                Err(error) => tracing::warn!(error = %describe(&error), "addresses of this machine cannot be read"),
+            }
+        }
         let cluster = self.cluster.borrow_and_update().clone().unwrap_or_default();
         NodeFacts {
-            node_port_addresses: self.addresses.borrow_and_update().clone(),
+            node_port_addresses: node_ports::addresses(&self.addresses.borrow(), missing, &self.machine),
             cluster_cidrs: cluster.pod_cidrs,
             pod_cidrs: cluster.own_pod_cidrs,
             // Nodes have routes to pods, and want to know who asks.
             non_masquerade_cidrs: cluster.node_ips.into_iter().map(IpNet::from).collect(),
             zone: cluster.zone.map(Into::into),
         }
+    }
+
+    async fn machine_addresses(&self) -> Result<Vec<IpAddr>, netns::Error> {
+        let addresses = Netlink::open_current()?.all_addresses().await?;
+        Ok(addresses.iter().map(IpNet::addr).collect())
     }
 }
 

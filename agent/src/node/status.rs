@@ -105,10 +105,13 @@ pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
     node
 }
 
-/// The configured address, or the one from which this machine reaches the API server: with several networks that is the
+/// The configured addresses, or the one from which this machine reaches the API server: with several networks that is the
 /// one the cluster is on.
 pub(super) fn addresses(config: &Config) -> Vec<IpAddr> {
-    config.node.node_ip.or_else(|| config.node.server.iter().find_map(source_address)).into_iter().collect()
+    match &config.node.node_ip {
+        Some(ips) => ips.all().to_vec(),
+        None => config.node.server.iter().find_map(source_address).into_iter().collect(),
+    }
 }
 
 fn source_address(server: &Server) -> Option<IpAddr> {
