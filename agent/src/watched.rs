@@ -1,18 +1,21 @@
 //! Changes of files, seen by their folders: files are replaced by others of the same name, and those of a Secret by a link.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::StreamExt;
-use inotify::{EventMask, EventStream, Inotify, WatchMask};
+use futures::{FutureExt, StreamExt};
+use inotify::{Event, EventMask, EventStream, Inotify, WatchMask};
 
 /// Folders whose changes are waited for.
 pub struct Watched {
     /// A change is seldom alone: how long until those that come with it are there.
     settle: Duration,
     folders: BTreeSet<PathBuf>,
+    /// Names of files that were taken out of a folder.
+    gone: BTreeSet<OsString>,
     /// None where they cannot be watched, or one of them went away.
     events: Option<EventStream<[u8; 1024]>>,
 }
@@ -21,7 +24,7 @@ impl Watched {
     /// Of no folder yet.
     #[must_use]
     pub fn new(settle: Duration) -> Self {
-        Self { settle, folders: BTreeSet::new(), events: None }
+        Self { settle, folders: BTreeSet::new(), gone: BTreeSet::new(), events: None }
     }
 
     /// Has these watched from now on. Called before files are read: what changes meanwhile is then seen.
@@ -36,12 +39,29 @@ impl Watched {
     /// stay in the queue.
     pub async fn changed(&mut self) {
         let Some(events) = &mut self.events else { return std::future::pending().await };
-        // The last that is told of a folder that goes away.
-        let is_last = !matches!(events.next().await, Some(Ok(event)) if !event.mask.contains(EventMask::IGNORED));
-        if is_last {
-            self.events = None;
-        }
+        let event = events.next().await;
+        self.take(event);
         tokio::time::sleep(self.settle).await;
+        while let Some(event) = self.events.as_mut().and_then(|events| events.next().now_or_never()) {
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, event: Option<io::Result<Event<OsString>>>) {
+        match event {
+            // The last that is told of a folder that goes away.
+            Some(Ok(event)) if event.mask.contains(EventMask::IGNORED) => self.events = None,
+            Some(Ok(event)) if event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) => {
+                self.gone.extend(event.name);
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => self.events = None,
+        }
+    }
+
+    /// Names of files that were taken out of the folders since this was asked last, whether or not there are others of these names now.
+    pub fn take_gone(&mut self) -> BTreeSet<OsString> {
+        std::mem::take(&mut self.gone)
     }
 }
 

@@ -170,7 +170,7 @@ impl Set {
         for uid in orphans {
             if !self.workers.has(&uid) {
                 tracing::info!(%uid, "nobody wants this pod any more, it will be ended");
-                self.want(uid, Origin::Api, Desired::Gone { last: None, grace: None });
+                self.want(uid, Origin::Api, Desired::Gone { last: None, grace: None, returns: false });
             }
         }
         self.found.clear();
@@ -247,9 +247,12 @@ impl Set {
     }
 
     fn apply_manifests(&mut self, (place, pods): Found) {
-        let Changes { wanted, gone } = self.statics.apply(place, pods);
+        let Changes { wanted, gone, returning } = self.statics.apply(place, pods);
         for uid in gone {
             self.workers.gone(&uid);
+        }
+        for uid in returning {
+            self.workers.returns(&uid);
         }
         for pod in wanted {
             self.want_static(pod);
@@ -263,6 +266,10 @@ impl Set {
         // The last look at the runtime may still have it, and would make it an orphan until the next one.
         self.known.pods.remove(uid);
         if let Some(next) = self.statics.ended(uid) {
+            if next.uid == *uid {
+                // Its manifest came back: what it left says how often it was started.
+                self.found.insert(uid.clone());
+            }
             self.want_static(next);
         }
         self.adopt_orphans();

@@ -37,6 +37,8 @@ pub struct Changes {
     pub wanted: Vec<Wanted>,
     /// Pods whose manifest is gone.
     pub gone: Vec<PodUid>,
+    /// Pods that end, whose manifest is there again.
+    pub returning: Vec<PodUid>,
 }
 
 /// Static pods and mirrors of this node.
@@ -61,6 +63,9 @@ impl Statics {
             }
         }
         for (uid, pod) in now {
+            if self.running.get(&name(&pod)) == Some(&(uid.clone(), true)) {
+                changes.returning.push(uid.clone());
+            }
             let same = before.get(&uid).is_some_and(|before| Arc::ptr_eq(before, &pod));
             changes.wanted.extend(self.start(uid, pod).filter(|_| !same));
         }
@@ -169,7 +174,11 @@ mod tests {
         let mut statics = Statics::default();
         statics.apply(Place::Url, vec![pod("a", "1")]);
         assert_eq!(seen(&statics.apply(Place::Url, vec![])), (vec![], vec!["1"]));
-        assert_eq!(seen(&statics.apply(Place::Url, vec![pod("a", "1")])), (vec![], vec![]));
+        let changes = statics.apply(Place::Url, vec![pod("a", "1")]);
+        assert_eq!(seen(&changes), (vec![], vec![]));
+        assert_eq!(changes.returning, [PodUid::new("1")]);
+        assert_eq!(seen(&statics.apply(Place::Url, vec![])), (vec![], vec!["1"]));
+        assert_eq!(statics.apply(Place::Url, vec![pod("a", "1")]).returning, [PodUid::new("1")]);
         assert_eq!(statics.ended(&PodUid::new("1")).unwrap().uid.as_str(), "1");
     }
 

@@ -81,11 +81,22 @@ impl Workers {
     /// The object of a pod is gone; its worker keeps what it was last.
     pub fn gone(&self, uid: &PodUid) {
         let Some(handle) = self.handles.get(uid) else { return };
-        handle.desired.send_if_modified(|desired| {
-            let Desired::Present(pod) = desired else { return false };
-            let grace = pod.metadata.deletion_grace_period_seconds;
-            *desired = Desired::Gone { last: Some(Arc::clone(pod)), grace };
-            true
+        handle.desired.send_if_modified(|desired| match desired {
+            Desired::Present(pod) => {
+                let grace = pod.metadata.deletion_grace_period_seconds;
+                *desired = Desired::Gone { last: Some(Arc::clone(pod)), grace, returns: false };
+                true
+            }
+            Desired::Gone { returns, .. } => std::mem::take(returns),
+        });
+    }
+
+    /// The manifest of a pod that ends came back.
+    pub fn returns(&self, uid: &PodUid) {
+        let Some(handle) = self.handles.get(uid) else { return };
+        handle.desired.send_if_modified(|desired| match desired {
+            Desired::Gone { returns, .. } => !std::mem::replace(returns, true),
+            Desired::Present(_) => false,
         });
     }
 

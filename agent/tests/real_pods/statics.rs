@@ -1,5 +1,8 @@
 //! Static pods on a runtime in memory: they need no API server, and are shown at it when there is one.
 
+use std::path::Path;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::disturbed::{Node, ready};
@@ -70,6 +73,64 @@ async fn a_manifest_that_changes_is_another_pod_and_one_that_goes_leaves_nothing
     node.until("the mirror is gone", || node.api.pod(NAME).is_none()).await;
     node.until("the runtime has nothing", || node.fake.sandboxes().is_empty() && node.fake.containers().is_empty())
         .await;
+}
+
+/// Upstream's e2e_node: "should successfully recreate when file is removed and recreated".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_is_written_anew_at_once_is_a_restart() {
+    let node = Node::new("anew");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    let _agent = node.agent();
+    write(&node, "example.com/web:1");
+    node.until("the mirror is Ready", || mirror(&node).is_some()).await;
+    let first = mirror(&node).unwrap();
+    let container = || node.api.pod(NAME).map(|mirror| mirror["status"]["containerStatuses"][0].clone());
+    for restarts in 1..=2 {
+        std::fs::remove_file(node.manifests().join("web.yaml")).unwrap();
+        write(&node, "example.com/web:1");
+        let restarted = |container: Value| container["restartCount"] == restarts && container["ready"] == true;
+        node.until("it was restarted", || container().is_some_and(restarted)).await;
+        assert!(!container().unwrap()["lastState"]["terminated"].is_null());
+    }
+    let last = node.api.pod(NAME).unwrap();
+    assert_eq!(last["metadata"]["uid"], first["metadata"]["uid"], "the mirror stays");
+    std::fs::remove_file(node.manifests().join("web.yaml")).unwrap();
+    node.until("the mirror is gone", || node.api.pod(NAME).is_none()).await;
+    node.until("the runtime has nothing", || node.fake.sandboxes().is_empty() && node.fake.containers().is_empty())
+        .await;
+}
+
+/// Makes a file such that nobody can remove it, or lets it go.
+fn hold(file: &Path, held: bool) {
+    let flag = if held { "+i" } else { "-i" };
+    assert!(std::process::Command::new("chattr").arg(flag).arg(file).status().unwrap().success());
+}
+
+/// Upstream's e2e_node: "it should launch successfully even if it temporarily failed termination due to volume failing to unmount", whose
+/// server of NFS went away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_whose_volume_cannot_be_removed_at_first_is_gone_once_it_can() {
+    let node = Node::new("held");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    let _agent = node.agent();
+    write(&node, "example.com/web:1");
+    node.until("the mirror is Ready", || mirror(&node).is_some()).await;
+    let uid =
+        mirror(&node).unwrap()["metadata"]["annotations"]["kubernetes.io/config.hash"].as_str().unwrap().to_owned();
+    let folder = node.data().join("pods").join(uid);
+    let file = folder.join("held");
+    std::fs::write(&file, "").unwrap();
+    hold(&file, true);
+    std::fs::remove_file(node.manifests().join("web.yaml")).unwrap();
+    node.until("the runtime has nothing", || node.fake.sandboxes().is_empty() && node.fake.containers().is_empty())
+        .await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(file.exists() && node.api.pod(NAME).is_some(), "it has not ended");
+    hold(&file, false);
+    node.until("its folder is gone", || !folder.exists()).await;
+    node.until("the mirror is gone", || node.api.pod(NAME).is_none()).await;
+    write(&node, "example.com/web:1");
+    node.until("it runs again", || mirror(&node).is_some()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

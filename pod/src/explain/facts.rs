@@ -72,6 +72,7 @@ fn wanted(view: &View<'_>) -> String {
         Source::Static { .. } => "by a manifest of this node",
     };
     match &view.world.desired {
+        Desired::Gone { returns: true, .. } => "anew: its manifest went, and came back before it had ended".to_owned(),
         Desired::Gone { .. } => "no more: its object or manifest is gone".to_owned(),
         Desired::Present(pod) => match &pod.metadata.deletion_timestamp {
             Some(at) => format!("to end: deleted, to be gone by {}", time(at.0)),

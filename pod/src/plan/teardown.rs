@@ -25,10 +25,14 @@ pub(super) fn plan(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
     if !plan.steps.is_empty() || observed.making_sandbox || !observed.starting.is_empty() {
         return;
     }
-    if matches!(ending.cause, Cause::Deleted | Cause::Gone) {
-        remove(view, plan);
-    } else {
-        release(view, plan);
+    match (ending.cause, &view.world.desired) {
+        (Cause::Gone, Desired::Gone { returns: true, .. }) => {
+            // By its dead containers the next life knows how often they were started, as in a kubelet.
+            release(view, plan);
+            plan.done = plan.steps.is_empty();
+        }
+        (Cause::Deleted | Cause::Gone, _) => remove(view, plan),
+        _ => release(view, plan),
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Desired {
         last: Option<Arc<Pod>>,
         /// Seconds that its containers get; `None` is the pod's own `terminationGracePeriodSeconds`.
         grace: Option<i64>,
+        /// Whether its manifest came back meanwhile: it is to be started anew once it has ended.
+        returns: bool,
     },
 }
 

@@ -76,7 +76,7 @@ impl Machine {
     pub fn world(&self) -> World {
         let desired = match &self.pod {
             Some(pod) => Desired::Present(Arc::new(pod.clone())),
-            None => Desired::Gone { last: self.last.clone(), grace: None },
+            None => Desired::Gone { last: self.last.clone(), grace: None, returns: false },
         };
         World {
             now: self.now,

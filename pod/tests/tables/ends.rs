@@ -241,7 +241,7 @@ fn a_deleted_pod_goes_down() {
     assert_eq!(plan(&world).steps, [Step::FinaliseDeletion]);
     world.published = false;
     assert_eq!(plan(&world).steps, [], "not before the API has its status");
-    world.desired = Desired::Gone { last: None, grace: None };
+    world.desired = Desired::Gone { last: None, grace: None, returns: false };
     assert!(plan(&world).done);
 }
 
@@ -392,7 +392,7 @@ fn a_static_pod_has_nothing_to_finalise() {
     let mut world = world(app());
     world.source = Source::Static { mirror: None };
     let Desired::Present(pod) = &world.desired else { panic!("no pod") };
-    world.desired = Desired::Gone { last: Some(Arc::clone(pod)), grace: Some(3) };
+    world.desired = Desired::Gone { last: Some(Arc::clone(pod)), grace: Some(3), returns: false };
     world.observed.containers = vec![running("c", 0)];
     assert_eq!(kills(&plan(&world)), [("c-0", 3, "Stopping container c")]);
     world.observed = pod::Observed::default();
@@ -400,9 +400,34 @@ fn a_static_pod_has_nothing_to_finalise() {
     assert!(found.done && found.steps.is_empty());
 }
 
+/// Upstream's e2e_node: "should successfully recreate when file is removed and recreated".
+#[test]
+fn a_static_pod_whose_manifest_came_back_ends_first_and_is_restarted_then() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    world.source = Source::Static { mirror: None };
+    let wanted = world.desired.clone();
+    let Desired::Present(pod) = &wanted else { panic!("no pod") };
+    world.desired = Desired::Gone { last: Some(Arc::clone(pod)), grace: None, returns: true };
+    assert_eq!(kills(&plan(&world)), [("c-0", 30, "Stopping container c")]);
+    world.observed.containers = vec![exited("c", 0, 0, 20)];
+    assert!(matches!(plan(&world).steps[..], [Step::StopSandbox { .. }]));
+    for sandbox in &mut world.observed.sandboxes {
+        (sandbox.ready, sandbox.stopped) = (false, true);
+    }
+    assert_eq!(plan(&world).steps, [Step::UnmountVolumes, Step::RemoveCgroup]);
+    world.observed.prepared = pod::Prepared::default();
+    let ended = plan(&world);
+    assert!(ended.done && ended.steps.is_empty(), "its dead container stays");
+    world.desired = wanted;
+    world.observed.prepared = pod::Prepared { volumes: true, volumes_on_disk: true, cgroup: true };
+    assert_eq!(plan(&world).steps, [Step::RunSandbox { attempt: 1 }]);
+    world.observed.sandboxes.push(sandbox(1));
+    assert!(matches!(&plan(&world).steps[..], [Step::StartContainer(start)] if start.attempt == 1));
+}
+
 #[test]
 fn an_orphan_of_which_nothing_is_known_is_ended() {
     let mut world = with(app(), vec![running("c", 0)]);
-    world.desired = Desired::Gone { last: None, grace: None };
+    world.desired = Desired::Gone { last: None, grace: None, returns: false };
     assert_eq!(kills(&plan(&world)), [("c-0", 30, "Stopping container c")]);
 }

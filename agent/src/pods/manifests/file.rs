@@ -34,6 +34,13 @@ pub(super) async fn follow(source: Source, found: mpsc::Sender<Found>) {
     let mut watched = Watched::new(SETTLE);
     loop {
         watched.set([folder(&source.path).to_owned()].into());
+        // A file that went and came back is told of twice, as inotify tells a kubelet: its pod ends first.
+        let gone = watched.take_gone();
+        let count = known.len();
+        known.retain(|path, _| path.file_name().is_none_or(|name| !gone.contains(name)));
+        if known.len() < count && found.send((Place::Path, known.values().cloned().collect())).await.is_err() {
+            return;
+        }
         let (reading, before) = (Arc::clone(&source), known.clone());
         match tokio::task::spawn_blocking(move || read(&reading, &before)).await {
             Ok(Ok(now)) => {
@@ -168,6 +175,36 @@ mod tests {
         std::fs::remove_file(at("a.yaml")).unwrap();
         std::fs::remove_file(at("b.yaml")).unwrap();
         until(&mut found, &["c-n"]).await;
+    }
+
+    /// Upstream's e2e_node: "should successfully recreate when file is removed and recreated".
+    #[tokio::test]
+    async fn a_file_that_is_written_anew_is_told_from_one_that_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["a", "b"] {
+            std::fs::write(at(&format!("{name}.yaml")), manifest(name)).unwrap();
+        }
+        let (sender, mut found) = mpsc::channel(4);
+        let source = Source { path: folder.path().into(), period: Duration::from_secs(3600), node_name: "n".into() };
+        tokio::spawn(follow(source, sender));
+        let first = next(&mut found).await;
+        std::fs::remove_file(at("a.yaml")).unwrap();
+        std::fs::write(at("a.yaml"), manifest("a")).unwrap();
+        assert_eq!(names(&next(&mut found).await), ["b-n"]);
+        let back = next(&mut found).await;
+        assert_eq!(names(&back), ["a-n", "b-n"]);
+        assert_eq!(back.1[0].metadata.uid, first.1[0].metadata.uid);
+        std::fs::write(at(".new"), manifest("b")).unwrap();
+        std::fs::rename(at(".new"), at("b.yaml")).unwrap();
+        std::fs::write(at("c.yaml"), manifest("c")).unwrap();
+        loop {
+            let told = next(&mut found).await;
+            assert!(names(&told).contains(&"b-n".to_owned()), "what was replaced was never away");
+            if told.1.len() == 3 {
+                break;
+            }
+        }
     }
 
     #[tokio::test]

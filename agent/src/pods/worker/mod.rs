@@ -176,8 +176,11 @@ impl Worker {
         }
     }
 
-    /// The last of the pod on this machine: also of one whose name nobody knows any more.
+    /// The last of the pod on this machine: also of one whose name nobody knows any more. One that is started anew has its logs.
     async fn remove_logs(&self) {
+        if matches!(*self.inputs.desired.borrow(), Desired::Gone { returns: true, .. }) {
+            return;
+        }
         let (context, uid) = (Arc::clone(&self.context), self.uid.clone());
         let removed = tokio::task::spawn_blocking(move || gc::remove_logs(&context.config.logs_dir, &uid));
         // Fails only while the agent is being shut down.
@@ -381,7 +384,7 @@ impl Worker {
     fn ips(&self) -> Vec<std::net::IpAddr> {
         match current_sandbox(&self.seen) {
             Some(sandbox) if sandbox.host_network => self.context.addresses.borrow().clone(),
-            Some(sandbox) => sandbox.ips.clone(),
+            Some(sandbox) => pod::resolve::pod_ips(&sandbox.ips, &self.context.addresses.borrow()),
             None => Vec::new(),
         }
     }
