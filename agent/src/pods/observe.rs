@@ -18,6 +18,8 @@ const MESSAGE_MAX: usize = 4096;
 /// The most of a log that stands for a message (`MaxContainerTerminationMessageLogLength`, `...LogLines`).
 const LOG_MAX: usize = 2048;
 const LOG_LINES: usize = 80;
+/// Where so much is to be found: a line of a log is cut into parts of 16 KiB, and each has its time and stream.
+const LOG_TAIL: usize = 32 << 10;
 
 /// What was seen last, to see only changes.
 #[derive(Debug, Clone, Default)]
@@ -236,43 +238,56 @@ fn last_words(status: &v1::ContainerStatus) -> String {
     let at = status.annotations.get(labels::MESSAGE_PATH).map_or(super::stages::request::MESSAGE_PATH, String::as_str);
     let file = status.mounts.iter().find(|mount| mount.container_path == at);
     let own = file.and_then(|mount| tail(Path::new(&mount.host_path), MESSAGE_MAX)).unwrap_or_default();
-    if !own.is_empty() {
-        return own;
+    if !own.text.is_empty() {
+        return own.text;
     }
     let from_log =
         status.annotations.get(labels::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
     if from_log && status.exit_code != 0 {
-        return tail(Path::new(&status.log_path), LOG_MAX * 2).map(|text| last_lines(&text)).unwrap_or_default();
+        return tail(Path::new(&status.log_path), LOG_TAIL).map(|tail| last_lines(&tail)).unwrap_or_default();
     }
     String::new()
 }
 
-/// The last bytes of a file. What a pod mounts in its place may be anything, also what nobody ever writes to: only a file is read.
-fn tail(path: &Path, max: usize) -> Option<String> {
+/// The last bytes of a file.
+#[derive(Default)]
+struct Tail {
+    text: String,
+    /// Whether there are others before them.
+    is_cut: bool,
+}
+
+/// What a pod mounts in the place of a file may be anything, also what nobody ever writes to: only a file is read.
+fn tail(path: &Path, max: usize) -> Option<Tail> {
     use std::io::{Read, Seek, SeekFrom};
     use std::os::unix::fs::OpenOptionsExt;
     let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let mut file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let about = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-    file.seek(SeekFrom::Start(about.len().saturating_sub(u64::try_from(max).unwrap_or(0)))).ok()?;
+    let max = u64::try_from(max).unwrap_or(0);
+    let start = about.len().saturating_sub(max);
+    file.seek(SeekFrom::Start(start)).ok()?;
     let mut bytes = Vec::new();
-    file.take(u64::try_from(max).unwrap_or(0)).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    file.take(max).read_to_end(&mut bytes).ok()?;
+    Some(Tail { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut: start > 0 })
 }
 
 /// Lines of a CRI log without their time and stream. A part of a line (`P`) has no end.
-fn last_lines(log: &str) -> String {
+fn last_lines(log: &Tail) -> String {
     let parts = |line| {
         let mut fields = str::splitn(line, 4, ' ').skip(2);
         let end = if fields.next()?.split(':').any(|tag| tag == "P") { "" } else { "\n" };
         Some([fields.next()?, end])
     };
-    let lines: Vec<_> = log.lines().filter_map(parts).collect();
+    // Of a line that begins before what was read only the end is there.
+    let (cut, whole) = match log.text.split_once('\n') {
+        Some((cut, whole)) if log.is_cut => (Some([cut, "\n"]), whole),
+        _ => (None, log.text.as_str()),
+    };
+    let lines: Vec<_> = cut.into_iter().chain(whole.lines().filter_map(parts)).collect();
     let skip = lines.len().saturating_sub(LOG_LINES);
     let text: String = lines.into_iter().skip(skip).flatten().collect();
-    let start = text.len().saturating_sub(LOG_MAX);
-    // A character may lie across the cut.
-    let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    let start = text.ceil_char_boundary(text.len().saturating_sub(LOG_MAX));
     text.get(start..).unwrap_or_default().to_owned()
 }
 
@@ -320,13 +335,25 @@ mod tests {
 
     #[test]
     fn logs_stand_in_for_a_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |log: &str| {
+            let path = folder.path().join("0.log");
+            std::fs::write(&path, log).unwrap();
+            last_lines(&tail(&path, LOG_TAIL).unwrap())
+        };
         let log = "2026-11-21T07:00:00Z stdout F one\n2026-11-21T07:00:01Z stderr F two words\n";
-        assert_eq!(last_lines(log), "one\ntwo words\n");
-        assert_eq!(last_lines("t stdout F one\nt stdout P half\nt stdout P DONE\n"), "one\nhalfDONE");
-        let long: String = (0..200).map(|n| format!("t stdout F line {n}\n")).collect();
-        let kept = last_lines(&long);
-        assert!(kept.starts_with("line 120\n") && kept.ends_with("line 199\n"));
-        assert!(last_lines(&format!("t stdout F {}\n", "ä".repeat(5000))).len() <= LOG_MAX);
+        assert_eq!(of(log), "one\ntwo words\n");
+        assert_eq!(of("t stdout F one\nt stdout P half\nt stdout P DONE\n"), "one\nhalfDONE");
+        let time = "2026-11-21T07:00:00.123456789Z stdout";
+        let long: String = (0..2000).map(|n| format!("{time} F line {n}\n")).collect();
+        let kept = of(&long);
+        assert!(kept.starts_with("line 1920\n") && kept.ends_with("line 1999\n"), "{kept}");
+        assert!(of(&format!("t stdout F {}\n", "ä".repeat(5000))).len() <= LOG_MAX);
+        // The end of a line counts, however long that is: in parts, or in one piece.
+        let (part, line) = ("x y ".repeat(4 << 10), "x y ".repeat(20 << 10));
+        let end = |line: &str| format!("{}!\n", &line[line.len() - LOG_MAX + 2..]);
+        assert_eq!(of(&format!("{time} P {part}\n{time} P {part}\n{time} F !\n")), end(&part));
+        assert_eq!(of(&format!("{time} F before\n{time} F {line}!\n")), end(&line));
     }
 
     #[test]
@@ -334,10 +361,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, pipe) = (folder.path().join("file"), folder.path().join("pipe"));
         std::fs::write(&file, "first and last").unwrap();
-        assert_eq!(tail(&file, 4).as_deref(), Some("last"));
+        assert!(tail(&file, 4).is_some_and(|tail| tail.text == "last" && tail.is_cut));
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert_eq!(tail(&pipe, 4), None);
-        assert_eq!(tail(folder.path(), 4), None);
+        assert!(tail(&pipe, 4).is_none());
+        assert!(tail(folder.path(), 4).is_none());
     }
 
     #[tokio::test]

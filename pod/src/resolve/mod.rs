@@ -13,6 +13,7 @@ pub use name::{Hostname, HostnameError, hostname, hosts_file, node_hosts_file};
 pub use security::{NonRootError, Security, security, verify_non_root};
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSpec};
 
@@ -44,6 +45,14 @@ pub fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
         })
     };
     api::pod::ports(spec).filter_map(mapped).collect()
+}
+
+/// The addresses of a pod among those of its sandbox: one of each family, first that of the node's first address (`sortPodIPs`).
+#[must_use]
+pub fn pod_ips(sandbox: &[IpAddr], node: &[IpAddr]) -> Vec<IpAddr> {
+    let prefers_v4 = node.first().is_none_or(IpAddr::is_ipv4);
+    let first_of = |v4: bool| sandbox.iter().find(|ip| ip.is_ipv4() == v4).copied();
+    [prefers_v4, !prefers_v4].into_iter().filter_map(first_of).collect()
 }
 
 /// The sysctls of a pod, with dots between the parts of their names.

@@ -74,6 +74,17 @@ fn security_of_a_container() {
 }
 
 #[test]
+fn addresses_of_a_pod_are_in_the_order_of_the_nodes() {
+    let ips = |texts: &[&str]| -> Vec<IpAddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+    let of = |sandbox: &[&str], node: &[&str]| pod_ips(&ips(sandbox), &ips(node));
+    let both = ["fd00::2", "10.1.0.2", "10.9.0.2"];
+    assert_eq!(of(&both, &["10.0.0.1", "fd00::1"]), ips(&["10.1.0.2", "fd00::2"]));
+    assert_eq!(of(&both, &["fd00::1"]), ips(&["fd00::2", "10.1.0.2"]));
+    assert_eq!(of(&both, &[]), ips(&["10.1.0.2", "fd00::2"]));
+    assert_eq!(of(&["fd00::2"], &["10.0.0.1"]), ips(&["fd00::2"]));
+}
+
+#[test]
 fn containers_that_must_not_run_as_root() {
     let pod = Pod::default();
     for (own, uid, user, expected) in [

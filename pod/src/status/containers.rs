@@ -252,6 +252,22 @@ pub(super) fn close(status: &mut PodStatus) {
     }
 }
 
+/// The most that all ended containers of a pod have to say together (`MaxPodTerminationMessageLogLength`), in bytes.
+const MESSAGES_MAX: usize = 12 << 10;
+
+/// Gives each container of the pod the same part of it (`normalizeStatus`).
+pub(super) fn bound_messages(view: &View<'_>, status: &mut PodStatus) {
+    let most = MESSAGES_MAX / view.members().count().max(1);
+    let lists =
+        [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
+    for container in lists.into_iter().flatten().flatten() {
+        let states = [&mut container.state, &mut container.last_state].into_iter().flatten();
+        for message in states.filter_map(|state| state.terminated.as_mut()?.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(most));
+        }
+    }
+}
+
 fn is_waiting(state: Option<&ApiState>) -> bool {
     state.is_none_or(|state| state.running.is_none() && state.terminated.is_none())
 }

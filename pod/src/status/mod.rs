@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::plan::Plan;
+use crate::resolve::pod_ips;
 use crate::view::{Cause, Ending, View};
 use crate::world::{Admission, World};
 
@@ -50,6 +51,7 @@ pub fn status(world: &World, _plan: &Plan) -> PodStatus {
     if !has_live {
         say_why(&view, ending.as_ref(), &mut status);
     }
+    containers::bound_messages(&view, &mut status);
     addresses(&view, &mut status);
     resources::fill(&view, &mut status);
     conditions::fill(&view, pod, &mut status);
@@ -129,7 +131,8 @@ fn addresses(view: &View<'_>, status: &mut PodStatus) {
         let node = of_sandbox.map(|_| view.world.node.ips.as_slice()).unwrap_or_default();
         node.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
     } else {
-        of_sandbox.unwrap_or_default().iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
+        let ips = pod_ips(of_sandbox.unwrap_or_default(), &view.world.node.ips);
+        ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
     };
     let before = view.world.previous.as_ref();
     let ips = if ips.is_empty() { before.and_then(|before| before.pod_ips.clone()).unwrap_or_default() } else { ips };

@@ -255,6 +255,27 @@ fn how_a_container_ended() {
     }
 }
 
+/// `normalizeStatus`: 12 KiB for all containers of a pod.
+#[test]
+fn what_containers_say_at_their_end_is_bounded_for_the_whole_pod() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let containers: Vec<_> = names.iter().map(|name| json!({"name": name, "image": "x"})).collect();
+    let said = |name: &str| {
+        let mut container = exited(name, 1, 1, 50);
+        if let pod::ContainerState::Exited { message, .. } = &mut container.state {
+            *message = "ä".repeat(2000);
+        }
+        container
+    };
+    let world = with(json!({"containers": containers}), names.iter().map(|name| said(name)).collect());
+    let status = status(&world);
+    let states =
+        status.container_statuses.iter().flatten().flat_map(|one| [one.state.as_ref(), one.last_state.as_ref()]);
+    let messages = states.flatten().filter_map(|state| state.terminated.as_ref()?.message.as_ref());
+    let lengths: Vec<usize> = messages.map(String::len).collect();
+    assert_eq!(lengths, [2048; 6]);
+}
+
 #[test]
 fn a_start_that_fails() {
     let pull = "Back-off pulling image \"image:1\": ErrImagePull: why ErrImagePull";

@@ -271,8 +271,8 @@ async fn mounts(
         out.push(request::file_mount("/etc/hosts", &hosts(job, pod).await?, false));
     }
     let message_path = request::message_path(container);
-    if !own(message_path) {
-        out.push(request::file_mount(message_path, &message_file(job, container).await?, false));
+    if !own(&message_path) {
+        out.push(request::file_mount(&message_path, &message_file(job, container).await?, false));
     }
     Ok(out)
 }

@@ -196,7 +196,7 @@ fn container_annotations(spec: &PodSpec, container: &Container, start: &StartCon
     let mut out: HashMap<_, _> = [
         (labels::HASH, start.spec_hash.clone()),
         (labels::RESTART_COUNT, start.attempt.to_string()),
-        (labels::MESSAGE_PATH, message_path(container).to_owned()),
+        (labels::MESSAGE_PATH, message_path(container)),
         (labels::MESSAGE_POLICY, container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned())),
         (labels::POD_GRACE, grace.to_string()),
         (labels::BACKOFF, start.backoff.to_string()),
@@ -214,10 +214,14 @@ fn container_annotations(spec: &PodSpec, container: &Container, start: &StartCon
     out
 }
 
-/// `terminationMessagePath`.
+/// `terminationMessagePath`, from the root where it does not say so (`MakeAbsolutePath`).
 #[must_use]
-pub fn message_path(container: &Container) -> &str {
-    container.termination_message_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(MESSAGE_PATH)
+pub fn message_path(container: &Container) -> String {
+    match container.termination_message_path.as_deref() {
+        None | Some("") => MESSAGE_PATH.to_owned(),
+        Some(path) if path.starts_with('/') => path.to_owned(),
+        Some(path) => format!("/{path}"),
+    }
 }
 
 /// A container's log below its pod's log folder.
