@@ -150,6 +150,11 @@ impl Chain {
         self.plugins.iter().try_for_each(|plugin| plugin.validate(&self.context, request, object))
     }
 
+    /// Whether the namespace of a create is still as the passes wanted it.
+    pub fn validate_namespace(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        namespace_lifecycle::NamespaceLifecycle::check(&self.context, request, None)
+    }
+
     /// What the client is told of an object that [`Chain::validate`] lets in.
     pub fn warnings(&self, request: &Request<'_>, object: &Value) -> Vec<String> {
         self.plugins.iter().flat_map(|plugin| plugin.warnings(&self.context, request, object)).collect()

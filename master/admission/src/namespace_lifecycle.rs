@@ -10,7 +10,7 @@ const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
 pub struct NamespaceLifecycle;
 
 impl NamespaceLifecycle {
-    fn check(context: &Context, request: &Request<'_>, object: Option<&Value>) -> Result<(), Refusal> {
+    pub fn check(context: &Context, request: &Request<'_>, object: Option<&Value>) -> Result<(), Refusal> {
         let is_namespace = request.group.is_empty() && request.resource == "namespaces";
         if is_namespace {
             let immortal = request.operation == Operation::Delete && IMMORTAL.contains(&request.name);

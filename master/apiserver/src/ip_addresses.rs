@@ -164,6 +164,6 @@ async fn remove(core: &Core, ip: IpAddr) -> Result<()> {
     if !core.allocators.is_unused(ip) {
         return Ok(());
     }
-    let write = Write { key, expect: Expect::Revision(entry.revision), value: None };
+    let write = Write { key, expect: Expect::Revision(entry.revision), needs: None, value: None };
     objects::commit(core, write, Facets::default()).await.map(drop)
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +15,7 @@ use common::{CONFIG_MAPS, Server, config_map, server};
 use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// A webhook that refuses ConfigMaps called `bad`, labels others, and remembers what it was asked.
 struct Webhook {
@@ -206,5 +207,60 @@ async fn a_configuration_is_validated() {
         "webhooks[0].matchConditions[0].expression: Invalid value: \"object.(\": compilation failed",
     ] {
         assert!(message.contains(words), "{words}\n{message}");
+    }
+}
+
+/// A webhook that says that it was asked, and answers when it may.
+async fn waiting(server: &Server) -> (UnboundedReceiver<()>, mpsc::Sender<()>) {
+    let ((asked, is_asked), (may, go)) = (unbounded_channel(), mpsc::channel());
+    let go = Arc::new(Mutex::new(go));
+    let hook = Https::start("127.0.0.1", move |_, body| {
+        let review: Value = serde_json::from_slice(body).unwrap();
+        asked.send(()).unwrap();
+        tokio::task::block_in_place(|| go.lock().unwrap().recv().unwrap());
+        let response = json!({ "uid": review["request"]["uid"], "allowed": true });
+        let answer = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
+        Response::new(Full::new(Bytes::from(answer.to_string())))
+    });
+    let Https { port, bundle, .. } = hook.await;
+    let webhook = Webhook { port, bundle, asked: Arc::default(), handshakes: Arc::default() };
+    configure(server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", json!({}))).await;
+    (is_asked, may)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_comes_into_a_namespace_that_goes_while_a_webhook_is_asked() {
+    let server = server().await;
+    let (mut asked, may) = waiting(&server).await;
+    for (name, is_gone) in [("goes", false), ("gone", true), ("stays", false)] {
+        let namespace = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name } });
+        server.call("POST", "/api/v1/namespaces", &namespace).await.expect(201);
+        let (path, config_maps) = (format!("/api/v1/namespaces/{name}"), format!("/api/v1/namespaces/{name}/configmaps"));
+        let object = config_map("late");
+        let change = async {
+            asked.recv().await.unwrap();
+            if name == "stays" {
+                let labels = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+                server.typed("PATCH", &path, "application/merge-patch+json", labels).await.expect(200);
+            } else {
+                let mut going = server.delete(&path).await.expect(200);
+                if is_gone {
+                    going["spec"]["finalizers"] = json!([]);
+                    server.call("PUT", &format!("{path}/finalize"), &going).await.expect(200);
+                }
+            }
+            may.send(()).unwrap();
+        };
+        let (made, ()) = tokio::join!(server.call("POST", &config_maps, &object), change);
+        match name {
+            "stays" => drop(made.expect(201)),
+            "gone" => assert_eq!(made.expect(404)["message"], "namespaces \"gone\" not found"),
+            _ => {
+                let refused = made.expect(403);
+                assert_eq!(refused["details"]["causes"][0]["reason"], "NamespaceTerminating", "{refused}");
+            }
+        }
+        let left = server.get(&config_maps).await.expect(200);
+        assert_eq!(left["items"].as_array().unwrap().len(), usize::from(name == "stays"), "{left}");
     }
 }

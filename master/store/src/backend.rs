@@ -21,11 +21,24 @@ pub enum Expect {
     Revision(u64),
 }
 
+impl Expect {
+    /// Whether a key at this revision is as expected; `None` where there is no object.
+    pub fn is_met(self, current: Option<u64>) -> bool {
+        match self {
+            Expect::Present => current.is_some(),
+            Expect::Absent => current.is_none(),
+            Expect::Revision(revision) => current == Some(revision),
+        }
+    }
+}
+
 /// One write: a new value, or `None` to delete.
 #[derive(Debug, Clone)]
 pub struct Write {
     pub key: Key,
     pub expect: Expect,
+    /// Another object without which the write is not made, and how that must be.
+    pub needs: Option<(Key, Expect)>,
     pub value: Option<Encoded>,
 }
 
@@ -49,6 +62,8 @@ pub struct Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mismatch {
     pub current: Option<u64>,
+    /// It is about what the write needs, not about its own key.
+    pub of_needed: bool,
 }
 
 /// The storage itself failed. No later write builds on the batch; whether it is durable is known when the store is opened anew,

@@ -56,7 +56,8 @@ pub struct Proposal {
 /// Why a write was not committed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
-    /// The key is not as the write expects it; `current` is its revision, `None` when there is no such object.
+    /// The key, or that of an object that the write needs, is not as the write expects it; `current` is its revision, `None`
+    /// when there is no such object.
     #[error("{key} is at revision {current:?}")]
     Mismatch { key: Key, current: Option<u64> },
     /// It is not known whether the write is durable.
@@ -229,10 +230,13 @@ impl Committer {
     }
 
     fn apply(&self, write: Write, facets: Facets, result: Result<u64, Mismatch>) -> Outcome {
-        let Write { key, value, .. } = write;
+        let Write { key, value, needs, .. } = write;
         let revision = match result {
             Ok(revision) => revision,
-            Err(Mismatch { current }) => return Err(CommitError::Mismatch { key, current }),
+            Err(Mismatch { current, of_needed }) => {
+                let needed = needs.filter(|_| of_needed).map(|(key, _)| key);
+                return Err(CommitError::Mismatch { key: needed.unwrap_or(key), current });
+            }
         };
         let new = value.map(|value| Arc::new(Entry::new(key.clone(), revision, &value, facets)));
         let old = self.cache.apply(revision, &key, new.clone());

@@ -15,6 +15,7 @@ pub fn check<B: Backend>(mut open: impl FnMut() -> B) {
     let backend = open();
     assert_eq!(load(&backend), before, "a store that is opened again shows the same");
     keeps_what_lives_when_compacted(&backend);
+    writes_only_beside_what_a_write_needs(&backend);
     let before = load(&backend);
     drop(backend);
     assert_eq!(load(&open()), before, "compaction is durable");
@@ -26,11 +27,19 @@ fn key(name: &str) -> Key {
 
 fn put(name: &str, text: &str, expect: Expect) -> Write {
     let json = format!(r#"{{"metadata":{{"name":"{text}"}}}}"#);
-    Write { key: key(name), expect, value: Some(Encoded { json: json.into(), splice: 13 }) }
+    Write { key: key(name), expect, needs: None, value: Some(Encoded { json: json.into(), splice: 13 }) }
 }
 
 fn delete(name: &str, expect: Expect) -> Write {
-    Write { key: key(name), expect, value: None }
+    Write { key: key(name), expect, needs: None, value: None }
+}
+
+fn mismatch(current: Option<u64>) -> Result<u64, Mismatch> {
+    Err(Mismatch { current, of_needed: false })
+}
+
+fn needed(current: Option<u64>) -> Result<u64, Mismatch> {
+    Err(Mismatch { current, of_needed: true })
 }
 
 fn load(backend: &dyn Backend) -> (Position, Vec<Record>) {
@@ -71,11 +80,11 @@ fn compares_before_it_writes(backend: &dyn Backend) {
         delete("b", Expect::Revision(2)),
     ];
     let expected = [
-        Err(Mismatch { current: Some(4) }),
-        Err(Mismatch { current: Some(4) }),
-        Err(Mismatch { current: None }),
-        Err(Mismatch { current: None }),
-        Err(Mismatch { current: Some(3) }),
+        mismatch(Some(4)),
+        mismatch(Some(4)),
+        mismatch(None),
+        mismatch(None),
+        mismatch(Some(3)),
     ];
     assert_eq!(commit(backend, &writes), expected);
     assert_eq!(load(backend).0.revision, 4, "refused writes use no revision");
@@ -90,7 +99,7 @@ fn sees_earlier_writes_of_the_batch(backend: &dyn Backend) {
         put("b", "new", Expect::Absent),
         delete("c", Expect::Present),
     ];
-    let expected = [Ok(5), Err(Mismatch { current: Some(5) }), Ok(6), Ok(7), Ok(8), Ok(9)];
+    let expected = [Ok(5), mismatch(Some(5)), Ok(6), Ok(7), Ok(8), Ok(9)];
     assert_eq!(commit(backend, &writes), expected);
 }
 
@@ -111,4 +120,30 @@ fn keeps_what_lives_when_compacted(backend: &dyn Backend) {
     let seen: Vec<_> = records.iter().map(|r| (r.revision, r.key.name())).collect();
     assert_eq!(seen, [(4, "a"), (8, "b")]);
     assert_eq!(commit(backend, &[put("c", "again", Expect::Absent)]), [Ok(10)], "revisions never come twice");
+}
+
+fn writes_only_beside_what_a_write_needs(backend: &dyn Backend) {
+    let beside = |name: &str, (needed, expect): (&str, Expect)| Write {
+        needs: Some((key(needed), expect)),
+        ..put(name, "beside", Expect::Absent)
+    };
+    let writes = [
+        beside("d", ("none", Expect::Present)),
+        beside("d", ("a", Expect::Revision(3))),
+        beside("d", ("a", Expect::Revision(4))),
+        beside("d", ("a", Expect::Revision(4))),
+        delete("b", Expect::Present),
+        beside("e", ("b", Expect::Present)),
+        beside("e", ("d", Expect::Present)),
+    ];
+    let expected = [
+        needed(None),
+        needed(Some(4)),
+        Ok(11),
+        mismatch(Some(11)),
+        Ok(12),
+        needed(None),
+        Ok(13),
+    ];
+    assert_eq!(commit(backend, &writes), expected);
 }

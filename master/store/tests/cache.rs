@@ -21,7 +21,7 @@ async fn write(store: &Store, name: &str, text: Option<&str>, expect: Expect) ->
     let value = text.map(|t| Encoded { json: format!(r#"{{"metadata":{{"name":"{t}"}}}}"#).into(), splice: 13 });
     let labels = Box::new([("text".into(), text.unwrap_or_default().into())]);
     let facets = Facets { labels, ..Facets::default() };
-    let write = Write { key: Key::new("things", "a", name), expect, value };
+    let write = Write { key: Key::new("things", "a", name), expect, needs: None, value };
     store.commit(Proposal { write, facets }).await.map(|_| store.revision())
 }
 

@@ -36,7 +36,7 @@ impl Backend for Dying {
 
 async fn write(store: &Store, name: &str) -> Result<u64, CommitError> {
     let value = Some(Encoded { json: format!(r#"{{"metadata":{{"name":"{name}"}}}}"#).into(), splice: 13 });
-    let write = Write { key: Key::new("things", "ns", name), value, expect: Expect::Absent };
+    let write = Write { key: Key::new("things", "ns", name), value, expect: Expect::Absent, needs: None };
     Ok(store.commit(Proposal { write, facets: Facets::default() }).await?.revision)
 }
 

@@ -52,7 +52,7 @@ async fn write_forever(store: Arc<Store>, round: u64, writer: usize) {
         let value = (!delete).then(|| value(round, writer, count));
         let text = value.as_ref().map_or("-".to_owned(), |value| format!("{:x}", sum(&value.json)));
         let expect = existing.map_or(Expect::Absent, Expect::Revision);
-        let write = Write { key: key.clone(), expect, value };
+        let write = Write { key: key.clone(), expect, needs: None, value };
         let entry = store.commit(Proposal { write, facets: Facets::default() }).await.unwrap();
         println!("ACK {} {} {text}", key.name(), entry.revision);
     }

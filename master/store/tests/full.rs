@@ -57,7 +57,7 @@ async fn write(store: &Store, number: usize) -> Result<u64, CommitError> {
     let value = Some(Encoded { json: json.into(), splice: 13 });
     let made = store
         .commit(Proposal {
-            write: Write { key: key(number), value, expect: Expect::Absent },
+            write: Write { key: key(number), value, expect: Expect::Absent, needs: None },
             facets: Facets::default(),
         })
         .await?;

@@ -30,7 +30,7 @@ async fn write(store: &Store, resource: &str, name: &str, text: &str) -> u64 {
     let expect = if store.get(&key).is_some() { Expect::Present } else { Expect::Absent };
     let json = format!(r#"{{"metadata":{{"name":"{name}"}},"text":"{text}"}}"#);
     let value = Some(Encoded { json: json.into(), splice: 13 });
-    let proposal = Proposal { write: Write { key, value, expect }, facets: Facets::default() };
+    let proposal = Proposal { write: Write { key, value, expect, needs: None }, facets: Facets::default() };
     store.commit(proposal).await.unwrap().revision
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rand::Rng as _;
 use schema::{Kind, Manager};
 use serde_json::Value;
-use store::{CommitError, Expect, Proposal, Write};
+use store::{CommitError, Expect, Key, Proposal, Write};
 
 use super::manager::manager;
 use super::{codec, meta, render, store_failed};
@@ -30,6 +30,8 @@ const NAME_ATTEMPTS: usize = 8;
 const SUFFIX: usize = 5;
 const LONGEST_BASE: usize = 63 - SUFFIX;
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// How often a namespace is looked at again that changes while an object is made in it.
+const NAMESPACE_ATTEMPTS: usize = 16;
 /// How often, and how far apart, a pod is tried whose namespace has no `default` ServiceAccount yet.
 const EARLY_ATTEMPTS: usize = 10;
 const EARLY_PAUSE: Duration = Duration::from_millis(150);
@@ -161,6 +163,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     }
     let mut reserved = ip_addresses::allocate(core, kind, (&mut object, None), dry_run).await?;
     let request = request(user, kind, namespace, &name);
+    let needs = namespace_of(core, kind, namespace);
     core.admission.validate(&request, Some(&object))?;
     call.tell(core.admission.warnings(&request, &object));
     let asked = attributes(user, kind, (namespace, &name), dry_run);
@@ -176,12 +179,35 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
         return Ok(Some(value.json));
     }
     let facets = hooks::stored_facets(kind, &object);
-    let write = Write { key, expect: Expect::Absent, value: Some(value) };
-    match reserved.during(core.store.commit(Proposal { write, facets })).await {
-        Ok(entry) => Ok(Some(entry.json().clone())),
-        Err(CommitError::Mismatch { .. }) => Ok(None),
-        Err(error) => Err(store_failed(&error)),
+    let write = Write { key, expect: Expect::Absent, needs, value: Some(value) };
+    reserved.during(commit(core, (kind, &request), Proposal { write, facets })).await
+}
+
+/// The namespace as it is now.
+fn namespace_of(core: &Core, kind: &Kind, namespace: &str) -> Option<(Key, Expect)> {
+    let key = Key::new("namespaces", "", namespace);
+    let entry = if kind.namespaced { core.store.get(&key) } else { None }?;
+    Some((key, Expect::Revision(entry.revision)))
+}
+
+/// Commits a new object, `None` when the name is taken. Its namespace is the one that was judged: nothing comes into one that
+/// has gone meanwhile, or is going, whose content nobody would delete.
+async fn commit(
+    core: &Core,
+    (kind, request): (&Kind, &Request<'_>),
+    mut proposal: Proposal,
+) -> Result<Option<Bytes>> {
+    for _ in 0..NAMESPACE_ATTEMPTS {
+        match core.store.commit(proposal.clone()).await {
+            Ok(entry) => return Ok(Some(entry.json().clone())),
+            Err(CommitError::Mismatch { key, .. }) if key == proposal.write.key => return Ok(None),
+            Err(CommitError::Mismatch { .. }) => {}
+            Err(error) => return Err(store_failed(&error)),
+        }
+        proposal.write.needs = namespace_of(core, kind, request.namespace);
+        core.admission.validate_namespace(request)?;
     }
+    Err(Problem::internal("the namespace changes all the time"))
 }
 
 /// A CertificateSigningRequest says who made it, whatever its maker says (`csrStrategy.PrepareForCreate`): approvers and

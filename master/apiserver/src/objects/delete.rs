@@ -262,7 +262,7 @@ pub(crate) async fn delete_one(
         let facets = value.as_ref().map(|object| hooks::stored_facets(kind, object)).unwrap_or_default();
         let marked = value.is_some();
         let value = value.as_ref().map(codec::encode);
-        let write = Write { key: key.clone(), expect: Expect::Revision(entry.revision), value };
+        let write = Write { key: key.clone(), expect: Expect::Revision(entry.revision), needs: None, value };
         match core.store.commit(Proposal { write, facets }).await {
             Ok(stored) if marked => return Ok(Deletion::Marked(stored.json().clone())),
             Ok(stored) => return Ok(Deletion::Gone(stored)),

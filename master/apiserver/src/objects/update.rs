@@ -166,7 +166,7 @@ async fn attempt(
     let facets = hooks::stored_facets(kind, &object);
     let last = gone.then(|| value.json.clone());
     let write =
-        Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value: (!gone).then_some(value) };
+        Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value: (!gone).then_some(value) };
     match reserved.during(core.store.commit(Proposal { write, facets })).await {
         Ok(stored) => Ok(Some(last.unwrap_or_else(|| stored.json().clone()))),
         Err(CommitError::Mismatch { .. }) => Ok(None),
@@ -181,7 +181,7 @@ pub(crate) async fn replace(core: &Core, kind: &'static Kind, entry: &Entry, obj
     let object = conversion::to_storage(core, kind, object).await?;
     let facets = hooks::stored_facets(kind, &object);
     let value = (!gone).then(|| codec::encode(&object));
-    commit(core, Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), value }, facets).await
+    commit(core, Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value }, facets).await
 }
 
 /// Commits an object that the server itself made, as it is stored; false when somebody else was quicker.
@@ -192,7 +192,7 @@ pub(crate) async fn write(
     object: &Value,
 ) -> Result<bool> {
     let facets = hooks::stored_facets(kind, object);
-    commit(core, Write { key, expect, value: Some(codec::encode(object)) }, facets).await
+    commit(core, Write { key, expect, needs: None, value: Some(codec::encode(object)) }, facets).await
 }
 
 /// Commits a write of the server itself; false when somebody else was quicker.

@@ -148,13 +148,16 @@ impl State {
     }
 
     fn check(&self, write: &Write, pending: &HashMap<&Key, Option<u64>>) -> Result<(), Mismatch> {
-        let current = pending.get(&write.key).copied().unwrap_or_else(|| self.latest.get(&write.key).copied());
-        let met = match write.expect {
-            Expect::Present => current.is_some(),
-            Expect::Absent => current.is_none(),
-            Expect::Revision(revision) => current == Some(revision),
-        };
-        if met && (current.is_some() || write.value.is_some()) { Ok(()) } else { Err(Mismatch { current }) }
+        let current = |key: &Key| pending.get(key).copied().unwrap_or_else(|| self.latest.get(key).copied());
+        if let Some((key, expect)) = &write.needs {
+            let current = current(key);
+            if !expect.is_met(current) {
+                return Err(Mismatch { current, of_needed: true });
+            }
+        }
+        let current = current(&write.key);
+        let is_met = write.expect.is_met(current) && (current.is_some() || write.value.is_some());
+        if is_met { Ok(()) } else { Err(Mismatch { current, of_needed: false }) }
     }
 
     fn note(&mut self, key: &Key, revision: u64, deleted: bool) {

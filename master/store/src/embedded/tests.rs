@@ -9,6 +9,7 @@ fn put(name: &str, size: usize) -> Write {
     Write {
         key: Key::new("pods", "a", name),
         expect: Expect::Present,
+        needs: None,
         value: Some(Encoded { json: json.into(), splice: 13 }),
     }
 }
