@@ -1,6 +1,7 @@
 //! ResourceQuota admission: last of all, what an object uses is charged to the quotas of its namespace
 //! (`apiserver/pkg/admission/plugin/resourcequota`). It stands here because it writes: the quotas' status counts what was
-//! let in, so that two requests at once cannot both take the last place.
+//! let in, so that two requests at once cannot both take the last place. What is refused by one quota is charged to none, and
+//! what then comes to nothing is taken back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,44 +32,117 @@ pub(crate) struct Charge<'a> {
     pub dry_run: bool,
 }
 
-/// Charges what an object uses beyond what it used, or refuses it.
-pub(crate) async fn charge(core: &Core, charge: &Charge<'_>) -> Result<()> {
-    let kind = charge.kind;
-    let changes_use = matches!((kind.group, kind.plural), ("", "pods" | "services" | "persistentvolumeclaims"));
-    if !kind.namespaced || (charge.old.is_some() && !changes_use) {
-        return Ok(());
-    }
-    let quotas = Registry::builtin()
-        .kind("", "v1", "resourcequotas")
-        .ok_or_else(|| Problem::internal("no kind ResourceQuota"))?;
-    for name in names(core, quotas, charge.namespace)? {
-        charge_one(core, quotas, &name, charge).await?;
-    }
-    Ok(())
+/// What was charged for a write that is under way.
+#[derive(Default)]
+#[must_use = "what comes to nothing must be taken back"]
+pub(crate) struct Charged {
+    namespace: String,
+    /// Which quota has how much more now.
+    quotas: Vec<(String, ResourceList)>,
 }
 
-fn names(core: &Core, kind: &Kind, namespace: &str) -> Result<Vec<String>> {
+impl Charged {
+    /// Hands on what became of the write; the charge stays only if it was made.
+    pub(crate) async fn unless_made<T>(self, core: &Core, done: Result<Option<T>>) -> Result<Option<T>> {
+        if !matches!(done, Ok(Some(_))) {
+            self.take_back(core).await;
+        }
+        done
+    }
+
+    async fn take_back(self, core: &Core) {
+        for (name, delta) in &self.quotas {
+            let less = delta.iter().map(|(name, amount)| (name.clone(), Quantity::ZERO.minus(amount))).collect();
+            if let Err(problem) = change(core, (&self.namespace, name), &less).await {
+                // Until the controller counts anew.
+                let namespace = &self.namespace;
+                tracing::warn!(namespace, quota = name, error = problem.message, "a charge was not taken back");
+            }
+        }
+    }
+}
+
+/// Adds to what is used of a quota, if it is still there.
+async fn change(core: &Core, (namespace, name): (&str, &str), more: &ResourceList) -> Result<()> {
+    let kind = kind()?;
+    let key = hooks::key(kind, namespace, name);
+    for _ in 0..ATTEMPTS {
+        let Some(entry) = core.store.get(&key) else { return Ok(()) };
+        let quota = objects::stored(kind, entry.json())?;
+        if objects::replace(core, kind, &entry, with(&quota, more)).await? {
+            return Ok(());
+        }
+    }
+    Err(Problem::modified(kind, name))
+}
+
+/// Charges what an object uses beyond what it used to all quotas that count it, or refuses it.
+pub(crate) async fn charge(core: &Core, charge: &Charge<'_>) -> Result<Charged> {
+    let kind = charge.kind;
+    let changes_use = matches!((kind.group, kind.plural), ("", "pods" | "services" | "persistentvolumeclaims"));
+    let mut charged = Charged { namespace: charge.namespace.to_owned(), quotas: Vec::new() };
+    if !kind.namespaced || (charge.old.is_some() && !changes_use) {
+        return Ok(charged);
+    }
+    match charge_all(core, charge, &mut charged).await {
+        Ok(()) => Ok(charged),
+        Err(refused) => {
+            charged.take_back(core).await;
+            Err(refused)
+        }
+    }
+}
+
+/// Those that others change meanwhile are asked again.
+async fn charge_all(core: &Core, charge: &Charge<'_>, charged: &mut Charged) -> Result<()> {
+    let kind = kind()?;
+    let mut left = entries(core, kind, charge.namespace)?;
+    for _ in 0..ATTEMPTS {
+        let missed = charge_some(core, left, charge, charged).await?;
+        if missed.is_empty() {
+            return Ok(());
+        }
+        left = missed.iter().filter_map(|entry| core.store.get(&entry.key)).collect();
+    }
+    Err(Problem::modified(kind, charge.namespace))
+}
+
+fn kind() -> Result<&'static Kind> {
+    Registry::builtin().kind("", "v1", "resourcequotas").ok_or_else(|| Problem::internal("no kind ResourceQuota"))
+}
+
+fn entries(core: &Core, kind: &Kind, namespace: &str) -> Result<Vec<Arc<Entry>>> {
     let resource = hooks::stored_resource(kind);
     let request = ListRequest { resource: &resource, namespace, after: None, limit: 0, at: None, filter: None };
     let page = core.store.list(&request).map_err(|error| Problem::internal(&error.to_string()))?;
-    Ok(page.entries.iter().map(|entry| entry.key.name().to_owned()).collect())
+    Ok(page.entries)
 }
 
-async fn charge_one(core: &Core, quotas: &'static Kind, name: &str, charge: &Charge<'_>) -> Result<()> {
-    let key = hooks::key(quotas, charge.namespace, name);
-    for _ in 0..ATTEMPTS {
-        let Some(entry): Option<Arc<Entry>> = core.store.get(&key) else { return Ok(()) };
-        let quota = objects::stored(quotas, entry.json())?;
-        match charged(&quota, charge)? {
-            Some(new) if !charge.dry_run => {
-                if objects::replace(core, quotas, &entry, new).await? {
-                    return Ok(());
-                }
-            }
-            _ => return Ok(()),
+/// Asks all quotas before it writes any. Answers with those that could not be written.
+async fn charge_some(
+    core: &Core,
+    quotas: Vec<Arc<Entry>>,
+    charge: &Charge<'_>,
+    charged: &mut Charged,
+) -> Result<Vec<Arc<Entry>>> {
+    let (kind, mut due, mut missed) = (kind()?, Vec::new(), Vec::new());
+    for entry in quotas {
+        let quota = objects::stored(kind, entry.json())?;
+        if let Some(delta) = judge(&quota, charge)? {
+            due.push((entry, with(&quota, &delta), delta));
         }
     }
-    Err(Problem::modified(quotas, name))
+    if charge.dry_run {
+        return Ok(missed);
+    }
+    for (entry, new, delta) in due {
+        if objects::replace(core, kind, &entry, new).await? {
+            charged.quotas.push((entry.key.name().to_owned(), delta));
+        } else {
+            missed.push(entry);
+        }
+    }
+    Ok(missed)
 }
 
 fn amounts(list: &Value) -> ResourceList {
@@ -76,8 +150,22 @@ fn amounts(list: &Value) -> ResourceList {
     entries.filter_map(|(name, amount)| Some((name.clone(), amount.as_str()?.parse().ok()?))).collect()
 }
 
-/// The quota with the object charged; `None` where it does not count it.
-fn charged(quota: &Value, charge: &Charge<'_>) -> Result<Option<Value>> {
+/// The quota with so much more used.
+fn with(quota: &Value, more: &ResourceList) -> Value {
+    let sum = |(name, used): (String, Quantity)| {
+        let sum = used.plus(&more.get(&name).copied().unwrap_or_default());
+        // Somebody may have counted anew before something was taken back.
+        let shown = if sum < Quantity::ZERO { Quantity::ZERO } else { sum }.to_string();
+        (name, shown.into())
+    };
+    let total: Map<String, Value> = amounts(&quota["status"]["used"]).into_iter().map(sum).collect();
+    let mut new = quota.clone();
+    new["status"]["used"] = total.into();
+    new
+}
+
+/// What is to be charged to the quota; `None` where it does not count the object.
+fn judge(quota: &Value, charge: &Charge<'_>) -> Result<Option<ResourceList>> {
     let (kind, object) = (charge.kind, charge.object);
     let place = (kind.group, kind.plural);
     let (hard, used) = (amounts(&quota["status"]["hard"]), amounts(&quota["status"]["used"]));
@@ -123,10 +211,7 @@ fn charged(quota: &Value, charge: &Charge<'_>) -> Result<Option<Value>> {
             part(&hard)
         )));
     }
-    let total: Map<String, Value> = used.keys().map(|name| (name.clone(), sum(name).to_string().into())).collect();
-    let mut new = quota.clone();
-    new["status"]["used"] = total.into();
-    Ok(Some(new))
+    Ok(Some(delta))
 }
 
 /// What the change adds to what is counted; what stays the same is left out.
@@ -147,13 +232,14 @@ mod tests {
     use schema::Registry;
     use serde_json::{Value, json};
 
-    use super::{Charge, charged};
+    use super::{Charge, judge, with};
 
     fn ask(hard: Value, used: Value, object: &Value, old: Option<&Value>) -> Result<Option<Value>, String> {
         let quota = json!({ "metadata": { "name": "q" }, "status": { "hard": hard, "used": used } });
         let kind = Registry::builtin().kind("", "v1", "pods").unwrap();
         let charge = Charge { kind, namespace: "default", object, old, dry_run: false };
-        charged(&quota, &charge).map(|new| new.map(|new| new["status"]["used"].clone())).map_err(|p| p.message)
+        let used = |more| with(&quota, &more)["status"]["used"].clone();
+        judge(&quota, &charge).map(|delta| delta.map(used)).map_err(|p| p.message)
     }
 
     fn pod(cpu: &str) -> Value {

@@ -121,25 +121,6 @@ async fn a_deleted_definition_waits_for_its_resources() {
     assert_eq!(server.get(FOOS).await.code, 404);
 }
 
-#[tokio::test]
-async fn a_quota_counts_what_comes() {
-    let server = server().await;
-    let quotas = "/api/v1/namespaces/default/resourcequotas";
-    let hard = json!({ "count/configmaps": "1" });
-    let quota =
-        json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": hard } });
-    let mut made = server.call("POST", quotas, &quota).await.expect(201);
-    made["status"] = json!({ "hard": hard, "used": { "count/configmaps": "0" } });
-    server.call("PUT", &format!("{quotas}/q/status"), &made).await.expect(200);
-    server.call("POST", &format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await.expect(201);
-    server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
-    assert_eq!(server.get(&format!("{quotas}/q")).await.expect(200)["status"]["used"]["count/configmaps"], "1");
-    let refused = server.call("POST", CONFIG_MAPS, &config_map("b")).await.expect(403);
-    let wanted = "configmaps \"b\" is forbidden: exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=1, \
-                  limited: count/configmaps=1";
-    assert_eq!(refused["message"], wanted);
-}
-
 /// Converts between `v1`, which has `hostPort`, and `v2`, which has `host` and `port`.
 fn convert(review: &Value) -> Value {
     let request = &review["request"];

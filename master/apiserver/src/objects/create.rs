@@ -172,15 +172,10 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     if core.store.get(&key).is_some() {
         return Ok(None);
     }
-    quota::charge(core, &Charge { kind, namespace, object: &object, old: None, dry_run }).await?;
-    let object = conversion::to_storage(core, kind, object).await?;
-    let value = codec::encode(&object);
-    if dry_run {
-        return Ok(Some(value.json));
-    }
-    let facets = hooks::stored_facets(kind, &object);
-    let write = Write { key, expect: Expect::Absent, needs, value: Some(value) };
-    reserved.during(commit(core, (kind, &request), Proposal { write, facets })).await
+    let charged = quota::charge(core, &Charge { kind, namespace, object: &object, old: None, dry_run }).await?;
+    let write = Write { key, expect: Expect::Absent, needs, value: None };
+    let committed = reserved.during(commit(core, (kind, &request), (object, write), dry_run)).await;
+    charged.unless_made(core, committed).await
 }
 
 /// The namespace as it is now.
@@ -194,17 +189,25 @@ fn namespace_of(core: &Core, kind: &Kind, namespace: &str) -> Option<(Key, Expec
 /// has gone meanwhile, or is going, whose content nobody would delete.
 async fn commit(
     core: &Core,
-    (kind, request): (&Kind, &Request<'_>),
-    mut proposal: Proposal,
+    (kind, request): (&'static Kind, &Request<'_>),
+    (object, mut write): (Value, Write),
+    dry_run: bool,
 ) -> Result<Option<Bytes>> {
+    let object = conversion::to_storage(core, kind, object).await?;
+    let value = codec::encode(&object);
+    if dry_run {
+        return Ok(Some(value.json));
+    }
+    let facets = hooks::stored_facets(kind, &object);
+    write.value = Some(value);
     for _ in 0..NAMESPACE_ATTEMPTS {
-        match core.store.commit(proposal.clone()).await {
+        match core.store.commit(Proposal { write: write.clone(), facets: facets.clone() }).await {
             Ok(entry) => return Ok(Some(entry.json().clone())),
-            Err(CommitError::Mismatch { key, .. }) if key == proposal.write.key => return Ok(None),
+            Err(CommitError::Mismatch { key, .. }) if key == write.key => return Ok(None),
             Err(CommitError::Mismatch { .. }) => {}
             Err(error) => return Err(store_failed(&error)),
         }
-        proposal.write.needs = namespace_of(core, kind, request.namespace);
+        write.needs = namespace_of(core, kind, request.namespace);
         core.admission.validate_namespace(request)?;
     }
     Err(Problem::internal("the namespace changes all the time"))

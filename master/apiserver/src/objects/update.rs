@@ -17,7 +17,7 @@ use crate::conversion;
 use crate::hooks;
 use crate::ip_addresses;
 use crate::problem::{Problem, Result};
-use crate::quota::{self, Charge};
+use crate::quota::{self, Charge, Charged};
 use crate::road::{Call, permit_create};
 use crate::server::Core;
 use crate::webhooks::{self, Attributes};
@@ -154,20 +154,33 @@ async fn attempt(
         return Ok(Some(entry.json().clone()));
     }
     let gone = is_released(kind, &new, old);
-    if matches!(change.part, Part::Main | Part::Other("resize")) && !gone {
+    let charged = if matches!(change.part, Part::Main | Part::Other("resize")) && !gone {
         let namespace = &call.path.namespace;
-        quota::charge(core, &Charge { kind, namespace, object: &new, old: Some(old), dry_run: change.dry_run }).await?;
-    }
+        quota::charge(core, &Charge { kind, namespace, object: &new, old: Some(old), dry_run: change.dry_run }).await?
+    } else {
+        Charged::default()
+    };
+    let committed = reserved.during(store(core, kind, (entry, new, gone), change.dry_run)).await;
+    charged.unless_made(core, committed).await
+}
+
+/// Commits what was judged, or removes the object that nothing keeps; `None` when it changed meanwhile.
+async fn store(
+    core: &Core,
+    kind: &'static Kind,
+    (entry, new, gone): (&Entry, Value, bool),
+    dry_run: bool,
+) -> Result<Option<Bytes>> {
     let object = conversion::to_storage(core, kind, new).await?;
     let value = codec::encode(&object);
-    if change.dry_run {
+    if dry_run {
         return Ok(Some(value.json));
     }
     let facets = hooks::stored_facets(kind, &object);
     let last = gone.then(|| value.json.clone());
-    let write =
-        Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value: (!gone).then_some(value) };
-    match reserved.during(core.store.commit(Proposal { write, facets })).await {
+    let value = (!gone).then_some(value);
+    let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value };
+    match core.store.commit(Proposal { write, facets }).await {
         Ok(stored) => Ok(Some(last.unwrap_or_else(|| stored.json().clone()))),
         Err(CommitError::Mismatch { .. }) => Ok(None),
         Err(error) => Err(store_failed(&error)),
