@@ -12,6 +12,7 @@ use schema::{Kind, Manager};
 use serde_json::Value;
 use store::{CommitError, Expect, Key, Proposal, Write};
 
+use super::delete::is_namespace;
 use super::manager::manager;
 use super::{codec, meta, render, store_failed};
 use crate::body::{self, Body};
@@ -134,7 +135,7 @@ fn attributes<'a>(
 
 fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a str) -> Request<'a> {
     // A namespace lies in itself, as far as admission is concerned.
-    let namespace = if kind.namespaced || kind.plural != "namespaces" { namespace } else { name };
+    let namespace = if is_namespace(kind) { name } else { namespace };
     Request {
         user,
         operation: Operation::Create,

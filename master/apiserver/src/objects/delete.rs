@@ -1,12 +1,13 @@
-//! Deleting objects: grace, finalizers, propagation, preconditions (`registry/generic/registry/store.go`, `rest.BeforeDelete`).
+//! Deleting objects: options, preconditions, and what [`decide`] makes of them.
+
+mod decide;
 
 use std::sync::Arc;
 
 use admission::{Operation, Request};
-use api::pod::is_terminal_phase;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use schema::{FieldError, Kind};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,10 +22,11 @@ use crate::request::{Query, Selector};
 use crate::road::Call;
 use crate::server::Core;
 use crate::webhooks::{self, Attributes};
+use decide::{Step, decide};
+
+pub(super) use decide::{has_namespace_finalizers, is_namespace};
 
 const ATTEMPTS: usize = 16;
-const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
 /// Upstream answers a delete of these with the object (`ReturnDeletedObject`), of all others with a Status.
 const SHOWN: &[&str] = &["pods", "services", "serviceaccounts"];
 
@@ -51,14 +53,6 @@ pub(crate) enum Deletion {
     Gone(Arc<Entry>),
     /// It stays until its grace period is over or its finalizers are gone.
     Marked(Bytes),
-}
-
-/// What a delete does to an object as it is.
-enum Step {
-    Remove,
-    Update(Box<Value>),
-    /// It is being deleted already, and this request does not hasten it.
-    Wait,
 }
 
 impl DeleteOptions {
@@ -134,26 +128,6 @@ impl DeleteOptions {
         Self::deserialize(value).map_err(|error| Problem::bad_request(format!("deleteOptions: {error}")))
     }
 
-    /// `deletionFinalizersForGarbageCollection`: the finalizers that the object has from now on.
-    fn finalizers(&self, object: &Value) -> Vec<String> {
-        let policy = match (self.orphan_dependents, self.propagation_policy.as_deref()) {
-            (Some(true), _) => "Orphan",
-            (Some(false), _) => "Background",
-            (None, policy) => policy.unwrap_or_default(),
-        };
-        let (add, drop): (Option<&str>, &[&str]) = match policy {
-            "Orphan" => (Some(ORPHAN), &[FOREGROUND]),
-            "Foreground" => (Some(FOREGROUND), &[ORPHAN]),
-            "Background" => (None, &[ORPHAN, FOREGROUND]),
-            _ => (None, &[]),
-        };
-        let mut list: Vec<String> =
-            meta::finalizers(object).into_iter().filter(|f| !drop.contains(f)).map(str::to_owned).collect();
-        if let Some(add) = add.filter(|add| !list.iter().any(|f| f == add)) {
-            list.push(add.to_owned());
-        }
-        list
-    }
 }
 
 pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
@@ -232,7 +206,7 @@ pub(crate) async fn delete_one(
             group: kind.group,
             resource: kind.plural,
             subresource: "",
-            namespace: if kind.plural == "namespaces" { name } else { namespace },
+            namespace: if is_namespace(kind) { name } else { namespace },
             name,
             old: Some(&object),
         };
@@ -250,7 +224,7 @@ pub(crate) async fn delete_one(
         call.tell(webhooks::mutate_deletion(core, &asked).await?);
         core.admission.validate(&request, None)?;
         call.tell(webhooks::validate(core, &asked, None).await?);
-        let step = decide(kind, name, &object, options)?;
+        let step = decide(kind, &object, options, Timestamp::now());
         if options.is_dry_run() {
             return Ok(Deletion::Marked(entry.json().clone()));
         }
@@ -287,130 +261,4 @@ pub(crate) fn check(kind: &Kind, name: &str, options: &DeleteOptions, object: &V
         }
     }
     Ok(())
-}
-
-fn decide(kind: &Kind, name: &str, object: &Value, options: &DeleteOptions) -> Result<Step> {
-    let now = Timestamp::now();
-    let mut new = object.clone();
-    let finalizers = options.finalizers(object);
-    let held = !finalizers.is_empty();
-    if kind.plural == "namespaces" && has_namespace_finalizers(object) {
-        return namespace(kind, name, new, now);
-    }
-    if is_definition(kind) && !meta::is_deleting(object) {
-        return Ok(Step::Update(Box::new(terminating(new, finalizers, now))));
-    }
-    let grace = match grace(kind, object, options) {
-        Grace::None => None,
-        Grace::Pending => return Ok(Step::Wait),
-        Grace::Seconds(seconds) => Some(seconds),
-    };
-    if !held && grace.is_none_or(|seconds| seconds == 0) {
-        return Ok(Step::Remove);
-    }
-    let seconds = grace.unwrap_or(0);
-    meta::edit(&mut new, |metadata| {
-        metadata.remove("finalizers");
-        if held {
-            metadata.insert("finalizers".into(), finalizers.into());
-        }
-    });
-    if grace.is_some() || !meta::is_deleting(object) {
-        mark(&mut new, object, seconds, now);
-    }
-    Ok(if new == *object { Step::Wait } else { Step::Update(Box::new(new)) })
-}
-
-/// Sets when the object is to be gone.
-fn mark(new: &mut Value, old: &Value, seconds: i64, now: Timestamp) {
-    // A shorter grace counts from the first request.
-    let begun = meta::text(old, "deletionTimestamp").parse::<Timestamp>().ok();
-    let granted = meta::integer(old, "deletionGracePeriodSeconds").unwrap_or(0);
-    let start = begun.and_then(|at| at.checked_sub(SignedDuration::from_secs(granted)).ok()).unwrap_or(now);
-    let at = start.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
-    let first = begun.is_none();
-    meta::edit(new, |metadata| {
-        metadata.insert("deletionTimestamp".into(), meta::time(at));
-        metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
-        if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|_| first) {
-            metadata.insert("generation".into(), (generation + 1).into());
-        }
-    });
-}
-
-enum Grace {
-    /// The kind knows no grace.
-    None,
-    Seconds(i64),
-    /// A deletion with as much grace, or less, is under way.
-    Pending,
-}
-
-/// Only pods are deleted with grace (`pkg/registry/core/pod.CheckGracefulDelete`).
-fn grace(kind: &Kind, object: &Value, options: &DeleteOptions) -> Grace {
-    if !kind.group.is_empty() || kind.plural != "pods" {
-        return Grace::None;
-    }
-    if meta::is_deleting(object) {
-        return match (options.grace_period_seconds, meta::integer(object, "deletionGracePeriodSeconds")) {
-            (_, None) => Grace::None,
-            (Some(wanted), Some(granted)) if wanted < granted => Grace::Seconds(wanted.max(0)),
-            _ => Grace::Pending,
-        };
-    }
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    if text("/spec/nodeName").is_empty() || is_terminal_phase(Some(text("/status/phase"))) {
-        return Grace::Seconds(0);
-    }
-    let own = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
-    match options.grace_period_seconds.or(own).unwrap_or(0) {
-        ..0 => Grace::Seconds(1),
-        seconds => Grace::Seconds(seconds),
-    }
-}
-
-pub(super) fn has_namespace_finalizers(namespace: &Value) -> bool {
-    namespace.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
-}
-
-fn is_definition(kind: &Kind) -> bool {
-    (kind.group, kind.plural) == ("apiextensions.k8s.io", "customresourcedefinitions")
-}
-
-/// A CustomResourceDefinition stays until its resources are gone
-/// (`apiextensions-apiserver/pkg/registry/customresourcedefinition/etcd.go`).
-fn terminating(mut definition: Value, mut finalizers: Vec<String>, now: Timestamp) -> Value {
-    const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-    if !finalizers.iter().any(|one| one == CLEANUP) {
-        finalizers.push(CLEANUP.to_owned());
-    }
-    meta::set(&mut definition, "finalizers", finalizers);
-    let before = definition.clone();
-    mark(&mut definition, &before, 0, now);
-    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
-    let condition = json!({
-        "type": "Terminating", "status": "True", "reason": "InstanceDeletionPending", "message": message,
-        "lastTransitionTime": meta::time(now),
-    });
-    match definition["status"]["conditions"].as_array_mut() {
-        Some(list) => {
-            list.retain(|one| one["type"] != "Terminating");
-            list.push(condition);
-        }
-        None => definition["status"]["conditions"] = json!([condition]),
-    }
-    definition
-}
-
-/// A namespace stays until its content is gone (`pkg/registry/core/namespace/storage`).
-fn namespace(kind: &Kind, name: &str, mut namespace: Value, now: Timestamp) -> Result<Step> {
-    if meta::is_deleting(&namespace) {
-        let why = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
-        return Err(Problem::conflict(kind, name, why));
-    }
-    meta::set(&mut namespace, "deletionTimestamp", meta::time(now));
-    if let Value::Object(members) = &mut namespace {
-        members.insert("status".into(), json!({ "phase": "Terminating" }));
-    }
-    Ok(Step::Update(Box::new(namespace)))
 }

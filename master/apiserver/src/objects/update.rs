@@ -10,6 +10,7 @@ use serde_json::Value;
 use store::{CommitError, Entry, Expect, Facets, Key, Proposal, Write};
 
 use super::create::{Creation, create};
+use super::delete::{has_namespace_finalizers, is_namespace};
 use super::manager::manager;
 use super::{codec, find, meta, render, store_failed};
 use crate::body::{self, Body};
@@ -262,7 +263,7 @@ fn request<'a>(call: &'a Call, old: &'a Value) -> Request<'a> {
 /// (`registry/generic/registry.ShouldDeleteDuringUpdate`).
 fn is_released(kind: &Kind, new: &Value, old: &Value) -> bool {
     let kept = !meta::finalizers(new).is_empty()
-        || (kind.plural == "namespaces" && super::delete::has_namespace_finalizers(new));
+        || (is_namespace(kind) && has_namespace_finalizers(new));
     let grace = meta::integer(new, "deletionGracePeriodSeconds").unwrap_or(0);
     !kept && meta::is_deleting(old) && grace == 0
 }
