@@ -4,6 +4,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -47,9 +48,16 @@ pub(crate) fn start(context: &mut Context) {
 
 impl Controller {
     async fn reconcile(&self, key: &str) -> Pass<Outcome> {
-        let Some(cron) = self.caches.cron_jobs.get(key) else { return Ok(Outcome::Done) };
+        let Some(mut cron) = self.caches.cron_jobs.get(key) else { return Ok(Outcome::Done) };
         let jobs = self.caches.jobs.indexed(&format!("owner/{}", cron.uid().unwrap_or_default()));
-        let plan = plan::plan(&cron, &jobs, Timestamp::now());
+        let mut plan = plan::plan(&cron, &jobs, Timestamp::now());
+        if plan.create.is_some() {
+            // The cache may not show yet what an earlier pass has made, and Replace would end it.
+            let live = self.cron_jobs(&cron).get_opt(&cron.name_any()).await?;
+            let Some(live) = live.filter(|live| live.uid() == cron.uid()) else { return Ok(Outcome::Done) };
+            cron = Arc::new(live);
+            plan = plan::plan(&cron, &jobs, Timestamp::now());
+        }
         for note in &plan.notes {
             let kind = if note.warning { EventType::Warning } else { EventType::Normal };
             self.recorder.event(reference(&*cron), kind, note.reason, note.message.clone());
@@ -64,6 +72,10 @@ impl Controller {
         self.write_status(&cron, &plan.status).await?;
         let wake = plan.wake.map(|wake| Duration::try_from(wake).unwrap_or_default());
         Ok(wake.map_or(Outcome::Done, Outcome::After))
+    }
+
+    fn cron_jobs(&self, cron: &CronJob) -> Api<CronJob> {
+        Api::namespaced(self.client.clone(), cron.metadata.namespace.as_deref().unwrap_or_default())
     }
 
     fn jobs(&self, cron: &CronJob) -> Api<Job> {
@@ -111,13 +123,11 @@ impl Controller {
         if *status == old {
             return Ok(());
         }
-        let meta = &cron.metadata;
-        let api = Api::<CronJob>::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
         let patch = json!({
-            "metadata": { "resourceVersion": meta.resource_version },
+            "metadata": { "resourceVersion": cron.metadata.resource_version },
             "status": merge::difference(&old, status),
         });
-        api.patch_status(&cron.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.cron_jobs(cron).patch_status(&cron.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
 }

@@ -132,6 +132,12 @@ fn schedule(cron: &CronJob, spec: &CronJobSpec, jobs: &[Arc<Job>], plan: &mut Pl
     };
     plan.wake = schedule.next(now, &zone).map(|next| next.duration_since(now));
     let Some(due) = last_due(cron, spec, (&schedule, &zone), plan, now) else { return };
+    let job = job(cron, spec, due, &zone);
+    // It was made in an earlier pass, whose status was not written or is not seen yet.
+    if jobs.iter().any(|one| one.metadata.name == job.metadata.name) {
+        plan.status.last_schedule_time = Some(Time(due));
+        return;
+    }
     let active = plan.status.active.as_ref().map_or(0, Vec::len);
     match spec.concurrency_policy.as_deref() {
         Some("Forbid") if active > 0 => {
@@ -145,7 +151,7 @@ fn schedule(cron: &CronJob, spec: &CronJobSpec, jobs: &[Arc<Job>], plan: &mut Pl
         }
         _ => {}
     }
-    plan.create = Some(Box::new(job(cron, spec, due, &zone)));
+    plan.create = Some(Box::new(job));
     plan.status.last_schedule_time = Some(Time(due));
 }
 

@@ -58,6 +58,22 @@ fn policies_and_deadlines() {
 }
 
 #[test]
+fn a_job_that_exists_for_the_due_time_is_left_alone() {
+    let now = at("2026-01-01T00:02:10Z");
+    for policy in ["Allow", "Forbid", "Replace"] {
+        let stale = cron(json!({ "schedule": "* * * * *", "concurrencyPolicy": policy }), json!({}));
+        let due = plan(&stale, &[], now).create.unwrap().metadata.name.unwrap();
+        for (condition, active) in [(None, 1), (Some("Complete"), 0)] {
+            let found = plan(&stale, &[job(&due, condition, "2026-01-01T00:02:00Z")], now);
+            assert!(found.create.is_none() && found.delete.is_empty(), "{policy}: {found:?}");
+            assert_eq!(found.status.active.map_or(0, |list| list.len()), active, "{policy}");
+            assert_eq!(found.status.last_schedule_time.unwrap().0, at("2026-01-01T00:02:00Z"), "{policy}");
+            assert!(found.notes.is_empty(), "{policy}: {:?}", found.notes);
+        }
+    }
+}
+
+#[test]
 fn what_has_ended_is_noted_and_then_forgotten() {
     let active = json!([{ "name": "a", "uid": "a" }, { "name": "lost", "uid": "lost" }]);
     let spec = json!({ "schedule": "0 0 1 1 *", "successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 1 });
