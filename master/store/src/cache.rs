@@ -3,18 +3,14 @@
 //! A resource has an ordered map of its objects and a ring of its recent events. The state at a past revision is the
 //! present with those events undone, so that old versions cost nothing until they are asked for.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::ring::Ring;
 use crate::watch::{Event, Filter, Start, TooOld, Watch, WatchRequest, Watcher};
 use crate::{Entry, Key};
-
-/// How many events of one resource are kept at most.
-const RING: usize = 16_384;
-/// How many of them keep what was made of them for watchers.
-const FRAMES: usize = 256;
 
 /// What to list.
 pub struct ListRequest<'a> {
@@ -61,9 +57,7 @@ pub(crate) struct Cache {
 #[derive(Default)]
 struct Resource {
     live: BTreeMap<Key, Arc<Entry>>,
-    ring: VecDeque<Arc<Event>>,
-    /// Events up to this revision are no longer in the ring.
-    forgotten: u64,
+    ring: Ring,
     watchers: Vec<Watcher>,
 }
 
@@ -88,7 +82,7 @@ impl Cache {
         }
         let mut resources = self.resources.write().unwrap_or_else(PoisonError::into_inner);
         let forgotten = self.compacted.load(Ordering::Acquire);
-        let new = || Arc::new(Mutex::new(Resource { forgotten, ..Resource::default() }));
+        let new = || Arc::new(Mutex::new(Resource { ring: Ring::new(forgotten), ..Resource::default() }));
         Arc::clone(resources.entry(name.into()).or_insert_with(new))
     }
 
@@ -147,8 +141,9 @@ impl Cache {
         if revision > current {
             return Err(ListError::TooNew { asked: revision, current });
         }
-        if revision < resource.forgotten {
-            return Err(ListError::TooOld { asked: revision, oldest: resource.forgotten });
+        let oldest = resource.ring.forgotten();
+        if revision < oldest {
+            return Err(ListError::TooOld { asked: revision, oldest });
         }
         let prefix = Key::prefix(request.resource, request.namespace);
         let undone = resource.undone_since(revision, &prefix);
@@ -165,13 +160,10 @@ impl Cache {
         let (initial, backlog, from) = match request.start {
             Start::Now => (Vec::new(), Vec::new(), current),
             Start::State => (resource.snapshot(&prefix, None, &BTreeMap::new()), Vec::new(), current),
-            Start::After(revision) if revision < resource.forgotten => {
-                return Err(TooOld { asked: revision, oldest: resource.forgotten });
+            Start::After(revision) if revision < resource.ring.forgotten() => {
+                return Err(TooOld { asked: revision, oldest: resource.ring.forgotten() });
             }
-            Start::After(revision) => {
-                let first = resource.ring.partition_point(|event| event.revision() <= revision);
-                (Vec::new(), resource.ring.range(first..).cloned().collect(), revision)
-            }
+            Start::After(revision) => (Vec::new(), resource.ring.since(revision).cloned().collect(), revision),
         };
         let (watcher, watch) = Watch::new(request, prefix, (initial, backlog), (from, current));
         resource.watchers.push(watcher);
@@ -182,32 +174,18 @@ impl Cache {
 impl Resource {
     fn publish(&mut self, event: Arc<Event>) {
         self.watchers.retain(|watcher| watcher.offer(&event));
-        if self.ring.len() == RING
-            && let Some(oldest) = self.ring.pop_front()
-        {
-            self.forgotten = self.forgotten.max(oldest.revision());
-        }
-        self.ring.push_back(event);
-        if let Some(past) = self.ring.len().checked_sub(FRAMES + 1).and_then(|at| self.ring.get(at)) {
-            past.pass();
-        }
+        self.ring.push(event);
     }
 
     fn forget(&mut self, revision: u64) {
-        let old = self.ring.partition_point(|event| event.revision() <= revision);
-        self.ring.drain(..old);
-        if self.ring.is_empty() {
-            self.ring.shrink_to_fit();
-        }
-        self.forgotten = self.forgotten.max(revision);
+        self.ring.forget(revision);
         self.watchers.retain(|watcher| !watcher.is_gone());
     }
 
     /// For each key that changed after `revision`, what it was then.
     fn undone_since(&self, revision: u64, prefix: &str) -> BTreeMap<Key, Option<Arc<Entry>>> {
-        let first = self.ring.partition_point(|event| event.revision() <= revision);
         let mut undone = BTreeMap::new();
-        for event in self.ring.range(first..) {
+        for event in self.ring.since(revision) {
             if let Some(key) = event.key().filter(|key| key.as_str().starts_with(prefix)) {
                 undone.entry(key.clone()).or_insert_with(|| event.old.clone());
             }

@@ -1,6 +1,5 @@
 //! Group commit: one thread turns the writes that wait into one durable transaction.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::cache::Cache;
+use crate::history::History;
 use crate::{
     Backend, BackendError, Entry, Facets, Key, ListError, ListRequest, Mismatch, Page, Record, TooOld, Watch,
     WatchRequest, Write,
@@ -34,6 +34,8 @@ pub struct Options {
     pub history: Duration,
     /// How many revisions of history are kept at most.
     pub history_revisions: u64,
+    /// How large the versions may be that were written since the oldest of history.
+    pub history_bytes: u64,
     /// How many writes may wait; further ones wait for a place.
     pub queue: usize,
     /// How many writes one transaction takes at most.
@@ -42,7 +44,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { history: Duration::from_secs(300), history_revisions: 200_000, queue: 1_024, batch: 256 }
+        Options {
+            history: Duration::from_secs(300),
+            history_revisions: 200_000,
+            history_bytes: 256 << 20,
+            queue: 1_024,
+            batch: 256,
+        }
     }
 }
 
@@ -93,7 +101,8 @@ impl Store {
         cache.for_each(|entry| hooks.committed(&entry.key, Some(entry.json())));
         let (queue, waiting) = mpsc::channel();
         let places = Arc::new(Semaphore::new(options.queue));
-        let committer = Committer { backend, hooks, cache: Arc::clone(&cache), marks: VecDeque::new(), options };
+        let history = History::new(cache.revision());
+        let committer = Committer { backend, hooks, cache: Arc::clone(&cache), history, options };
         let (alive, committing) = watch::channel(());
         thread::Builder::new()
             .name("store-commit".into())
@@ -173,8 +182,7 @@ struct Committer {
     backend: Arc<dyn Backend>,
     hooks: Arc<dyn Hooks>,
     cache: Arc<Cache>,
-    /// Which revision was current when, oldest first.
-    marks: VecDeque<(Instant, u64)>,
+    history: History,
     options: Options,
 }
 
@@ -187,13 +195,12 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let done = done.and_then(|()| {
-                if Instant::now() < tick {
-                    return Ok(());
-                }
-                tick = Instant::now() + TICK;
-                self.compact()
-            });
+            let now = Instant::now();
+            let is_due = now >= tick || self.history.is_too_large(&self.options);
+            if now >= tick {
+                tick = now + TICK;
+            }
+            let done = done.and_then(|()| if is_due { self.compact(now) } else { Ok(()) });
             if done.is_err_and(|error| error.is_final) {
                 tracing::error!("no more writes are taken: the store must be opened anew");
                 return;
@@ -201,7 +208,7 @@ impl Committer {
         }
     }
 
-    fn commit(&self, first: Waiting, waiting: &Receiver<Waiting>) -> Result<(), BackendError> {
+    fn commit(&mut self, first: Waiting, waiting: &Receiver<Waiting>) -> Result<(), BackendError> {
         let rest = std::iter::from_fn(|| waiting.try_recv().ok());
         let batch: Vec<Waiting> =
             std::iter::once(first).chain(rest.take(self.options.batch.saturating_sub(1))).collect();
@@ -213,10 +220,13 @@ impl Committer {
         }
         match self.backend.commit(&writes) {
             Ok(results) => {
+                let made = writes.iter().zip(&results).filter(|(_, result)| result.is_ok());
+                let bytes = made.map(|(write, _)| write.value.as_ref().map_or(0, |value| value.json.len())).sum();
                 for ((write, (facets, done, _)), result) in writes.into_iter().zip(askers).zip(results) {
                     // The asker may have gone away.
                     let _ = done.send(self.apply(write, facets, result));
                 }
+                self.history.grew(bytes, self.cache.revision(), &self.options);
                 Ok(())
             }
             Err(error) => {
@@ -244,22 +254,9 @@ impl Committer {
         new.or(old).ok_or(CommitError::Mismatch { key, current: None })
     }
 
-    fn compact(&mut self) -> Result<(), BackendError> {
-        let (now, current) = (Instant::now(), self.cache.revision());
-        if self.marks.back().is_none_or(|(_, revision)| *revision < current) {
-            self.marks.push_back((now, current));
-        }
-        let mut target = current.saturating_sub(self.options.history_revisions);
-        while let Some((at, revision)) = self.marks.front().copied() {
-            if now.duration_since(at) < self.options.history {
-                break;
-            }
-            target = target.max(revision);
-            self.marks.pop_front();
-        }
-        if target == 0 {
-            return Ok(());
-        }
+    fn compact(&mut self, now: Instant) -> Result<(), BackendError> {
+        self.history.mark(now);
+        let Some(target) = self.history.forget(now, &self.options) else { return Ok(()) };
         self.cache.forget(target);
         self.backend.compact(target).inspect_err(|error| {
             tracing::warn!(%error, revision = target, "history was not compacted");

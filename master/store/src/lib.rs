@@ -7,7 +7,8 @@
 //!
 //! One counter numbers the writes of all keys, as etcd's does; it is the `resourceVersion` of Kubernetes. About five
 //! minutes of history are kept ([`Options::history`]), so that a watch can resume and a paginated list stays consistent,
-//! across restarts too.
+//! across restarts too. It is less where it would be too large ([`Options::history_bytes`]): whoever asks for what is
+//! forgotten lists again.
 
 mod backend;
 mod cache;
@@ -15,7 +16,9 @@ mod committer;
 pub mod contract;
 mod embedded;
 mod entry;
+mod history;
 mod key;
+mod ring;
 mod snapshot;
 mod watch;
 

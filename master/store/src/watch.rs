@@ -31,6 +31,9 @@ impl Change {
     }
 }
 
+/// What a change takes beside the objects, with key and labels: about.
+const CHANGE_BYTES: usize = 512;
+
 /// One committed change; all watchers share it.
 #[derive(Debug)]
 pub struct Event {
@@ -52,6 +55,16 @@ struct Frames {
 impl Event {
     pub(crate) fn new(revision: u64, old: Option<Arc<Entry>>, new: Option<Arc<Entry>>) -> Self {
         Event { revision, old, new, frames: Mutex::default() }
+    }
+
+    /// The size of the version that only history keeps: the one that it replaced or deleted.
+    pub(crate) fn superseded_bytes(&self) -> usize {
+        CHANGE_BYTES + self.old.as_ref().map_or(0, |entry| entry.json().len())
+    }
+
+    /// How large what is made of the change for watchers may be.
+    pub(crate) fn shown_bytes(&self) -> usize {
+        self.new.as_ref().or(self.old.as_ref()).map_or(0, |entry| entry.json().len())
     }
 
     /// Nothing made of the change is kept any longer.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::Nobody;
 use store::{
-    Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Key, ListRequest, Options, Proposal, Start, Store,
+    Backend, Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Key, ListRequest, Options, Proposal, Start, Store,
     Watch, WatchRequest, Write,
 };
 
@@ -160,4 +160,29 @@ async fn only_the_last_changes_keep_what_was_made_for_watchers() {
         same
     };
     assert_eq!([0, 43, 44, 299].map(is_kept), [false, false, true, true]);
+}
+
+#[tokio::test]
+async fn history_that_is_too_large_is_forgotten_early_also_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = Arc::new(Embedded::open(folder.path().join("store")).unwrap());
+    let options = Options { history_bytes: 1 << 20, ..Options::default() };
+    let store = Store::open(Arc::clone(&backend) as Arc<dyn Backend>, Arc::new(Nobody), options).unwrap();
+    let large = "x".repeat(100_000);
+    let first = write(&store, "x", Some(&large), Expect::Absent).await.unwrap();
+    for _ in 0..40 {
+        write(&store, "x", Some(&large), Expect::Present).await.unwrap();
+    }
+    let after = |revision| WatchRequest {
+        resource: "things".into(),
+        namespace: "a".into(),
+        start: Start::After(revision),
+        filter: None,
+        buffer: 8,
+    };
+    assert!(store.watch(after(first)).is_err(), "it is told to list again");
+    assert!(store.watch(after(store.revision() - 2)).is_ok());
+    let mut records = 0;
+    backend.load(&mut |_| records += 1).unwrap();
+    assert!((2..=12).contains(&records), "{records} versions are kept");
 }
