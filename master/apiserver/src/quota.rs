@@ -69,7 +69,7 @@ async fn change(core: &Core, (namespace, name): (&str, &str), more: &ResourceLis
     for _ in 0..ATTEMPTS {
         let Some(entry) = core.store.get(&key) else { return Ok(()) };
         let quota = objects::stored(kind, entry.json())?;
-        if objects::replace(core, kind, &entry, with(&quota, more)).await? {
+        if objects::replace(core, kind, &entry, with(&quota, more)).await?.is_some() {
             return Ok(());
         }
     }
@@ -136,7 +136,7 @@ async fn charge_some(
         return Ok(missed);
     }
     for (entry, new, delta) in due {
-        if objects::replace(core, kind, &entry, new).await? {
+        if objects::replace(core, kind, &entry, new).await?.is_some() {
             charged.quotas.push((entry.key.name().to_owned(), delta));
         } else {
             missed.push(entry);

@@ -275,7 +275,7 @@ async fn evictions_spend_what_the_budget_allows() {
     assert_eq!(conditions.len(), 2);
     let refused = evict("b").await.expect(429);
     assert_eq!(refused["message"], "Cannot evict pod as it would violate the pod's disruption budget.");
-    let why = "The disruption budget x needs 1 healthy pods and has 2 currently";
+    let why = "The disruption budget x does not allow evicting pods currently";
     assert_eq!(refused["details"]["causes"][0], json!({ "reason": "DisruptionBudget", "message": why }));
 }
 

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use common::https::Https;
-use common::{CONFIG_MAPS, Server, config_map, server};
+use common::{CONFIG_MAPS, PODS, Server, config_map, pod, server, with_service_account};
 use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
@@ -211,7 +211,7 @@ async fn a_configuration_is_validated() {
 }
 
 /// A webhook that says that it was asked, and answers when it may.
-async fn waiting(server: &Server) -> (UnboundedReceiver<()>, mpsc::Sender<()>) {
+async fn waiting(server: &Server, more: Value) -> (UnboundedReceiver<()>, mpsc::Sender<()>) {
     let ((asked, is_asked), (may, go)) = (unbounded_channel(), mpsc::channel());
     let go = Arc::new(Mutex::new(go));
     let hook = Https::start("127.0.0.1", move |_, body| {
@@ -224,14 +224,14 @@ async fn waiting(server: &Server) -> (UnboundedReceiver<()>, mpsc::Sender<()>) {
     });
     let Https { port, bundle, .. } = hook.await;
     let webhook = Webhook { port, bundle, asked: Arc::default(), handshakes: Arc::default() };
-    configure(server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", json!({}))).await;
+    configure(server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", more)).await;
     (is_asked, may)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_comes_into_a_namespace_that_goes_while_a_webhook_is_asked() {
     let server = server().await;
-    let (mut asked, may) = waiting(&server).await;
+    let (mut asked, may) = waiting(&server, json!({})).await;
     for (name, is_gone) in [("goes", false), ("gone", true), ("stays", false)] {
         let namespace = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name } });
         server.call("POST", "/api/v1/namespaces", &namespace).await.expect(201);
@@ -262,5 +262,47 @@ async fn nothing_comes_into_a_namespace_that_goes_while_a_webhook_is_asked() {
         }
         let left = server.get(&config_maps).await.expect(200);
         assert_eq!(left["items"].as_array().unwrap().len(), usize::from(name == "stays"), "{left}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pod_is_spared_by_its_budget_only_as_it_was_judged() {
+    let server = server().await;
+    with_service_account(&server).await;
+    let deletes = json!({ "rules": [{
+        "operations": ["DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"],
+    }] });
+    let (mut asked, may) = waiting(&server, deletes).await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({
+        "kind": "PodDisruptionBudget", "apiVersion": "policy/v1", "metadata": { "name": "x" },
+        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "x" } } },
+    });
+    server.call("POST", budgets, &budget).await.expect(201);
+    let merge = async |path: &str, patch: Value| {
+        server.typed("PATCH", path, "application/merge-patch+json", &patch.to_string()).await.expect(200)
+    };
+    let status = json!({ "observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 2 });
+    merge(&format!("{budgets}/x/status"), json!({ "status": status })).await;
+    for (name, phase, why) in [
+        ("unready", "Running", "The disruption budget x is still being processed by the server."),
+        ("pending", "Pending", "The disruption budget x needs 1 healthy pods and has 1 currently"),
+    ] {
+        let mut pod = pod(name);
+        pod["metadata"]["labels"] = json!({ "app": "x" });
+        server.call("POST", PODS, &pod).await.expect(201);
+        let status = format!("{PODS}/{name}/status");
+        merge(&status, json!({ "status": { "phase": phase } })).await;
+        let eviction = json!({ "kind": "Eviction", "apiVersion": "policy/v1", "metadata": { "name": name } });
+        let path = format!("{PODS}/{name}/eviction");
+        let becomes_ready = async {
+            asked.recv().await.unwrap();
+            let ready = json!([{ "type": "Ready", "status": "True" }]);
+            merge(&status, json!({ "status": { "phase": "Running", "conditions": ready } })).await;
+            may.send(()).unwrap();
+        };
+        let (evicted, ()) = tokio::join!(server.call("POST", &path, &eviction), becomes_ready);
+        assert_eq!(evicted.expect(429)["details"]["causes"][0]["message"], why, "{name}");
+        assert!(server.get(&format!("{PODS}/{name}")).await.expect(200)["metadata"]["deletionTimestamp"].is_null());
     }
 }

@@ -189,13 +189,19 @@ async fn store(
 }
 
 /// Commits a new version that the server itself made of a stored object, or removes it where nothing keeps a deleted one any
-/// longer; false when somebody else was quicker.
-pub(crate) async fn replace(core: &Core, kind: &'static Kind, entry: &Entry, object: Value) -> Result<bool> {
+/// longer; `None` when somebody else was quicker.
+pub(crate) async fn replace(
+    core: &Core,
+    kind: &'static Kind,
+    entry: &Entry,
+    object: Value,
+) -> Result<Option<Arc<Entry>>> {
     let gone = is_released(kind, &object, &object);
     let object = conversion::to_storage(core, kind, object).await?;
     let facets = hooks::stored_facets(kind, &object);
     let value = (!gone).then(|| codec::encode(&object));
-    commit(core, Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value }, facets).await
+    let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value };
+    commit(core, write, facets).await
 }
 
 /// Commits an object that the server itself made, as it is stored; false when somebody else was quicker.
@@ -206,14 +212,15 @@ pub(crate) async fn write(
     object: &Value,
 ) -> Result<bool> {
     let facets = hooks::stored_facets(kind, object);
-    commit(core, Write { key, expect, needs: None, value: Some(codec::encode(object)) }, facets).await
+    let write = Write { key, expect, needs: None, value: Some(codec::encode(object)) };
+    Ok(commit(core, write, facets).await?.is_some())
 }
 
-/// Commits a write of the server itself; false when somebody else was quicker.
-pub(crate) async fn commit(core: &Core, write: Write, facets: Facets) -> Result<bool> {
+/// Commits a write of the server itself; `None` when somebody else was quicker.
+pub(crate) async fn commit(core: &Core, write: Write, facets: Facets) -> Result<Option<Arc<Entry>>> {
     match core.store.commit(Proposal { write, facets }).await {
-        Ok(_) => Ok(true),
-        Err(CommitError::Mismatch { .. }) => Ok(false),
+        Ok(entry) => Ok(Some(entry)),
+        Err(CommitError::Mismatch { .. }) => Ok(None),
         Err(error) => Err(store_failed(&error)),
     }
 }

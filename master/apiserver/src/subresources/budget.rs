@@ -20,38 +20,53 @@ const ATTEMPTS: usize = 16;
 const MOST_DISRUPTED: usize = 2_000;
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
+/// On what terms a pod may be evicted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Terms {
+    /// Whatever becomes of the pod meanwhile: it costs nothing, or was counted.
+    Free,
+    /// As long as it has not begun.
+    NotBegun,
+    /// As long as it is not ready: then it would cost the budget of this name.
+    Unready(String),
+}
+
 /// Lets an eviction happen and counts it, or refuses it.
-pub(super) async fn spend(core: &Core, namespace: &str, pod: &Value, dry_run: bool) -> Result<()> {
+pub(super) async fn spend(core: &Core, namespace: &str, pod: &Value, dry_run: bool) -> Result<Terms> {
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-    if needs_none(pod) {
-        return Ok(());
+    if let Some(terms) = without_budget(pod) {
+        return Ok(terms);
     }
     let kind = Registry::builtin()
         .kind("policy", "v1", "poddisruptionbudgets")
         .ok_or_else(|| Problem::internal("no kind PodDisruptionBudget"))?;
     for _ in 0..ATTEMPTS {
         let mut budgets = covering(core, kind, namespace, pod)?.into_iter();
-        let Some((entry, budget)) = budgets.next() else { return Ok(()) };
+        let Some((entry, budget)) = budgets.next() else { return Ok(Terms::Free) };
         if budgets.next().is_some() {
             let why =
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-            return Err(Problem::internal(why));
+            return Err(Problem::untold(why));
         }
         if is_spared(pod, &budget) {
-            return Ok(());
+            return Ok(Terms::Unready(entry.key.name().to_owned()));
         }
         let spent = spent(kind, &budget, name)?;
-        if dry_run || objects::replace(core, kind, &entry, spent).await? {
-            return Ok(());
+        if dry_run || objects::replace(core, kind, &entry, spent).await?.is_some() {
+            return Ok(Terms::Free);
         }
     }
     Err(Problem::modified(kind, name))
 }
 
-/// Pods that have ended, have not begun, or go already can be evicted freely.
-fn needs_none(pod: &Value) -> bool {
+/// Pods that have ended, have not begun, or go already can be evicted whatever budgets say (`canIgnorePDB`).
+fn without_budget(pod: &Value) -> Option<Terms> {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-    phase == "Pending" || is_terminal_phase(Some(phase)) || pod["metadata"].get("deletionTimestamp").is_some()
+    match phase {
+        _ if is_terminal_phase(Some(phase)) || pod["metadata"].get("deletionTimestamp").is_some() => Some(Terms::Free),
+        "Pending" => Some(Terms::NotBegun),
+        _ => None,
+    }
 }
 
 /// A pod that is not ready costs nothing, if the policy says so, or if the healthy ones suffice.
@@ -89,8 +104,7 @@ fn spent(kind: &Kind, budget: &Value, pod: &str) -> Result<Value> {
     let status = &budget["status"];
     let count = |field: &str| status[field].as_i64().unwrap_or(0);
     if count("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
-        let why = format!("The disruption budget {name} is still being processed by the server.");
-        return Err(refusal(&why, 10));
+        return Err(still_processed(name));
     }
     let forbidden = |why: &str| auth::Refusal::forbidden(kind.group, kind.plural, name, why).into();
     let allowed = count("disruptionsAllowed");
@@ -101,9 +115,7 @@ fn spent(kind: &Kind, budget: &Value, pod: &str) -> Result<Value> {
         return Err(forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
     }
     if allowed == 0 {
-        let (desired, healthy) = (count("desiredHealthy"), count("currentHealthy"));
-        let why = format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
-        return Err(refusal(&why, 0));
+        return Err(refusal(&why_none(name, status), 0));
     }
     let mut spent = budget.clone();
     spent["status"]["disruptionsAllowed"] = (allowed - 1).into();
@@ -112,6 +124,29 @@ fn spent(kind: &Kind, budget: &Value, pod: &str) -> Result<Value> {
         exhaust(&mut spent);
     }
     Ok(spent)
+}
+
+/// Why nothing is left. Where the last sync failed, its counts are not to be believed.
+fn why_none(name: &str, status: &Value) -> String {
+    let count = |field: &str| status[field].as_i64().unwrap_or(0);
+    let (desired, healthy) = (count("desiredHealthy"), count("currentHealthy"));
+    let none = format!("The disruption budget {name} does not allow evicting pods currently");
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    let condition = conditions.find(|one| one["type"] == "DisruptionAllowed").filter(|one| one["status"] == "False");
+    let said = |field: &str| condition.and_then(|one| one[field].as_str()).unwrap_or_default();
+    match (said("reason"), said("message")) {
+        ("SyncFailed", message) if !message.is_empty() => format!("{none} because it failed sync: {message}"),
+        _ if healthy <= desired => {
+            format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")
+        }
+        (reason, message) if !message.is_empty() => format!("{none} ({reason}): {message}"),
+        _ => none,
+    }
+}
+
+/// What the budget allows is not known yet.
+pub(super) fn still_processed(budget: &str) -> Problem {
+    refusal(&format!("The disruption budget {budget} is still being processed by the server."), 10)
 }
 
 /// Says in the condition that nothing is left.
