@@ -40,6 +40,8 @@ mod root_ca;
 mod service_account;
 mod stateful_set;
 mod taint_eviction;
+#[cfg(test)]
+mod testing;
 mod token_cleaner;
 mod trim;
 mod validating_admission_policy_status;

@@ -42,15 +42,16 @@ impl Writer {
         }
     }
 
-    /// Deletes exactly the version that was decided on: when its owners changed since, the decision is made again.
+    /// Deletes the object with the owners that were decided on: with others the decision is made again, when the watch shows
+    /// them. Other changes must not keep it alive.
     pub(super) async fn delete(&self, kind: &KnownKind, object: &Object, policy: Policy) -> Result<(), kube::Error> {
-        let params = DeleteParams {
+        let params = |resource_version: Option<String>| DeleteParams {
             propagation_policy: Some(match policy {
                 Policy::Background => PropagationPolicy::Background,
                 Policy::Foreground => PropagationPolicy::Foreground,
                 Policy::Orphan => PropagationPolicy::Orphan,
             }),
-            preconditions: Some(Preconditions { uid: Some(object.uid.clone()), resource_version: None }),
+            preconditions: Some(Preconditions { uid: Some(object.uid.clone()), resource_version }),
             ..DeleteParams::default()
         };
         let api = self.api(kind, &object.namespace);
@@ -62,7 +63,14 @@ impl Writer {
         if !same {
             return Ok(());
         }
-        done_or_gone(api.delete(&object.name, &params).await)
+        let deleted = api.delete(&object.name, &params(now.metadata.resource_version)).await;
+        if !deleted.as_ref().is_err_and(machinery::is_conflict) {
+            return done_or_gone(deleted);
+        }
+        let Some(then) = api.get_metadata_opt(&object.name).await? else { return Ok(()) };
+        let is_as_decided = then.metadata.uid.as_ref() == Some(&object.uid)
+            && then.metadata.owner_references.unwrap_or_default() == owners;
+        if is_as_decided { done_or_gone(api.delete(&object.name, &params(None)).await) } else { Ok(()) }
     }
 
     /// Takes owners off the object.
@@ -138,9 +146,16 @@ fn done_or_gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::{Arc, Mutex};
 
-    use super::is_about;
+    use http::Method;
+    use kube::api::ApiResource;
+    use serde_json::{Value, json};
+
+    use super::super::graph::{Object, Owner, Policy};
+    use super::{Writer, is_about};
+    use crate::discovery::KnownKind;
+    use crate::testing;
 
     #[test]
     fn a_kind_that_is_not_served_is_no_object_that_is_gone() {
@@ -150,5 +165,60 @@ mod tests {
         };
         assert!(is_about(&not_found("a"), "a"));
         assert!(!is_about(&not_found(""), "a"));
+    }
+
+    fn owner(uid: &str) -> Value {
+        json!({ "apiVersion": "v1", "kind": "Foo", "name": uid, "uid": uid })
+    }
+
+    /// What is left of an object with the owner `a` that changes just before it is deleted.
+    async fn deleted(change: fn(&mut Value)) -> Value {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "x", "namespace": "n", "uid": "u", "resourceVersion": "5", "ownerReferences": [owner("a")] },
+        });
+        let server: testing::Shared = Arc::new(Mutex::new(object));
+        let client = testing::client(&server, move |method, object| {
+            if *method == Method::DELETE && object["metadata"]["resourceVersion"] == "5" {
+                object["metadata"]["resourceVersion"] = "6".into();
+                change(object);
+            }
+        });
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::ConfigMap>(&());
+        let kind = KnownKind { resource, namespaced: true, watchable: true };
+        let a = Owner {
+            uid: "a".into(),
+            api_version: "v1".into(),
+            kind: "Foo".into(),
+            name: "a".into(),
+            blocks: false,
+        };
+        let known = Object {
+            uid: "u".into(),
+            kind: 0,
+            namespace: "n".into(),
+            name: "x".into(),
+            resource_version: "5".into(),
+            owners: vec![a],
+            deleting: false,
+            foreground: false,
+            orphan: false,
+        };
+        Writer::new(client).delete(&kind, &known, Policy::Background).await.unwrap();
+        let left = server.lock().unwrap().clone();
+        left
+    }
+
+    #[tokio::test]
+    async fn an_object_that_gets_another_owner_meanwhile_stays() {
+        let left = deleted(|object| object["metadata"]["ownerReferences"] = json!([owner("a"), owner("b")])).await;
+        assert_eq!(left["metadata"]["ownerReferences"], json!([owner("a"), owner("b")]));
+        let left = deleted(|object| object["metadata"]["uid"] = "another".into()).await;
+        assert_eq!(left["metadata"]["uid"], "another");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_changes_otherwise_goes_all_the_same() {
+        assert_eq!(deleted(|object| object["metadata"]["labels"] = json!({ "a": "b" })).await, Value::Null);
     }
 }
