@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::Resource;
+use kube::api::{ApiResource, DynamicObject};
+use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
 /// The owner with `controller: true`.
@@ -67,6 +68,19 @@ pub fn claim<K: Resource>(owner: &ObjectMeta, selector: &LabelSelector, objects:
     claims
 }
 
+/// Whether an owner may still adopt, by the API server's word: the cache may not show yet that it goes, or that another one has
+/// its name, and what it adopts then is deleted with it (`RecheckDeletionTimestamp`). Asked once before the first adoption of a pass.
+///
+/// # Errors
+/// The API server's.
+pub async fn may_adopt<K: Resource<DynamicType = ()>>(client: &Client, owner: &K) -> Result<bool, kube::Error> {
+    let meta = owner.meta();
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()));
+    let live = api.get_metadata_opt(meta.name.as_deref().unwrap_or_default()).await?;
+    Ok(live.is_some_and(|live| live.metadata.uid == meta.uid && live.metadata.deletion_timestamp.is_none()))
+}
+
 /// The strategic merge patch by which `owner` becomes the controller of the object.
 #[must_use]
 pub fn adoption<K: Resource<DynamicType = ()>>(owner: &K, object: &ObjectMeta) -> Value {
@@ -78,4 +92,33 @@ pub fn adoption<K: Resource<DynamicType = ()>>(owner: &K, object: &ObjectMeta) -
 pub fn release(owner: &ObjectMeta, object: &ObjectMeta) -> Value {
     let gone = json!({"$patch": "delete", "uid": owner.uid});
     json!({"metadata": {"uid": object.uid, "ownerReferences": [gone]}})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use serde_json::{Value, json};
+
+    use super::may_adopt;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn an_owner_that_is_gone_or_going_adopts_nothing() {
+        let owner = |more: Value| {
+            let mut meta = json!({ "name": "x", "namespace": "n", "uid": "u" });
+            meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta })
+        };
+        let cached: ReplicaSet = serde_json::from_value(owner(json!({}))).unwrap();
+        let asked = async |live: Value| {
+            let client = testing::client(&Arc::new(Mutex::new(live)), |_, _| {});
+            may_adopt(&client, &cached).await.unwrap()
+        };
+        assert!(asked(owner(json!({ "labels": { "a": "b" } }))).await);
+        assert!(!asked(owner(json!({ "deletionTimestamp": "2026-01-01T00:00:00Z" }))).await);
+        assert!(!asked(owner(json!({ "uid": "another" }))).await);
+        assert!(!asked(Value::Null).await);
+    }
 }

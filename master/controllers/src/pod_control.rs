@@ -112,7 +112,8 @@ impl PodControl {
         for pod in &claims.release {
             self.patch(pod, owner::release(owner.meta(), &pod.metadata)).await?;
         }
-        for pod in claims.adopt {
+        let adopts = !claims.adopt.is_empty() && owner::may_adopt(&self.client, owner).await?;
+        for pod in claims.adopt.into_iter().filter(|_| adopts) {
             if self.patch(&pod, owner::adoption(owner, &pod.metadata)).await? {
                 owned.push(pod);
             }
@@ -188,3 +189,6 @@ pub(crate) fn answer(error: &kube::Error) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

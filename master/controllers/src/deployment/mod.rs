@@ -137,7 +137,8 @@ impl Controller {
             let patch = owner::release(meta, &set.metadata);
             ignore_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
         }
-        for set in claims.adopt {
+        let adopts = !claims.adopt.is_empty() && owner::may_adopt(&self.client, deployment).await?;
+        for set in claims.adopt.into_iter().filter(|_| adopts) {
             let patch = owner::adoption(deployment, &set.metadata);
             ignore_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
             owned.push(set);
