@@ -23,6 +23,28 @@ async fn a_create_fills_the_metadata_and_a_second_one_conflicts() {
 }
 
 #[tokio::test]
+async fn what_has_a_version_was_created_before() {
+    let server = server().await;
+    let versioned = |name: &str, version: &str| {
+        let mut object = config_map(name);
+        object["metadata"]["resourceVersion"] = version.into();
+        object
+    };
+    let refused = server.call("POST", CONFIG_MAPS, &versioned("a", "7")).await.expect(500);
+    assert_eq!(refused["message"], "resourceVersion should not be set on objects to be created");
+    server.get(&format!("{CONFIG_MAPS}/a")).await.expect(404);
+    server.call("POST", &format!("{CONFIG_MAPS}?dryRun=All"), &versioned("a", "7")).await.expect(201);
+    for (name, version) in [("a", ""), ("b", "0")] {
+        let made = server.call("POST", CONFIG_MAPS, &versioned(name, version)).await.expect(201);
+        assert_ne!(made["metadata"]["resourceVersion"], version);
+    }
+    // An update that creates takes it for none.
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let lease = json!({ "kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": { "name": "l", "resourceVersion": "7" } });
+    server.call("PUT", leases, &lease).await.expect(201);
+}
+
+#[tokio::test]
 async fn names_are_generated() {
     let server = server().await;
     let mut object = config_map("x");

@@ -69,7 +69,7 @@ pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Resu
     let (kind, namespace) = (call.kind, call.path.namespace.as_str());
     let Creation { mut object, dry_run, manager } = creation;
     in_namespace(kind, namespace, &mut object)?;
-    meta::clear(&mut object, &["resourceVersion", "selfLink"]);
+    meta::clear(&mut object, &["selfLink"]);
     kind.default(&mut object);
     if let Some(manager) = &manager {
         kind.track(None, &mut object, manager);
@@ -169,6 +169,12 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     call.tell(core.admission.warnings(&request, &object));
     let asked = attributes(user, kind, (namespace, &name), dry_run);
     call.tell(webhooks::validate(core, &asked, Some(&object)).await?);
+    // `storage.ErrResourceVersionSetOnCreate`: it is the storage that refuses it, which a dry run does not reach.
+    let is_versioned = meta::text(&object, "resourceVersion").parse::<u64>().is_ok_and(|version| version != 0);
+    if is_versioned && !dry_run {
+        return Err(Problem::untold("resourceVersion should not be set on objects to be created"));
+    }
+    meta::clear(&mut object, &["resourceVersion"]);
     let key = hooks::key(kind, namespace, &name);
     if core.store.get(&key).is_some() {
         return Ok(None);

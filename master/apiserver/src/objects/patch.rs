@@ -206,8 +206,9 @@ async fn create_applied(
 ) -> Result<Option<Response<Body>>> {
     permit_create(core, call)?;
     let object = applier.apply(call.kind, None, config)?;
-    let object = codec::decode_value(call.kind, object, validation, &mut call.warnings)?;
+    let mut object = codec::decode_value(call.kind, object, validation, &mut call.warnings)?;
     named(call, &object)?;
+    meta::clear(&mut object, &["resourceVersion"]);
     let uid = meta::text(&object, "uid");
     if !uid.is_empty() {
         let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");

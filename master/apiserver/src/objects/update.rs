@@ -48,6 +48,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
     let manager = Some(manager(call, "UpdateOptions")?);
     if part == Part::Main && call.kind.create_on_update && find(core, call).is_err() {
         permit_create(core, call)?;
+        meta::clear(&mut object, &["resourceVersion"]);
         let json = create(core, call, Creation { object, dry_run, manager }).await?;
         return render(core, call, StatusCode::CREATED, &json).await;
     }
