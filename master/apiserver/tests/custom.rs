@@ -45,7 +45,8 @@ async fn establish(server: &Server, definition: &Value) -> Value {
     made["status"]["acceptedNames"] = made["spec"]["names"].clone();
     made["status"]["conditions"] =
         json!([{ "type": "Established", "status": "True", "reason": "InitialNamesAccepted", "message": "" }]);
-    server.call("PUT", &format!("{DEFINITIONS}/foos.example.com/status"), &made).await.expect(200)
+    let name = made["metadata"]["name"].as_str().unwrap();
+    server.call("PUT", &format!("{DEFINITIONS}/{name}/status"), &made).await.expect(200)
 }
 
 fn foo(name: &str, spec: Value) -> Value {
@@ -119,6 +120,19 @@ async fn a_deleted_definition_waits_for_its_resources() {
     let released = r#"{"metadata":{"finalizers":null}}"#;
     server.typed("PATCH", &path, "application/merge-patch+json", released).await.expect(200);
     assert_eq!(server.get(FOOS).await.code, 404);
+}
+
+#[tokio::test]
+async fn a_custom_kind_of_a_built_in_kind_s_name_is_deleted_as_a_custom_kind() {
+    let server = server().await;
+    let mut definition = definition();
+    definition["metadata"]["name"] = "services.example.com".into();
+    definition["spec"]["names"]["plural"] = "services".into();
+    establish(&server, &definition).await;
+    let services = FOOS.replace("foos", "services");
+    server.call("POST", &services, &foo("a", json!({}))).await.expect(201);
+    let gone = server.delete(&format!("{services}/a")).await.expect(200);
+    assert_eq!((&gone["kind"], &gone["status"]), (&json!("Status"), &json!("Success")));
 }
 
 /// Converts between `v1`, which has `hostPort`, and `v2`, which has `host` and `port`.

@@ -193,6 +193,40 @@ async fn a_delete_tells_what_it_deleted_and_keeps_preconditions() {
 }
 
 #[tokio::test]
+async fn some_kinds_are_answered_with_what_was_deleted() {
+    let server = server().await;
+    let (core, storage) = ("/api/v1", "/apis/storage.k8s.io/v1");
+    let here = "/api/v1/namespaces/default";
+    for (root, kind, plural, more) in [
+        (here, "ResourceQuota", "resourcequotas", json!({})),
+        (here, "PodTemplate", "podtemplates", json!({ "template": pod("x") })),
+        (core, "PersistentVolume", "persistentvolumes", json!({ "spec": {
+            "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "hostPath": { "path": "/tmp" },
+        } })),
+        (storage, "StorageClass", "storageclasses", json!({ "provisioner": "a/b" })),
+        (storage, "CSIDriver", "csidrivers", json!({ "spec": {} })),
+    ] {
+        let version = root.strip_prefix("/apis/").unwrap_or("v1");
+        let mut object = json!({ "kind": kind, "apiVersion": version, "metadata": { "name": "x" } });
+        object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.call("POST", &format!("{root}/{plural}"), &object).await.expect(201);
+        let path = format!("{root}/{plural}/x");
+        let rehearsed = server.delete(&format!("{path}?dryRun=All")).await.expect(200);
+        let mut gone = server.delete(&path).await.expect(200);
+        if kind == "PersistentVolume" {
+            let none = r#"{"metadata":{"finalizers":null}}"#;
+            gone = server.typed("PATCH", &path, "application/merge-patch+json", none).await.expect(200);
+        }
+        assert_eq!((&rehearsed["kind"], &gone["kind"]), (&json!(kind), &json!(kind)));
+        server.get(&path).await.expect(404);
+    }
+    server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let rehearsed = server.delete(&format!("{CONFIG_MAPS}/a?dryRun=All")).await.expect(200);
+    assert_eq!(rehearsed["kind"], "Status");
+    server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_pod_on_a_node_is_deleted_with_grace() {
     let server = server().await;
     with_service_account(&server).await;

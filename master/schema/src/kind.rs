@@ -207,6 +207,8 @@ pub struct Kind {
     pub create_on_update: bool,
     /// Whether an update needs no `metadata.resourceVersion`.
     pub unconditional_update: bool,
+    /// Whether a delete is answered with the object, not with a Status (`ReturnDeletedObject`).
+    pub returns_deleted_object: bool,
     /// Selectable beside `metadata.name` and `metadata.namespace`.
     pub fields: &'static [FieldLabel],
     pub columns: &'static [Column],
@@ -245,6 +247,7 @@ impl Kind {
             generation: false,
             create_on_update: false,
             unconditional_update: true,
+            returns_deleted_object: false,
             fields: &[],
             columns: table::NAME_AND_AGE,
             hooks: Hooks::PLAIN,

@@ -27,8 +27,6 @@ use decide::{Step, decide};
 pub(super) use decide::{has_namespace_finalizers, is_namespace};
 
 const ATTEMPTS: usize = 16;
-/// Upstream answers a delete of these with the object (`ReturnDeletedObject`), of all others with a Status.
-const SHOWN: &[&str] = &["pods", "services", "serviceaccounts"];
 
 /// `meta/v1` DeleteOptions.
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -139,7 +137,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
             let orphaned = options.orphan_dependents == Some(false);
             render(core, call, if orphaned { StatusCode::ACCEPTED } else { StatusCode::OK }, &json).await
         }
-        Deletion::Gone(entry) if SHOWN.contains(&call.kind.plural) => {
+        Deletion::Gone(entry) if call.kind.returns_deleted_object => {
             render(core, call, StatusCode::OK, entry.json()).await
         }
         Deletion::Gone(entry) => {
@@ -225,14 +223,15 @@ pub(crate) async fn delete_one(
         core.admission.validate(&request, None)?;
         call.tell(webhooks::validate(core, &asked, None).await?);
         let step = decide(kind, &object, options, Timestamp::now());
-        if options.is_dry_run() {
-            return Ok(Deletion::Marked(entry.json().clone()));
-        }
         let value = match step {
             Step::Wait => return Ok(Deletion::Marked(entry.json().clone())),
             Step::Remove => None,
             Step::Update(object) => Some(conversion::to_storage(core, kind, *object).await?),
         };
+        if options.is_dry_run() {
+            let marked = value.as_ref().map(|object| codec::encode(object).json);
+            return Ok(marked.map_or(Deletion::Gone(entry), Deletion::Marked));
+        }
         let facets = value.as_ref().map(|object| hooks::stored_facets(kind, object)).unwrap_or_default();
         let marked = value.is_some();
         let value = value.as_ref().map(codec::encode);

@@ -17,6 +17,7 @@ pub static KIND: Kind = Kind {
     names: NameRule::Label,
     verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
     fields: &[FieldLabel::text("status.phase", "/status/phase"), FieldLabel::text("name", "/metadata/name")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { row, default, prepare_create, prepare_update, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)

@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.PersistentVolume",
     short_names: &["pv"],
     subresources: &[Subresource::status("", "v1", "PersistentVolume")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { default, row, prepare_create, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)

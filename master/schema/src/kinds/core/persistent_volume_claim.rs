@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.PersistentVolumeClaim",
     short_names: &["pvc"],
     subresources: &[Subresource::status("", "v1", "PersistentVolumeClaim")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { row, prepare_create, prepare_update, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)

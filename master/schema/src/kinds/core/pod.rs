@@ -14,6 +14,7 @@ pub static KIND: Kind = Kind {
     subresources: SUBRESOURCES,
     generation: true,
     fields: FIELDS,
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks {
         default: defaults::pod,

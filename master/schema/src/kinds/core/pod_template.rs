@@ -12,6 +12,7 @@ use crate::value::Fields;
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.PodTemplate",
     generation: true,
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { row, validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)

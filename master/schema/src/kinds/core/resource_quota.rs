@@ -13,6 +13,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.ResourceQuota",
     short_names: &["quota"],
     subresources: &[Subresource::status("", "v1", "ResourceQuota")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)

@@ -24,6 +24,7 @@ pub static KIND: Kind = Kind {
     ],
     names: NameRule::Label1035,
     fields: &[FieldLabel::text("spec.clusterIP", "/spec/clusterIP"), FieldLabel::text("spec.type", "/spec/type")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks {
         default,

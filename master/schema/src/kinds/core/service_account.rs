@@ -12,6 +12,7 @@ pub static KIND: Kind = Kind {
         kind: "TokenRequest",
         verbs: &["create"],
     }],
+    returns_deleted_object: true,
     ..Kind::namespaced("", "v1", NAMES)
 };
 

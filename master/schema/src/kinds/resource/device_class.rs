@@ -11,6 +11,7 @@ use crate::value::Fields;
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.resource.v1.DeviceClass",
     generation: true,
+    returns_deleted_object: true,
     hooks: Hooks { validate, revalidate: true, ..Hooks::PLAIN },
     ..Kind::cluster("resource.k8s.io", "v1", NAMES)
 };

@@ -14,6 +14,7 @@ use crate::value::{Fields, object_in};
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.resource.v1.ResourceClaim",
     subresources: &[Subresource::status("resource.k8s.io", "v1", "ResourceClaim")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { default, prepare_update, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("resource.k8s.io", "v1", NAMES)

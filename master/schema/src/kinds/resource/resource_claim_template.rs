@@ -10,6 +10,7 @@ use crate::value::{Fields, object_in};
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.resource.v1.ResourceClaimTemplate",
+    returns_deleted_object: true,
     hooks: Hooks { default, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("resource.k8s.io", "v1", NAMES)
 };

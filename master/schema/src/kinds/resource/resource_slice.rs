@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
     definition: "io.k8s.api.resource.v1.ResourceSlice",
     generation: true,
     fields: &[FieldLabel::text("spec.nodeName", "/spec/nodeName"), FieldLabel::text("spec.driver", "/spec/driver")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { default, row, validate, validate_update, revalidate: true, ..Hooks::PLAIN },
     ..Kind::cluster("resource.k8s.io", "v1", NAMES)

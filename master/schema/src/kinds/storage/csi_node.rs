@@ -12,6 +12,7 @@ use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.storage.v1.CSINode",
+    returns_deleted_object: true,
     columns: &[Column::NAME, Column::integer("Drivers", "How many drivers run on the node"), Column::AGE],
     hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("storage.k8s.io", "v1", NAMES)

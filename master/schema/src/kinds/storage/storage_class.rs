@@ -12,6 +12,7 @@ use crate::{meta, table};
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.storage.v1.StorageClass",
     short_names: &["sc"],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("storage.k8s.io", "v1", NAMES)

@@ -13,6 +13,7 @@ use crate::{meta, table};
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.storage.v1.VolumeAttachment",
     subresources: &[Subresource::status("storage.k8s.io", "v1", "VolumeAttachment")],
+    returns_deleted_object: true,
     columns: COLUMNS,
     hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("storage.k8s.io", "v1", NAMES)

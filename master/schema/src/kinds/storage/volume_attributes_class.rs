@@ -13,6 +13,7 @@ use crate::{meta, table};
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.storage.v1.VolumeAttributesClass",
     short_names: &["vac"],
+    returns_deleted_object: true,
     columns: &[Column::NAME, Column::text("DriverName", "The driver that the class is for"), Column::AGE],
     hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("storage.k8s.io", "v1", NAMES)
