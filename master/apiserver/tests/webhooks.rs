@@ -210,6 +210,33 @@ async fn a_configuration_is_validated() {
     }
 }
 
+#[tokio::test]
+async fn webhooks_see_what_the_client_wishes_beside_the_object() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    configure(&server, VALIDATING, &webhook.configuration("ValidatingWebhookConfiguration", json!({}))).await;
+    let options = || webhook.asked().pop().unwrap()["request"]["options"].clone();
+    let path = format!("{CONFIG_MAPS}/a");
+    let shown = |kind: &str, more: Value| {
+        let mut shown = json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" });
+        shown.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        shown
+    };
+    server.call("POST", &format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await.expect(201);
+    assert_eq!(options(), shown("CreateOptions", json!({ "dryRun": ["All"] })));
+    let asked = "fieldManager=me&fieldValidation=Strict";
+    let wishes = json!({ "fieldManager": "me", "fieldValidation": "Strict" });
+    server.call("POST", &format!("{CONFIG_MAPS}?{asked}"), &config_map("a")).await.expect(201);
+    assert_eq!(options(), shown("CreateOptions", wishes.clone()));
+    let patch = r#"{"data":{"key":"other"}}"#;
+    server.typed("PATCH", &format!("{path}?{asked}"), "application/merge-patch+json", patch).await.expect(200);
+    assert_eq!(options(), shown("UpdateOptions", wishes));
+    let wishes = json!({ "gracePeriodSeconds": 7, "propagationPolicy": "Orphan", "dryRun": ["All"] });
+    server.call("DELETE", &path, &wishes).await.expect(200);
+    assert_eq!(options(), shown("DeleteOptions", wishes));
+    server.delete(&path).await.expect(200);
+    assert_eq!(options(), shown("DeleteOptions", json!({})));
+}
+
 /// A webhook that says that it was asked, and answers when it may.
 async fn waiting(server: &Server, more: Value) -> (UnboundedReceiver<()>, mpsc::Sender<()>) {
     let ((asked, is_asked), (may, go)) = (unbounded_channel(), mpsc::channel());

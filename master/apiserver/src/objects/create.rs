@@ -23,7 +23,7 @@ use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge};
 use crate::road::Call;
 use crate::server::Core;
-use crate::webhooks::{self, Attributes};
+use crate::webhooks::{self, Attributes, Wishes};
 
 /// How often a generated name that is taken is made anew (`registry/generic/registry`, KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
@@ -120,17 +120,22 @@ async fn mutate(core: &Core, call: &Call, dry_run: bool, object: &mut Value) -> 
         }
         tokio::time::sleep(EARLY_PAUSE).await;
     }
-    webhooks::mutate(core, &request, &attributes(user, kind, (namespace, &name), dry_run), object).await
+    webhooks::mutate(core, &request, &attributes(call, &name, dry_run), object).await
 }
 
-fn attributes<'a>(
-    user: &'a UserInfo,
-    kind: &'static Kind,
-    (namespace, name): (&'a str, &'a str),
-    dry_run: bool,
-) -> Attributes<'a> {
-    let operation = Operation::Create;
-    Attributes { user, operation, kind, subresource: "", body: None, namespace, name, old: None, dry_run }
+fn attributes<'a>(call: &'a Call, name: &'a str, dry_run: bool) -> Attributes<'a> {
+    Attributes {
+        user: &call.user,
+        operation: Operation::Create,
+        kind: call.kind,
+        subresource: "",
+        body: None,
+        namespace: &call.path.namespace,
+        name,
+        old: None,
+        wishes: Wishes::Query(&call.query),
+        dry_run,
+    }
 }
 
 fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a str) -> Request<'a> {
@@ -167,7 +172,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     let needs = namespace_of(core, kind, namespace);
     core.admission.validate(&request, Some(&object))?;
     call.tell(core.admission.warnings(&request, &object));
-    let asked = attributes(user, kind, (namespace, &name), dry_run);
+    let asked = attributes(call, &name, dry_run);
     call.tell(webhooks::validate(core, &asked, Some(&object)).await?);
     // `storage.ErrResourceVersionSetOnCreate`: it is the storage that refuses it, which a dry run does not reach.
     let is_versioned = meta::text(&object, "resourceVersion").parse::<u64>().is_ok_and(|version| version != 0);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use jiff::Timestamp;
 use schema::{FieldError, Kind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{CommitError, Entry, Expect, ListRequest, Proposal, Write};
 
@@ -21,7 +21,7 @@ use crate::problem::{Problem, Result};
 use crate::request::{Query, Selector};
 use crate::road::Call;
 use crate::server::Core;
-use crate::webhooks::{self, Attributes};
+use crate::webhooks::{self, Attributes, Wishes};
 use decide::{Step, decide};
 
 pub(super) use decide::{has_namespace_finalizers, is_namespace};
@@ -29,21 +29,34 @@ pub(super) use decide::{has_namespace_finalizers, is_namespace};
 const ATTEMPTS: usize = 16;
 
 /// `meta/v1` DeleteOptions.
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct DeleteOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     orphan_dependents: Option<bool>,
+    #[serde(skip_serializing_if = "Preconditions::is_empty")]
     pub preconditions: Preconditions,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     dry_run: Vec<String>,
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Preconditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
+}
+
+impl Preconditions {
+    fn is_empty(&self) -> bool {
+        self.uid.is_none() && self.resource_version.is_none()
+    }
 }
 
 /// What became of the object.
@@ -105,6 +118,14 @@ impl DeleteOptions {
             orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")),
             ..Self::default()
         })
+    }
+
+    /// As webhooks see them.
+    pub(crate) fn shown(&self) -> Value {
+        let mut options = serde_json::to_value(self).unwrap_or_default();
+        options["kind"] = "DeleteOptions".into();
+        options["apiVersion"] = "meta.k8s.io/v1".into();
+        options
     }
 
     pub(crate) fn is_dry_run(&self) -> bool {
@@ -217,6 +238,7 @@ pub(crate) async fn delete_one(
             namespace: request.namespace,
             name,
             old: Some(&object),
+            wishes: Wishes::Delete(options),
             dry_run: options.is_dry_run(),
         };
         call.tell(webhooks::mutate_deletion(core, &asked).await?);

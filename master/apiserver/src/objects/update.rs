@@ -21,7 +21,7 @@ use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge, Charged};
 use crate::road::{Call, permit_create};
 use crate::server::Core;
-use crate::webhooks::{self, Attributes};
+use crate::webhooks::{self, Attributes, Wishes};
 
 /// How often a change is made anew when others change the object meanwhile.
 const ATTEMPTS: usize = 16;
@@ -236,6 +236,7 @@ fn attributes<'a>(call: &'a Call, old: &'a Value, dry_run: bool) -> Attributes<'
         namespace: &call.path.namespace,
         name: &call.path.name,
         old: Some(old),
+        wishes: Wishes::Query(&call.query),
         dry_run,
     }
 }

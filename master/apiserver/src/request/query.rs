@@ -1,6 +1,7 @@
 //! Query parameters (`meta/v1` ListOptions, CreateOptions, UpdateOptions, PatchOptions, DeleteOptions).
 
 use schema::{FieldError, FieldValidation};
+use serde_json::{Value, json};
 
 use crate::problem::{Problem, Result};
 
@@ -64,6 +65,21 @@ impl Query {
             "Strict" => Ok(FieldValidation::Strict),
             other => Err(unsupported(options, "fieldValidation", other, "\"Ignore\", \"Strict\", \"Warn\"")),
         }
+    }
+
+    /// The options of a write (`CreateOptions`, `UpdateOptions`), as far as the client has said any.
+    pub(crate) fn options(&self, kind: &str) -> Value {
+        let mut options = json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" });
+        let dry_run: Vec<&str> = self.pairs().filter(|(name, _)| *name == "dryRun").map(|(_, value)| value).collect();
+        if !dry_run.is_empty() {
+            options["dryRun"] = dry_run.into();
+        }
+        for field in ["fieldManager", "fieldValidation"] {
+            if !self.get(field).is_empty() {
+                options[field] = self.get(field).into();
+            }
+        }
+        options
     }
 
     /// `fieldManager`; empty when it is not there (`ValidateFieldManager`).

@@ -24,7 +24,7 @@ use crate::problem::{Problem, Result};
 use crate::relay;
 use crate::road::{Call, permit_create};
 use crate::server::Core;
-use crate::webhooks::{self, Attributes};
+use crate::webhooks::{self, Attributes, Wishes};
 
 /// How long a node may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -152,6 +152,7 @@ async fn admit(core: &Core, call: &Call) -> Result<()> {
         namespace: &path.namespace,
         name: &path.name,
         old: None,
+        wishes: Wishes::Connect,
         dry_run: false,
     };
     call.tell(webhooks::mutate(core, &request, &asked, &mut object).await?);

@@ -23,7 +23,7 @@ use crate::objects;
 use crate::problem::{Problem, Result};
 use crate::road::Call;
 use crate::server::Core;
-use crate::webhooks::{self, Attributes};
+use crate::webhooks::{self, Attributes, Wishes};
 
 pub(crate) use binding::bind_from_collection;
 pub(crate) use kubelet::Kubelets;
@@ -61,7 +61,8 @@ async fn admit(core: &Core, call: &Call, body: (&str, &str, &str), object: &mut 
     let (user, body) = (call.user.as_ref(), Some(body));
     let (group, resource) = (kind.group, kind.plural);
     let request = Request { user, operation, group, resource, subresource, namespace, name, old: None };
-    let asked = Attributes { user, operation, kind, subresource, body, namespace, name, old: None, dry_run };
+    let wishes = Wishes::Query(&call.query);
+    let asked = Attributes { user, operation, kind, subresource, body, namespace, name, old: None, wishes, dry_run };
     call.tell(webhooks::mutate(core, &request, &asked, object).await?);
     core.admission.validate(&request, Some(object))?;
     call.tell(webhooks::validate(core, &asked, Some(object)).await?);

@@ -20,8 +20,9 @@ use serde_json::Value;
 
 use crate::conversion;
 use crate::hooks::CacheLookup;
-use crate::objects::operate;
+use crate::objects::{DeleteOptions, operate};
 use crate::problem::{Problem, Result};
+use crate::request::Query;
 use crate::server::Core;
 use client::CallError;
 pub(crate) use client::post;
@@ -34,6 +35,16 @@ use review::{Answer, Patch};
 const GROUP: &str = "admissionregistration.k8s.io";
 const MUTATING: &str = "mutatingwebhookconfigurations";
 const VALIDATING: &str = "validatingwebhookconfigurations";
+
+/// What the client wishes beside the object.
+#[derive(Clone, Copy)]
+pub(crate) enum Wishes<'a> {
+    /// Of a create or update they are in the query. A patch is told of as what is done for it.
+    Query(&'a Query),
+    Delete(&'a DeleteOptions),
+    /// A connection's are its object.
+    Connect,
+}
 
 /// One write on its way in, as webhooks are told of it.
 #[derive(Clone, Copy)]
@@ -48,6 +59,7 @@ pub(crate) struct Attributes<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub old: Option<&'a Value>,
+    pub wishes: Wishes<'a>,
     pub dry_run: bool,
 }
 

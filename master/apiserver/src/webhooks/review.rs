@@ -10,7 +10,7 @@ use json_patch::PatchOperation;
 use schema::Kind;
 use serde_json::{Value, json};
 
-use super::{Attributes, Hook, authorizer};
+use super::{Attributes, Hook, Wishes, authorizer};
 use crate::objects::new_uid;
 use crate::problem::{Problem, Result};
 use crate::server::Core;
@@ -69,14 +69,14 @@ impl Answer {
     }
 }
 
-fn options(operation: Operation) -> Value {
-    let kind = match operation {
-        Operation::Create => "CreateOptions",
-        Operation::Update => "UpdateOptions",
-        Operation::Delete => "DeleteOptions",
-        Operation::Connect => return Value::Null,
-    };
-    json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" })
+/// `request.options`, whose kind says what is done, not what was asked for.
+fn options(attributes: &Attributes<'_>) -> Value {
+    match (attributes.wishes, attributes.operation) {
+        (Wishes::Query(query), Operation::Update) => query.options("UpdateOptions"),
+        (Wishes::Query(query), _) => query.options("CreateOptions"),
+        (Wishes::Delete(options), _) => options.shown(),
+        (Wishes::Connect, _) => Value::Null,
+    }
 }
 
 /// The request of a review: of an object in the version that the webhook wants.
@@ -101,7 +101,7 @@ pub(super) fn request(
         "object": object,
         "oldObject": old,
         "dryRun": attributes.dry_run,
-        "options": options(attributes.operation),
+        "options": options(attributes),
     });
     let optional = [
         ("name", attributes.name),
