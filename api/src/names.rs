@@ -1,4 +1,4 @@
-//! Rules of label keys and values, with upstream's texts (`k8s.io/apimachinery/pkg/util/validation`).
+//! Rules of label keys and values, with upstream's texts (`k8s.io/apimachinery/pkg/util/validation`), and letters of generated names.
 
 const MAX_NAME: usize = 63;
 const MAX_SUBDOMAIN: usize = 253;
@@ -101,4 +101,11 @@ fn is_qualified(name: &str) -> bool {
     ends(bytes.first())
         && ends(bytes.last())
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// Letters and digits that form no words, one for each number (`k8s.io/apimachinery/pkg/util/rand`): what generated names end with.
+pub fn letters(numbers: impl IntoIterator<Item = u32>) -> String {
+    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let letter = |number: u32| ALPHABET.get(number as usize % ALPHABET.len()).copied().map(char::from);
+    numbers.into_iter().filter_map(letter).collect()
 }

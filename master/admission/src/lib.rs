@@ -29,10 +29,14 @@ mod taint_nodes_by_condition;
 use std::sync::Arc;
 
 use auth::{Authorizer, Rbac, UserInfo};
+use rand::Rng as _;
 use serde_json::Value;
 
 pub use auth::Refusal;
 pub use priority::PriorityClasses;
+
+/// How long the end of a generated name is.
+pub const SUFFIX: usize = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -187,6 +191,11 @@ impl Request<'_> {
         }
         named("/metadata/name").or_else(|| named("/metadata/generateName")).unwrap_or("Unknown")
     }
+}
+
+/// What a generated name ends with (`storage/names.SimpleNameGenerator`): [`SUFFIX`] letters.
+pub fn random_suffix() -> String {
+    api::names::letters(rand::rng().random_iter().take(SUFFIX))
 }
 
 /// The text at a JSON pointer, empty where there is none: as Go's zero value.

@@ -1,6 +1,5 @@
 //! ServiceAccount: every pod runs as one that exists, and finds its token where clients look for it.
 
-use rand::Rng as _;
 use serde_json::{Value, json};
 
 use crate::{Context, Operation, Plugin, Refusal, Request, items, pods, text};
@@ -88,7 +87,7 @@ fn automount(pod: &Value, account: &Value) -> bool {
 fn mount_token(pod: &mut Value) {
     let existing = items(pod, "/spec/volumes").map(|volume| text(volume, "/name"));
     let existing = existing.into_iter().find(|name| name.starts_with(VOLUME_PREFIX)).map(str::to_owned);
-    let volume = existing.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", random_suffix()));
+    let volume = existing.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", crate::random_suffix()));
     let mut is_mounted = false;
     for containers in ["initContainers", "containers"] {
         for container in pod["spec"][containers].as_array_mut().into_iter().flatten() {
@@ -131,13 +130,6 @@ fn push(list: &mut Value, item: Value) {
         Some(list) => list.push(item),
         None => *list = json!([item]),
     }
-}
-
-/// Five characters that make no words (`k8s.io/apimachinery/pkg/util/rand`).
-fn random_suffix() -> String {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut random = rand::rng();
-    (0..5).filter_map(|_| ALPHABET.get(random.random_range(0..ALPHABET.len()))).map(|b| char::from(*b)).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use schema::Kind;
 use serde_json::{Value, json};
 
-use crate::objects::{new_uid, parse_stored};
+use crate::objects::parse_stored;
 use crate::problem::{Problem, Result};
 use crate::server::Core;
 use crate::webhooks;
@@ -58,7 +58,7 @@ async fn convert(core: &Core, kind: &Kind, wanted: &str, objects: &mut [Value]) 
     let what = format!("{}, Kind={}", first["apiVersion"].as_str().unwrap_or_default(), kind.kind);
     let failed = |why: String| Problem::untold(&format!("conversion webhook for {what} {why}"));
     let version = review_version(webhook).ok_or_else(|| Problem::untold("no supported conversion review versions"))?;
-    let uid = new_uid();
+    let uid = auth::random_uuid();
     let asked: Vec<&Value> = others.iter().map(|object| &**object).collect();
     let review = json!({
         "kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),

@@ -11,7 +11,7 @@ use store::{Expect, Facets, Write};
 
 use crate::allocate::Reservation;
 use crate::hooks;
-use crate::objects::{self, new_uid};
+use crate::objects;
 use crate::problem::{Problem, Result};
 use crate::server::Core;
 use crate::service_cidrs::GROUP;
@@ -72,7 +72,7 @@ pub(crate) fn object(ip: IpAddr, owner: &str, now: Timestamp) -> Value {
     json!({
         "kind": "IPAddress", "apiVersion": "networking.k8s.io/v1",
         "metadata": {
-            "name": ip.to_string(), "uid": new_uid(), "creationTimestamp": format!("{now:.0}"),
+            "name": ip.to_string(), "uid": auth::random_uuid(), "creationTimestamp": format!("{now:.0}"),
             "labels": { FAMILY: family, MANAGED_BY.0: MANAGED_BY.1 },
         },
         "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },

@@ -41,7 +41,7 @@ pub use rbac::{DefaultObject, PolicyError, PolicyRule, Rbac, aggregate, default_
 pub use refusal::{FieldCause, Refusal};
 pub use reviews::Reviews;
 pub use secret::SecretText;
-pub use service_account::{ServiceAccountTokens, TokenIssuerConfig};
+pub use service_account::{ServiceAccountTokens, TokenIssuerConfig, random_uuid};
 
 /// Upstream's well-known groups and users (`k8s.io/apiserver/pkg/authentication/user`).
 pub mod names {

@@ -398,8 +398,8 @@ fn rfc3339(seconds: i64) -> String {
     Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
 
-/// A version 4 UUID.
-fn random_uuid() -> String {
+/// A version 4 UUID: what tokens and objects are told apart by.
+pub fn random_uuid() -> String {
     let mut bits: u128 = rand::rng().random();
     bits = (bits & !(0xf << 76)) | (0x4 << 76);
     bits = (bits & !(0x3 << 62)) | (0x2 << 62);

@@ -3,8 +3,6 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use sha2::{Digest, Sha256};
 
-/// Letters and digits that form no words (as Kubernetes' generated names).
-const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const LENGTH: usize = 10;
 
 /// A short name for a pod template, different for each collision count. The same template always has the same hash:
@@ -22,8 +20,7 @@ fn encode(bytes: &[u8], collisions: i32) -> String {
         hasher.update(collisions.to_be_bytes());
     }
     let digest = hasher.finalize();
-    let letter = |byte: &u8| ALPHABET.get(usize::from(*byte) % ALPHABET.len()).copied().map_or('b', char::from);
-    digest.iter().take(LENGTH).map(letter).collect()
+    api::names::letters(digest.iter().take(LENGTH).map(|byte| u32::from(*byte)))
 }
 
 #[cfg(test)]
@@ -38,6 +35,6 @@ mod tests {
         assert_eq!(hash, template_hash(&template.clone(), 0));
         assert_ne!(hash, template_hash(&template, 1));
         assert_eq!(hash.len(), LENGTH);
-        assert!(hash.bytes().all(|byte| ALPHABET.contains(&byte)));
+        assert!(hash.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()));
     }
 }

@@ -7,7 +7,6 @@ use auth::UserInfo;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
-use rand::Rng as _;
 use schema::{Kind, Manager};
 use serde_json::Value;
 use store::{CommitError, Expect, Key, Proposal, Write};
@@ -28,9 +27,7 @@ use crate::webhooks::{self, Attributes, Wishes};
 /// How often a generated name that is taken is made anew (`registry/generic/registry`, KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
 /// `storage/names.SimpleNameGenerator`
-const SUFFIX: usize = 5;
-const LONGEST_BASE: usize = 63 - SUFFIX;
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const LONGEST_BASE: usize = 63 - admission::SUFFIX;
 /// How often a namespace is looked at again that changes while an object is made in it.
 const NAMESPACE_ATTEMPTS: usize = 16;
 /// How often, and how far apart, a pod is tried whose namespace has no `default` ServiceAccount yet.
@@ -157,7 +154,7 @@ fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a
 async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -> Result<Option<Bytes>> {
     let (user, kind, namespace) = (call.user.as_ref(), call.kind, call.path.namespace.as_str());
     meta::clear(&mut object, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
-    meta::set(&mut object, "uid", new_uid());
+    meta::set(&mut object, "uid", auth::random_uuid());
     meta::set(&mut object, "creationTimestamp", meta::time(Timestamp::now()));
     kind.prepare_create(&mut object);
     name_requestor(user, kind, &mut object);
@@ -246,21 +243,5 @@ fn generate(base: &str) -> String {
     while !base.is_char_boundary(end) {
         end -= 1;
     }
-    let mut name = base.get(..end).unwrap_or_default().to_owned();
-    let mut random = rand::rng();
-    for _ in 0..SUFFIX {
-        let letter = ALPHABET.get(random.random_range(0..ALPHABET.len())).copied().unwrap_or(b'x');
-        name.push(char::from(letter));
-    }
-    name
-}
-
-/// A version 4 UUID.
-pub(crate) fn new_uid() -> String {
-    let mut bits: u128 = rand::rng().random();
-    bits = (bits & !(0xf << 76)) | (0x4 << 76);
-    bits = (bits & !(0x3 << 62)) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    let part = |range| hex.get(range).unwrap_or_default();
-    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+    format!("{}{}", base.get(..end).unwrap_or_default(), admission::random_suffix())
 }

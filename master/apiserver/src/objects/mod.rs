@@ -28,7 +28,6 @@ pub(crate) use codec::{decode, parse_stored, stored};
 
 pub(crate) use manager::manager;
 
-pub(crate) use create::new_uid;
 pub(crate) use delete::{DeleteOptions, Deletion, check as check_preconditions, delete_one};
 pub(crate) use operations::{OperationError, operate};
 pub(crate) use patch::{Applier, Patch};

@@ -11,7 +11,6 @@ use schema::Kind;
 use serde_json::{Value, json};
 
 use super::{Attributes, Hook, Wishes, authorizer};
-use crate::objects::new_uid;
 use crate::problem::{Problem, Result};
 use crate::server::Core;
 
@@ -91,7 +90,7 @@ pub(super) fn request(
     };
     let resource_of = |kind: &Kind| json!({ "group": kind.group, "version": kind.version, "resource": kind.plural });
     let mut request = json!({
-        "uid": new_uid(),
+        "uid": auth::random_uuid(),
         "kind": kind_of(version),
         "resource": resource_of(version),
         "requestKind": kind_of(attributes.kind),
