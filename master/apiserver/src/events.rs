@@ -26,7 +26,8 @@ async fn remove_before(core: &Core, limit: Timestamp) {
     let request = ListRequest { resource: RESOURCE, namespace: "", after: None, limit: 0, at: None, filter: None };
     let Ok(page) = core.store.list(&request) else { return };
     for entry in page.entries.iter().filter(|entry| last_seen(entry).is_some_and(|at| at < limit)) {
-        let write = Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value: None };
+        let write =
+            Write { key: entry.key.clone(), expect: Expect::Revision(entry.revision), needs: None, value: None };
         match core.store.commit(Proposal { write, facets: Facets::default() }).await {
             // It was seen again, or is gone already.
             Ok(_) | Err(CommitError::Mismatch { .. }) => {}

@@ -200,9 +200,14 @@ async fn some_kinds_are_answered_with_what_was_deleted() {
     for (root, kind, plural, more) in [
         (here, "ResourceQuota", "resourcequotas", json!({})),
         (here, "PodTemplate", "podtemplates", json!({ "template": pod("x") })),
-        (core, "PersistentVolume", "persistentvolumes", json!({ "spec": {
+        (
+            core,
+            "PersistentVolume",
+            "persistentvolumes",
+            json!({ "spec": {
             "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "hostPath": { "path": "/tmp" },
-        } })),
+        } }),
+        ),
         (storage, "StorageClass", "storageclasses", json!({ "provisioner": "a/b" })),
         (storage, "CSIDriver", "csidrivers", json!({ "spec": {} })),
     ] {

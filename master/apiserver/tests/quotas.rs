@@ -83,7 +83,8 @@ async fn a_charge_is_taken_back_when_nothing_comes_of_the_write() {
     for (version, code) in [("v2", 500), ("v2", 500), ("v1", 201), ("v1", 403)] {
         let path = format!("/apis/example.com/{version}/namespaces/default/foos");
         let name = format!("foo-{code}");
-        let foo = json!({ "apiVersion": format!("example.com/{version}"), "kind": "Foo", "metadata": { "name": name } });
+        let foo =
+            json!({ "apiVersion": format!("example.com/{version}"), "kind": "Foo", "metadata": { "name": name } });
         let asked = server.call("POST", &path, &foo).await;
         let wanted = if code == 201 { "1" } else { "0" };
         let refused = asked.expect(code);

@@ -262,7 +262,8 @@ async fn nothing_comes_into_a_namespace_that_goes_while_a_webhook_is_asked() {
     for (name, is_gone) in [("goes", false), ("gone", true), ("stays", false)] {
         let namespace = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name } });
         server.call("POST", "/api/v1/namespaces", &namespace).await.expect(201);
-        let (path, config_maps) = (format!("/api/v1/namespaces/{name}"), format!("/api/v1/namespaces/{name}/configmaps"));
+        let (path, config_maps) =
+            (format!("/api/v1/namespaces/{name}"), format!("/api/v1/namespaces/{name}/configmaps"));
         let object = config_map("late");
         let change = async {
             asked.recv().await.unwrap();

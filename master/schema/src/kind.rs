@@ -131,6 +131,17 @@ pub enum StatusOnCreate {
     Keep,
 }
 
+/// What a delete does with what the object owns where nothing is said about it (`DefaultGarbageCollectionPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependents {
+    /// It is deleted, too: most kinds.
+    Deleted,
+    /// It stays, as it did before there was a choice: Job, ReplicationController.
+    Orphaned,
+    /// It owns nothing, whatever is said: Event.
+    None,
+}
+
 /// How the names of a kind may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameRule {
@@ -209,6 +220,7 @@ pub struct Kind {
     pub unconditional_update: bool,
     /// Whether a delete is answered with the object, not with a Status (`ReturnDeletedObject`).
     pub returns_deleted_object: bool,
+    pub dependents: Dependents,
     /// Selectable beside `metadata.name` and `metadata.namespace`.
     pub fields: &'static [FieldLabel],
     pub columns: &'static [Column],
@@ -248,6 +260,7 @@ impl Kind {
             create_on_update: false,
             unconditional_update: true,
             returns_deleted_object: false,
+            dependents: Dependents::Deleted,
             fields: &[],
             columns: table::NAME_AND_AGE,
             hooks: Hooks::PLAIN,

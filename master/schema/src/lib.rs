@@ -41,8 +41,8 @@ mod value;
 pub use custom::{Catalog, Custom};
 pub use errors::{DecodeError, Errors, FieldError, PatchError, Path, UnsupportedField};
 pub use kind::{
-    Column, Decoded, FieldLabel, FieldValidation, Hooks, Kind, NameRule, Names, Part, Priority, StatusOnCreate,
-    Storage, Subresource,
+    Column, Decoded, Dependents, FieldLabel, FieldValidation, Hooks, Kind, NameRule, Names, Part, Priority,
+    StatusOnCreate, Storage, Subresource,
 };
 pub use managed_fields::{ApplyError, Conflict, Manager};
 pub use meta::selects_if_any as selects;

@@ -79,13 +79,7 @@ fn compares_before_it_writes(backend: &dyn Backend) {
         delete("none", Expect::Present),
         delete("b", Expect::Revision(2)),
     ];
-    let expected = [
-        mismatch(Some(4)),
-        mismatch(Some(4)),
-        mismatch(None),
-        mismatch(None),
-        mismatch(Some(3)),
-    ];
+    let expected = [mismatch(Some(4)), mismatch(Some(4)), mismatch(None), mismatch(None), mismatch(Some(3))];
     assert_eq!(commit(backend, &writes), expected);
     assert_eq!(load(backend).0.revision, 4, "refused writes use no revision");
 }
@@ -136,14 +130,6 @@ fn writes_only_beside_what_a_write_needs(backend: &dyn Backend) {
         beside("e", ("b", Expect::Present)),
         beside("e", ("d", Expect::Present)),
     ];
-    let expected = [
-        needed(None),
-        needed(Some(4)),
-        Ok(11),
-        mismatch(Some(11)),
-        Ok(12),
-        needed(None),
-        Ok(13),
-    ];
+    let expected = [needed(None), needed(Some(4)), Ok(11), mismatch(Some(11)), Ok(12), needed(None), Ok(13)];
     assert_eq!(commit(backend, &writes), expected);
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use common::Nobody;
 use store::{
-    Backend, Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Key, ListRequest, Options, Proposal, Start, Store,
-    Watch, WatchRequest, Write,
+    Backend, Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Key, ListRequest, Options, Proposal,
+    Start, Store, Watch, WatchRequest, Write,
 };
 
 fn open(folder: &tempfile::TempDir) -> Store {

@@ -27,6 +27,8 @@ use decide::{Step, decide};
 pub(super) use decide::{has_namespace_finalizers, is_namespace};
 
 const ATTEMPTS: usize = 16;
+const JOB_WARNING: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                           remove them or set propagationPolicy=Orphan to suppress this warning";
 
 /// `meta/v1` DeleteOptions.
 #[derive(Debug, Default, Clone, Deserialize, Serialize)]
@@ -120,6 +122,14 @@ impl DeleteOptions {
         })
     }
 
+    /// Says what is easily overlooked (`pkg/registry/batch/job/storage`).
+    fn warn(&self, call: &Call) {
+        let is_job = (call.kind.group, call.kind.plural) == ("batch", "jobs");
+        if is_job && self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
+            call.tell(vec![JOB_WARNING.to_owned()]);
+        }
+    }
+
     /// As webhooks see them.
     pub(crate) fn shown(&self) -> Value {
         let mut options = serde_json::to_value(self).unwrap_or_default();
@@ -146,12 +156,12 @@ impl DeleteOptions {
         }
         Self::deserialize(value).map_err(|error| Problem::bad_request(format!("deleteOptions: {error}")))
     }
-
 }
 
 pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let bytes = body::read(body).await?;
     let options = DeleteOptions::of(&call.head.headers, &call.query, &bytes)?;
+    options.warn(call);
     let (namespace, name) = (&call.path.namespace, &call.path.name);
     match delete_one(core, call, (namespace, name), &options).await? {
         Deletion::Marked(json) => {
@@ -172,6 +182,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<R
 pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let bytes = body::read(body).await?;
     let options = DeleteOptions::of(&call.head.headers, &call.query, &bytes)?;
+    options.warn(call);
     let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
     let (selector, late) = selector.split(call.kind);
     let filter = selector.filter(super::list::fields_of(call.kind));

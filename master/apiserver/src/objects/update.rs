@@ -271,8 +271,7 @@ fn request<'a>(call: &'a Call, old: &'a Value) -> Request<'a> {
 /// Whether this change takes away the last thing that kept a deleted object
 /// (`registry/generic/registry.ShouldDeleteDuringUpdate`).
 fn is_released(kind: &Kind, new: &Value, old: &Value) -> bool {
-    let kept = !meta::finalizers(new).is_empty()
-        || (is_namespace(kind) && has_namespace_finalizers(new));
+    let kept = !meta::finalizers(new).is_empty() || (is_namespace(kind) && has_namespace_finalizers(new));
     let grace = meta::integer(new, "deletionGracePeriodSeconds").unwrap_or(0);
     !kept && meta::is_deleting(old) && grace == 0
 }

@@ -186,13 +186,8 @@ mod tests {
         });
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::ConfigMap>(&());
         let kind = KnownKind { resource, namespaced: true, watchable: true };
-        let a = Owner {
-            uid: "a".into(),
-            api_version: "v1".into(),
-            kind: "Foo".into(),
-            name: "a".into(),
-            blocks: false,
-        };
+        let a =
+            Owner { uid: "a".into(), api_version: "v1".into(), kind: "Foo".into(), name: "a".into(), blocks: false };
         let known = Object {
             uid: "u".into(),
             kind: 0,

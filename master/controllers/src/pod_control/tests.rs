@@ -18,7 +18,8 @@ async fn an_owner_that_the_cache_does_not_show_going_adopts_no_pods() {
     live["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = asked.clone();
-    let client = testing::client(&Arc::new(Mutex::new(live)), move |method, _| seen.lock().unwrap().push(method.clone()));
+    let client =
+        testing::client(&Arc::new(Mutex::new(live)), move |method, _| seen.lock().unwrap().push(method.clone()));
     let (recorder, _) = Recorder::new(client.clone(), "test");
     let control = PodControl { client, recorder, expectations: Arc::default() };
     let pod = |name: &str| Arc::new(serde_json::from_value::<Pod>(json!({ "metadata": { "name": name } })).unwrap());

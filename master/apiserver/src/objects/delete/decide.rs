@@ -2,7 +2,7 @@
 
 use api::pod::is_terminal_phase;
 use jiff::{SignedDuration, Timestamp};
-use schema::Kind;
+use schema::{Dependents, Kind};
 use serde_json::{Value, json};
 
 use super::DeleteOptions;
@@ -23,7 +23,7 @@ pub(super) enum Step {
 /// `now` is when the delete was asked for.
 pub(super) fn decide(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Step {
     let mut new = object.clone();
-    let finalizers = finalizers(object, options);
+    let finalizers = finalizers(kind, object, options);
     let held = !finalizers.is_empty();
     if is_namespace(kind) {
         match (meta::is_deleting(object), has_namespace_finalizers(object)) {
@@ -53,11 +53,15 @@ pub(super) fn decide(kind: &Kind, object: &Value, options: &DeleteOptions, now: 
 }
 
 /// `deletionFinalizersForGarbageCollection`: the finalizers that the object has from now on.
-fn finalizers(object: &Value, options: &DeleteOptions) -> Vec<String> {
+fn finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) -> Vec<String> {
+    let has_policy = meta::finalizers(object).iter().any(|one| [ORPHAN, FOREGROUND].contains(one));
     let policy = match (options.orphan_dependents, options.propagation_policy.as_deref()) {
+        _ if kind.dependents == Dependents::None => "Background",
         (Some(true), _) => "Orphan",
         (Some(false), _) => "Background",
-        (None, policy) => policy.unwrap_or_default(),
+        (None, Some(policy)) => policy,
+        (None, None) if kind.dependents == Dependents::Orphaned && !has_policy => "Orphan",
+        (None, None) => "",
     };
     let (add, drop): (Option<&str>, &[&str]) = match policy {
         "Orphan" => (Some(ORPHAN), &[FOREGROUND]),
@@ -131,7 +135,11 @@ fn shortened(begun: Timestamp, wanted: i64, now: Timestamp) -> Grace {
 }
 
 fn after(at: Timestamp, seconds: i64) -> Timestamp {
-    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(if seconds < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 pub(in crate::objects) fn has_namespace_finalizers(namespace: &Value) -> bool {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{job_rules as rules, job_status};
 use crate::errors::Errors;
-use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
+use crate::kind::{Column, Dependents, FieldLabel, Hooks, Kind, Names, Part, Subresource};
 use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
 
@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("batch", "v1", "Job")],
     generation: true,
     fields: &[FieldLabel { absent: "0", ..FieldLabel::text("status.successful", "/status/succeeded") }],
+    dependents: Dependents::Orphaned,
     columns: COLUMNS,
     hooks: Hooks { default, row, prepare_create, validate: rules::create, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("batch", "v1", NAMES)

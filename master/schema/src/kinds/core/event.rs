@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, FieldLabel, Hooks, Kind, Names};
+use crate::kind::{Column, Dependents, FieldLabel, Hooks, Kind, Names};
 use crate::table;
 use crate::value::Fields;
 
@@ -12,6 +12,7 @@ pub static KIND: Kind = Kind {
     short_names: &["ev"],
     create_on_update: true,
     fields: FIELDS,
+    dependents: Dependents::None,
     columns: COLUMNS,
     hooks: Hooks {
         row,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
+use crate::kind::{Column, Dependents, FieldLabel, Hooks, Kind, Names, Part, Subresource};
 use crate::kinds::apps::shared;
 use crate::pod::validate;
 use crate::table;
@@ -17,6 +17,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::SCALE, Subresource::status("", "v1", "ReplicationController")],
     generation: true,
     fields: &[FieldLabel { absent: "0", ..FieldLabel::text("status.replicas", "/status/replicas") }],
+    dependents: Dependents::Orphaned,
     columns: COLUMNS,
     hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kind::{FieldLabel, Hooks, Kind, Names, Storage};
+use crate::kind::{Dependents, FieldLabel, Hooks, Kind, Names, Storage};
 use crate::kinds::core::event;
 use crate::value::Object;
 
@@ -12,6 +12,7 @@ pub static KIND: Kind = Kind {
     create_on_update: true,
     storage: Storage { group: "", version: "v1", plural: "events" },
     fields: FIELDS,
+    dependents: Dependents::None,
     columns: event::COLUMNS,
     hooks: Hooks {
         row: |object, now| (event::KIND.hooks.row)(&to_core(object.clone()), now),

@@ -12,7 +12,7 @@ fn pod(metadata: Value) -> Value {
 
 /// What becomes of an object's metadata: `Null` when it is removed.
 fn deleted(plural: &str, object: &Value, options: Value) -> Value {
-    let kind = Registry::builtin().kind("", "v1", plural).unwrap();
+    let kind = Registry::builtin().kinds().find(|kind| kind.plural == plural).unwrap();
     let options: DeleteOptions = serde_json::from_value(options).unwrap();
     let now: Timestamp = NOW.parse().unwrap();
     match decide(kind, object, &options, now) {
@@ -93,4 +93,20 @@ fn a_namespace_is_marked_once_and_stays_while_it_has_finalizers_of_its_own() {
     assert_eq!(deleted("namespaces", &namespace, json!({})), namespace["metadata"]);
     namespace["spec"] = json!({});
     assert_eq!(deleted("namespaces", &namespace, json!({})), Value::Null);
+}
+
+#[test]
+fn jobs_and_replication_controllers_leave_their_pods_unless_told_otherwise() {
+    for plural in ["jobs", "replicationcontrollers"] {
+        let found = |metadata: Value, options: Value| {
+            deleted(plural, &json!({ "metadata": metadata }), options)["finalizers"].clone()
+        };
+        assert_eq!(found(json!({}), json!({})), json!(["orphan"]));
+        assert_eq!(found(json!({}), json!({ "propagationPolicy": "Background" })), Value::Null);
+        assert_eq!(found(json!({}), json!({ "orphanDependents": false })), Value::Null);
+        let foreground = json!(["foregroundDeletion"]);
+        assert_eq!(found(json!({ "finalizers": foreground }), json!({})), foreground);
+    }
+    let event = deleted("events", &json!({ "metadata": {} }), json!({ "propagationPolicy": "Orphan" }));
+    assert_eq!(event, Value::Null, "an event owns nothing");
 }
