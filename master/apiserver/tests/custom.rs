@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use common::https::Https;
-use common::{CONFIG_MAPS, Server, config_map, open, server};
+use common::{Server, open, server};
 use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};

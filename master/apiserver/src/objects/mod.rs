@@ -28,7 +28,7 @@ pub(crate) use codec::{decode, parse_stored, stored};
 
 pub(crate) use manager::manager;
 
-pub(crate) use delete::{DeleteOptions, Deletion, check as check_preconditions, delete_one};
+pub(crate) use delete::{DeleteOptions, check as check_preconditions, delete_one};
 pub(crate) use operations::{OperationError, operate};
 pub(crate) use patch::{Applier, Patch};
 pub(crate) use render::render;

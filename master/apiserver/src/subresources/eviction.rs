@@ -36,7 +36,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
         }
         match (evict(core, call, tied).await, terms) {
             (Ok(()), _) => return created(call),
-            (Err(problem), terms) if problem.code != 409 || options.preconditions.resource_version.is_some() => {
+            (Err(problem), _) if problem.code != 409 || options.preconditions.resource_version.is_some() => {
                 return Err(problem);
             }
             (Err(_), Terms::Unready(budget)) => return Err(budget::still_processed(&budget)),

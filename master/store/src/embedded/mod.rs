@@ -19,7 +19,7 @@ use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, Tabl
 use journal::Journal;
 pub use restore::Occupant;
 
-use crate::{Backend, BackendError, Expect, Key, Mismatch, Position, Record, Write};
+use crate::{Backend, BackendError, Key, Mismatch, Position, Record, Write};
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
