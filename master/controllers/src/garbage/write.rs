@@ -200,8 +200,7 @@ mod tests {
             orphan: false,
         };
         Writer::new(client).delete(&kind, &known, Policy::Background).await.unwrap();
-        let left = server.lock().unwrap().clone();
-        left
+        server.lock().unwrap().clone()
     }
 
     #[tokio::test]
