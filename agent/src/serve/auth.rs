@@ -191,15 +191,16 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Reads a certificate that TLS has verified: CN is the user, each O a group.
+    /// Reads a certificate that TLS has verified: the last CN is the user, each O a group, as Go reads them. One with a name that is no
+    /// text is nobody's.
     #[must_use]
     pub fn from_certificate(der: &CertificateDer<'_>) -> Option<Arc<Self>> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
         let text =
             |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
-        let name = subject.iter_common_name().find_map(text)?;
-        let mut groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
+        let name = subject.iter_common_name().last().and_then(text)?;
+        let mut groups: Vec<String> = subject.iter_organization().map(text).collect::<Option<_>>()?;
         groups.push("system:authenticated".into());
         let user = User { name, groups, ..User::default() };
         Some(Arc::new(Self { user, not_after: certificate.validity().not_after.timestamp() }))

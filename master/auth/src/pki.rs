@@ -10,11 +10,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest as _, Sha256};
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::SecretText;
 
@@ -182,18 +184,35 @@ pub struct CsrSubject {
     pub organizations: Vec<String>,
 }
 
-/// Reads the subject of a CertificateSigningRequest's `spec.request`: base64 of PEM, as the API carries it.
+/// Reads the subject of a CertificateSigningRequest's `spec.request`: base64 of PEM, as the API carries it. One that others
+/// could read as somebody else's is an error: several common names, or an attribute that is no text.
 pub fn csr_subject(request: &str) -> Result<CsrSubject, PkiError> {
     let pem = STANDARD.decode(request).map_err(|_| PkiError::Request("not base64"))?;
-    let der = CertificateSigningRequestDer::from_pem_slice(&pem)
-        .map_err(|_| PkiError::Request("PEM block type must be CERTIFICATE REQUEST"))?;
-    let (_, csr) = X509CertificationRequest::from_der(&der).map_err(|_| PkiError::Request("not PKCS#10"))?;
+    // The first block, as the signer takes it.
+    let (_, block) = parse_x509_pem(&pem).map_err(|_| PkiError::Request("not PEM"))?;
+    if block.label != "CERTIFICATE REQUEST" {
+        return Err(PkiError::Request("PEM block type must be CERTIFICATE REQUEST"));
+    }
+    let (_, csr) = X509CertificationRequest::from_der(&block.contents).map_err(|_| PkiError::Request("not PKCS#10"))?;
     let subject = &csr.certification_request_info.subject;
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
-    Ok(CsrSubject {
-        common_name: subject.iter_common_name().next().and_then(text),
-        organizations: subject.iter_organization().filter_map(text).collect(),
-    })
+    if !is_text(subject) {
+        return Err(PkiError::Request("an attribute of the subject is not text"));
+    }
+    let mut common_names = subject.iter_common_name().filter_map(text);
+    let common_name = common_names.next();
+    if common_names.next().is_some() {
+        return Err(PkiError::Request("the subject has more than one common name"));
+    }
+    Ok(CsrSubject { common_name, organizations: subject.iter_organization().filter_map(text).collect() })
+}
+
+/// Whether all attributes of a name are texts in one of the encodings that every reader reads alike.
+pub(crate) fn is_text(name: &X509Name<'_>) -> bool {
+    name.iter_attributes().all(|attribute| attribute.as_str().is_ok())
+}
+
+fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    attribute.as_str().ok().map(str::to_owned)
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -5,18 +5,18 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{UserInfo, names};
+use crate::{UserInfo, names, pki};
 
 /// Upstream's name for what identifies the credential in `extra`.
 pub(crate) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// The user that a certificate names: CN is the name, every O a group. The TLS layer has verified the chain; a certificate
-/// without a name is nobody.
+/// The user that a certificate names: the last CN is the name, every O a group, as Go reads them. The TLS layer has verified
+/// the chain; a certificate without a name, or with one that is no text, is nobody.
 pub(crate) fn user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let subject = parsed.subject();
-    let username = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    if username.is_empty() {
+    let username = subject.iter_common_name().last()?.as_str().ok()?.to_owned();
+    if username.is_empty() || !pki::is_text(subject) {
         return None;
     }
     let mut groups: Vec<String> =

@@ -1,4 +1,5 @@
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::string::{BmpString, TeletexString};
+use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
 
 use super::*;
 
@@ -57,15 +58,36 @@ fn the_hash_is_of_the_key_not_of_the_certificate() {
     public_key_hash("nothing").unwrap_err();
 }
 
-#[test]
-fn a_request_names_its_subject() {
+fn request(subject: impl IntoIterator<Item = (DnType, DnValue)>) -> String {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "system:node:n1");
-    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    for (kind, value) in subject {
+        params.distinguished_name.push(kind, value);
+    }
     let key = KeyPair::generate().unwrap();
-    let request = STANDARD.encode(params.serialize_request(&key).unwrap().pem().unwrap());
-    let subject = csr_subject(&request).unwrap();
+    STANDARD.encode(params.serialize_request(&key).unwrap().pem().unwrap())
+}
+
+#[test]
+fn a_request_that_can_be_read_as_two_names_is_refused() {
+    let node = || (DnType::CommonName, DnValue::from("system:node:n1"));
+    let another = (DnType::CustomDnType(vec![2, 5, 4, 3]), DnValue::from("kube-apiserver"));
+    assert!(csr_subject(&request([node(), another])).is_err());
+    let masters = TeletexString::try_from("system:masters").unwrap();
+    assert!(csr_subject(&request([node(), (DnType::OrganizationName, DnValue::TeletexString(masters))])).is_err());
+    let masters = BmpString::try_from("system:masters").unwrap();
+    assert!(csr_subject(&request([node(), (DnType::OrganizationName, DnValue::BmpString(masters))])).is_err());
+    // Another reader could take another block.
+    let pem = STANDARD.decode(request([node()])).unwrap();
+    let newer = String::from_utf8(pem.clone()).unwrap().replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST");
+    assert!(csr_subject(&STANDARD.encode([newer.into_bytes(), pem].concat())).is_err());
+}
+
+#[test]
+fn a_request_names_its_subject() {
+    let name = DnValue::Utf8String("system:node:n1".into());
+    let subject =
+        csr_subject(&request([(DnType::CommonName, name), (DnType::OrganizationName, "system:nodes".into())])).unwrap();
     assert_eq!(subject.common_name.as_deref(), Some("system:node:n1"));
     assert_eq!(subject.organizations, ["system:nodes"]);
     for wrong in ["", "?", "bm8=", &STANDARD.encode("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")] {

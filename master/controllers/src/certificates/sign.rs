@@ -1,5 +1,5 @@
-//! Signing: the subject, key and alternative names of the request, with our issuer, usages and times. Pure but for the
-//! random serial number.
+//! Signing: the subject, key and alternative names as they were read and judged, with our issuer, usages and times. Pure but
+//! for the random serial number.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,20 +9,20 @@ use p256::ecdsa::signature::Keypair;
 use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
 use p256::pkcs8::DecodePrivateKey;
 use x509_cert::TbsCertificate;
+use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::builder::profile::BuilderProfile;
 use x509_cert::builder::{Builder, CertificateBuilder};
 use x509_cert::certificate::Certificate;
-use x509_cert::der::asn1::{ObjectIdentifier, OctetString};
+use x509_cert::der::asn1::{Any, ObjectIdentifier, OctetString};
 use x509_cert::der::flagset::FlagSet;
 use x509_cert::der::pem::LineEnding;
-use x509_cert::der::{Decode, DecodePem, EncodePem};
+use x509_cert::der::{Decode, DecodePem, Encode, EncodePem, Tag};
 use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
     SubjectKeyIdentifier,
 };
 use x509_cert::ext::{Extension, ToExtension};
-use x509_cert::name::Name;
-use x509_cert::request::{CertReq, ExtensionReq};
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, SubjectPublicKeyInfoRef};
 use x509_cert::time::{Time, Validity};
@@ -115,21 +115,19 @@ impl Signer {
         checked
             .map_err(|refusal: Refusal| Error::Refused { signer: signer.to_owned(), refusal: refusal.to_string() })?;
         let build = |error: &dyn std::fmt::Display| Error::Build(error.to_string());
-        let parsed = CertReq::from_der(&request.der).map_err(|error| build(&error))?;
-        let names = alternative_names(&parsed).map_err(|error| build(&error))?;
         let profile = Leaf {
             issuer: self.issuer.clone(),
             identifier: self.identifier.clone(),
-            subject: parsed.info.subject.clone(),
+            subject: subject(&request).map_err(|error| build(&error))?,
             usages: csr.spec.usages.clone().unwrap_or_default(),
-            names,
+            names: (!request.names.is_empty()).then(|| SubjectAltName(request.names.clone())),
         };
         // Positive, and without leading zero octets.
         let serial = rand::random::<u128>() >> 1 | 1 << 126;
         let serial = SerialNumber::new(&serial.to_be_bytes()).map_err(|error| build(&error))?;
         let validity = self.validity(csr, now).map_err(|error| build(&error))?;
-        let builder = CertificateBuilder::new(profile, serial, validity, parsed.info.public_key)
-            .map_err(|error| build(&error))?;
+        let builder =
+            CertificateBuilder::new(profile, serial, validity, request.public_key).map_err(|error| build(&error))?;
         let certificate = builder.build::<_, DerSignature>(&self.key).map_err(|error| build(&error))?;
         certificate.to_pem(LineEnding::LF).map_err(|error| build(&error))
     }
@@ -230,15 +228,16 @@ fn key_usages(usages: &[String]) -> (FlagSet<KeyUsages>, Vec<ObjectIdentifier>) 
     (keys, purposes)
 }
 
-fn alternative_names(request: &CertReq) -> Result<Option<SubjectAltName>, x509_cert::der::Error> {
-    for attribute in request.info.attributes.iter() {
-        for value in attribute.values.iter() {
-            let Ok(wanted) = value.decode_as::<ExtensionReq>() else { continue };
-            let names = ObjectIdentifier::new_unwrap("2.5.29.17");
-            if let Some(extension) = wanted.0.iter().find(|one| one.extn_id == names) {
-                return SubjectAltName::from_der(extension.extn_value.as_bytes()).map(Some);
-            }
-        }
-    }
-    Ok(None)
+/// The subject as it was read, each attribute encoded as Go does it: a PrintableString where it can be one.
+fn subject(request: &Request) -> Result<Name, x509_cert::der::Error> {
+    let parts = request.subject.iter().map(|(oid, text)| {
+        let is_printable = |b: u8| b.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&b);
+        let tag = if text.bytes().all(is_printable) { Tag::PrintableString } else { Tag::Utf8String };
+        RelativeDistinguishedName::try_from(vec![AttributeTypeAndValue {
+            oid: *oid,
+            value: Any::new(tag, text.as_bytes())?,
+        }])
+    });
+    let parts: Vec<RelativeDistinguishedName> = parts.collect::<Result<_, _>>()?;
+    Name::from_der(&RdnSequence::from(parts).to_der()?)
 }

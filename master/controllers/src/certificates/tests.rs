@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
-use rcgen::{CertificateParams, DnType, IsCa, KeyPair, SanType};
+use rcgen::{CertificateParams, DnType, DnValue, IsCa, KeyPair, SanType};
 use serde_json::json;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -160,3 +160,31 @@ fn requests_are_kept_for_a_day_and_an_hour_after_the_decision() {
     assert_eq!(left(&csr, hour(2)).unwrap().as_secs(), 3600);
     assert_eq!(left(&csr, hour(3)), None);
 }
+#[test]
+fn a_subject_that_others_read_as_another_is_no_request() {
+    let asked = |subject: &[(DnType, DnValue)]| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), value.clone());
+        }
+        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap().into_bytes()
+    };
+    let node = (DnType::CommonName, DnValue::from("system:node:n1"));
+    let second = (DnType::CustomDnType(vec![2, 5, 4, 3]), DnValue::from("kube-apiserver-kubelet-client"));
+    let two = asked(&[node.clone(), second]);
+    assert!(matches!(Request::parse(&two), Err(super::request::Error::CommonNames)));
+    let nodes = (DnType::OrganizationName, DnValue::from("system:nodes"));
+    let masters = DnValue::TeletexString("system:masters".try_into().unwrap());
+    let hidden = (DnType::CustomDnType(vec![2, 5, 4, 10]), masters);
+    let unread = asked(&[node, nodes, hidden]);
+    assert!(matches!(Request::parse(&unread), Err(super::request::Error::Attribute(_))));
+    // What cannot be read is not signed, whoever approves it.
+    let (ca, _) = ca();
+    let signer = sign::Signer::new(&ca, std::time::Duration::from_secs(3600)).unwrap();
+    for pem in [two, unread] {
+        let csr = csr("kubernetes.io/kube-apiserver-client", "me", &["client auth"], pem);
+        assert!(matches!(signer.sign(&csr, Timestamp::now()), Err(sign::Error::Request(_))));
+    }
+}
+
