@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::{api, join, kubeconfig, leaves, token};
 
 /// The cluster's DNS domain.
-const DOMAIN: &str = "cluster.local";
+pub const DOMAIN: &str = "cluster.local";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const PRIORITY_CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 

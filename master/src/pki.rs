@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use auth::SecretText;
 use auth::pki::{self, Ca, CertifiedKey, LEAF_LIFETIME_SECONDS, Leaf};
+use controllers::ApiServerNames;
 use jiff::Timestamp;
 
 use crate::data_dir::{self, DataDir};
-use crate::leaves;
 use crate::settings::Settings;
+use crate::{bootstrap, leaves};
 use authorities::Authorities;
 
 /// A leaf is renewed when less than a third of its life is left.
@@ -78,6 +79,13 @@ pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, signing: &CertifiedKey, no
     !names_all
         || !authorities::is_current(certificate_pem, signing)
         || validity.not_after.as_second() - now.as_second() < RENEW_BEFORE_SECONDS
+}
+
+/// What is the API server's own, and no node's to be certified as.
+pub fn api_server_names(settings: &Settings) -> Result<ApiServerNames> {
+    let Leaf { dns_names, addresses, .. } = leaves::serving(settings, &hostname())?;
+    let (domain, boot_id) = (bootstrap::DOMAIN.to_owned(), kernel_text("random/boot_id"));
+    Ok(ApiServerNames { dns_names, addresses, domain, boot_id })
 }
 
 fn ensure_ca(dir: &DataDir, (file, name): (&str, &str), now: Timestamp) -> Result<CertifiedKey> {
@@ -151,7 +159,13 @@ fn write_pair(certificate: &Path, key: &Path, pair: &CertifiedKey) -> Result<()>
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_lowercase()).unwrap_or_default()
+    kernel_text("hostname")
+}
+
+/// What the kernel says of this machine, in lower case; empty where it says nothing.
+fn kernel_text(name: &str) -> String {
+    let text = std::fs::read_to_string(Path::new("/proc/sys/kernel").join(name));
+    text.map(|text| text.trim().to_lowercase()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::data_dir::DataDir;
-use crate::pki::Pki;
+use crate::pki::{self, Pki};
 use crate::settings::Settings;
 use crate::tls::Tls;
 use crate::{bootstrap, kubeconfig};
@@ -50,7 +50,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
     bootstrap::run(&privileged(&server), &settings, &pki, dir).await?;
 
     let (authorities, followed) = watch::channel(authorities(&pki));
-    let mut parts = parts(&server, &settings, followed);
+    let mut parts = parts(&server, controllers_config(&server, &settings, followed)?);
     let server_tls = Arc::clone(&tls.server);
     let renewal =
         Renewal { dir: dir.clone(), settings: settings.clone(), tls, client: privileged(&server), authorities };
@@ -69,7 +69,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
 }
 
 /// What runs beside the API server. None of it ends by itself.
-fn parts(server: &ApiServer, settings: &Settings, authorities: watch::Receiver<Authorities>) -> JoinSet<Result<()>> {
+fn parts(server: &ApiServer, controllers: controllers::Config) -> JoinSet<Result<()>> {
     let mut parts = JoinSet::new();
     let scheduler =
         scheduler::run(as_user(server, "system:kube-scheduler", "kube-scheduler"), scheduler::Config::default());
@@ -77,7 +77,7 @@ fn parts(server: &ApiServer, settings: &Settings, authorities: watch::Receiver<A
         Box::pin(scheduler).await;
         bail!("the scheduler ended")
     });
-    let controllers = controllers::run(controllers_config(server, settings, authorities));
+    let controllers = controllers::run(controllers);
     parts.spawn(async move {
         controllers.await?;
         bail!("the controllers ended")
@@ -138,9 +138,9 @@ fn controllers_config(
     server: &ApiServer,
     settings: &Settings,
     authorities: watch::Receiver<Authorities>,
-) -> controllers::Config {
+) -> Result<controllers::Config> {
     let (server, asked) = (server.clone(), server.clone());
-    controllers::Config {
+    Ok(controllers::Config {
         client_for: Arc::new(move |controller| controller_client(&server, controller)),
         check_api_service: Arc::new(move |name| {
             let server = asked.clone();
@@ -150,8 +150,9 @@ fn controllers_config(
         service_cidr: Some(settings.service_cidr),
         node_monitor_grace: Duration::from_secs(settings.node_monitor_grace_seconds),
         authorities,
+        api_server: pki::api_server_names(settings)?,
         signing_duration: Duration::from_secs(settings.cluster_signing_duration_seconds),
-    }
+    })
 }
 
 /// What the controllers need to know of the CAs.

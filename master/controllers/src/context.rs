@@ -1,5 +1,6 @@
 //! What all controllers share: one cache for each kind, clients by identity, settings.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use k8s_openapi::api::core::v1::{
     ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -51,6 +53,8 @@ pub struct Config {
     pub node_monitor_grace: Duration,
     /// Who signs, and who is trusted; both change while the cluster's CA is replaced.
     pub authorities: watch::Receiver<Authorities>,
+    /// What no node may be certified as.
+    pub api_server: ApiServerNames,
     /// How long a signed certificate is valid unless the request wants less.
     pub signing_duration: Duration,
 }
@@ -62,6 +66,19 @@ pub struct Authorities {
     pub signing: SigningCa,
     /// What pods verify the API server with: published as ConfigMap kube-root-ca.crt in each namespace.
     pub root_ca_pem: String,
+}
+
+/// What the API server is called by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApiServerNames {
+    /// The DNS names of its serving certificate.
+    pub dns_names: Vec<String>,
+    /// The addresses of its serving certificate.
+    pub addresses: Vec<IpAddr>,
+    /// The domain of the cluster's Services.
+    pub domain: String,
+    /// Of the machine that it runs on, by which a node that runs there, too, is known.
+    pub boot_id: String,
 }
 
 /// The certificate authority that signs CertificateSigningRequests.
@@ -110,6 +127,7 @@ pub struct Caches {
     pub api_services: Arc<Informer<APIService>>,
     pub validating_policies: Arc<Informer<ValidatingAdmissionPolicy>>,
     pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
+    pub service_cidrs: Arc<Informer<ServiceCIDR>>,
 }
 
 impl Default for Caches {
@@ -147,6 +165,7 @@ impl Default for Caches {
             api_services: Informer::new(|service| service.metadata.managed_fields = None, crate::api_service::groups),
             validating_policies: Informer::plain(|policy| trim_metadata(&mut policy.metadata)),
             autoscalers: Informer::plain(|autoscaler| autoscaler.metadata.managed_fields = None),
+            service_cidrs: Informer::plain(|range| trim_metadata(&mut range.metadata)),
         }
     }
 }
@@ -185,6 +204,7 @@ impl Caches {
             self.api_services.synced(),
             self.validating_policies.synced(),
             self.autoscalers.synced(),
+            self.service_cidrs.synced(),
         );
     }
 
@@ -226,6 +246,7 @@ impl Caches {
         start(tasks, client, &self.api_services, all());
         start(tasks, client, &self.validating_policies, all());
         start(tasks, client, &self.autoscalers, all());
+        start(tasks, client, &self.service_cidrs, all());
     }
 }
 

@@ -49,7 +49,7 @@ mod volume_protection;
 
 use tokio::task::JoinSet;
 
-pub use context::{Authorities, Caches, CheckApiService, ClientFor, Config, SigningCa};
+pub use context::{ApiServerNames, Authorities, Caches, CheckApiService, ClientFor, Config, SigningCa};
 
 use context::Context;
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, EphemeralVolumeSource, Node, Pod, PodSpec, Secret, ServiceAccount, Volume,
+    Container, ContainerStatus, EphemeralVolumeSource, Node, NodeSystemInfo, Pod, PodSpec, Secret, ServiceAccount,
+    Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -122,7 +123,9 @@ pub(crate) fn node(node: &mut Node) {
         status.volumes_in_use = None;
         status.volumes_attached = None;
         status.config = None;
-        status.node_info = None;
+        // Only which boot of which machine it is.
+        status.node_info =
+            status.node_info.take().map(|info| NodeSystemInfo { boot_id: info.boot_id, ..NodeSystemInfo::default() });
     }
 }
 

@@ -8,10 +8,12 @@ mod tests;
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -19,8 +21,8 @@ use machinery::{Outcome, Retry, WorkQueue};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::context::{Authorities, Caches, Context};
-use approve::Approval;
+use crate::context::{ApiServerNames, Authorities, Caches, Context};
+use approve::{Approval, Refusal, Reserved};
 use request::{Request, condition};
 pub use sign::Error as SigningError;
 
@@ -35,6 +37,9 @@ struct Controller {
     caches: Caches,
     authorities: watch::Receiver<Authorities>,
     duration: Duration,
+    api_server: ApiServerNames,
+    /// Of Services, from the start.
+    service_cidr: Option<IpNet>,
 }
 
 pub(crate) fn start(context: &mut Context) -> Result<(), sign::Error> {
@@ -47,20 +52,26 @@ pub(crate) fn start(context: &mut Context) -> Result<(), sign::Error> {
     caches.certificate_requests.on_change(move |change| {
         to.add(change.object().metadata.name.as_deref().unwrap_or_default());
     });
-    // A serving certificate waits until the Node says that it has the addresses.
+    // A serving certificate waits until the Node says that it has the addresses, and no other Node does.
     let (to, requests) = (queue.clone(), caches.certificate_requests.clone());
     caches.nodes.on_change(move |change| {
-        let addresses =
-            |node: &k8s_openapi::api::core::v1::Node| node.status.as_ref().and_then(|status| status.addresses.clone());
-        if change.old().is_some_and(|old| addresses(old) == addresses(change.object())) {
+        let where_it_is =
+            |node: &Node| node.status.as_ref().map(|status| (status.addresses.clone(), status.node_info.clone()));
+        if change.old().is_some_and(|old| where_it_is(old) == where_it_is(change.object())) {
             return;
         }
-        let user = format!("system:node:{}", change.object().metadata.name.as_deref().unwrap_or_default());
-        for request in requests.all().iter().filter(|one| one.spec.username.as_deref() == Some(&user)) {
+        for request in requests.all().iter().filter(|one| one.spec.signer_name == approve::KUBELET_SERVING) {
             to.add(request.metadata.name.as_deref().unwrap_or_default());
         }
     });
-    let controller = Controller { client: context.client(NAME), caches, authorities, duration };
+    let controller = Controller {
+        client: context.client(NAME),
+        caches,
+        authorities,
+        duration,
+        api_server: context.config.api_server.clone(),
+        service_cidr: context.config.service_cidr,
+    };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
     Ok(())
 }
@@ -95,7 +106,7 @@ impl Controller {
             }
             Approval::Serving { node } => {
                 let Some(node) = self.caches.nodes.get(node) else { return Ok(()) };
-                if let Err(error) = approve::serving_names_match(&request, &node) {
+                if let Err(error) = self.serving_names_match(&request, &node) {
                     tracing::info!(csr = name, %error, "serving certificate is not approved");
                     return Ok(());
                 }
@@ -104,6 +115,14 @@ impl Controller {
         };
         let patch = with_condition(csr, "Approved", "AutoApproved", approval);
         gone_is_fine(self.requests().patch_approval(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    }
+
+    fn serving_names_match(&self, request: &Request, node: &Node) -> Result<(), Refusal> {
+        let ranges = self.caches.service_cidrs.all();
+        let ranges = ranges.iter().flat_map(|range| range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()));
+        let services: Vec<IpNet> = ranges.filter_map(|range| range.parse().ok()).chain(self.service_cidr).collect();
+        let reserved = Reserved { api_server: &self.api_server, services: &services, nodes: &self.caches.nodes.all() };
+        approve::serving_names_match(request, node, &reserved)
     }
 
     /// Asks the API server whether the requester may have this kind of certificate without anybody looking at it.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -6,10 +8,10 @@ use rcgen::{CertificateParams, DnType, DnValue, IsCa, KeyPair, SanType};
 use serde_json::json;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::approve::{Approval, KUBELET_CLIENT, KUBELET_SERVING, recognise, serving_names_match};
+use super::approve::{Approval, KUBELET_CLIENT, KUBELET_SERVING, Refusal, Reserved, recognise, serving_names_match};
 use super::request::Request;
 use super::{left, sign};
-use crate::context::SigningCa;
+use crate::context::{ApiServerNames, SigningCa};
 
 fn ca() -> (SigningCa, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
@@ -72,20 +74,88 @@ fn only_requests_of_nodes_are_recognised() {
     check(&csr(KUBELET_SERVING, node, &SERVER, client()), &none);
 }
 
+fn node(name: &str, boot_id: &str, addresses: &[(&str, &str)]) -> Arc<Node> {
+    let addresses: Vec<_> = addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
+    let node = json!({"metadata": {"name": name}, "status": {"addresses": addresses, "nodeInfo": {
+        "architecture": "", "bootID": boot_id, "containerRuntimeVersion": "", "kernelVersion": "", "kubeProxyVersion": "",
+        "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "", "systemUUID": "",
+    }}});
+    Arc::new(serde_json::from_value(node).unwrap())
+}
+
+/// What is decided of a request of the first node, for these names and addresses.
+fn serving(nodes: &[Arc<Node>], names: &[&str], addresses: &[&str]) -> Result<(), Refusal> {
+    let api_server = ApiServerNames {
+        dns_names: ["kubernetes", "kubernetes.default.svc.cluster.local", "localhost", "master-1", "k8s.example.org"]
+            .map(str::to_owned)
+            .into(),
+        addresses: ["10.96.0.1", "10.0.0.100", "127.0.0.1"].map(|one| one.parse().unwrap()).into(),
+        domain: "cluster.local".into(),
+        boot_id: "boot-of-master".into(),
+    };
+    let services = ["10.96.0.0/12".parse().unwrap()];
+    let reserved = Reserved { api_server: &api_server, services: &services, nodes };
+    let parsed = Request::parse(&request("system:node:n1", "system:nodes", names, addresses)).unwrap();
+    serving_names_match(&parsed, &nodes[0], &reserved)
+}
+
 #[test]
 fn serving_names_must_be_the_nodes_own() {
-    let node: Node = serde_json::from_value(json!({
-        "metadata": {"name": "n1"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "host-1"}]},
-    }))
-    .unwrap();
-    let check = |names: &[&str], addresses: &[&str]| {
-        let parsed = Request::parse(&request("system:node:n1", "system:nodes", names, addresses)).unwrap();
-        serving_names_match(&parsed, &node).is_ok()
-    };
-    assert!(check(&["n1", "host-1"], &["10.0.0.1"]));
-    assert!(!check(&["kubernetes.default"], &["10.0.0.1"]));
-    assert!(!check(&["n1"], &["10.0.0.2"]));
+    let own = [("InternalIP", "10.0.0.1"), ("Hostname", "host-1"), ("InternalDNS", "n1.example.org")];
+    let nodes = [node("n1", "b1", &own), node("n2", "b2", &[("InternalIP", "10.0.0.2")])];
+    assert_eq!(serving(&nodes, &["n1", "host-1", "n1.example.org"], &["10.0.0.1"]), Ok(()));
+    for (names, addresses) in
+        [(["kubernetes.default"], ["10.0.0.1"]), (["n1"], ["10.0.0.2"]), (["10.0.0.1"], ["10.0.0.1"])]
+    {
+        assert!(matches!(serving(&nodes, &names, &addresses), Err(Refusal::Foreign(_))), "{names:?} {addresses:?}");
+    }
+}
+
+#[test]
+fn a_node_that_claims_what_is_the_api_servers_or_anothers_is_refused() {
+    for name in [
+        "kubernetes",
+        "kubernetes.default",
+        "Kubernetes.Default.",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "webhook.kube-system.svc",
+        "x.cluster.local",
+        "*.default.svc",
+        "*",
+        "localhost",
+        "master-1",
+        "K8S.example.org",
+    ] {
+        let nodes = [node("n1", "b1", &[("Hostname", name), ("InternalIP", "10.0.0.1")])];
+        assert!(serving(&nodes, &[name], &["10.0.0.1"]).is_err(), "{name}");
+        // Nor does it help to be called so.
+        assert!(serving(&[node(name, "b1", &[])], &[name], &[]).is_err(), "{name}");
+    }
+    let other = node("n2", "b2", &[("InternalIP", "10.0.0.2"), ("ExternalIP", "192.0.2.2")]);
+    for address in ["10.96.0.1", "10.100.0.10", "10.0.0.100", "127.0.0.1", "::ffff:10.96.0.1", "10.0.0.2", "192.0.2.2"]
+    {
+        let nodes = [node("n1", "b1", &[("InternalIP", address), ("InternalIP", "10.0.0.1")]), other.clone()];
+        assert!(serving(&nodes, &["n1"], &[address]).is_err(), "{address}");
+        assert_eq!(serving(&nodes, &["n1"], &["10.0.0.1"]), Ok(()), "{address}");
+    }
+}
+
+#[test]
+fn a_node_on_the_api_servers_machine_has_its_name_and_address() {
+    let own = [("InternalIP", "10.0.0.100"), ("Hostname", "master-1"), ("InternalIP", "10.96.0.1")];
+    let home = node("master-1", "boot-of-master", &own);
+    let nodes = [home.clone(), node("n2", "b2", &[("InternalIP", "10.0.0.2")])];
+    assert_eq!(serving(&nodes, &["master-1"], &["10.0.0.100"]), Ok(()));
+    // Services are elsewhere.
+    assert_eq!(
+        serving(&nodes, &["master-1"], &["10.96.0.1"]),
+        Err(Refusal::ServiceAddress("10.96.0.1".parse().unwrap()))
+    );
+    // One that has heard of the boot id is not believed, and no name is enough.
+    let liar = node("n2", "boot-of-master", &[("InternalIP", "10.0.0.100")]);
+    assert!(serving(&[liar, home], &["n2"], &["10.0.0.100"]).is_err());
+    assert!(serving(&[node("master-1", "b1", &own)], &["master-1"], &["10.0.0.100"]).is_err());
 }
 
 #[test]
@@ -130,6 +200,34 @@ fn a_repeated_organization_survives_and_wrong_usages_do_not() {
 }
 
 #[test]
+fn a_subject_that_others_read_as_another_is_no_request() {
+    let asked = |subject: &[(DnType, DnValue)]| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), value.clone());
+        }
+        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap().into_bytes()
+    };
+    let node = (DnType::CommonName, DnValue::from("system:node:n1"));
+    let second = (DnType::CustomDnType(vec![2, 5, 4, 3]), DnValue::from("kube-apiserver-kubelet-client"));
+    let two = asked(&[node.clone(), second]);
+    assert!(matches!(Request::parse(&two), Err(super::request::Error::CommonNames)));
+    let nodes = (DnType::OrganizationName, DnValue::from("system:nodes"));
+    let masters = DnValue::TeletexString("system:masters".try_into().unwrap());
+    let hidden = (DnType::CustomDnType(vec![2, 5, 4, 10]), masters);
+    let unread = asked(&[node, nodes, hidden]);
+    assert!(matches!(Request::parse(&unread), Err(super::request::Error::Attribute(_))));
+    // What cannot be read is not signed, whoever approves it.
+    let (ca, _) = ca();
+    let signer = sign::Signer::new(&ca, std::time::Duration::from_secs(3600)).unwrap();
+    for pem in [two, unread] {
+        let csr = csr("kubernetes.io/kube-apiserver-client", "me", &["client auth"], pem);
+        assert!(matches!(signer.sign(&csr, Timestamp::now()), Err(sign::Error::Request(_))));
+    }
+}
+
+#[test]
 fn requests_that_are_not_pkcs10_or_not_theirs_are_refused() {
     assert!(Request::parse(b"hello").is_err());
     assert!(Request::parse(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n").is_err());
@@ -160,31 +258,3 @@ fn requests_are_kept_for_a_day_and_an_hour_after_the_decision() {
     assert_eq!(left(&csr, hour(2)).unwrap().as_secs(), 3600);
     assert_eq!(left(&csr, hour(3)), None);
 }
-#[test]
-fn a_subject_that_others_read_as_another_is_no_request() {
-    let asked = |subject: &[(DnType, DnValue)]| {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        for (kind, value) in subject {
-            params.distinguished_name.push(kind.clone(), value.clone());
-        }
-        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap().into_bytes()
-    };
-    let node = (DnType::CommonName, DnValue::from("system:node:n1"));
-    let second = (DnType::CustomDnType(vec![2, 5, 4, 3]), DnValue::from("kube-apiserver-kubelet-client"));
-    let two = asked(&[node.clone(), second]);
-    assert!(matches!(Request::parse(&two), Err(super::request::Error::CommonNames)));
-    let nodes = (DnType::OrganizationName, DnValue::from("system:nodes"));
-    let masters = DnValue::TeletexString("system:masters".try_into().unwrap());
-    let hidden = (DnType::CustomDnType(vec![2, 5, 4, 10]), masters);
-    let unread = asked(&[node, nodes, hidden]);
-    assert!(matches!(Request::parse(&unread), Err(super::request::Error::Attribute(_))));
-    // What cannot be read is not signed, whoever approves it.
-    let (ca, _) = ca();
-    let signer = sign::Signer::new(&ca, std::time::Duration::from_secs(3600)).unwrap();
-    for pem in [two, unread] {
-        let csr = csr("kubernetes.io/kube-apiserver-client", "me", &["client auth"], pem);
-        assert!(matches!(signer.sign(&csr, Timestamp::now()), Err(sign::Error::Request(_))));
-    }
-}
-
