@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 pub const DEFAULT: &str = "/var/lib/keelson-master";
 
@@ -54,6 +54,30 @@ impl DataDir {
         self.root.join("super-admin.conf")
     }
 
+    /// Is there while a backup is being restored: what lies beside it then belongs to two clusters.
+    pub fn restoring(&self) -> PathBuf {
+        self.root.join("restoring")
+    }
+
+    /// Fails where a restoration was interrupted.
+    pub fn check_whole(&self) -> Result<()> {
+        let is_whole = !self.restoring().exists();
+        let root = self.root.display();
+        ensure!(
+            is_whole,
+            "the restoration of a backup into {root} was interrupted: say `master restore --force FILE` again"
+        );
+        Ok(())
+    }
+
+    /// Waits until nobody else changes what is below `pki/`, and keeps others out while the file is open.
+    pub fn lock_pki(&self) -> Result<File> {
+        let path = self.pki("lock");
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let locked = lock.and_then(|file| file.lock().map(|()| file));
+        locked.with_context(|| format!("cannot lock {}", path.display()))
+    }
+
     /// A bootstrap token that `master run` is to put into the store when it next starts.
     pub fn pending_token(&self) -> PathBuf {
         self.root.join("pending-token.json")
@@ -85,8 +109,23 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written?;
+    sync_parent(path)
+}
+
+/// Makes what happened to the name of a file outlast a power loss.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
+}
+
+/// Removes a file, for good; one that is not there is fine.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path).and_then(|()| sync_parent(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write_temporary(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::data_dir::{self, DataDir};
 use crate::settings::Settings;
-use crate::{bootstrap, leaves};
+use crate::{bootstrap, leaves, tls};
 use authorities::Authorities;
 
 /// A leaf is renewed when less than a third of its life is left.
@@ -41,7 +41,13 @@ impl Pki {
     /// Reads what is there and makes what is missing, expiring, of another CA or no longer fitting the settings. A CA is only ever
     /// made where there is none.
     pub fn ensure(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
-        let authorities = Authorities::ensure(dir, now)?;
+        let _lock = dir.lock_pki()?;
+        Self::made(dir, settings, now)
+    }
+
+    /// The same for who has the lock.
+    fn made(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
+        let authorities = Authorities::made(dir, now)?;
         let proxy_ca = ensure_ca(dir, PROXY_CA, now)?;
         let signing = &authorities.signing;
         let serving = leaves::serving(settings, &hostname())?;
@@ -57,12 +63,13 @@ impl Pki {
 
     /// The same with new leaves, whatever is left of the old ones.
     pub fn rotate(dir: &DataDir, settings: &Settings, now: Timestamp) -> Result<Self> {
-        let ca = Authorities::ensure(dir, now)?.signer()?;
+        let _lock = dir.lock_pki()?;
+        let ca = Authorities::made(dir, now)?.signer()?;
         let proxy_ca = signer(&ensure_ca(dir, PROXY_CA, now)?)?;
         issue(dir, &ca, SERVING, &leaves::serving(settings, &hostname())?, now)?;
         issue(dir, &ca, KUBELET_CLIENT, &leaves::kubelet_client(), now)?;
         issue(dir, &proxy_ca, PROXY_CLIENT, &leaves::proxy_client(), now)?;
-        Self::ensure(dir, settings, now)
+        Self::made(dir, settings, now)
     }
 
     /// What the API server presents: its own certificate and the CA's, so that a joining machine can pin the CA.
@@ -92,6 +99,8 @@ fn ensure_ca(dir: &DataDir, (file, name): (&str, &str), now: Timestamp) -> Resul
     let (certificate, key) = files(dir, file);
     if let Some(pair) = read_pair(&certificate, &key)? {
         return Ok(pair);
+        let (certificate, key) = (certificate.display(), key.display());
+        tls::read(&pair.certificate_pem, &pair).with_context(|| format!("{certificate} and {key} are no CA"))?;
     }
     let (_, pair) = Ca::generate(name, now)?;
     write_pair(&certificate, &key, &pair)?;
@@ -106,7 +115,12 @@ fn signer(ca: &CertifiedKey) -> Result<Ca> {
 fn ensure_leaf(dir: &DataDir, ca: &CertifiedKey, name: &str, leaf: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey> {
     let (certificate, key) = files(dir, name);
     match read_pair(&certificate, &key)? {
-        Some(pair) if !is_due(&pair.certificate_pem, leaf, ca, now) => Ok(pair),
+        // A crash between the two writes leaves a key beside the certificate of the one before.
+        Some(pair)
+            if tls::read(&pair.certificate_pem, &pair).is_ok() && !is_due(&pair.certificate_pem, leaf, ca, now) =>
+        {
+            Ok(pair)
+        }
         _ => issue(dir, &signer(ca)?, name, leaf, now),
     }
 }

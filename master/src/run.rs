@@ -238,7 +238,9 @@ impl Renewal {
 
     async fn renew(&self) -> Result<()> {
         let now = Timestamp::now();
-        let pki = Pki::ensure(&self.dir, &self.settings, now)?;
+        let (dir, settings) = (self.dir.clone(), self.settings.clone());
+        // It may have to wait for a command that has the lock.
+        let pki = tokio::task::spawn_blocking(move || Pki::ensure(&dir, &settings, now)).await??;
         kubeconfig::ensure(&self.dir, &self.settings, &pki, now)?;
         self.tls.renew(&pki)?;
         let authorities = authorities(&pki);

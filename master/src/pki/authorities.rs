@@ -6,9 +6,7 @@
 //! | announced | the CA | it and the next one | `ca`, `ca-next`, `ca-bridge.crt` |
 //! | replaced | what was the next one | it and the previous one | `ca`, `ca-previous.crt`, `ca-bridge.crt` |
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use auth::pki::{self, CA_NAME, Ca, CertifiedKey};
 use jiff::Timestamp;
 
@@ -41,6 +39,13 @@ pub struct Authorities {
 impl Authorities {
     /// Reads them; makes the CA where there is none, and ends a step that a crash interrupted.
     pub fn ensure(dir: &DataDir, now: Timestamp) -> Result<Self> {
+        let _lock = dir.lock_pki()?;
+        Self::made(dir, now)
+    }
+
+    /// The same for who has the lock.
+    pub(super) fn made(dir: &DataDir, now: Timestamp) -> Result<Self> {
+        dir.check_whole()?;
         resume(dir)?;
         Ok(Authorities {
             signing: ensure_ca(dir, CA, now)?,
@@ -82,7 +87,8 @@ impl Authorities {
 
 /// Makes the next CA, trusted from now on.
 pub fn announce(dir: &DataDir, now: Timestamp) -> Result<()> {
-    let authorities = Authorities::ensure(dir, now)?;
+    let _lock = dir.lock_pki()?;
+    let authorities = Authorities::made(dir, now)?;
     ensure!(authorities.phase() == Phase::Settled, "the CA is being replaced already");
     // A name of its own: clients that tell CAs by their names are not confused.
     let (_, next) = Ca::generate(&format!("{CA_NAME}-{}", now.as_second()), now)?;
@@ -92,13 +98,15 @@ pub fn announce(dir: &DataDir, now: Timestamp) -> Result<()> {
 
 /// Takes the announcement back.
 pub fn withdraw(dir: &DataDir) -> Result<()> {
+    let _lock = dir.lock_pki()?;
     // The certificate last: with it the phase ends.
-    ["ca-bridge.crt", "ca-next.crt", "ca-next.key"].iter().try_for_each(|name| remove(&dir.pki(name)))
+    ["ca-bridge.crt", "ca-next.crt", "ca-next.key"].iter().try_for_each(|name| data_dir::remove(&dir.pki(name)))
 }
 
 /// The next CA signs from now on; the one before is trusted for a while yet, and its key is gone.
 pub fn replace(dir: &DataDir, now: Timestamp) -> Result<()> {
-    let Authorities { signing, next, .. } = Authorities::ensure(dir, now)?;
+    let _lock = dir.lock_pki()?;
+    let Authorities { signing, next, .. } = Authorities::made(dir, now)?;
     let Some(next) = next else { bail!("no CA is announced") };
     data_dir::write_public(&dir.pki("ca-previous.crt"), &signing.certificate_pem)?;
     take_over(dir, &next)
@@ -106,12 +114,13 @@ pub fn replace(dir: &DataDir, now: Timestamp) -> Result<()> {
 
 /// The previous CA is trusted no longer.
 pub fn finish(dir: &DataDir) -> Result<()> {
-    ["ca-bridge.crt", "ca-previous.crt"].iter().try_for_each(|name| remove(&dir.pki(name)))
+    let _lock = dir.lock_pki()?;
+    ["ca-bridge.crt", "ca-previous.crt"].iter().try_for_each(|name| data_dir::remove(&dir.pki(name)))
 }
 
 fn take_over(dir: &DataDir, next: &CertifiedKey) -> Result<()> {
     write_pair(&dir.pki("ca.crt"), &dir.pki("ca.key"), next)?;
-    ["ca-next.crt", "ca-next.key"].iter().try_for_each(|name| remove(&dir.pki(name)))
+    ["ca-next.crt", "ca-next.key"].iter().try_for_each(|name| data_dir::remove(&dir.pki(name)))
 }
 
 /// A crash after [`replace`] wrote the new key leaves it beside the old certificate, or beside the announcement.
@@ -126,13 +135,4 @@ fn resume(dir: &DataDir) -> Result<()> {
 /// Whether `certificate_pem` is signed by the CA that signs now.
 pub fn is_current(certificate_pem: &str, signing: &CertifiedKey) -> bool {
     pki::is_issued_by(certificate_pem, &signing.certificate_pem).unwrap_or(false)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }

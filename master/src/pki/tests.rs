@@ -102,6 +102,23 @@ fn leaves_are_renewed_in_time_and_the_ca_stays() {
 }
 
 #[test]
+#[test]
+fn a_leaf_whose_key_is_anothers_is_made_anew() {
+    let (_root, dir) = fresh();
+    let now = Timestamp::now();
+    let first = Pki::ensure(&dir, &settings(), now).unwrap();
+    // As `certs rotate` leaves it when the power goes between the key and the certificate.
+    data_dir::write_private(&dir.pki("apiserver.key"), &pki::new_key_pem().unwrap()).unwrap();
+    let after = Pki::ensure(&dir, &settings(), now).unwrap();
+    tls::Tls::new(&after).unwrap();
+    assert_ne!(first.serving.certificate_pem, after.serving.certificate_pem);
+    assert_eq!(first.kubelet_client.certificate_pem, after.kubelet_client.certificate_pem);
+    // Of a CA nobody can make another.
+    data_dir::write_private(&dir.pki("ca.key"), &pki::new_key_pem().unwrap()).unwrap();
+    let Err(error) = Pki::ensure(&dir, &settings(), now) else { panic!("signed with another key") };
+    assert!(format!("{error:#}").contains("ca.key are no CA: "), "{error:#}");
+}
+
 fn a_new_name_needs_a_new_certificate() {
     let (_root, dir) = fresh();
     let now = Timestamp::now();
@@ -113,6 +130,21 @@ fn a_new_name_needs_a_new_certificate() {
 }
 
 #[test]
+#[test]
+fn who_rotates_and_who_renews_do_not_mix_their_keys() {
+    let (_root, dir) = fresh();
+    let now = Timestamp::now();
+    Pki::ensure(&dir, &settings(), now).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..20).for_each(|_| drop(Pki::rotate(&dir, &settings(), now).unwrap())));
+        }
+        for _ in 0..100 {
+            tls::Tls::new(&Pki::ensure(&dir, &settings(), now).unwrap()).unwrap();
+        }
+    });
+}
+
 fn a_ca_without_its_key_is_an_error_that_names_the_file() {
     let (_root, dir) = fresh();
     Pki::ensure(&dir, &settings(), Timestamp::now()).unwrap();
