@@ -73,3 +73,39 @@ fn a_damaged_backup_touches_nothing() {
     restored(&new, &file, false).unwrap_err();
     assert!(!new.exists());
 }
+
+#[test]
+fn an_interrupted_restoration_is_served_by_nobody_until_it_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, file) = (cluster(&folder.path().join("old")), folder.path().join("backup"));
+    saved(&dir, &file, true);
+    let other = cluster(&folder.path().join("other"));
+    crate::pki::authorities::announce(&other, Timestamp::now()).unwrap();
+    // Where the store would be made anew, nothing can be made.
+    let obstacle = other.store().with_extension("restored");
+    fs::create_dir(&obstacle).unwrap();
+    restored(other.root(), &file, true).unwrap_err();
+    let serve = || Pki::ensure(&other, &Settings::load(&other).unwrap().unwrap(), Timestamp::now());
+    let Err(error) = serve() else { panic!("one cluster's keys with another's objects") };
+    assert!(error.to_string().ends_with("was interrupted: say `master restore --force FILE` again"), "{error}");
+    fs::remove_dir(&obstacle).unwrap();
+    restored(other.root(), &file, true).unwrap();
+    let served = serve().unwrap();
+    assert_eq!(
+        served.authorities.bundle_pem(),
+        fs::read_to_string(dir.pki("ca.crt")).unwrap(),
+        "no CA of the other one"
+    );
+}
+
+#[test]
+fn a_backup_whose_keys_are_not_those_of_its_certificates_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, file) = (cluster(&folder.path().join("old")), folder.path().join("backup"));
+    data_dir::write_private(&dir.pki("ca.key"), &auth::pki::new_key_pem().unwrap()).unwrap();
+    saved(&dir, &file, true);
+    let new = folder.path().join("new");
+    let error = restored(&new, &file, false).unwrap_err();
+    assert!(format!("{error:#}").contains("pki/ca.crt of the backup: "), "{error:#}");
+    assert!(!new.exists());
+}
