@@ -17,14 +17,14 @@ use store::{Embedded, Occupant, Snapshot};
 use crate::archive::{self, Parts};
 use crate::cli::{BackupOptions, RestoreOptions};
 use crate::data_dir::{self, DataDir};
-use crate::pki::authorities;
+use crate::pki::{authorities, service_account};
 use crate::settings::Settings;
 use crate::{init, tls, token};
 
 const STORE: &str = "store";
 const SETTINGS: &str = "master.yaml";
-/// What of `pki/` is worth keeping beside the CAs: leaves are signed anew.
-const PKI: [&str; 4] = ["front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub"];
+/// What of `pki/` is worth keeping beside the CAs and the keys of ServiceAccount tokens: leaves are signed anew.
+const PROXY_CA: [&str; 2] = ["front-proxy-ca.crt", "front-proxy-ca.key"];
 /// The certificates among them that are of no use without their keys.
 const PAIRS: [&str; 3] = ["ca", "ca-next", "front-proxy-ca"];
 
@@ -59,7 +59,7 @@ pub fn backup(options: &BackupOptions) -> Result<()> {
 }
 
 fn kept_pki() -> impl Iterator<Item = &'static str> {
-    authorities::FILES.into_iter().chain(PKI)
+    authorities::FILES.into_iter().chain(PROXY_CA).chain(service_account::FILES)
 }
 
 fn take(dir: &DataDir) -> Result<Snapshot> {

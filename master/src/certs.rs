@@ -7,9 +7,9 @@ use auth::pki;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::cli::{CertsCommand, Output};
+use crate::cli::{CertsCommand, Output, RotateSaOptions};
 use crate::data_dir::{self, DataDir};
-use crate::pki::Pki;
+use crate::pki::{Pki, service_account};
 use crate::settings::Settings;
 use crate::{kubeconfig, rotate_ca, token};
 
@@ -37,6 +37,7 @@ pub fn run(command: &CertsCommand) -> Result<()> {
         CertsCommand::Show { location, output } => show(&DataDir::new(&location.data_dir), *output),
         CertsCommand::Rotate { location } => rotate(&DataDir::new(&location.data_dir)),
         CertsCommand::RotateCa(options) => rotate_ca::run(options),
+        CertsCommand::RotateSa(options) => rotate_service_account_key(options),
     }
 }
 
@@ -101,6 +102,23 @@ fn rotate(dir: &DataDir) -> Result<()> {
     kubeconfig::rotate(dir, &settings, &pki, now)?;
     print!("{}", table(&all(dir)?, now));
     println!("A running master presents them within {} seconds.", crate::run::RENEWAL_INTERVAL.as_secs());
+    Ok(())
+}
+
+/// Makes another key for ServiceAccount tokens, or ends what earlier ones have signed.
+fn rotate_service_account_key(options: &RotateSaOptions) -> Result<()> {
+    let dir = DataDir::new(&options.location.data_dir);
+    if !dir.settings().exists() {
+        bail!("there is no cluster in {}", dir.root().display());
+    }
+    let what = if options.forget {
+        service_account::forget(&dir)?;
+        "Tokens of earlier keys are valid no longer"
+    } else {
+        service_account::rotate(&dir)?;
+        "New tokens are signed by another key, and those of earlier ones stay valid: `master certs rotate-sa --forget` ends them"
+    };
+    println!("{what}. A running master follows within {} seconds.", crate::run::RENEWAL_INTERVAL.as_secs());
     Ok(())
 }
 

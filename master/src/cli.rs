@@ -59,6 +59,8 @@ pub enum CertsCommand {
     },
     /// Replaces the CA, in three steps: said three times, each when all nodes are ready for it.
     RotateCa(RotateCaOptions),
+    /// Signs ServiceAccount tokens with another key from now on; those of earlier keys stay valid.
+    RotateSa(RotateSaOptions),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -71,6 +73,15 @@ pub struct RotateCaOptions {
     /// Take the first step back.
     #[arg(long, conflicts_with = "force")]
     pub withdraw: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RotateSaOptions {
+    #[command(flatten)]
+    pub location: Location,
+    /// Make no other key, but end the tokens of earlier ones.
+    #[arg(long)]
+    pub forget: bool,
 }
 
 /// How something is shown.

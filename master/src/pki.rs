@@ -1,6 +1,7 @@
 //! The certificates and keys below `pki/`: made once, renewed before they expire, never replaced without need.
 
 pub mod authorities;
+pub mod service_account;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use crate::data_dir::{self, DataDir};
 use crate::settings::Settings;
 use crate::{bootstrap, leaves, tls};
 use authorities::Authorities;
+use service_account::ServiceAccountKeys;
 
 /// A leaf is renewed when less than a third of its life is left.
 const RENEW_BEFORE_SECONDS: i64 = LEAF_LIFETIME_SECONDS / 3;
@@ -33,8 +35,7 @@ pub struct Pki {
     /// Of the front proxy that stands before aggregated API servers: this server.
     pub proxy_ca: CertifiedKey,
     pub proxy_client: CertifiedKey,
-    /// Signs ServiceAccount tokens.
-    pub service_account_key: SecretText,
+    pub service_account: ServiceAccountKeys,
 }
 
 impl Pki {
@@ -56,7 +57,7 @@ impl Pki {
             kubelet_client: ensure_leaf(dir, signing, KUBELET_CLIENT, &leaves::kubelet_client(), now)?,
             proxy_client: ensure_leaf(dir, &proxy_ca, PROXY_CLIENT, &leaves::proxy_client(), now)?,
             proxy_ca,
-            service_account_key: ensure_service_account_key(dir)?,
+            service_account: ServiceAccountKeys::made(dir)?,
             authorities,
         })
     }
@@ -78,6 +79,13 @@ impl Pki {
     }
 }
 
+/// What is the API server's own, and no node's to be certified as.
+pub fn api_server_names(settings: &Settings) -> Result<ApiServerNames> {
+    let Leaf { dns_names, addresses, .. } = leaves::serving(settings, &hostname())?;
+    let (domain, boot_id) = (bootstrap::DOMAIN.to_owned(), kernel_text("random/boot_id"));
+    Ok(ApiServerNames { dns_names, addresses, domain, boot_id })
+}
+
 /// Whether a certificate should be made anew: it does not last, does not fit, or is not of the CA that signs.
 pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, signing: &CertifiedKey, now: Timestamp) -> bool {
     let Ok(validity) = pki::validity(certificate_pem) else { return true };
@@ -88,19 +96,12 @@ pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, signing: &CertifiedKey, no
         || validity.not_after.as_second() - now.as_second() < RENEW_BEFORE_SECONDS
 }
 
-/// What is the API server's own, and no node's to be certified as.
-pub fn api_server_names(settings: &Settings) -> Result<ApiServerNames> {
-    let Leaf { dns_names, addresses, .. } = leaves::serving(settings, &hostname())?;
-    let (domain, boot_id) = (bootstrap::DOMAIN.to_owned(), kernel_text("random/boot_id"));
-    Ok(ApiServerNames { dns_names, addresses, domain, boot_id })
-}
-
 fn ensure_ca(dir: &DataDir, (file, name): (&str, &str), now: Timestamp) -> Result<CertifiedKey> {
     let (certificate, key) = files(dir, file);
     if let Some(pair) = read_pair(&certificate, &key)? {
-        return Ok(pair);
         let (certificate, key) = (certificate.display(), key.display());
         tls::read(&pair.certificate_pem, &pair).with_context(|| format!("{certificate} and {key} are no CA"))?;
+        return Ok(pair);
     }
     let (_, pair) = Ca::generate(name, now)?;
     write_pair(&certificate, &key, &pair)?;
@@ -134,24 +135,6 @@ fn issue(dir: &DataDir, ca: &Ca, name: &str, leaf: &Leaf<'_>, now: Timestamp) ->
     let pair = ca.issue(leaf, now).with_context(|| format!("cannot issue {}", certificate.display()))?;
     write_pair(&certificate, &key, &pair)?;
     Ok(pair)
-}
-
-fn ensure_service_account_key(dir: &DataDir) -> Result<SecretText> {
-    let path = dir.pki("sa.key");
-    let key = match data_dir::read(&path)? {
-        Some(key) => SecretText::new(key),
-        None => {
-            let key = SecretText::new(pki::new_key_pem()?);
-            data_dir::write_private(&path, key.reveal())?;
-            key
-        }
-    };
-    let public = pki::public_key_pem(&key).with_context(|| format!("{} is not a key", path.display()))?;
-    let public_path = dir.pki("sa.pub");
-    if data_dir::read(&public_path)?.as_deref() != Some(public.as_str()) {
-        data_dir::write_public(&public_path, &public)?;
-    }
-    Ok(key)
 }
 
 fn read_pair(certificate: &Path, key: &Path) -> Result<Option<CertifiedKey>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use apiserver::ApiServer;
 use auth::{
-    Authenticator, Authorizers, Facts, NodeAuthorizer, NodeGraph, Observer, Rbac, ServiceAccountTokens, SigningKey,
+    Authenticator, Authorizers, Facts, NodeAuthorizer, NodeGraph, Observer, Rbac, ServiceAccountTokens,
     TokenIssuerConfig, UserInfo, names,
 };
 use controllers::{Authorities, SigningCa};
@@ -45,7 +45,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
     let ending = ending()?;
     let listener =
         TcpListener::bind(settings.bind).await.with_context(|| format!("cannot listen on {}", settings.bind))?;
-    let server = open(dir, &settings, &pki, &tls)?;
+    let (server, tokens) = open(dir, &settings, &pki, &tls)?;
     server.bootstrap().await.context("making the namespaces and the kubernetes Service")?;
     bootstrap::run(&privileged(&server), &settings, &pki, dir).await?;
 
@@ -53,7 +53,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
     let mut parts = parts(&server, controllers_config(&server, &settings, followed)?);
     let server_tls = Arc::clone(&tls.server);
     let renewal =
-        Renewal { dir: dir.clone(), settings: settings.clone(), tls, client: privileged(&server), authorities };
+        Renewal { dir: dir.clone(), settings: settings.clone(), tls, tokens, client: privileged(&server), authorities };
     parts.spawn(renewal.run());
 
     systemd::notify::ready(&format!("serving on {}", settings.bind));
@@ -100,19 +100,19 @@ fn why(ended: Result<Result<()>, JoinError>) -> anyhow::Error {
 }
 
 /// The API server over its store, with everything that identifies and judges requests.
-fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<ApiServer> {
+fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<(ApiServer, Arc<ServiceAccountTokens>)> {
     let facts = Arc::new(Facts::new());
     let rbac = Arc::new(Rbac::new());
     let graph = Arc::new(NodeGraph::new());
     let tokens = TokenIssuerConfig {
         issuer: ISSUER.to_owned(),
         audiences: Vec::new(),
-        signing_key: SigningKey::from_pem(pki.service_account_key.reveal()).context("pki/sa.key")?,
-        verifying_keys: Vec::new(),
+        signing_key: pki.service_account.signing()?,
+        verifying_keys: pki.service_account.previous()?,
     };
     let tokens = Arc::new(ServiceAccountTokens::new(tokens, Arc::clone(&facts)));
     let security = apiserver::Security {
-        authenticator: Arc::new(Authenticator::new(Arc::clone(&facts), tokens)),
+        authenticator: Arc::new(Authenticator::new(Arc::clone(&facts), Arc::clone(&tokens))),
         authorizer: Arc::new(Authorizers::new(NodeAuthorizer::new(Arc::clone(&graph))?, Arc::clone(&rbac))),
         rbac: Arc::clone(&rbac),
         observers: vec![facts as Arc<dyn Observer>, rbac, graph],
@@ -131,7 +131,7 @@ fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<ApiS
         proxy_client: Some(Arc::clone(&tls.proxy_client) as Arc<dyn ResolvesClientCert>),
         front_proxies: Some(Arc::clone(&tls.front_proxies)),
     };
-    Ok(ApiServer::open(config)?)
+    Ok((ApiServer::open(config)?, tokens))
 }
 
 fn controllers_config(
@@ -221,6 +221,7 @@ struct Renewal {
     dir: DataDir,
     settings: Settings,
     tls: Tls,
+    tokens: Arc<ServiceAccountTokens>,
     client: Client,
     authorities: watch::Sender<Authorities>,
 }
@@ -243,6 +244,7 @@ impl Renewal {
         let pki = tokio::task::spawn_blocking(move || Pki::ensure(&dir, &settings, now)).await??;
         kubeconfig::ensure(&self.dir, &self.settings, &pki, now)?;
         self.tls.renew(&pki)?;
+        self.tokens.set_keys(pki.service_account.signing()?, pki.service_account.previous()?);
         let authorities = authorities(&pki);
         if *self.authorities.borrow() != authorities {
             tracing::info!(phase = ?pki.authorities.phase(), "the CAs are others now");

@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey};
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -18,10 +18,15 @@ const P256_SPKI_PREFIX: [u8; 26] = [
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
+/// Bytes of an uncompressed point.
+const P256_POINT: usize = 65;
+
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeyError {
     #[error("no PKCS#8 private key in the PEM")]
     NotPkcs8,
+    #[error("no SubjectPublicKeyInfo in the PEM")]
+    NotPublic,
     #[error("the key is not an ECDSA P-256 key")]
     NotP256,
     #[error("signing failed")]
@@ -98,6 +103,17 @@ impl VerifyingKey {
         // The key id is upstream's: the hash of the SubjectPublicKeyInfo (`serviceaccount.keyIDFromPublicKey`).
         let digest = Sha256::new().chain_update(P256_SPKI_PREFIX).chain_update(point).finalize();
         VerifyingKey { point: point.to_vec(), key_id: encode(digest) }
+    }
+
+    /// Reads all `BEGIN PUBLIC KEY` (SubjectPublicKeyInfo) P-256 keys of a text.
+    pub fn all_from_pem(pem: &str) -> Result<Vec<Self>, KeyError> {
+        let all = SubjectPublicKeyInfoDer::pem_slice_iter(pem.as_bytes());
+        all.map(|der| {
+            let der = der.map_err(|_| KeyError::NotPublic)?;
+            let point = der.strip_prefix(&P256_SPKI_PREFIX).filter(|point| point.len() == P256_POINT);
+            point.map(Self::from_point).ok_or(KeyError::NotP256)
+        })
+        .collect()
     }
 
     pub fn key_id(&self) -> &str {

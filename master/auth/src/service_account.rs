@@ -1,7 +1,7 @@
 //! ServiceAccount tokens: issuing what a TokenRequest asks for, and checking what a client presents.
 //! Rules: KEP-1205 (bound tokens), KEP-4193 (node and JTI claims), `pkg/serviceaccount/claims.go`.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use rand::Rng as _;
@@ -45,9 +45,22 @@ pub struct TokenIssuerConfig {
 pub struct ServiceAccountTokens {
     issuer: String,
     audiences: Vec<String>,
-    key: SigningKey,
-    keys: Vec<VerifyingKey>,
+    keys: RwLock<Arc<Keys>>,
     facts: Arc<Facts>,
+}
+
+struct Keys {
+    signing: SigningKey,
+    /// The public half of the signing key, and others whose tokens are good, too.
+    verifying: Vec<VerifyingKey>,
+}
+
+impl Keys {
+    fn new(signing: SigningKey, mut further: Vec<VerifyingKey>) -> Arc<Self> {
+        further.retain(|key| key != signing.verifying_key());
+        further.insert(0, signing.verifying_key().clone());
+        Arc::new(Keys { signing, verifying: further })
+    }
 }
 
 /// Why a ServiceAccount token was not taken.
@@ -113,17 +126,26 @@ struct ObjectRef {
 
 impl ServiceAccountTokens {
     pub fn new(config: TokenIssuerConfig, facts: Arc<Facts>) -> Self {
-        let TokenIssuerConfig { issuer, mut audiences, signing_key, mut verifying_keys } = config;
+        let TokenIssuerConfig { issuer, mut audiences, signing_key, verifying_keys } = config;
         if audiences.is_empty() {
             audiences.push(issuer.clone());
         }
-        verifying_keys.insert(0, signing_key.verifying_key().clone());
-        ServiceAccountTokens { issuer, audiences, key: signing_key, keys: verifying_keys, facts }
+        let keys = RwLock::new(Keys::new(signing_key, verifying_keys));
+        ServiceAccountTokens { issuer, audiences, keys, facts }
+    }
+
+    /// Signs with another key from now on; tokens of `verifying_keys` are good beside its own.
+    pub fn set_keys(&self, signing_key: SigningKey, verifying_keys: Vec<VerifyingKey>) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Keys::new(signing_key, verifying_keys);
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// `/openid/v1/jwks`
     pub fn jwks(&self) -> Value {
-        json!({ "keys": self.keys.iter().map(VerifyingKey::jwk).collect::<Vec<_>>() })
+        json!({ "keys": self.keys().verifying.iter().map(VerifyingKey::jwk).collect::<Vec<_>>() })
     }
 
     /// `/.well-known/openid-configuration`
@@ -192,7 +214,7 @@ impl ServiceAccountTokens {
 
     fn sign(&self, claims: &Claims) -> Result<String, KeyError> {
         let claims = serde_json::to_value(claims).map_err(|_| KeyError::Signing)?;
-        self.key.sign(&claims)
+        self.keys().signing.sign(&claims)
     }
 
     fn default(
@@ -292,7 +314,7 @@ impl ServiceAccountTokens {
         wanted: &[String],
         now: Timestamp,
     ) -> Result<(UserInfo, Vec<String>), ServiceAccountError> {
-        let claims = jwt::verify(token, &self.keys)?;
+        let claims = jwt::verify(token, &self.keys().verifying)?;
         let claims: Claims = serde_json::from_value(claims).map_err(|_| ServiceAccountError::Claims)?;
         let now_seconds = now.as_second();
         if claims.exp < now_seconds - LEEWAY_SECONDS {

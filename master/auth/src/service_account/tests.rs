@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Observer as _, pki};
+use crate::{Observer as _, SecretText, pki};
 
 const ISSUER: &str = "https://issuer.test";
 const NOW: &str = "2026-01-01T00:00:00Z";
@@ -57,6 +57,40 @@ impl Cluster {
 
 fn bound(kind: &str, name: &str) -> Value {
     json!({ "boundObjectRef": { "apiVersion": "v1", "kind": kind, "name": name } })
+}
+
+#[test]
+fn tokens_of_the_key_before_stay_good() {
+    let cluster = Cluster::new();
+    let earlier = cluster.token(json!({}));
+    let old = cluster.tokens.keys().signing.verifying_key().clone();
+    let pem = pki::new_key_pem().unwrap();
+    let signing = || SigningKey::from_pem(&pem).unwrap();
+    cluster.tokens.set_keys(signing(), vec![old.clone()]);
+    let later = cluster.token(json!({}));
+    for token in [&earlier, &later] {
+        assert_eq!(cluster.user(token, 0).unwrap().username, "system:serviceaccount:default:app");
+    }
+    let ids = || -> Vec<Value> {
+        cluster.tokens.jwks()["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect()
+    };
+    assert_eq!(ids(), [signing().verifying_key().key_id(), old.key_id()]);
+    cluster.tokens.set_keys(signing(), Vec::new());
+    assert_eq!(cluster.user(&earlier, 0), Err("the token is signed by an unknown key".to_owned()));
+    assert!(cluster.user(&later, 0).is_ok() && ids().len() == 1);
+}
+
+#[test]
+fn public_keys_are_read_from_pem() {
+    let keys: Vec<SecretText> = (0..2).map(|_| SecretText::new(pki::new_key_pem().unwrap())).collect();
+    let text: String = keys.iter().map(|key| pki::public_key_pem(key).unwrap()).collect();
+    let read = VerifyingKey::all_from_pem(&text).unwrap();
+    let wanted: Vec<VerifyingKey> =
+        keys.iter().map(|key| SigningKey::from_pem(key.reveal()).unwrap().verifying_key().clone()).collect();
+    assert_eq!(read, wanted);
+    assert_eq!(VerifyingKey::all_from_pem("").unwrap(), []);
+    let broken = text.replace("BEGIN PUBLIC KEY-----\n", "BEGIN PUBLIC KEY-----\nAAAA");
+    assert!(VerifyingKey::all_from_pem(&broken).is_err());
 }
 
 #[test]
