@@ -13,6 +13,8 @@ pub mod logind;
 mod manager;
 pub mod notify;
 pub mod slices;
+#[cfg(test)]
+mod test_bus;
 mod unit;
 mod units;
 

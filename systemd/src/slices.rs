@@ -1,18 +1,18 @@
 //! Transient slices over D-Bus (org.freedesktop.systemd1.Manager), for cgroups that systemd is to know of: where it is the one writer of
 //! the tree, as the cgroup driver `systemd` wants it, limits that it was not told are lost with its next look at the unit.
 //!
-//! Calls block; they are made from threads that may, never from a task.
+//! Calls block, though not for ever; they are made from threads that may, never from a task.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
 use crate::units::{Pair, UnitsProxy};
 
-/// How long systemd may take for a job (libcontainer waits as long).
+/// How long systemd may take for all that is asked of it at once, connecting included (libcontainer waits as long for a job).
 const JOB: Duration = Duration::from_secs(30);
 /// Replaces a conflicting job that waits.
 const MODE: &str = "replace";
@@ -36,14 +36,22 @@ pub enum SliceError {
         #[source]
         source: Box<zbus::Error>,
     },
-    /// A job that ended with anything but `done`, or not in time.
+    /// Nothing came back in time, or the connection ended.
+    #[error("{action} {unit}: systemd does not answer")]
+    NoAnswer {
+        /// What was asked for.
+        action: &'static str,
+        /// Of which unit.
+        unit: String,
+    },
+    /// A job that ended with anything but `done`.
     #[error("{action} {unit}: systemd's job ended with {result:?}")]
     Job {
         /// What was asked for.
         action: &'static str,
         /// Of which unit.
         unit: String,
-        /// `failed`, `timeout`, ….
+        /// `failed`, `canceled`, ….
         result: String,
     },
 }
@@ -78,6 +86,9 @@ impl Property {
 /// systemd's slices.
 pub struct Slices {
     runtime: Handle,
+    /// The address of the bus, if it is not the machine's.
+    address: Option<String>,
+    patience: Duration,
     /// The connection, once there is one; a broken one is replaced at the next call.
     units: Mutex<Option<UnitsProxy<'static>>>,
 }
@@ -86,7 +97,7 @@ impl Slices {
     /// Slices of the systemd that runs this machine. `runtime` drives the connection; nothing is connected yet.
     #[must_use]
     pub fn new(runtime: Handle) -> Self {
-        Self { runtime, units: Mutex::new(None) }
+        Self { runtime, address: None, patience: JOB, units: Mutex::new(None) }
     }
 
     /// Starts a transient slice with `properties`, or sets them on the one that is there.
@@ -94,15 +105,10 @@ impl Slices {
     /// # Errors
     /// See [`SliceError`].
     pub fn ensure(&self, name: &str, properties: &[Property]) -> Result<(), SliceError> {
-        let units = self.units()?;
-        self.kept(self.runtime.block_on(async {
-            match start(&units, name, properties).await {
-                Err(SliceError::Refused { source, .. }) if is(&source, UNIT_EXISTS) => {
-                    set(&units, name, properties).await
-                }
-                other => other,
-            }
-        }))
+        self.ask("start", name, async |units| match start(&units, name, properties).await {
+            Err(SliceError::Refused { source, .. }) if is(&source, UNIT_EXISTS) => set(&units, name, properties).await,
+            other => other,
+        })
     }
 
     /// Stops a slice and everything in it. One that is not there is stopped.
@@ -110,39 +116,65 @@ impl Slices {
     /// # Errors
     /// See [`SliceError`].
     pub fn stop(&self, name: &str) -> Result<(), SliceError> {
-        let units = self.units()?;
-        let asked = async { units.stop_unit(name, MODE).await };
-        match self.kept(self.runtime.block_on(job(&units, "stop", name, asked))) {
+        let stopped = self.ask("stop", name, async |units| {
+            let asked = async { units.stop_unit(name, MODE).await };
+            job(&units, "stop", name, asked).await
+        });
+        match stopped {
             Err(SliceError::Refused { source, .. }) if is(&source, NO_SUCH_UNIT) => Ok(()),
             other => other,
         }
     }
 
-    fn units(&self) -> Result<UnitsProxy<'static>, SliceError> {
-        let mut known = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Asks systemd, for as long as it may take. A connection that is the reason of a failure is forgotten.
+    fn ask(
+        &self,
+        action: &'static str,
+        unit: &str,
+        what: impl AsyncFnOnce(UnitsProxy<'static>) -> Result<(), SliceError>,
+    ) -> Result<(), SliceError> {
+        self.runtime.block_on(async {
+            let asked = async { what(self.units().await?).await };
+            let result = tokio::time::timeout(self.patience, asked).await;
+            let result = result.unwrap_or_else(|_| Err(SliceError::NoAnswer { action, unit: unit.to_owned() }));
+            if result.as_ref().is_err_and(is_broken)
+                // Where it is held, somebody connects anew.
+                && let Ok(mut units) = self.units.try_lock()
+            {
+                *units = None;
+            }
+            result
+        })
+    }
+
+    async fn units(&self) -> Result<UnitsProxy<'static>, SliceError> {
+        let mut known = self.units.lock().await;
         if let Some(units) = known.as_ref() {
             return Ok(units.clone());
         }
-        let units = self.runtime.block_on(async {
-            let units = UnitsProxy::new(&zbus::Connection::system().await?).await?;
-            // Without it systemd does not say when jobs end.
-            units.subscribe().await?;
-            Ok::<_, zbus::Error>(units)
-        });
-        Ok(known.insert(units.map_err(bus)?).clone())
+        let units = connect(self.address.as_deref()).await.map_err(bus)?;
+        Ok(known.insert(units).clone())
     }
+}
 
-    /// Forgets the connection where it is the reason of a failure.
-    fn kept(&self, result: Result<(), SliceError>) -> Result<(), SliceError> {
-        let broken = match &result {
-            Err(SliceError::Bus(_)) => true,
-            Err(SliceError::Refused { source, .. }) => matches!(**source, zbus::Error::InputOutput(_)),
-            _ => false,
-        };
-        if broken {
-            *self.units.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
-        result
+/// A connection to the bus at an address, or to the machine's.
+async fn connect(address: Option<&str>) -> zbus::Result<UnitsProxy<'static>> {
+    let connection = match address {
+        Some(address) => zbus::connection::Builder::address(address)?.build().await?,
+        None => zbus::Connection::system().await?,
+    };
+    let units = UnitsProxy::new(&connection).await?;
+    // Without it systemd does not say when jobs end.
+    units.subscribe().await?;
+    Ok(units)
+}
+
+/// Whether a connection is the reason of a failure.
+fn is_broken(error: &SliceError) -> bool {
+    match error {
+        SliceError::Bus(_) | SliceError::NoAnswer { .. } => true,
+        SliceError::Refused { source, .. } => matches!(**source, zbus::Error::InputOutput(_)),
+        SliceError::Job { .. } => false,
     }
 }
 
@@ -187,17 +219,15 @@ async fn job(
         unit: unit.to_owned(),
         source: Box::new(source),
     })?;
-    let ended = |result: &str| SliceError::Job { action, unit: unit.to_owned(), result: result.to_owned() };
-    let waiting = async {
-        while let Some(signal) = removed.next().await {
-            let args = signal.args().map_err(bus)?;
-            if *args.job() == wanted {
-                return if args.result() == "done" { Ok(()) } else { Err(ended(args.result())) };
-            }
+    let unit = unit.to_owned();
+    while let Some(signal) = removed.next().await {
+        let args = signal.args().map_err(bus)?;
+        if *args.job() == wanted {
+            let result = args.result().clone();
+            return if result == "done" { Ok(()) } else { Err(SliceError::Job { action, unit, result }) };
         }
-        Err(ended("no answer"))
-    };
-    tokio::time::timeout(JOB, waiting).await.unwrap_or_else(|_| Err(ended("no answer")))
+    }
+    Err(SliceError::NoAnswer { action, unit })
 }
 
 /// The slice above: `a-b-c.slice` lies in `a-b.slice` (systemd.slice(5)).
@@ -211,32 +241,4 @@ fn is(error: &zbus::Error, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-
-    #[test]
-    fn slices_nest_by_their_names() {
-        assert_eq!(parent("kubepods-burstable-poda_b.slice").as_deref(), Some("kubepods-burstable.slice"));
-        assert_eq!(parent("kubepods.slice"), None);
-    }
-
-    #[test]
-    fn properties_have_systemds_names_and_types() {
-        let pairs: HashMap<_, _> = [
-            Property::CpuWeight(59),
-            Property::CpuQuotaPerSecond(500_000),
-            Property::CpuQuotaPeriod(100_000),
-            Property::MemoryMax(u64::MAX),
-            Property::TasksMax(7),
-        ]
-        .map(Property::pair)
-        .into();
-        assert_eq!(pairs["CPUWeight"], Value::U64(59));
-        assert_eq!(pairs["CPUQuotaPerSecUSec"], Value::U64(500_000));
-        assert_eq!(pairs["CPUQuotaPeriodUSec"], Value::U64(100_000));
-        assert_eq!(pairs["MemoryMax"], Value::U64(u64::MAX));
-        assert_eq!(pairs["TasksMax"], Value::U64(7));
-    }
-}
+mod tests;

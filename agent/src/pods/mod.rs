@@ -287,6 +287,8 @@ pub struct Context {
     /// Sandboxes are made in turns, and stopped.
     pub sandboxes: turns::Turns,
     pub stops: turns::Turns,
+    /// Room for jobs that change cgroups.
+    pub cgroup_jobs: Arc<tokio::sync::Semaphore>,
     /// What the node is short of.
     pub pressures: watch::Receiver<eviction::Pressures>,
     pub shutting_down: shutdown::Receiver,
@@ -365,6 +367,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         shares: qos::Shares::default(),
         sandboxes: turns::Turns::of_this_machine(),
         stops: turns::Turns::of_this_machine(),
+        cgroup_jobs: Arc::new(tokio::sync::Semaphore::new(stages::CGROUP_JOBS)),
         pressures: deps.pressures.subscribe(),
         shutting_down: deps.shutting_down.subscribe(),
         admitting: Mutex::default(),

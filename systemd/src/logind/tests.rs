@@ -1,8 +1,6 @@
 //! Against a bus of our own with a logind that does as told.
 
-use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
@@ -10,34 +8,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::zvariant::Fd;
 
 use super::*;
-
-/// A message bus that ends with the test.
-struct Bus {
-    daemon: Child,
-    address: String,
-}
-
-impl Bus {
-    fn start() -> Self {
-        let args = ["--session", "--nofork", "--nopidfile", "--print-address"];
-        let spawned = Command::new("dbus-daemon").args(args).stdout(Stdio::piped()).spawn();
-        let mut daemon = spawned.expect("dbus-daemon is installed");
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { daemon, address: address.trim().to_owned() }
-    }
-
-    async fn connection(&self) -> Connection {
-        zbus::connection::Builder::address(self.address.as_str()).unwrap().build().await.unwrap()
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        drop(self.daemon.kill());
-        drop(self.daemon.wait());
-    }
-}
+use crate::test_bus::Bus;
 
 #[derive(Default)]
 struct State {

@@ -29,6 +29,9 @@ use super::record::Record;
 use crate::events::{Kind, Observation, Recorder};
 use doors::Guest;
 
+/// How many threads of those that may block work on cgroups at a time.
+pub const CGROUP_JOBS: usize = 8;
+
 /// A step with everything that it needs.
 pub struct Job {
     pub context: Arc<Context>,
@@ -180,6 +183,21 @@ pub async fn run(job: &Job) -> Result<Outcome, StageError> {
         // The worker's own: no I/O.
         Step::Admit | Step::Allocate | Step::Reject { .. } => Ok(Outcome::Done),
     }
+}
+
+/// Runs what changes cgroups, as many at once as [`CGROUP_JOBS`]: systemd may take its time, and what else blocks needs threads, too.
+async fn on_cgroups<T: Send + 'static>(
+    context: &Context,
+    reason: &str,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, StageError> {
+    // It is never closed.
+    let turn = Arc::clone(&context.cgroup_jobs).acquire_owned().await;
+    blocking(reason, move || {
+        let _turn = turn;
+        work()
+    })
+    .await
 }
 
 /// Runs what blocks on a thread that may.

@@ -8,7 +8,7 @@ use pod::Allocation;
 use pod::fields::{self, FieldFacts};
 use volumes::{Downward, Prepared, SetUp, SetUpError};
 
-use super::{Job, Outcome, StageError, blocking, limits};
+use super::{Job, Outcome, StageError, limits, on_cgroups};
 use crate::client::watch::describe;
 use crate::metrics::families::STORAGE_OPERATIONS;
 use crate::pods::{Context, qos};
@@ -89,7 +89,7 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
     let pod = Arc::clone(job.pod()?);
     let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
     let given = Allocation::of(&pod);
-    blocking("FailedCreatePodContainer", move || {
+    on_cgroups(&Arc::clone(&context), "FailedCreatePodContainer", move || {
         let spec = pod.spec.clone().unwrap_or_default();
         let name = context.tree.pod(limits::level(api::qos::class(&spec)), uid.as_str());
         let values = limits::pod(&spec, &context.config.machine);

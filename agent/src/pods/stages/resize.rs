@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use pod::{Actuated, Allocation, Resize, Resized};
 
 use super::limits::{self, Machine};
-use super::{Job, Outcome, StageError, blocking};
+use super::{Job, Outcome, StageError, blocking, on_cgroups};
 use crate::client::watch::describe;
 use crate::pods::record::Record;
 use crate::pods::{Context, qos};
@@ -71,7 +71,7 @@ pub async fn run(job: &Job, resize: &Resize) -> Result<Outcome, StageError> {
         write_record(job, Record { given: Allocation::of(pod), actuated: in_force }).await?;
     }
     let shares = Arc::clone(context);
-    blocking(ERROR, move || {
+    on_cgroups(context, ERROR, move || {
         qos::update(&shares, None);
         Ok(())
     })
@@ -127,8 +127,8 @@ async fn pod_cgroup(job: &Job, name: &CgroupName, values: Values, told: &mut Tol
         StageError::new(ERROR, format!("{why} (resource={resource}); resize rejected: {}", error.rpc_text()))
     })?;
     let (context, name) = (Arc::clone(&job.context), name.clone());
-    let written =
-        blocking(ERROR, move || context.cgroups.ensure(&name, &values).map_err(|error| describe(&error))).await;
+    let write = move || context.cgroups.ensure(&name, &values).map_err(|error| describe(&error));
+    let written = on_cgroups(&job.context, ERROR, write).await;
     if written.is_ok() {
         told.now = after;
     } else if let Err(error) = tell(job, &told.now, &told.overhead).await {

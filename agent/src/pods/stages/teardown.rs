@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::prepare::storage_operation;
-use super::{Job, Outcome, StageError, blocking};
+use super::{Job, Outcome, StageError, blocking, on_cgroups};
 use crate::client::watch::describe;
 use crate::client::{api_code, is_not_found};
 use crate::pods::qos;
@@ -38,7 +38,7 @@ pub async fn volumes(job: &Job) -> Result<Outcome, StageError> {
 /// A process that cannot be killed, or a folder that cannot be removed.
 pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
     let (context, uid) = (Arc::clone(&job.context), job.uid.clone());
-    blocking("FailedKillPod", move || {
+    on_cgroups(&Arc::clone(&context), "FailedKillPod", move || {
         for level in cgroups::QosLevel::ALL {
             let name = context.tree.pod(level, uid.as_str());
             context.cgroups.destroy(&name).map_err(|error| describe(&error))?;
