@@ -4,11 +4,13 @@
 //! * [`kinds`]: http, tcp, grpc and exec; each asks once and answers an [`Outcome`].
 //! * [`verdict`]: outcomes to a [`Verdict`]. Pure.
 //! * [`schedule`]: when the next question is asked. Pure.
+//! * [`redirect`]: where answers lead. Pure.
 //! * [`Prober`]: the task that does all three for one probe of one container.
 
 pub mod kinds;
 mod probe;
 mod prober;
+pub mod redirect;
 pub mod schedule;
 pub mod verdict;
 

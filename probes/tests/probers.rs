@@ -87,6 +87,9 @@ async fn http_statuses_and_redirects() {
     let address = server(|path| match path {
         "/ok" => status(200, ""),
         "/here" => status(302, "Location: /ok\r\n"),
+        "/healthz" => status(302, "Location: maintenance\r\n"),
+        "/odd" => status(302, "Location: http://[\r\n"),
+        "/nowhere" => status(302, ""),
         "/away" => status(302, "Location: http://example.com/\r\n"),
         "/loop" => status(302, "Location: /loop\r\n"),
         _ => status(503, ""),
@@ -99,6 +102,11 @@ async fn http_statuses_and_redirects() {
     assert_eq!(ask("/away").await, (Verdict::Success, vec![Report::Warning(warning.into())]));
     let failure = "Readiness probe failed: HTTP probe failed with statuscode: 503";
     assert_eq!(ask("/bad").await, (Verdict::Failure, vec![Report::Unhealthy(failure.into())]));
+    // Relative to what was asked for.
+    let failure = "Readiness probe failed: HTTP probe failed with statuscode: 503";
+    assert_eq!(ask("/healthz").await, (Verdict::Failure, vec![Report::Unhealthy(failure.into())]));
+    assert_eq!(ask("/odd").await.0, Verdict::Failure);
+    assert_eq!(ask("/nowhere").await, (Verdict::Success, vec![Report::Warning(warning.into())]));
     let (verdict, reports) = ask("/loop").await;
     assert_eq!(verdict, Verdict::Failure);
     assert!(

@@ -1,5 +1,6 @@
 //! http and https: a GET that must answer 200 to 399 (pkg/probe/http).
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
@@ -7,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
@@ -17,14 +18,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::InspectReader;
+use url::{Position, Url};
 
 use super::tcp::dial_error;
 use super::{MAX_OUTPUT, tls};
 use crate::probe::{Outcome, Scheme, authority};
+use crate::redirect;
 
 const AGENT: &str = "kube-probe/1.36";
-/// As Go's client.
-const MAX_REDIRECTS: usize = 10;
 
 /// Where the first request goes.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,8 @@ struct Hop {
     port: u16,
     /// With query.
     path: String,
+    /// A `Host` of the user's is sent: not where a server named the host itself.
+    own_host: bool,
 }
 
 impl Hop {
@@ -69,6 +72,7 @@ impl Hop {
             host: target.host.to_owned(),
             port: target.port,
             path: format!("{slash}{}", target.path),
+            own_host: true,
         }
     }
 
@@ -84,28 +88,28 @@ impl Hop {
         format!("{scheme}://{}{}", self.authority(), self.path)
     }
 
-    /// Where `location` leads; `None` when that is another host or no URL of ours.
-    fn redirect(&self, location: &str) -> Option<Self> {
-        let uri: Uri = location.parse().ok()?;
-        let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        let Some(host) = uri.host() else {
-            let path = if path.starts_with('/') { path } else { relative(&self.path, &path) };
-            return Some(Self { path, ..self.clone() });
+    /// Where `location` leads; `None` when that is another host.
+    ///
+    /// # Errors
+    /// What is no URL, or none that can be asked.
+    fn redirect(&self, location: &str) -> Result<Option<Self>, String> {
+        let joined = Url::parse(&self.url()).and_then(|from| Ok((from.join(location)?, from)));
+        let (to, from) = joined
+            .map_err(|error| format!("Get {:?}: failed to parse Location header {location:?}: {error}", self.url()))?;
+        if to.host() != from.host() {
+            return Ok(None);
+        }
+        let scheme = match to.scheme() {
+            "https" => Scheme::Https,
+            "http" => Scheme::Http,
+            other => return Err(format!("Get {location:?}: unsupported protocol scheme {other:?}")),
         };
-        let host = host.trim_matches(['[', ']']);
-        let scheme = match uri.scheme_str() {
-            Some("https") => Scheme::Https,
-            Some("http") => Scheme::Http,
-            _ => return None,
-        };
-        let port = uri.port_u16().unwrap_or(if scheme == Scheme::Https { 443 } else { 80 });
-        (host == self.host).then(|| Self { scheme, host: host.to_owned(), port, path })
+        let port = to.port_or_known_default().unwrap_or(self.port);
+        let path = to[Position::BeforePath..Position::AfterQuery].to_owned();
+        // One that stands alone names its host.
+        let own_host = Url::parse(location).is_err();
+        Ok(Some(Self { scheme, host: self.host.clone(), port, path, own_host }))
     }
-}
-
-fn relative(from: &str, to: &str) -> String {
-    let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
-    format!("{folder}/{to}")
 }
 
 pub(crate) async fn probe(target: &Target<'_>, timeout: Duration) -> Outcome {
@@ -148,23 +152,18 @@ pub async fn get_once(target: &Target<'_>) -> Result<StatusCode, String> {
 /// The answer after all redirects, or what failed.
 async fn follow(target: &Target<'_>) -> Result<Answer, String> {
     let mut hop = Hop::first(target);
-    for redirects in 0.. {
+    let mut asked = 0;
+    loop {
+        asked += 1;
         let answer = get(&hop, target.headers).await.map_err(|reason| format!("Get \"{}\": {reason}", hop.url()))?;
-        let response = &answer.response;
-        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let next = location.filter(|_| followed(response.status())).and_then(|location| hop.redirect(location));
-        match next {
-            Some(_) if redirects == MAX_REDIRECTS => break,
-            Some(next) => hop = next,
-            None => return Ok(answer),
+        let location = redirect::location(answer.response.status(), answer.response.headers());
+        let Some(location) = location.map(Cow::into_owned) else { return Ok(answer) };
+        let Some(next) = hop.redirect(&location)? else { return Ok(answer) };
+        if asked == redirect::MAX {
+            return Err(format!("Get {location:?}: stopped after {} redirects", redirect::MAX));
         }
+        hop = next;
     }
-    Err(format!("Get \"{}\": stopped after {MAX_REDIRECTS} redirects", hop.url()))
-}
-
-/// Statuses at which Go's client looks at Location.
-fn followed(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
 fn judge(status: StatusCode, body: &[u8]) -> Outcome {
@@ -295,7 +294,8 @@ where
 fn request(hop: &Hop, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, http::Error> {
     let mut request = Request::get(hop.path.as_str()).body(Empty::new())?;
     let own = request.headers_mut();
-    for (name, value) in headers {
+    let sent = headers.iter().filter(|(name, _)| hop.own_host || !name.eq_ignore_ascii_case(HOST.as_str()));
+    for (name, value) in sent {
         own.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
     }
     // An empty User-Agent or Accept of the user's means none.
@@ -318,19 +318,38 @@ mod tests {
     use super::*;
 
     fn hop(path: &str) -> Hop {
-        Hop { scheme: Scheme::Http, host: "10.0.0.1".into(), port: 8080, path: path.into() }
+        Hop { scheme: Scheme::Http, host: "10.0.0.1".into(), port: 8080, path: path.into(), own_host: true }
     }
 
     #[test]
     fn redirects_stay_on_the_host() {
         let from = hop("/a/b?x=1");
-        assert_eq!(from.redirect("/c?y=2"), Some(hop("/c?y=2")));
-        assert_eq!(from.redirect("http://10.0.0.1:8080/d"), Some(hop("/d")));
-        assert_eq!(from.redirect("http://10.0.0.1/"), Some(Hop { port: 80, ..hop("/") }));
-        let secure = Hop { scheme: Scheme::Https, port: 443, ..hop("/s") };
-        assert_eq!(from.redirect("https://10.0.0.1/s"), Some(secure));
-        assert_eq!(from.redirect("http://example.com/"), None);
-        assert_eq!(from.redirect("ftp://10.0.0.1/"), None);
+        let to = |location: &str| from.redirect(location).unwrap();
+        for (location, path) in [
+            ("/c?y=2", "/c?y=2"),
+            ("login", "/a/login"),
+            ("deep/er", "/a/deep/er"),
+            ("../up", "/up"),
+            ("?only=query", "/a/b?only=query"),
+            ("#fragment", "/a/b?x=1"),
+        ] {
+            assert_eq!(to(location), Some(hop(path)), "{location}");
+        }
+        let named = |path: &str| Hop { own_host: false, ..hop(path) };
+        assert_eq!(to("http://10.0.0.1:8080/d"), Some(named("/d")));
+        assert_eq!(to("//10.0.0.1:8080/d"), Some(hop("/d")));
+        assert_eq!(to("http://10.0.0.1/"), Some(Hop { port: 80, ..named("/") }));
+        let secure = Hop { scheme: Scheme::Https, port: 443, ..named("/s") };
+        assert_eq!(to("https://10.0.0.1/s"), Some(secure));
+        for location in ["http://example.com/", "//example.com/", "mailto:a@10.0.0.1"] {
+            assert_eq!(to(location), None, "{location}");
+        }
+        let told = |location: &str| from.redirect(location).unwrap_err();
+        assert_eq!(told("ftp://10.0.0.1/"), "Get \"ftp://10.0.0.1/\": unsupported protocol scheme \"ftp\"");
+        let text = "Get \"http://10.0.0.1:8080/a/b?x=1\": failed to parse Location header \"http://[\": ";
+        assert!(told("http://[").starts_with(text), "{}", told("http://["));
+        let six = Hop { host: "fd00::1".into(), ..hop("/") };
+        assert_eq!(six.redirect("x").unwrap(), Some(Hop { path: "/x".into(), ..six.clone() }));
     }
 
     #[test]
@@ -347,6 +366,9 @@ mod tests {
             headers(&[]),
             ["accept: */*", "connection: close", "host: 10.0.0.1:8080", "user-agent: kube-probe/1.36"]
         );
+        let named = Hop { own_host: false, ..hop("/") };
+        let request = request(&named, &[("host".to_owned(), "example.com".to_owned())]).unwrap();
+        assert_eq!(request.headers()[HOST], "10.0.0.1:8080");
         assert_eq!(
             headers(&[("Host", "example.com"), ("User-Agent", ""), ("X-A", "1"), ("X-A", "2")]),
             ["accept: */*", "connection: close", "host: example.com", "x-a: 1", "x-a: 2"]

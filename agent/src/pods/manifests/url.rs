@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, LOCATION};
-use http::{Request, Response, Uri};
+use http::header::HOST;
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use probes::redirect;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use url::{Host, Position, Url};
 
 use super::decode::{self, ManifestError, Origin};
 use super::{Found, Place};
@@ -23,8 +25,9 @@ use crate::client::watch::describe;
 
 const LONGEST: usize = 10 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// As Go's client.
-const REDIRECTS: usize = 10;
+/// Headers that are for the host that the URL names, and those below it.
+const SENSITIVE: [&str; 6] =
+    ["authorization", "www-authenticate", "cookie", "cookie2", "proxy-authorization", "proxy-authenticate"];
 /// Where distributions keep the authorities that the machine trusts.
 const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -52,7 +55,7 @@ enum UrlError {
     Body(String),
     #[error("{url}: {status}")]
     Status { url: String, status: http::StatusCode },
-    #[error("stopped after {REDIRECTS} redirects")]
+    #[error("stopped after {} redirects", redirect::MAX)]
     Redirects,
     #[error("no answer within {TIMEOUT:?}")]
     Timeout,
@@ -110,14 +113,16 @@ async fn ask(source: &Source) -> Result<String, UrlError> {
 }
 
 async fn get(source: &Source) -> Result<String, UrlError> {
-    let mut url: Uri = source.url.parse().map_err(|_| UrlError::Url(source.url.clone()))?;
-    for _ in 0..=REDIRECTS {
-        let response = send(&url, &source.header).await?;
-        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        if response.status().is_redirection()
-            && let Some(location) = location
-        {
-            url = resolve(&url, location)?;
+    let mut url = Url::parse(&source.url).map_err(|_| UrlError::Url(source.url.clone()))?;
+    let first = url.clone();
+    let mut header = source.header.clone();
+    for _ in 0..redirect::MAX {
+        let response = send(&url, &header).await?;
+        if let Some(location) = redirect::location(response.status(), response.headers()) {
+            url = url.join(&location).map_err(|_| UrlError::Url(location.into_owned()))?;
+            if !is_within(&url, &first) {
+                header.retain(|name, _| !SENSITIVE.iter().any(|secret| name.eq_ignore_ascii_case(secret)));
+            }
             continue;
         }
         if response.status() != http::StatusCode::OK {
@@ -130,31 +135,33 @@ async fn get(source: &Source) -> Result<String, UrlError> {
     Err(UrlError::Redirects)
 }
 
-/// Where a redirect leads.
-fn resolve(from: &Uri, location: &str) -> Result<Uri, UrlError> {
-    let wrong = || UrlError::Url(location.to_owned());
-    let to: Uri = location.parse().map_err(|_| wrong())?;
-    if to.host().is_some() {
-        return Ok(to);
+/// Whether a URL's host is another's, or below it.
+fn is_within(url: &Url, other: &Url) -> bool {
+    match (url.host(), other.host()) {
+        (Some(Host::Domain(host)), Some(Host::Domain(above))) => {
+            host.strip_suffix(above).is_some_and(|below| below.is_empty() || below.ends_with('.'))
+        }
+        (host, above) => host == above,
     }
-    let mut parts = from.clone().into_parts();
-    parts.path_and_query = to.into_parts().path_and_query;
-    Uri::from_parts(parts).map_err(|_| wrong())
 }
 
-async fn send(url: &Uri, header: &BTreeMap<String, Vec<String>>) -> Result<Response<Incoming>, UrlError> {
+async fn send(url: &Url, header: &BTreeMap<String, Vec<String>>) -> Result<Response<Incoming>, UrlError> {
     let wrong = || UrlError::Url(url.to_string());
-    let host = url.host().map(|host| host.trim_matches(['[', ']'])).ok_or_else(wrong)?;
-    let secure = match url.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
+    let secure = match url.scheme() {
+        "https" => true,
+        "http" => false,
         _ => return Err(wrong()),
     };
-    let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let host = match url.host().ok_or_else(wrong)? {
+        // Without its brackets.
+        Host::Ipv6(address) => address.to_string(),
+        host => host.to_string(),
+    };
+    let port = url.port_or_known_default().ok_or_else(wrong)?;
     let connect = |error| UrlError::Connect(format!("{host}:{port}"), error);
-    let tcp = TcpStream::connect((host, port)).await.map_err(connect)?;
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::get(path).header(HOST, url.authority().map_or(host, |authority| authority.as_str()));
+    let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(connect)?;
+    let path = &url[Position::BeforePath..Position::AfterQuery];
+    let mut request = Request::get(path).header(HOST, &url[Position::BeforeHost..Position::AfterPort]);
     for (name, values) in header {
         for value in values {
             request = request.header(name, value);
@@ -164,7 +171,7 @@ async fn send(url: &Uri, header: &BTreeMap<String, Vec<String>>) -> Result<Respo
     if !secure {
         return exchange(tcp, request).await;
     }
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+    let name = ServerName::try_from(host.clone()).map_err(|_| wrong())?;
     let tls = tokio_rustls::TlsConnector::from(Arc::new(trust()?)).connect(name, tcp).await.map_err(connect)?;
     exchange(tls, request).await
 }
@@ -244,6 +251,48 @@ mod tests {
             seen.push(pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect::<Vec<_>>());
         }
         assert_eq!(seen, [vec!["a-n"], vec!["b-n"], vec![]]);
+    }
+
+    #[tokio::test]
+    async fn redirects_are_relative_to_what_was_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for location in [Some("next".to_owned()), Some(format!("http://localhost:{port}/away?x#y")), None] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+                let path = request.split(' ').nth(1).unwrap().to_owned();
+                asked.push((path, request.contains("cookie: secret"), request.contains("x-own: kept")));
+                let found = |to| format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(location.map_or_else(|| ok(POD), found).as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        let header = [("Cookie", "secret"), ("X-Own", "kept")];
+        let header = header.map(|(name, value)| (name.to_owned(), vec![value.to_owned()])).into();
+        let url = format!("http://127.0.0.1:{port}/a/pods");
+        let source = Source { url, period: Duration::from_secs(1), header, node_name: "n".into() };
+        assert_eq!(ask(&source).await.unwrap(), POD);
+        let path = |path: &str, secret| (path.to_owned(), secret, true);
+        // Secrets are for the host that was named.
+        assert_eq!(asked.await.unwrap(), [path("/a/pods", true), path("/a/next", true), path("/away?x", false)]);
+    }
+
+    #[test]
+    fn hosts_are_above_others() {
+        let within = |one: &str, other: &str| is_within(&Url::parse(one).unwrap(), &Url::parse(other).unwrap());
+        assert!(
+            within("http://a.example.com:1/", "https://example.com/")
+                && within("http://EXAMPLE.com", "http://example.com")
+        );
+        assert!(
+            !within("http://example.com.evil/", "http://example.com/")
+                && !within("http://an-example.com", "http://example.com")
+        );
+        assert!(within("http://[::1]:1/", "http://[::1]/") && !within("http://1.2.3.4/", "http://2.3.4/"));
     }
 
     #[tokio::test]
