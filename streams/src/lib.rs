@@ -10,9 +10,11 @@
 //! | `spdy/connection` | one connection and its streams, as a client |
 //! | `upgrade` | asking a server to switch protocols |
 //! | `websocket` | accepting a WebSocket and choosing its subprotocol |
+//! | `connections` | a server's connections: how many, and for how long they may be idle |
 //! | `bridge` | WebSocket channels <-> SPDY streams; SPDY tunnelled through a WebSocket |
 
 pub mod bridge;
+pub mod connections;
 pub mod spdy;
 pub mod upgrade;
 pub mod websocket;

@@ -28,9 +28,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use k8s_openapi::api::core::v1::Pod;
+use streams::connections::{Connections, IDLE, Limits, Place};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
@@ -41,8 +42,8 @@ use crate::tasks::Tasks;
 use auth::{Gate, Peer};
 use routes::Router;
 
-/// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 512;
+/// Connections at a time. Who asks for logs and sessions, the API server, shows a certificate.
+const CONNECTIONS: Limits = Limits { strangers: 512, known: 512 };
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The pods that the node knows of, for `/pods` and for telling a missing container from a missing pod.
@@ -142,26 +143,18 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
 }
 
 async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, router: Arc<Router>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Connections::new(CONNECTIONS);
     // Dropped with this future, and all connections with it.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let (acceptor, router) = (acceptor.clone(), Arc::clone(&router));
-                connections.spawn(async move {
-                    let served = match acceptor {
-                        Some(acceptor) => secure(stream, acceptor, router).await,
-                        None => serve(stream, None, router).await,
-                    };
-                    if let Err(error) = served {
-                        tracing::debug!(%error, "connection ended");
-                    }
-                    drop(slot);
-                });
-            }
+            Ok((stream, address)) => match places.enter(address.ip()) {
+                Some(place) => {
+                    connections.spawn(connection(stream, acceptor.clone(), Arc::clone(&router), place));
+                }
+                None => tracing::debug!(%address, "no place for a connection"),
+            },
             Err(error) => {
                 // Out of file descriptors, most likely: pausing lets some be closed.
                 tracing::warn!(%error, "cannot accept");
@@ -173,27 +166,56 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, router: Ar
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn secure(stream: TcpStream, acceptor: TlsAcceptor, router: Arc<Router>) -> Result<(), BoxError> {
+async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, router: Arc<Router>, place: Place) {
+    let needed = place.needed();
+    let served = async {
+        match acceptor {
+            Some(acceptor) => secure(stream, acceptor, router, place).await,
+            None => serve(stream, None, router, place).await,
+        }
+    };
+    // Only idle connections lose their places: nothing is lost.
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::debug!(%error, "connection ended");
+        },
+        () = needed => tracing::debug!("an idle connection made place for another"),
+    }
+}
+
+async fn secure(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Arc<Router>,
+    mut place: Place,
+) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
     let presented = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer: Option<Arc<Peer>> = presented.and_then(Peer::from_certificate);
-    serve(stream, peer, router).await
+    if peer.is_some() && !place.recognise() {
+        tracing::debug!("no place for a connection with a certificate");
+        return Ok(());
+    }
+    serve(stream, peer, router, place).await
 }
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Option<Arc<Peer>>,
     router: Arc<Router>,
+    place: Place,
 ) -> Result<(), BoxError> {
+    let requests = place.requests();
     let service = service_fn(move |request| {
-        let (router, peer) = (Arc::clone(&router), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(router.answer(peer.as_deref(), request).await) }
+        let (router, peer, requests) = (Arc::clone(&router), peer.clone(), requests.clone());
+        async move { Ok::<_, std::convert::Infallible>(requests.answer(router.answer(peer.as_deref(), request)).await) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    server.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
-    server.serve_connection_with_upgrades(TokioIo::new(stream), service).await
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    place.serve(connection, std::future::pending()).await
 }
 
 #[cfg(test)]

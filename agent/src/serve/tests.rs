@@ -255,3 +255,23 @@ async fn clients_of_another_ca_are_believed_once_it_is_trusted() {
     let answer = running.get("/healthz", Some(&client)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[tokio::test]
+async fn nobody_shuts_the_port_by_connections_alone() {
+    let running = running("crowd").await;
+    running.certificate.send_replace(Some(running.serving()));
+    let client = running.ca.identity("master", &Purpose::Client);
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS.strangers + 100 {
+        silent.push(TcpStream::connect(running.handle.local).await.unwrap());
+    }
+    let answer = running.get("/healthz", Some(&client)).await.unwrap();
+    assert!(answer.ends_with("ok"), "{answer}");
+    // And who has only a token.
+    let answer = running.get("/healthz", None).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    // The first of the silent ones made place.
+    let mut nothing = [0];
+    let closed = silent[0].read(&mut nothing);
+    assert_eq!(tokio::time::timeout(HANDSHAKE / 2, closed).await.unwrap().unwrap_or(0), 0);
+}

@@ -13,17 +13,18 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use store::{Backend, BackendError, Options, Store};
+use streams::connections::{Connections, IDLE, Limits, Place};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::aggregation::Aggregation;
 use crate::allocate::Allocators;
@@ -35,12 +36,12 @@ use crate::road::Origin;
 use crate::subresources::Kubelets;
 use crate::webhooks::Configured;
 
-/// How long a client may take for its TLS handshake, and for the head of a request.
+/// How long a client may take for its TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests that run may go on when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Connections at once, so that descriptors are left for everything else.
-const CONNECTIONS: usize = 8_192;
+const CONNECTIONS: Limits = Limits { strangers: 8_192, known: 8_192 };
 
 /// Who may come in, and what he may do.
 pub struct Security {
@@ -177,8 +178,8 @@ impl ApiServer {
     /// certificates must be optional in `tls`, and verified when there is one.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: impl Future<Output = ()>) {
         let acceptor = TlsAcceptor::from(tls);
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        let graceful = GracefulShutdown::new();
+        let places = Connections::new(CONNECTIONS);
+        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
         // They end with this.
         let mut followers = JoinSet::new();
         followers.spawn(crate::events::sweep(Arc::downgrade(&self.core)));
@@ -187,25 +188,26 @@ impl ApiServer {
         followers.spawn(crate::service_cidrs::follow(Arc::downgrade(&self.core)));
         tokio::pin!(shutdown);
         loop {
-            let accept = async {
-                let place = Arc::clone(&connections).acquire_owned().await.ok()?;
-                Some((listener.accept().await, place))
-            };
-            // Both arms are cancel-safe: accepting and waiting for a place lose nothing when dropped.
+            // Both arms are cancel-safe: accepting loses nothing when dropped.
             let accepted = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = accept => accepted,
+                accepted = listener.accept() => accepted,
             };
-            let Some((accepted, place)) = accepted else { break };
             match accepted {
-                Ok((tcp, _)) => {
-                    let core = Arc::clone(&self.core);
-                    let connection = connection(core, acceptor.clone(), tcp, graceful.watcher());
-                    tokio::spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
-                }
+                Ok((tcp, address)) => match places.enter(address.ip()) {
+                    Some(place) => {
+                        let (core, needed) = (Arc::clone(&self.core), place.needed());
+                        let connection = connection(core, acceptor.clone(), tcp, place, stop.clone());
+                        connections.spawn(async move {
+                            // Only idle connections lose their places: nothing is lost.
+                            tokio::select! {
+                                () = connection => {}
+                                () = needed => tracing::debug!("an idle connection made place for another"),
+                            }
+                        });
+                    }
+                    None => tracing::debug!(%address, "no place for a connection"),
+                },
                 Err(error) => {
                     // Out of descriptors, most likely: others must close before it gets better.
                     tracing::warn!(%error, "connection not accepted");
@@ -214,7 +216,9 @@ impl ApiServer {
             }
         }
         followers.abort_all();
-        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+        stop.cancel();
+        connections.close();
+        let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
     }
 }
 
@@ -237,12 +241,7 @@ fn origin(core: &Core, chain: &[CertificateDer<'_>]) -> Origin {
     Origin::Connection { certificate: Some(Arc::new(leaf.clone().into_owned())), is_front_proxy }
 }
 
-async fn connection(
-    core: Arc<Core>,
-    acceptor: TlsAcceptor,
-    tcp: TcpStream,
-    watcher: hyper_util::server::graceful::Watcher,
-) {
+async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, tcp: TcpStream, mut place: Place, stop: CancellationToken) {
     // Small answers must not wait for the acknowledgement of the one before.
     let _ = tcp.set_nodelay(true);
     let tls = match tokio::time::timeout(PATIENCE, acceptor.accept(tcp)).await {
@@ -251,15 +250,19 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let origin = origin(&core, tls.get_ref().1.peer_certificates().unwrap_or_default());
+    if matches!(origin, Origin::Connection { certificate: Some(_), .. }) && !place.recognise() {
+        return tracing::debug!("no place for a connection with a certificate");
+    }
+    let requests = place.requests();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (core, origin) = (Arc::clone(&core), origin.clone());
+        let (core, origin, requests) = (Arc::clone(&core), origin.clone(), requests.clone());
         async move {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            Ok::<_, std::convert::Infallible>(crate::road::answer(core, request, origin).await)
+            Ok::<_, std::convert::Infallible>(requests.answer(crate::road::answer(core, request, origin)).await)
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 * 1024);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(64 * 1024);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -268,7 +271,7 @@ async fn connection(
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
-    if let Err(error) = watcher.watch(serving.into_owned()).await {
+    if let Err(error) = place.serve(serving.into_owned(), stop.cancelled_owned()).await {
         tracing::debug!(%error, "connection ended");
     }
 }
