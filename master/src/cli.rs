@@ -149,7 +149,7 @@ pub struct InitOptions {
     /// A further name or address of the API server's certificate; repeatable.
     #[arg(long = "cert-san", value_name = "NAME")]
     pub cert_sans: Vec<String>,
-    /// How long a node may be silent before it counts as lost [default: 40s].
+    /// How long a node may be silent before it counts as lost [default: 50s].
     #[arg(long, value_name = "DURATION", value_parser = positive)]
     pub node_monitor_grace_period: Option<SignedDuration>,
     /// How long a certificate is good that nodes and users ask for [default: 8760h].

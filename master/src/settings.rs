@@ -11,7 +11,8 @@ use crate::cli::InitOptions;
 use crate::data_dir::{self, DataDir};
 
 const DEFAULT_PORT: u16 = 6443;
-const DEFAULT_GRACE_SECONDS: u64 = 40;
+/// Upstream's: longer than a client takes to give up a connection that is dead.
+const DEFAULT_GRACE_SECONDS: u64 = 50;
 /// Upstream's, a year.
 const DEFAULT_SIGNING_SECONDS: u64 = 365 * 24 * 3600;
 /// Where the cluster's DNS is expected within the service range, as kubeadm has it.
@@ -195,7 +196,7 @@ mod tests {
         assert_eq!(settings.kubernetes_service_ip().unwrap().to_string(), "10.96.0.1");
         assert_eq!(settings.dns_service_ip().unwrap().to_string(), "10.96.0.10");
         assert_eq!(settings.cluster_cidr.to_string(), "10.244.0.0/16");
-        assert_eq!(settings.node_monitor_grace_seconds, 40);
+        assert_eq!(settings.node_monitor_grace_seconds, 50);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Taint eviction: pods leave nodes with NoExecute taints that they do not tolerate, or no longer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::pod::is_terminal;
@@ -21,13 +21,15 @@ const NAME: &str = "taint-eviction-controller";
 /// Upstream gives it no role of its own.
 const IDENTITY: &str = "node-controller";
 const WORKERS: usize = 4;
+/// Of events that a pod is to leave, and that it is not any more.
+const REASON: &str = "TaintManagerEviction";
 
 struct Controller {
     client: Client,
     caches: Caches,
     recorder: Recorder,
-    /// When pods were first seen on a node with taints that do not say since when they are there, by key.
-    seen: Mutex<HashMap<String, Timestamp>>,
+    /// Since when pods are on a node whose taints they tolerate for a while, by key.
+    leaving: Mutex<HashMap<String, Timestamp>>,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -56,7 +58,7 @@ pub(crate) fn start(context: &mut Context) {
         }
     });
     let recorder = context.recorder(IDENTITY, NAME);
-    let controller = Controller { client: context.client(IDENTITY), caches, recorder, seen: Mutex::default() };
+    let controller = Controller { client: context.client(IDENTITY), caches, recorder, leaving: Mutex::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
@@ -74,34 +76,22 @@ pub(crate) enum Verdict {
     LeaveIn(u64),
 }
 
-/// Since when tolerations count.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Times {
-    /// When the pod was created.
-    pub(crate) created: Timestamp,
-    /// When taints were seen that do not say when they were added.
-    pub(crate) seen: Timestamp,
-    pub(crate) now: Timestamp,
-}
-
-/// Decides from the node's NoExecute taints. A toleration counts from when the taint was added or, if that was later,
-/// from when the pod was created; of several tolerations that are limited, the shortest counts.
-pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], times: Times) -> Verdict {
-    let mut leave: Option<i64> = None;
+/// Decides from the node's NoExecute taints. Of the tolerations that count, the first one for each taint, the shortest does.
+///
+/// It counts from `since`, when we first saw the pod beside such taints, and not from when they were added: after a time
+/// in which nobody looked, nodes shall have the time to come back.
+pub(crate) fn verdict(taints: &[Taint], tolerations: &[Toleration], since: Timestamp, now: Timestamp) -> Verdict {
+    let mut shortest: Option<i64> = None;
     for taint in taints {
-        let matching: Vec<&Toleration> =
-            tolerations.iter().filter(|toleration| api::taints::tolerates(toleration, taint)).collect();
-        if matching.is_empty() {
+        let Some(used) = tolerations.iter().find(|toleration| api::taints::tolerates(toleration, taint)) else {
             return Verdict::LeaveIn(0);
-        }
-        let since = taint.time_added.as_ref().map_or(times.seen, |time| time.0).max(times.created);
-        let limits = matching.iter().filter_map(|toleration| toleration.toleration_seconds);
-        for limit in limits {
-            let left = since.as_second().saturating_add(limit.max(0)) - times.now.as_second();
-            leave = Some(leave.map_or(left, |earlier| earlier.min(left)));
-        }
+        };
+        shortest = shortest.into_iter().chain(used.toleration_seconds).min();
     }
-    leave.map_or(Verdict::Stay, |left| Verdict::LeaveIn(u64::try_from(left).unwrap_or(0)))
+    shortest.map_or(Verdict::Stay, |limit| {
+        let left = since.as_second().saturating_add(limit.max(0)) - now.as_second();
+        Verdict::LeaveIn(u64::try_from(left).unwrap_or(0))
+    })
 }
 
 impl Controller {
@@ -110,37 +100,49 @@ impl Controller {
         let pod = self.caches.pods.get(key).filter(running);
         let node = pod.as_deref().and_then(pods::node_name).and_then(|name| self.caches.nodes.get(name));
         let (Some(pod), Some(node)) = (pod, node) else {
-            self.first_seen(key, &[], Timestamp::now());
+            self.forget(key);
             return Ok(Outcome::Done);
         };
         let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-        let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         let (taints, now) = (no_execute(&node), Timestamp::now());
-        let times = Times { created, seen: self.first_seen(key, &taints, now), now };
-        match verdict(&taints, tolerations, times) {
-            Verdict::Stay => Ok(Outcome::Done),
-            Verdict::LeaveIn(0) => {
-                self.evict(&pod).await?;
+        match verdict(&taints, tolerations, self.since(key, now), now) {
+            Verdict::Stay => {
+                if self.forget(key) {
+                    let message = format!("Cancelling deletion of Pod {key}");
+                    self.recorder.event(reference(&*pod), EventType::Normal, REASON, message);
+                }
                 Ok(Outcome::Done)
             }
-            Verdict::LeaveIn(seconds) => Ok(Outcome::After(Duration::from_secs(seconds))),
+            Verdict::LeaveIn(0) => {
+                self.evict(&pod).await?;
+                self.forget(key);
+                Ok(Outcome::Done)
+            }
+            Verdict::LeaveIn(seconds) => {
+                self.leaving().entry(key.to_owned()).or_insert(now);
+                Ok(Outcome::After(Duration::from_secs(seconds)))
+            }
         }
     }
 
-    /// Remembers when taints that do not say it were first seen, for as long as they are there.
-    fn first_seen(&self, key: &str, taints: &[Taint], now: Timestamp) -> Timestamp {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if taints.iter().all(|taint| taint.time_added.is_some()) {
-            seen.remove(key);
-            return now;
-        }
-        *seen.entry(key.to_owned()).or_insert(now)
+    /// Since when the pod is about to leave; now, if it is not.
+    fn since(&self, key: &str, now: Timestamp) -> Timestamp {
+        self.leaving().get(key).copied().unwrap_or(now)
+    }
+
+    /// Whether the pod was about to leave.
+    fn forget(&self, key: &str) -> bool {
+        self.leaving().remove(key).is_some()
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn evict(&self, pod: &Pod) -> Result<(), kube::Error> {
         let meta = &pod.metadata;
         let message = format!("Marking for deletion Pod {}", key_of(meta));
-        self.recorder.event(reference(pod), EventType::Normal, "TaintManagerEviction", message);
+        self.recorder.event(reference(pod), EventType::Normal, REASON, message);
         let reason = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
         delete_disrupted(&self.client, pod, reason).await
     }
@@ -200,13 +202,9 @@ mod tests {
         "2026-01-01T00:00:00Z".parse().unwrap()
     }
 
-    fn taint(key: &str, seconds_ago: i64) -> Taint {
-        Taint {
-            key: key.into(),
-            effect: "NoExecute".into(),
-            time_added: Some(Time(now() - seconds_ago.seconds())),
-            value: None,
-        }
+    fn taint(key: &str) -> Taint {
+        let long_ago = Time(now() - 10_000.seconds());
+        Taint { key: key.into(), effect: "NoExecute".into(), time_added: Some(long_ago), value: None }
     }
 
     fn toleration(key: &str, seconds: Option<i64>) -> Toleration {
@@ -218,30 +216,25 @@ mod tests {
 
     #[test]
     fn the_shortest_toleration_counts_and_an_untolerated_taint_at_once() {
-        let long_ago = now() - 10_000.seconds();
         let table = [
             (vec![], vec![], Verdict::Stay),
-            (vec![taint("a", 10)], vec![], Verdict::LeaveIn(0)),
-            (vec![taint("a", 10)], vec![toleration("a", None)], Verdict::Stay),
-            (vec![taint("a", 10)], vec![toleration("a", Some(300))], Verdict::LeaveIn(290)),
-            (vec![taint("a", 400)], vec![toleration("a", Some(300))], Verdict::LeaveIn(0)),
+            (vec![taint("a")], vec![], Verdict::LeaveIn(0)),
+            (vec![taint("a")], vec![toleration("a", None)], Verdict::Stay),
+            (vec![taint("a")], vec![toleration("a", Some(300))], Verdict::LeaveIn(290)),
+            (vec![taint("a")], vec![toleration("a", Some(10))], Verdict::LeaveIn(0)),
+            (vec![taint("a")], vec![toleration("a", Some(-1))], Verdict::LeaveIn(0)),
             (
-                vec![taint("a", 10), taint("b", 10)],
+                vec![taint("a"), taint("b")],
                 vec![toleration("a", Some(300)), toleration("b", Some(60))],
                 Verdict::LeaveIn(50),
             ),
-            (vec![taint("a", 10), taint("b", 10)], vec![toleration("a", None)], Verdict::LeaveIn(0)),
+            // The first that fits is used.
+            (vec![taint("a")], vec![toleration("a", None), toleration("a", Some(60))], Verdict::Stay),
+            (vec![taint("a"), taint("b")], vec![toleration("a", None)], Verdict::LeaveIn(0)),
         ];
         for (taints, tolerations, expected) in table {
-            let times = Times { created: long_ago, seen: now(), now: now() };
-            assert_eq!(verdict(&taints, &tolerations, times), expected, "{taints:?} {tolerations:?}");
+            let got = verdict(&taints, &tolerations, now() - 10.seconds(), now());
+            assert_eq!(got, expected, "{taints:?} {tolerations:?}");
         }
-        let young = Times { created: now() - 5.seconds(), seen: now(), now: now() };
-        let limited = [toleration("a", Some(300))];
-        assert_eq!(verdict(&[taint("a", 400)], &limited, young), Verdict::LeaveIn(295));
-        // A taint of kubectl's does not say since when it is there.
-        let timeless = Taint { time_added: None, ..taint("a", 0) };
-        let seen = Times { created: long_ago, seen: now() - 60.seconds(), now: now() };
-        assert_eq!(verdict(&[timeless], &limited, seen), Verdict::LeaveIn(240));
     }
 }

@@ -1,6 +1,6 @@
 //! Conditions and taints of a node. Pure.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
@@ -30,9 +30,9 @@ pub(crate) fn ready_status(node: &Node) -> &str {
     condition(node, "Ready").map_or("Unknown", |ready| ready.status.as_str())
 }
 
-/// Whether any node but this one is ready.
-pub(crate) fn is_another_ready(all: &[Arc<Node>], name: &str) -> bool {
-    all.iter().any(|node| node.metadata.name.as_deref() != Some(name) && ready_status(node) == "True")
+/// Whether anybody has ever said if the node is ready.
+pub(super) fn has_reported(node: &Node) -> bool {
+    condition(node, "Ready").is_some()
 }
 
 /// When the kubelet last wrote the Ready condition, by its own account: only changes of it are looked at.
@@ -67,21 +67,44 @@ pub(crate) fn lost_conditions(node: &Node, is_lost: bool, now: Timestamp) -> Opt
     (!changed.is_empty()).then_some(changed)
 }
 
+/// What is to become of the pods of a node that is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Eviction {
+    /// They leave, if they do not tolerate it.
+    Begin,
+    /// As before: none begins, and one that goes on goes on.
+    Hold,
+    /// None leaves.
+    Stop,
+}
+
+/// Whether the node is still to be given the taint that makes its pods leave.
+pub(super) fn is_to_be_emptied(node: &Node) -> bool {
+    has_reported(node) && ready_status(node) != "True" && !taints_of(node).iter().any(empties)
+}
+
+fn empties(taint: &Taint) -> bool {
+    taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+}
+
+fn taints_of(node: &Node) -> &[Taint] {
+    node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+}
+
 /// The taints that the node should have, none when it has them. Taints of others are left alone.
-///
-/// While all nodes are lost no NoExecute taint is added and those there are taken off: then it is more likely that we
-/// are cut off than that all nodes died (upstream: full disruption).
-pub(crate) fn taints(node: &Node, ready: &str, all_lost: bool, now: Timestamp) -> Option<Vec<Taint>> {
-    let known = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+pub(super) fn taints(node: &Node, eviction: Eviction, now: Timestamp) -> Option<Vec<Taint>> {
+    let known = taints_of(node);
     let mut wanted: Vec<(&str, &str)> = Vec::new();
-    let by_readiness = match ready {
-        "True" => None,
-        "False" => Some(NOT_READY),
-        _ => Some(UNREACHABLE),
+    let by_readiness = match condition(node, "Ready").map(|ready| ready.status.as_str()) {
+        Some("False") => Some(NOT_READY),
+        Some("Unknown") => Some(UNREACHABLE),
+        _ => None,
     };
     if let Some(key) = by_readiness {
         wanted.push((key, "NoSchedule"));
-        if !all_lost {
+        // Of the two that make pods leave one follows the other without a pause.
+        let goes_on = eviction == Eviction::Hold && known.iter().any(empties);
+        if goes_on || eviction == Eviction::Begin {
             wanted.push((key, "NoExecute"));
         }
     }
@@ -110,4 +133,15 @@ fn is_managed(key: &str, effect: &str) -> bool {
     let by_readiness = key == NOT_READY || key == UNREACHABLE;
     let by_condition = key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, taint)| *taint == key);
     (by_readiness && (effect == "NoSchedule" || effect == "NoExecute")) || (by_condition && effect == "NoSchedule")
+}
+
+/// Labels that old clients know, with those that they follow.
+const OLD_LABELS: [(&str, &str); 2] =
+    [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
+
+/// The labels to set, so that the old ones say what the new ones do.
+pub(super) fn labels(node: &Node) -> BTreeMap<&'static str, &str> {
+    let label = |key: &str| node.metadata.labels.as_ref()?.get(key).map(String::as_str);
+    let pairs = OLD_LABELS.iter().filter_map(|(new, old)| Some((*old, label(new)?)));
+    pairs.filter(|(old, value)| label(old) != Some(value)).collect()
 }
