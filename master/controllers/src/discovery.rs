@@ -1,9 +1,12 @@
 //! Which kinds the API server has.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use http::Request;
 use http::header::ACCEPT;
 use kube::core::ApiResource;
-use kube::{Client, Error};
+use kube::{Client, Error, discovery};
 use serde_json::Value;
 
 /// `apidiscovery.k8s.io/v2` (KEP-3352).
@@ -80,6 +83,59 @@ fn items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The resources of kinds, each asked for once.
+pub(crate) struct Resources {
+    client: Client,
+    /// By group and kind.
+    known: Mutex<HashMap<(String, String), ApiResource>>,
+}
+
+impl Resources {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, known: Mutex::default() }
+    }
+
+    /// The resource of a kind, in whatever version of its group it is served; none when there is none.
+    pub(crate) async fn find(&self, group: &str, kind: &str) -> Result<Option<ApiResource>, Error> {
+        let key = (group.to_owned(), kind.to_owned());
+        if let Some(known) = self.known().get(&key) {
+            return Ok(Some(known.clone()));
+        }
+        let found = match discovery::group(&self.client, group).await {
+            Ok(found) => found,
+            Err(Error::Discovery(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let resource = found.recommended_kind(kind).map(|(resource, _)| resource).or_else(|| {
+            let versions = found.versions().map(|version| found.versioned_resources(version));
+            versions.flatten().map(|(resource, _)| resource).find(|resource| resource.kind == kind)
+        });
+        if let Some(resource) = &resource {
+            self.known().insert(key, resource.clone());
+        }
+        Ok(resource)
+    }
+
+    /// The kind may be another resource's by now.
+    pub(crate) fn forget(&self, group: &str, kind: &str) {
+        self.known().remove(&(group.to_owned(), kind.to_owned()));
+    }
+
+    /// Whether its objects can be scaled.
+    pub(crate) async fn has_scale(&self, resource: &ApiResource) -> Result<bool, Error> {
+        let list = match resource.group.as_str() {
+            "" => self.client.list_core_api_resources(&resource.version).await?,
+            _ => self.client.list_api_group_resources(&resource.api_version).await?,
+        };
+        let name = format!("{}/scale", resource.plural);
+        Ok(list.resources.iter().any(|one| one.name == name && one.kind == "Scale"))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, String), ApiResource>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ mod discovery;
 mod disruption;
 mod endpoint_slice;
 mod expectations;
+#[cfg(test)]
+mod fake_api;
 mod garbage;
 pub mod hash;
 mod horizontal_pod_autoscaler;

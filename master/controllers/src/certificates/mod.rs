@@ -153,7 +153,10 @@ impl Controller {
     async fn sign(&self, name: &str, csr: &CertificateSigningRequest) -> Result<(), kube::Error> {
         let signer = sign::Signer::new(&self.authorities.borrow().signing, self.duration);
         let patch = match signer.and_then(|signer| signer.sign(csr, Timestamp::now())) {
-            Ok(pem) => json!({"status": {"certificate": ByteString(pem.into_bytes())}}),
+            Ok(pem) => json!({
+                "metadata": {"resourceVersion": csr.metadata.resource_version},
+                "status": {"certificate": ByteString(pem.into_bytes())},
+            }),
             Err(error) => {
                 tracing::info!(csr = name, %error, "certificate is not signed");
                 with_condition(csr, "Failed", "SignerValidationFailure", &error.to_string())

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
+use crate::merge;
 use crate::owner::{claim, controller_of, controller_reference, selects};
 use crate::pod_control::{self, PodControl, candidates};
 use crate::pods;
@@ -163,7 +164,7 @@ impl Controller {
         let revision = revisions::ensure(&self.revisions(set), known, wanted).await?;
         if revision.is_none() {
             let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0) + 1;
-            self.patch_status(set, json!({"status": {"collisionCount": collisions}})).await?;
+            self.patch_status(set, json!({"collisionCount": collisions})).await?;
         }
         Ok(revision.map(|one| pod::hash_of(&one)))
     }
@@ -193,20 +194,15 @@ impl Controller {
         if set.status.as_ref() == Some(status) {
             return Ok(());
         }
-        let mut whole = json!(status);
-        if let Some(fields) = whole.as_object_mut() {
-            // A merge patch only removes what it names.
-            for count in ["numberAvailable", "numberUnavailable", "updatedNumberScheduled"] {
-                fields.entry(count).or_insert(Value::Null);
-            }
-        }
-        self.patch_status(set, json!({"status": whole})).await
+        self.patch_status(set, merge::difference(&set.status.as_ref(), &Some(status))).await
     }
 
-    async fn patch_status(&self, set: &DaemonSet, patch: Value) -> Result<(), kube::Error> {
+    /// Only over the version that the status was made of.
+    async fn patch_status(&self, set: &DaemonSet, status: Value) -> Result<(), kube::Error> {
         let api =
             Api::<DaemonSet>::namespaced(self.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default());
         let name = set.metadata.name.as_deref().unwrap_or_default();
+        let patch = json!({"metadata": {"resourceVersion": set.metadata.resource_version}, "status": status});
         match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Err(error) if !machinery::is_not_found(&error) => Err(error),
             _ => Ok(()),

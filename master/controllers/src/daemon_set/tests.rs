@@ -4,6 +4,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use machinery::Recorder;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -11,6 +12,8 @@ use super::pauses::Pauses;
 use super::plan::{Facts, Plan, eligible, plan};
 use super::pod::{pod_for, target, tolerations};
 use super::status::status;
+use super::{Caches, Controller, Mutex, PodControl, Retry};
+use crate::fake_api::FakeApi;
 use crate::pods;
 use crate::revisions::of;
 
@@ -178,4 +181,25 @@ fn a_node_that_refuses_pods_gets_them_ever_more_slowly() {
     // The first goes at once, the next a second later, the one after that two seconds after it.
     assert_eq!([at(0), at(0), at(1), at(2), at(3)], [(1, None), (0, Some(1)), (1, None), (0, Some(1)), (1, None)]);
     assert_eq!([at(4), at(7)], [(0, Some(3)), (1, None)]);
+}
+
+#[tokio::test]
+async fn a_status_that_is_late_is_not_written() {
+    for (version, is_late) in [("1", false), ("2", true)] {
+        let api = FakeApi::new(version);
+        let caches = Caches::default();
+        let mut known = set(Value::Null, json!({}));
+        known.metadata.resource_version = Some("1".into());
+        caches.daemon_sets.apply(known);
+        let (recorder, _events) = Recorder::new(api.client(), "test");
+        let pods = PodControl { client: api.client(), recorder, expectations: Arc::default() };
+        let controller = Controller { client: api.client(), caches, pods, pauses: Mutex::default() };
+        let outcome = controller.reconcile("ns/d").await;
+        assert_eq!(matches!(outcome, Err(Retry::Stale)), is_late, "{outcome:?}");
+        let status = "PATCH /apis/apps/v1/namespaces/ns/daemonsets/d/status";
+        assert_eq!(api.taken().iter().any(|taken| taken == status), !is_late, "{:?}", api.taken());
+        if !is_late {
+            assert_eq!(api.body(status)["metadata"]["resourceVersion"], "1");
+        }
+    }
 }

@@ -21,9 +21,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::context::{Caches, Context};
+use crate::merge;
 use crate::owner::{self, claim, controller_of, selects};
 use crate::pod_control::{answer, candidates};
 use plan::{Action, Facts};
@@ -37,6 +38,13 @@ struct Controller {
     client: Client,
     caches: Caches,
     recorder: Recorder,
+}
+
+/// What is to be said of a Deployment.
+struct Told {
+    /// The version that it was read from, or that this pass made of that one: what others wrote meanwhile is not overwritten.
+    version: Option<String>,
+    status: DeploymentStatus,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -113,17 +121,17 @@ impl Controller {
         let Some(plan) = plan::plan(Facts { deployment: &deployment, sets, with_pods, now }) else {
             return Ok(Outcome::Done);
         };
-        let mut status = plan.status;
+        let mut told = Told { version: deployment.metadata.resource_version.clone(), status: plan.status };
         for action in plan.actions {
-            if let Err(error) = self.execute(&deployment, action, &mut status).await {
+            if let Err(error) = self.execute(&deployment, action, &mut told).await {
                 if !machinery::is_conflict(&error) {
                     // The status tells why, though the step was not done.
-                    self.write_status(&deployment, &status).await?;
+                    self.write_status(&deployment, &told).await?;
                 }
                 return Err(error.into());
             }
         }
-        self.write_status(&deployment, &status).await?;
+        self.write_status(&deployment, &told).await?;
         Ok(plan.check_after.map_or(Outcome::Done, |seconds| Outcome::After(Duration::from_secs(seconds))))
     }
 
@@ -146,9 +154,9 @@ impl Controller {
         Ok(owned)
     }
 
-    async fn execute(&self, of: &Deployment, action: Action, status: &mut DeploymentStatus) -> Result<(), kube::Error> {
+    async fn execute(&self, of: &Deployment, action: Action, told: &mut Told) -> Result<(), kube::Error> {
         match action {
-            Action::Create(set) => self.create(of, &set, status).await,
+            Action::Create(set) => self.create(of, &set, told).await,
             Action::Update { set, replicas, annotations, min_ready_seconds } => {
                 let patch = json!({
                     "metadata": {"resourceVersion": set.metadata.resource_version, "annotations": annotations},
@@ -168,20 +176,22 @@ impl Controller {
                 ignore_gone(self.sets(of).delete(name(&set.metadata), &params).await)
             }
             Action::Revision(revision) => {
-                let patch = json!({"metadata": {"annotations": {revision::REVISION: revision.to_string()}}});
-                ignore_gone(
-                    self.deployments(of).patch(name(&of.metadata), &PatchParams::default(), &Patch::Merge(patch)).await,
-                )
+                let patch = json!({"metadata": {
+                    "resourceVersion": told.version,
+                    "annotations": {revision::REVISION: revision.to_string()},
+                }});
+                let api = self.deployments(of);
+                match api.patch(name(&of.metadata), &PatchParams::default(), &Patch::Merge(patch)).await {
+                    Ok(noted) => told.version = noted.metadata.resource_version,
+                    Err(error) if machinery::is_not_found(&error) => (),
+                    Err(error) => return Err(error),
+                }
+                Ok(())
             }
         }
     }
 
-    async fn create(
-        &self,
-        of: &Deployment,
-        set: &ReplicaSet,
-        status: &mut DeploymentStatus,
-    ) -> Result<(), kube::Error> {
+    async fn create(&self, of: &Deployment, set: &ReplicaSet, told: &mut Told) -> Result<(), kube::Error> {
         let error = match self.sets(of).create(&PostParams::default(), set).await {
             Ok(_) => {
                 let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
@@ -194,12 +204,12 @@ impl Controller {
             return Ok(());
         }
         if machinery::is_already_exists(&error) {
-            return self.resolve_collision(of, set, status, error).await;
+            return self.resolve_collision(of, set, told, error).await;
         }
         let message = answer(&error);
         let text = format!("Failed to create new replica set \"{}\": {message}", name(&set.metadata));
         self.recorder.event(reference(of), EventType::Warning, "ReplicaSetCreateError", text);
-        status::creation_failed(status, message, jiff::Timestamp::now());
+        status::creation_failed(&mut told.status, message, jiff::Timestamp::now());
         Err(error)
     }
 
@@ -209,7 +219,7 @@ impl Controller {
         &self,
         of: &Deployment,
         set: &ReplicaSet,
-        status: &mut DeploymentStatus,
+        told: &mut Told,
         error: kube::Error,
     ) -> Result<(), kube::Error> {
         let existing = self.sets(of).get(name(&set.metadata)).await?;
@@ -218,8 +228,8 @@ impl Controller {
         if ours && sets::same_template(&template(&existing), &template(set)) {
             return Ok(());
         }
-        status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-        self.write_status(of, status).await?;
+        told.status.collision_count = Some(told.status.collision_count.unwrap_or(0) + 1);
+        self.write_status(of, told).await?;
         Err(error)
     }
 
@@ -233,18 +243,15 @@ impl Controller {
         self.recorder.event(reference(of), EventType::Normal, "ScalingReplicaSet", message);
     }
 
-    async fn write_status(&self, of: &Deployment, status: &DeploymentStatus) -> Result<(), kube::Error> {
-        if of.status.as_ref() == Some(status) {
+    async fn write_status(&self, of: &Deployment, told: &Told) -> Result<(), kube::Error> {
+        let status = Some(&told.status);
+        if of.status.as_ref() == status {
             return Ok(());
         }
-        let mut whole = json!(status);
-        if let Some(fields) = whole.as_object_mut() {
-            // A merge patch only removes what it names.
-            for count in ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"] {
-                fields.entry(count).or_insert(Value::Null);
-            }
-        }
-        let patch = json!({"status": whole});
+        let patch = json!({
+            "metadata": {"resourceVersion": told.version},
+            "status": merge::difference(&of.status.as_ref(), &status),
+        });
         ignore_gone(
             self.deployments(of).patch_status(name(&of.metadata), &PatchParams::default(), &Patch::Merge(patch)).await,
         )

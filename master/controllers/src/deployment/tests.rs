@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::plan::{Action, Facts, plan};
 use super::sets::{Limits, scaled};
+use super::{Caches, Controller, Recorder, Retry};
+use crate::fake_api::FakeApi;
 
 fn start() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -320,5 +322,24 @@ proptest! {
         prop_assert_eq!(world.total(), replicas);
         let used = world.sets.iter().filter(|(_, ready, _)| *ready > 0).count();
         prop_assert_eq!(used, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_is_late_is_not_written() {
+    for (version, is_late) in [("1", false), ("2", true)] {
+        let api = FakeApi::new(version);
+        let caches = Caches::default();
+        let mut known = deployment(1, rolling(json!(1), json!(0)));
+        known.metadata.resource_version = Some("1".into());
+        caches.deployments.apply(known);
+        let (recorder, _events) = Recorder::new(api.client(), "test");
+        let outcome = Controller { client: api.client(), caches, recorder }.reconcile("ns/web").await;
+        assert_eq!(matches!(outcome, Err(Retry::Stale)), is_late, "{outcome:?}");
+        let status = "PATCH /apis/apps/v1/namespaces/ns/deployments/web/status";
+        assert_eq!(api.taken().iter().any(|taken| taken == status), !is_late, "{:?}", api.taken());
+        if !is_late {
+            assert_eq!(api.body(status)["metadata"]["resourceVersion"], "1");
+        }
     }
 }

@@ -1,32 +1,40 @@
 //! PodDisruptionBudget: keeps saying how many pods may be evicted. Evictions themselves are judged by the API server.
 
 mod plan;
+mod scale;
+mod stale;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use machinery::{Outcome, Retry, WorkQueue, key_of};
+use machinery::{EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
+use crate::discovery::Resources;
 use crate::merge;
-use crate::owner::controller_of;
+use scale::{Expected, Scales};
 
 const NAME: &str = "disruption-controller";
 const WORKERS: usize = 2;
 
+/// Who says what happens to a budget and its pods.
+const COMPONENT: &str = "controllermanager";
+/// How long after a failure it is looked at again though nothing changed.
+const AGAIN: Duration = Duration::from_secs(30);
+
 struct Controller {
     client: Client,
     caches: Caches,
+    recorder: Recorder,
+    scales: Scales,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -44,7 +52,11 @@ pub(crate) fn start(context: &mut Context) {
             }
         }
     });
-    let controller = Controller { client: context.client(NAME), caches };
+    stale::start(context);
+    let (client, recorder) = (context.client(NAME), context.recorder(NAME, COMPONENT));
+    let resources = Resources::new(client.clone());
+    let scales = Scales { client: client.clone(), caches: caches.clone(), resources };
+    let controller = Controller { client, caches, recorder, scales };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
@@ -54,52 +66,44 @@ impl Controller {
         let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
         let mut covered = self.caches.pods.in_namespace(namespace);
         covered.retain(|pod| plan::covers(&budget, pod));
-        let scale = self.scale(namespace, &covered);
-        let (status, wake) = plan::status(&budget, &covered, scale, Timestamp::now());
-        self.write(&budget, &status).await?;
-        let wake = wake.map(|wake| Duration::try_from(wake).unwrap_or_default());
+        let expected = match plan::asks_controllers(&budget) {
+            true => self.scales.of(namespace, &covered).await,
+            false => Ok(Expected::default()),
+        };
+        self.tell(&budget, &covered, &expected);
+        let now = Timestamp::now();
+        let expected = match expected {
+            Ok(expected) => expected,
+            Err(why) => {
+                self.write(&budget, &plan::failed(&budget, &why, now)).await?;
+                return Ok(Outcome::After(AGAIN));
+            }
+        };
+        let decision = plan::status(&budget, &covered, expected.pods, now);
+        for pod in &decision.not_deleted {
+            let message = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
+            self.recorder.event(reference(&**pod), EventType::Warning, "NotDeleted", message);
+        }
+        self.write(&budget, &decision.status).await?;
+        let wake = decision.wake.map(|wake| Duration::try_from(wake).unwrap_or_default());
         Ok(wake.map_or(Outcome::Done, Outcome::After))
     }
 
-    /// How many pods the controllers of these pods want together (`getExpectedScale`). Pods without one do not count.
-    fn scale(&self, namespace: &str, covered: &[Arc<Pod>]) -> i32 {
-        let mut wanted: BTreeMap<String, i32> = BTreeMap::new();
-        for owner in covered.iter().filter_map(|pod| controller_of(&pod.metadata)) {
-            if let Some((uid, replicas)) = self.wanted(namespace, owner) {
-                wanted.insert(uid, replicas);
-            }
+    /// What keeps a budget from being what it seems.
+    fn tell(&self, budget: &PodDisruptionBudget, covered: &[Arc<Pod>], expected: &Result<Expected, String>) {
+        let say = |kind, reason, message: String| self.recorder.event(reference(budget), kind, reason, message);
+        if covered.is_empty() {
+            say(EventType::Normal, "NoPods", "No matching pods found".to_owned());
         }
-        wanted.values().sum()
-    }
-
-    /// What the top controller of a pod asks for: a Deployment speaks for its ReplicaSets.
-    fn wanted(&self, namespace: &str, owner: &OwnerReference) -> Option<(String, i32)> {
-        let key = format!("{namespace}/{}", owner.name);
-        let of = |meta: &ObjectMeta, replicas: Option<i32>| {
-            let same = meta.uid.as_deref() == Some(owner.uid.as_str());
-            same.then(|| (owner.uid.clone(), replicas.unwrap_or(1)))
-        };
-        match owner.kind.as_str() {
-            "ReplicaSet" => {
-                let set = self.caches.replica_sets.get(&key)?;
-                match controller_of(&set.metadata).filter(|above| above.kind == "Deployment") {
-                    Some(above) => self.wanted(namespace, above),
-                    None => of(&set.metadata, set.spec.as_ref()?.replicas),
-                }
+        match expected {
+            Ok(Expected { has_unmanaged: true, .. }) => {
+                say(EventType::Warning, "UnmanagedPods", plan::unmanaged(budget));
             }
-            "Deployment" => {
-                let deployment = self.caches.deployments.get(&key)?;
-                of(&deployment.metadata, deployment.spec.as_ref()?.replicas)
+            Ok(_) => (),
+            Err(why) => {
+                let message = format!("Failed to calculate the number of expected pods: {why}");
+                say(EventType::Warning, "CalculateExpectedPodCountFailed", message);
             }
-            "StatefulSet" => {
-                let set = self.caches.stateful_sets.get(&key)?;
-                of(&set.metadata, set.spec.as_ref()?.replicas)
-            }
-            "ReplicationController" => {
-                let controller = self.caches.replication_controllers.get(&key)?;
-                of(&controller.metadata, controller.spec.as_ref()?.replicas)
-            }
-            _ => None,
         }
     }
 

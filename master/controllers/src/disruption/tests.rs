@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 
-use super::plan::{covers, status};
+use super::plan::{asks_controllers, covers, failed, status, unmanaged};
 
 fn now() -> Timestamp {
     "2026-01-01T00:10:00Z".parse().unwrap()
@@ -26,7 +26,7 @@ fn pod(name: &str, ready: bool) -> Arc<Pod> {
 /// (allowed, healthy, desired, expected)
 fn found(spec: Value, scale: i32) -> [i32; 4] {
     let pods = [pod("x", true), pod("y", true), pod("z", false)];
-    let (status, _) = status(&budget(spec), &pods, scale, now());
+    let status = status(&budget(spec), &pods, scale, now()).status;
     [status.disruptions_allowed, status.current_healthy, status.desired_healthy, status.expected_pods]
         .map(Option::unwrap)
 }
@@ -51,25 +51,53 @@ fn an_eviction_counts_until_its_pod_is_gone_or_it_has_failed() {
         "currentHealthy": 2, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 2, "disruptedPods": disrupted,
     }))
     .unwrap();
-    let (soon, wake) = status(&budget, &pods, 2, after(30));
+    let decision = status(&budget, &pods, 2, after(30));
+    assert!(decision.not_deleted.is_empty());
+    let (soon, wake) = (decision.status, decision.wake);
     assert_eq!(soon.disrupted_pods.unwrap().keys().collect::<Vec<_>>(), ["x"]);
     assert_eq!(
         (soon.current_healthy, soon.disruptions_allowed, wake),
         (Some(1), Some(0), Some(SignedDuration::from_secs(90)))
     );
-    let (late, wake) = status(&budget, &pods, 2, after(120));
-    assert_eq!((late.disrupted_pods, late.disruptions_allowed, wake), (None, Some(1), None));
+    let late = status(&budget, &pods, 2, after(120));
+    let names: Vec<_> = late.not_deleted.iter().map(|pod| pod.metadata.name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["x"]);
+    assert_eq!((late.status.disrupted_pods, late.status.disruptions_allowed, late.wake), (None, Some(1), None));
 }
 
 #[test]
 fn the_condition_changes_its_time_only_when_it_changes() {
     let mut budget = budget(json!({ "minAvailable": 1 }));
     let pods = [pod("x", true), pod("y", true)];
-    let (first, _) = status(&budget, &pods, 2, now());
+    let first = status(&budget, &pods, 2, now()).status;
     let condition = &first.conditions.as_ref().unwrap()[0];
     assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "SufficientPods"));
     budget.status = Some(first.clone());
-    assert_eq!(status(&budget, &pods, 2, now() + SignedDuration::from_secs(9)).0, first);
+    let later = now() + SignedDuration::from_secs(9);
+    assert_eq!(status(&budget, &pods, 2, later).status, first);
+    // While it is not known how many there should be nothing is evicted.
+    let unknown = failed(&budget, "found no controllers for pod \"x\"", later);
+    let condition = &unknown.conditions.as_ref().unwrap()[0];
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "SyncFailed"));
+    assert_eq!(
+        (condition.message.as_str(), condition.observed_generation),
+        ("found no controllers for pod \"x\"", Some(3))
+    );
+    assert_eq!((unknown.disruptions_allowed, unknown.current_healthy), (Some(0), Some(2)));
+}
+
+#[test]
+fn controllers_are_asked_where_a_share_is_to_be_known() {
+    let asks = |spec: Value| asks_controllers(&budget(spec));
+    assert!(asks(json!({ "maxUnavailable": 1 })) && asks(json!({ "minAvailable": "50%" })));
+    assert!(!asks(json!({ "minAvailable": 1 })) && !asks(json!({})));
+    let message = unmanaged(&budget(json!({})));
+    let selector =
+        "&LabelSelector{MatchLabels:map[string]string{app: a,},MatchExpressions:[]LabelSelectorRequirement{},}";
+    assert!(
+        message.starts_with(&format!("Pods selected by this PodDisruptionBudget (selector: {selector}) were")),
+        "{message}"
+    );
 }
 
 #[test]

@@ -21,10 +21,11 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::core::ApiResource;
-use kube::{Api, Client, ResourceExt, discovery};
+use kube::{Api, Client, ResourceExt};
 use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 
 use crate::context::{Caches, Context};
+use crate::discovery::Resources;
 use measure::{measure, no_match};
 use normalize::Memory;
 use plan::{Decision, Known, Measured, Unselected, decide};
@@ -40,6 +41,7 @@ struct Controller {
     client: Client,
     caches: Caches,
     recorder: Recorder,
+    resources: Resources,
     kept: Mutex<Kept>,
 }
 
@@ -50,8 +52,6 @@ struct Kept {
     memories: HashMap<String, Memory>,
     /// Which pods they scale.
     selectors: BTreeMap<String, Selector>,
-    /// The resources of kinds, by group and kind.
-    resources: HashMap<(String, String), ApiResource>,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -69,7 +69,9 @@ pub(crate) fn start(context: &mut Context) {
         }
     });
     let recorder = context.recorder(NAME, NAME);
-    let controller = Controller { client: context.client(NAME), caches, recorder, kept: Mutex::default() };
+    let client = context.client(NAME);
+    let resources = Resources::new(client.clone());
+    let controller = Controller { client, caches, recorder, resources, kept: Mutex::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
@@ -119,8 +121,7 @@ impl Controller {
         match api.get_scale(&target.name).await {
             Ok(scale) => Ok(Target { api, scale }),
             Err(error) => {
-                // The kind may be another's by now.
-                self.kept().resources.remove(&(resource.group, target.kind.clone()));
+                self.resources.forget(&resource.group, &target.kind);
                 Err(said(&error))
             }
         }
@@ -129,22 +130,8 @@ impl Controller {
     /// The resource of a kind, in whatever version it is served.
     async fn resource(&self, api_version: &str, kind: &str) -> Result<ApiResource, String> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let key = (group.to_owned(), kind.to_owned());
-        if let Some(known) = self.kept().resources.get(&key) {
-            return Ok(known.clone());
-        }
-        let found = discovery::group(&self.client, group).await;
-        let found = found.map_err(|error| match error {
-            kube::Error::Discovery(_) => no_match(kind, group),
-            other => said(&other),
-        })?;
-        let resource = found.recommended_kind(kind).map(|(resource, _)| resource).or_else(|| {
-            let versions = found.versions().map(|version| found.versioned_resources(version));
-            versions.flatten().map(|(resource, _)| resource).find(|resource| resource.kind == kind)
-        });
-        let resource = resource.ok_or_else(|| no_match(kind, group))?;
-        self.kept().resources.insert(key, resource.clone());
-        Ok(resource)
+        let found = self.resources.find(group, kind).await.map_err(|error| said(&error))?;
+        found.ok_or_else(|| no_match(kind, group))
     }
 
     async fn scale(&self, key: &str, autoscaler: &HorizontalPodAutoscaler, target: Target) {

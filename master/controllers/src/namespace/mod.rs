@@ -86,7 +86,10 @@ impl Controller {
         let conditions = plan::conditions(&namespace, &left, jiff::Timestamp::now());
         let known = namespace.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         if conditions != known {
-            let patch = json!({"status": {"conditions": conditions}});
+            let patch = json!({
+                "metadata": {"resourceVersion": namespace.metadata.resource_version},
+                "status": {"conditions": conditions},
+            });
             let api = Api::<Namespace>::all(self.client.clone());
             match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Err(error) if !machinery::is_not_found(&error) => return Err(error.into()),
