@@ -238,7 +238,7 @@ fn tokens_of_earlier_keys_are_known_until_they_are_forgotten() {
     assert!(none.is_empty());
     service_account::rotate(&dir).unwrap();
     let (second, earlier) = keys();
-    assert_eq!(earlier, [first.clone()]);
+    assert_eq!(earlier, std::slice::from_ref(&first));
     service_account::rotate(&dir).unwrap();
     let (third, earlier) = keys();
     assert_eq!(earlier, [second, first]);

@@ -189,10 +189,9 @@ impl Controller {
         if taints.is_none() && labels.is_empty() {
             return Ok(());
         }
-        let mut patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version, "labels": labels}});
-        if let Some(taints) = taints {
-            patch["spec"] = json!({"taints": taints});
-        }
+        let metadata = json!({"resourceVersion": node.metadata.resource_version, "labels": labels});
+        let spec = taints.map_or_else(|| json!({}), |taints| json!({ "taints": taints }));
+        let patch = json!({ "metadata": metadata, "spec": spec });
         match self.nodes().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Err(error) if !machinery::is_not_found(&error) => Err(error.into()),
             _ => Ok(()),
