@@ -3,7 +3,8 @@
 //! What is taken follows the committed Services and IPAddresses, so that nothing leaks and a restart repairs itself; what a
 //! request that is under way has chosen is held by its [`Reservation`] until its commit is visible.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,8 +47,9 @@ struct Taken {
     addresses: HashMap<IpAddr, Address>,
     /// Addresses that a Service had, whose IPAddresses are to go.
     freed: HashSet<IpAddr>,
-    ips: HashMap<IpAddr, String>,
-    ports: HashMap<u16, String>,
+    /// Who has what: one Service, but where data is older than this rule.
+    ips: HashMap<IpAddr, BTreeSet<String>>,
+    ports: HashMap<u16, BTreeSet<String>>,
     of: HashMap<String, Claims>,
     /// Chosen by requests under way.
     held: Claims,
@@ -126,13 +128,13 @@ impl Allocators {
         let taken = self.taken();
         let mut due = Due::default();
         let ranges: Vec<IpNet> = taken.known(self.services).collect();
-        for (ip, owner) in taken.ips.iter().filter(|(ip, _)| ranges.iter().any(|range| range.contains(*ip))) {
+        for (ip, owners) in taken.ips.iter().filter(|(ip, _)| ranges.iter().any(|range| range.contains(*ip))) {
             let address = taken.addresses.get(ip);
-            let is_right = address.is_some_and(|address| address.owner == *owner && address.is_ours);
-            let is_others = address.is_some_and(|address| address.owner != *owner && taken.has(&address.owner, ip));
-            if !is_right && !is_others {
-                due.missing.push((*ip, owner.clone()));
+            if address.is_some_and(|address| address.is_right_for(owners)) {
+                continue;
             }
+            let named = address.and_then(|address| owners.get(&address.owner));
+            due.missing.extend(named.or(owners.first()).map(|owner| (*ip, owner.clone())));
         }
         for (ip, address) in taken.addresses.iter().filter(|(ip, address)| address.is_ours && !taken.is_used(**ip)) {
             match taken.freed.contains(ip) || address.is_left_over(now) {
@@ -347,18 +349,13 @@ impl Taken {
         let is_another = |address: &Address| address.owner.is_empty() || address.owner != owner;
         let is_others = |address: &Address| is_another(address) && !self.freed.contains(&ip);
         self.held.ips.contains(&ip)
-            || self.ips.get(&ip).is_some_and(|other| other != owner)
+            || has_another(&self.ips, &ip, owner)
             || self.addresses.get(&ip).is_some_and(is_others)
     }
 
     /// Whether a Service has an address, or is about to.
     fn is_used(&self, ip: IpAddr) -> bool {
-        let owner = self.addresses.get(&ip).map(|address| address.owner.as_str());
-        self.held.ips.contains(&ip) || owner.is_some_and(|owner| self.has(owner, &ip))
-    }
-
-    fn has(&self, owner: &str, ip: &IpAddr) -> bool {
-        self.of.get(owner).is_some_and(|claims| claims.ips.contains(ip))
+        self.held.ips.contains(&ip) || self.ips.contains_key(&ip)
     }
 
     /// Has the IPAddress go of an address that its Service has no longer; whether there is one.
@@ -373,7 +370,7 @@ impl Taken {
     }
 
     fn is_port_taken(&self, port: u16, owner: &str) -> bool {
-        self.held.ports.contains(&port) || self.ports.get(&port).is_some_and(|other| other != owner)
+        self.held.ports.contains(&port) || has_another(&self.ports, &port, owner)
     }
 
     /// Where Services may have addresses that they have.
@@ -392,21 +389,26 @@ impl Taken {
     fn observe_service(&mut self, owner: String, object: Option<&Value>) -> bool {
         let claims = object.and_then(|object| object.get("spec")).map(claims).unwrap_or_default();
         let before = self.of.remove(&owner).unwrap_or_default();
-        for ip in before.ips.iter().filter(|ip| self.ips.get(*ip) == Some(&owner)).collect::<Vec<_>>() {
-            self.ips.remove(ip);
-        }
-        for port in before.ports.iter().filter(|port| self.ports.get(*port) == Some(&owner)).collect::<Vec<_>>() {
-            self.ports.remove(port);
-        }
-        self.ips.extend(claims.ips.iter().map(|ip| (*ip, owner.clone())));
-        self.ports.extend(claims.ports.iter().map(|port| (*port, owner.clone())));
+        before.ips.iter().for_each(|ip| take_from(&mut self.ips, ip, &owner));
+        before.ports.iter().for_each(|port| take_from(&mut self.ports, port, &owner));
+        claims.ips.iter().for_each(|ip| give_to(&mut self.ips, *ip, &owner));
+        claims.ports.iter().for_each(|port| give_to(&mut self.ports, *port, &owner));
         self.freed.retain(|ip| !claims.ips.contains(ip));
-        let is_missing = claims.ips.iter().any(|ip| self.addresses.get(ip).is_none_or(|one| one.owner != owner));
         if object.is_some() {
-            self.of.insert(owner.clone(), claims);
+            self.of.insert(owner.clone(), claims.clone());
         }
         let freed = before.ips.iter().filter(|ip| self.free(**ip, &owner)).count();
-        is_missing || freed > 0
+        // What another Service has, too, is that one's now.
+        freed > 0 || before.ips.union(&claims.ips).any(|ip| !self.agrees(ip))
+    }
+
+    /// Whether an address and its IPAddress belong to the same.
+    fn agrees(&self, ip: &IpAddr) -> bool {
+        match (self.ips.get(ip), self.addresses.get(ip)) {
+            (Some(owners), Some(address)) => address.is_right_for(owners),
+            (None, Some(address)) => !address.is_ours,
+            (owners, None) => owners.is_none(),
+        }
     }
 
     /// Whether there may be something to do about it.
@@ -420,8 +422,7 @@ impl Taken {
         if owner(before.as_ref()) != owner(self.addresses.get(&ip)) {
             self.freed.remove(&ip);
         }
-        let now = self.addresses.get(&ip);
-        self.ips.get(&ip) != owner(now).as_ref() || now.is_some_and(|address| !address.is_ours)
+        !self.agrees(&ip)
     }
 
     /// Whether a ServiceCIDR waits for its last address.
@@ -493,6 +494,22 @@ fn claims(spec: &Value) -> Claims {
     Claims {
         ips: ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect(),
         ports: numbers.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0).collect(),
+    }
+}
+
+fn has_another<K: Hash + Eq>(owners: &HashMap<K, BTreeSet<String>>, key: &K, owner: &str) -> bool {
+    owners.get(key).is_some_and(|owners| owners.iter().any(|other| other != owner))
+}
+
+fn give_to<K: Hash + Eq>(owners: &mut HashMap<K, BTreeSet<String>>, key: K, owner: &str) {
+    owners.entry(key).or_default().insert(owner.to_owned());
+}
+
+fn take_from<K: Hash + Eq>(owners: &mut HashMap<K, BTreeSet<String>>, key: &K, owner: &str) {
+    let Some(all) = owners.get_mut(key) else { return };
+    all.remove(owner);
+    if all.is_empty() {
+        owners.remove(key);
     }
 }
 

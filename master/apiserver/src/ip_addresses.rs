@@ -2,6 +2,7 @@
 //! is written before the Service, which cannot get an address that another object has, and goes after it. What does not fit
 //! together is repaired: clusters older than these objects, writes that came to nothing, deletions by hand.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
@@ -31,6 +32,8 @@ pub(crate) struct Address {
     pub owner: String,
     /// Whether it was made here.
     pub is_ours: bool,
+    /// Whether it says which family it is of.
+    has_family: bool,
     since: Option<Timestamp>,
 }
 
@@ -41,11 +44,19 @@ impl Address {
         let is_service = (text("group"), text("resource")) == ("", "services");
         let owner = if is_service { format!("{}/{}", text("namespace"), text("name")) } else { String::new() };
         let metadata = &object["metadata"];
+        let labels = &metadata["labels"];
+        let ip = metadata["name"].as_str().and_then(|name| name.parse().ok());
         Address {
             owner,
-            is_ours: metadata["labels"][MANAGED_BY.0] == MANAGED_BY.1,
+            is_ours: labels[MANAGED_BY.0] == MANAGED_BY.1,
+            has_family: ip.is_some_and(|ip| labels[FAMILY] == family(ip)),
             since: metadata["creationTimestamp"].as_str().and_then(|text| text.parse().ok()),
         }
+    }
+
+    /// Whether it is as it should be for one of these Services.
+    pub(crate) fn is_right_for(&self, owners: &BTreeSet<String>) -> bool {
+        self.is_ours && self.has_family && owners.contains(&self.owner)
     }
 
     /// Whether no write that it was made for can be under way any longer.
@@ -65,15 +76,18 @@ pub(crate) struct Due {
     pub is_early: bool,
 }
 
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
 /// The IPAddress of a Service.
 pub(crate) fn object(ip: IpAddr, owner: &str, now: Timestamp) -> Value {
     let (namespace, name) = owner.split_once('/').unwrap_or(("", owner));
-    let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
     json!({
         "kind": "IPAddress", "apiVersion": "networking.k8s.io/v1",
         "metadata": {
             "name": ip.to_string(), "uid": auth::random_uuid(), "creationTimestamp": format!("{now:.0}"),
-            "labels": { FAMILY: family, MANAGED_BY.0: MANAGED_BY.1 },
+            "labels": { FAMILY: family(ip), MANAGED_BY.0: MANAGED_BY.1 },
         },
         "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },
     })
@@ -114,19 +128,27 @@ async fn claim(core: &Core, reserved: &Reservation) -> Result<bool> {
 /// Writes the IPAddress of a Service; false where it is another's.
 async fn put(core: &Core, ip: IpAddr, owner: &str) -> Result<bool> {
     let Some(kind) = core.kinds.registry().kind(GROUP, "v1", RESOURCE) else { return Ok(true) };
-    let key = hooks::key(kind, "", &ip.to_string());
-    let expect = match core.store.get(&key) {
-        None => Expect::Absent,
-        Some(entry) => {
-            let address = Address::of(&objects::parse_stored(kind, entry.json())?);
-            if address.owner != owner && !core.allocators.is_freed(ip) {
-                return Ok(false);
-            }
-            Expect::Revision(entry.revision)
+    if let Some(entry) = core.store.get(&hooks::key(kind, "", &ip.to_string())) {
+        let address = Address::of(&objects::parse_stored(kind, entry.json())?);
+        if address.owner != owner && !core.allocators.is_freed(ip) {
+            return Ok(false);
         }
-    };
-    let object = object(ip, owner, Timestamp::now());
-    objects::write(core, kind, (key, expect), &object).await
+    }
+    replace(core, kind, ip, owner).await
+}
+
+/// Writes the IPAddress of a Service in place of any that is there; false when somebody else was quicker.
+///
+/// It is another object, with a UID of its own: what was there is deleted first, and seen to be.
+async fn replace(core: &Core, kind: &'static Kind, ip: IpAddr, owner: &str) -> Result<bool> {
+    let key = hooks::key(kind, "", &ip.to_string());
+    if let Some(entry) = core.store.get(&key) {
+        let gone = Write { key: key.clone(), expect: Expect::Revision(entry.revision), value: None, needs: None };
+        if objects::commit(core, gone, Facets::default()).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    objects::write(core, kind, (key, Expect::Absent), &object(ip, owner, Timestamp::now())).await
 }
 
 /// Makes Services and IPAddresses agree; whether there is something to look at again soon.
@@ -151,9 +173,7 @@ pub(crate) async fn repair(core: &Core) -> bool {
 /// Gives a Service that has an address the IPAddress of it.
 async fn restore(core: &Core, ip: IpAddr, owner: &str) -> Result<()> {
     let Some(kind) = core.kinds.registry().kind(GROUP, "v1", RESOURCE) else { return Ok(()) };
-    let key = hooks::key(kind, "", &ip.to_string());
-    let expect = core.store.get(&key).map_or(Expect::Absent, |entry| Expect::Revision(entry.revision));
-    objects::write(core, kind, (key, expect), &object(ip, owner, Timestamp::now())).await.map(drop)
+    replace(core, kind, ip, owner).await.map(drop)
 }
 
 async fn remove(core: &Core, ip: IpAddr) -> Result<()> {

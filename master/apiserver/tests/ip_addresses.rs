@@ -74,10 +74,14 @@ async fn each_address_of_a_service_is_an_object() {
     while server.get(&path).await.expect(200)["metadata"]["labels"] != labels {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // An address can be had again as soon as it is free.
+    // An address can be had again as soon as it is free, as another object.
+    let mut watch = server.watch(&format!("{ADDRESSES}?watch=1&fieldSelector=metadata.name%3D{ip}")).await;
+    assert_eq!(watch.seen().await, format!("ADDED {ip}"));
     server.delete(&format!("{SERVICES}/a")).await.expect(200);
     server.call("POST", SERVICES, &service("b", &ip)).await.expect(201);
     assert_eq!(server.get(&path).await.expect(200)["spec"]["parentRef"]["name"], "b");
+    assert_eq!(watch.seen().await, format!("DELETED {ip}"));
+    assert_eq!(watch.seen().await, format!("ADDED {ip}"));
     server.delete(&format!("{SERVICES}/b")).await.expect(200);
     until(&server, &path, 404).await;
 }

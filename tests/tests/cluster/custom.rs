@@ -1,6 +1,7 @@
 //! Custom kinds as clients see them: they go down the same road as built-in ones.
 
 use anyhow::{Result, ensure};
+use keelson_tests::harness::images::HELLO;
 
 use crate::Test;
 use crate::context::{Context, Namespace};
@@ -9,6 +10,7 @@ pub const TESTS: &[Test] = &[
     ("custom::a_kind_is_served_while_its_definition_stands", life),
     ("custom::schemas_and_rules_are_enforced", schemas),
     ("custom::owners_and_namespaces_take_custom_resources_with_them", deletion),
+    ("custom::a_budget_asks_the_owner_of_pods_how_many_it_wants", budget),
 ];
 
 /// A definition of its own for each test: `<plural>.custom.keelson.test`.
@@ -151,4 +153,35 @@ fn deletion(context: &Context) -> Result<()> {
     ensure!(ns.say("get dependents -A -o name")?.trim() == "dependent.custom.keelson.test/free");
     ns.say("delete crd dependents.custom.keelson.test --timeout=60s")?;
     Ok(())
+}
+
+fn budget(context: &Context) -> Result<()> {
+    let ns = established(context, "owners", "Owner")?;
+    ns.until("kubectl finds the kind", || ns.say("get owners"))?;
+    ns.fed(&["create", "-f", "-"], &object("Owner", "a", "{replicas: 4}"))?;
+    ns.say("create configmap a")?;
+    let owned = |name: &str, (api_version, kind): (&str, &str)| {
+        let uid = ns.say(&format!("get {kind} a -o jsonpath={{.metadata.uid}}"))?;
+        let owner = format!("{{apiVersion: {api_version}, kind: {kind}, name: a, uid: {uid}, controller: true}}");
+        ns.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}, ownerReferences: [{owner}]}}\n\
+             spec: {{containers: [{{name: c, image: {HELLO}}}]}}\n---\n\
+             apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {{name: {name}}}\n\
+             spec: {{maxUnavailable: 1, selector: {{matchLabels: {{app: {name}}}}}}}\n"
+        ))
+    };
+    owned("scaled", ("custom.keelson.test/v1", "Owner"))?;
+    ns.until("the owner's replicas to be expected", || {
+        let seen = ns.say("get pdb scaled -o jsonpath={.status.expectedPods}/{.status.desiredHealthy}")?;
+        ensure!(seen == "4/3", "{seen}");
+        Ok(())
+    })?;
+    // What cannot be scaled says nothing of how many there should be.
+    owned("misled", ("v1", "ConfigMap"))?;
+    ns.until("the budget to say so", || {
+        let condition =
+            ns.say("get pdb misled -o jsonpath={.status.conditions[0].reason}:{.status.conditions[0].message}")?;
+        ensure!(condition == "SyncFailed:configmaps does not implement the scale subresource", "{condition}");
+        Ok(())
+    })
 }

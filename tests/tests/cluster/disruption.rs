@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use keelson_tests::harness::images::{BUSYBOX, HELLO};
 use keelson_tests::harness::shell::wait_for;
+use nix::sys::signal::Signal;
 use rand::Rng;
 
 use crate::Test;
@@ -20,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("disruption::a_node_of_which_nothing_was_known_is_ready_again_at_once", doubted_node),
     ("disruption::killing_the_master_loses_nothing", kill_master),
     ("disruption::a_lost_node_is_tainted_and_evicted", lost_node),
+    ("disruption::when_all_nodes_are_lost_nothing_is_evicted", all_nodes_lost),
 ];
 
 fn rounds(quick: u32) -> u32 {
@@ -150,8 +152,8 @@ fn kill_master(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn lost_node(context: &Context) -> Result<()> {
-    let ns = context.namespace()?;
+/// A Deployment `d` of three pods that leave a lost node after two seconds.
+fn impatient(ns: &Namespace<'_>) -> Result<()> {
     ns.apply(&format!(
         r#"
 apiVersion: apps/v1
@@ -171,6 +173,12 @@ spec:
 "#
     ))?;
     ns.say("rollout status deployment/d --timeout=60s")?;
+    Ok(())
+}
+
+fn lost_node(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    impatient(&ns)?;
     context.cluster().process("agent-n3")?.kill()?;
     ns.until("NotReady and the taint", || {
         let node = context.kubectl().json("get node n3")?;
@@ -203,4 +211,41 @@ spec:
         ensure!(ns.say("get pods -o name")?.lines().count() == 3);
         Ok(())
     })
+}
+
+/// The agents are all there, only nobody hears of them any more: more likely the master is cut off.
+fn all_nodes_lost(context: &Context) -> Result<()> {
+    const NODES: [&str; 3] = ["n1", "n2", "n3"];
+    let ns = context.namespace()?;
+    impatient(&ns)?;
+    let uids = || ns.say("get pods -l app=d -o jsonpath={.items[*].metadata.uid}");
+    let nodes = |path: &str| context.kubectl().say(&format!("get nodes -o jsonpath={{.items[*]{path}}}"));
+    let tell = |signal: Signal| {
+        let cluster = context.cluster();
+        NODES.iter().try_for_each(|node| cluster.process(&format!("agent-{node}"))?.signal(signal))
+    };
+    let before = uids()?;
+    let silent = tell(Signal::SIGSTOP).and_then(|()| {
+        ns.until("all nodes to be lost", || {
+            let ready = nodes(".status.conditions[?(@.type=='Ready')].status")?;
+            ensure!(ready == "Unknown Unknown Unknown", "{ready}");
+            Ok(())
+        })
+    });
+    let judged = silent.and_then(|()| {
+        ns.until("no taint that empties a node", || {
+            let effects = nodes(".spec.taints[*].effect")?;
+            ensure!(effects.contains("NoSchedule") && !effects.contains("NoExecute"), "{effects}");
+            Ok(())
+        })
+    });
+    tell(Signal::SIGCONT)?;
+    for node in NODES {
+        context.cluster().wait_ready(node)?;
+    }
+    judged?;
+    let evictions = ns.say("get events --field-selector reason=TaintManagerEviction -o name")?;
+    ensure!(evictions.is_empty(), "{evictions}");
+    ensure!(uids()? == before, "other pods than before: {before}");
+    Ok(())
 }

@@ -77,6 +77,47 @@ fn services_and_addresses_are_made_to_agree() {
 }
 
 #[test]
+fn what_two_services_have_stays_the_others() {
+    let allocators = Allocators::new("10.0.0.0/24".parse().unwrap(), 30_000..=30_010);
+    let (ip, port) = ("10.0.0.5", 30_005);
+    let service = |name: &str, there: bool| {
+        let spec = json!({ "clusterIPs": [ip], "ports": [{ "nodePort": port }] });
+        let object = there.then(|| json!({ "spec": spec }));
+        allocators.observe("", "services", "d", name, object.as_ref());
+    };
+    let address = |owner: &str| {
+        let object = ip_addresses::object(ip.parse().unwrap(), owner, Timestamp::now());
+        allocators.observe("", "ipaddresses", "", ip, Some(&object));
+    };
+    let due = || {
+        let due = allocators.addresses_due(Timestamp::now() + jiff::SignedDuration::from_secs(100));
+        (due.missing.into_iter().map(|(_, owner)| owner).collect::<Vec<_>>(), due.left_over.len())
+    };
+    let kind = schema::Registry::builtin().kind("", "v1", "services").unwrap();
+    let can_have = |spec: serde_json::Value| {
+        let mut object = json!({ "metadata": { "namespace": "d", "name": "third" }, "spec": spec });
+        allocators.allocate(kind, &mut object, None).is_ok()
+    };
+    let is_free = || {
+        let ports = json!([{ "nodePort": port }]);
+        let node_port = json!({ "type": "NodePort", "clusterIP": "10.0.0.9", "ports": ports });
+        (can_have(json!({ "type": "ClusterIP", "clusterIP": ip })), can_have(node_port))
+    };
+    service("a", true);
+    service("b", true);
+    address("d/a");
+    assert_eq!(due(), (vec![], 0), "either may have it");
+    service("a", false);
+    assert_eq!(due(), (vec!["d/b".to_owned()], 0));
+    assert_eq!(is_free(), (false, false));
+    address("d/b");
+    assert_eq!(due(), (vec![], 0));
+    service("b", false);
+    assert_eq!(due(), (vec![], 1));
+    assert_eq!(is_free(), (true, true));
+}
+
+#[test]
 fn an_address_of_others_is_not_drawn() {
     let allocators = Allocators::new("10.0.0.0/29".parse().unwrap(), 30_000..=30_010);
     let gateway =
