@@ -29,6 +29,8 @@ pub(crate) struct Configuration {
     pub object: Value,
     /// Of its expressions.
     pub programs: Arc<Programs>,
+    /// Those that it names, some more than once.
+    servers: Arc<[Trust]>,
 }
 
 impl Configuration {
@@ -41,14 +43,29 @@ impl Configuration {
     }
 
     fn hooks(&self) -> &[Value] {
-        self.object["webhooks"].as_array().map_or(NO_HOOKS, Vec::as_slice)
+        hooks(&self.object)
     }
 
-    /// Those whose servers it names.
-    fn clients(&self) -> impl Iterator<Item = &Value> {
-        let hooks = self.hooks().iter().map(|hook| &hook["clientConfig"]);
-        hooks.chain(Some(&self.spec()["conversion"]["webhook"]["clientConfig"]).filter(|config| !config.is_null()))
+    /// An object, in place of another: what comes of parts that are as before is not made anew.
+    fn following(object: Value, old: Option<&Self>) -> Self {
+        // Expressions and servers are where these are; the status of a policy has none.
+        let same = |old: &&Self| ["spec", "webhooks"].iter().all(|part| old.object[part] == object[part]);
+        let (programs, servers) = match old.filter(same) {
+            Some(old) => (Arc::clone(&old.programs), Arc::clone(&old.servers)),
+            None => (Arc::default(), clients(&object).filter_map(trust).collect()),
+        };
+        Configuration { object, programs, servers }
     }
+}
+
+fn hooks(object: &Value) -> &[Value] {
+    object["webhooks"].as_array().map_or(NO_HOOKS, Vec::as_slice)
+}
+
+/// What a configuration says of servers.
+fn clients(object: &Value) -> impl Iterator<Item = &Value> {
+    let hooks = hooks(object).iter().map(|hook| &hook["clientConfig"]);
+    hooks.chain(Some(&object["spec"]["conversion"]["webhook"]["clientConfig"]).filter(|config| !config.is_null()))
 }
 
 /// One webhook of a configuration.
@@ -79,7 +96,14 @@ pub(crate) struct Configured(RwLock<Current>);
 struct Current {
     /// By resource, and then by name.
     objects: HashMap<String, BTreeMap<String, Arc<Configuration>>>,
-    servers: HashMap<Trust, LazyConnections>,
+    servers: HashMap<Trust, Server>,
+}
+
+#[derive(Default)]
+struct Server {
+    connections: LazyConnections,
+    /// How often configurations name it.
+    named: usize,
 }
 
 impl Configured {
@@ -105,7 +129,13 @@ impl Configured {
 
     /// How servers with such certificates are reached. What no configuration names any more is not kept.
     pub(super) fn connections(&self, server: &Trust) -> Result<Connections, String> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner).servers.get(server).map(Arc::clone);
+        let kept = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .servers
+            .get(server)
+            .map(|one| Arc::clone(&one.connections));
         kept.unwrap_or_default().get_or_init(|| connections(server, &None)).clone()
     }
 }
@@ -113,23 +143,20 @@ impl Configured {
 impl Current {
     fn put(&mut self, resource: &str, name: &str, object: Option<Value>) {
         let all = self.objects.entry(resource.to_owned()).or_default();
-        let Some(object) = object else {
-            all.remove(name);
-            return;
-        };
-        // Expressions are where these are; the status of a policy has none.
-        let same = |old: &&Arc<Configuration>| ["spec", "webhooks"].iter().all(|part| old.object[part] == object[part]);
-        let programs = all.get(name).filter(same).map(|old| Arc::clone(&old.programs)).unwrap_or_default();
-        all.insert(name.to_owned(), Arc::new(Configuration { object, programs }));
-    }
-
-    /// Keeps the connections of those servers that are named.
-    fn follow(&mut self) {
-        let mut before = std::mem::take(&mut self.servers);
-        for configuration in self.objects.values().flat_map(BTreeMap::values) {
-            for server in configuration.clients().filter_map(trust) {
-                let kept = before.remove(&server);
-                self.servers.entry(server).or_insert_with(|| kept.unwrap_or_default());
+        let old = all.remove(name);
+        let new = object.map(|object| Arc::new(Configuration::following(object, old.as_deref())));
+        // The new one first, so that the connections of servers that both name are kept.
+        if let Some(new) = new {
+            for server in new.servers.iter() {
+                self.servers.entry(server.clone()).or_default().named += 1;
+            }
+            all.insert(name.to_owned(), new);
+        }
+        for server in old.iter().flat_map(|old| old.servers.iter()) {
+            let Some(known) = self.servers.get_mut(server) else { continue };
+            known.named = known.named.saturating_sub(1);
+            if known.named == 0 {
+                self.servers.remove(server);
             }
         }
     }
@@ -154,7 +181,6 @@ impl Observer for Configured {
         };
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
         current.put(resource, name, object);
-        current.follow();
     }
 }
 
@@ -213,10 +239,19 @@ mod tests {
         let definition = json!({ "metadata": { "name": "d" }, "spec": { "conversion": conversion } });
         configured.observe(DEFINITIONS.0, DEFINITIONS.1, "", "d", Some(&definition));
         assert_eq!(names(), ["a.test", "b.test", "c.ns.svc"]);
+        let connections = |name: &str| {
+            let current = configured.0.read().unwrap();
+            let (_, server) = current.servers.iter().find(|(server, _)| server.name == name).unwrap();
+            Arc::as_ptr(&server.connections)
+        };
+        let before = connections("b.test");
         configured.observe(GROUP, MUTATING, "", "w", None);
         assert_eq!(names(), ["a.test", "b.test", "c.ns.svc"]);
         configured.observe(GROUP, VALIDATING, "", "w", Some(&hooks(&["https://b.test"])));
         configured.observe(DEFINITIONS.0, DEFINITIONS.1, "", "d", Some(&json!({ "spec": {} })));
         assert_eq!(names(), ["b.test"]);
+        assert_eq!(connections("b.test"), before, "they are kept");
+        configured.observe(GROUP, VALIDATING, "", "w", None);
+        assert!(names().is_empty());
     }
 }
