@@ -12,6 +12,8 @@ use crate::webhooks;
 
 /// How long a webhook may take.
 const PATIENCE: u64 = 30;
+/// How much is converted by one call, in bytes: of the answer, four times as much is read.
+const AT_ONCE: usize = 4 * 1024 * 1024;
 
 /// A stored object as `kind` shows it.
 pub(crate) async fn shown(core: &Core, kind: &Kind, json: &Bytes) -> Result<Value> {
@@ -50,31 +52,56 @@ pub(crate) async fn between(core: &Core, from: &Kind, to: &Kind, object: &Value)
     Ok(to.from_storage(object))
 }
 
-/// Has those that are of another version converted in their places.
+/// Has those that are of another version converted in their places, as many at once as [`AT_ONCE`] allows.
 async fn convert(core: &Core, kind: &Kind, wanted: &str, objects: &mut [Value]) -> Result<()> {
     let Some(webhook) = kind.custom.and_then(|custom| custom.conversion.as_ref()) else { return Ok(()) };
-    let others: Vec<&mut Value> = objects.iter_mut().filter(|object| object["apiVersion"] != wanted).collect();
+    let mut others: Vec<&mut Value> = objects.iter_mut().filter(|object| object["apiVersion"] != wanted).collect();
     let Some(first) = others.first() else { return Ok(()) };
     let what = format!("{}, Kind={}", first["apiVersion"].as_str().unwrap_or_default(), kind.kind);
     let failed = |why: String| Problem::untold(&format!("conversion webhook for {what} {why}"));
-    let version = review_version(webhook).ok_or_else(|| Problem::untold("no supported conversion review versions"))?;
-    let uid = auth::random_uuid();
-    let asked: Vec<&Value> = others.iter().map(|object| &**object).collect();
-    let review = json!({
-        "kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),
-        "request": { "uid": uid, "desiredAPIVersion": wanted, "objects": asked },
-    });
-    let answer = webhooks::post(core, &webhook["clientConfig"], PATIENCE, &review).await;
-    let answer = answer.map_err(|error| failed(format!("failed: {error}")))?;
-    let converted = read(answer, version, &uid).map_err(|why| failed(format!("failed: {why}")))?;
-    if converted.len() != others.len() {
-        return Err(failed(format!("returned {} objects, expected {}", converted.len(), others.len())));
-    }
-    for (index, (object, converted)) in others.into_iter().zip(converted).enumerate() {
-        *object = accepted(object, converted, (wanted, kind.kind))
-            .map_err(|why| failed(format!("returned invalid converted object at index {index}: {why}")))?;
+    let mut done = 0;
+    while let Some(rest) = others.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let asked = texts(rest);
+        let converted = ask(core, webhook, wanted, &asked).await?.map_err(|why| failed(format!("failed: {why}")))?;
+        if converted.len() != asked.len() {
+            return Err(failed(format!("returned {} objects, expected {}", converted.len(), asked.len())));
+        }
+        for (object, converted) in rest.iter_mut().zip(converted) {
+            **object = accepted(object, converted, (wanted, kind.kind))
+                .map_err(|why| failed(format!("returned invalid converted object at index {done}: {why}")))?;
+            done += 1;
+        }
     }
     Ok(())
+}
+
+/// As many objects as are converted at once, at least one.
+fn texts(objects: &[&mut Value]) -> Vec<String> {
+    let mut size = 0;
+    let texts = objects.iter().map(ToString::to_string);
+    let fitting = texts.enumerate().take_while(|(index, text)| {
+        size += text.len();
+        *index == 0 || size <= AT_ONCE
+    });
+    fitting.map(|(_, text)| text).collect()
+}
+
+/// What a webhook makes of objects; why it made nothing of them.
+async fn ask(
+    core: &Core,
+    webhook: &Value,
+    wanted: &str,
+    objects: &[String],
+) -> Result<std::result::Result<Vec<Value>, String>> {
+    let version = review_version(webhook).ok_or_else(|| Problem::untold("no supported conversion review versions"))?;
+    let uid = auth::random_uuid();
+    // Objects are large, and were written once to know how large.
+    let objects = objects.join(",");
+    let request = format!(r#"{{"uid":{},"desiredAPIVersion":{},"objects":[{objects}]}}"#, json!(uid), json!(wanted));
+    let review =
+        format!(r#"{{"kind":"ConversionReview","apiVersion":"apiextensions.k8s.io/{version}","request":{request}}}"#);
+    let answer = webhooks::post(core, &webhook["clientConfig"], PATIENCE, review).await;
+    Ok(answer.map_err(|error| error.to_string()).and_then(|answer| read(answer, version, &uid)))
 }
 
 /// The first version of reviews that this server speaks.

@@ -1,5 +1,5 @@
-//! Where a Service leads for this server itself: to an endpoint that is ready (`apiserver/pkg/util/proxy.ResolveEndpoint`).
-//! Webhooks and aggregated API servers are reached so.
+//! Where a Service leads for this server itself: to an endpoint that is ready, or to its external name
+//! (`apiserver/pkg/util/proxy`: `ResolveEndpoint`, `ResolveCluster`). Webhooks and aggregated API servers are reached so.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,8 +13,17 @@ use crate::server::Core;
 const RESOURCE: &str = "endpointslices.discovery.k8s.io";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// The address of an endpoint of one port of a Service; otherwise why there is none, in upstream's words.
-pub(crate) fn resolve(core: &Core, service: &Value, port: u64) -> Result<SocketAddr, String> {
+/// Where one port of a Service leads, as `HOST:PORT`; otherwise why it leads nowhere, in upstream's words.
+pub(crate) fn resolve(core: &Core, service: &Value, port: u64) -> Result<String, String> {
+    let spec = &service["spec"];
+    match spec["type"].as_str() {
+        // The port is that of the server: such Services need not have any.
+        Some("ExternalName") => Ok(format!("{}:{port}", spec["externalName"].as_str().unwrap_or_default())),
+        _ => of_endpoints(core, service, port).map(|address| address.to_string()),
+    }
+}
+
+fn of_endpoints(core: &Core, service: &Value, port: u64) -> Result<SocketAddr, String> {
     let text = |field: &str| service["metadata"][field].as_str().unwrap_or_default();
     let (namespace, name) = (text("namespace"), text("name").to_owned());
     let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -245,3 +245,18 @@ async fn a_webhook_converts_between_versions() {
     server.delete(&local).await.expect(200);
     assert_eq!(server.get(&second).await.expect(200)["items"].as_array().unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn of_many_large_objects_some_are_converted_at_once() {
+    let server = server().await;
+    let asked = converted(&server).await;
+    let large = "x".repeat(1_500_000);
+    for name in ["a", "b", "c", "d", "e"] {
+        server.call("POST", FOOS, &host_port(name, &format!("{name}:{large}"))).await.expect(201);
+    }
+    let list = server.get(&FOOS.replace("v1", "v2")).await.expect(200);
+    let hosts: Vec<&Value> = list["items"].as_array().unwrap().iter().map(|item| &item["host"]).collect();
+    assert_eq!(hosts, ["a", "b", "c", "d", "e"]);
+    assert_eq!(list["items"][4]["port"], large);
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "two at once");
+}

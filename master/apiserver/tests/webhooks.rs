@@ -41,9 +41,14 @@ fn answer(review: &Value) -> Value {
 
 impl Webhook {
     async fn start() -> Self {
+        Self::named("127.0.0.1").await
+    }
+
+    /// One whose certificate is for `name`.
+    async fn named(name: &str) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&asked);
-        let server = Https::start("127.0.0.1", move |_, body| {
+        let server = Https::start(name, move |_, body| {
             let review: Value = serde_json::from_slice(body).unwrap();
             let answer = answer(&review);
             seen.lock().unwrap().push(review);
@@ -189,6 +194,19 @@ async fn selectors_failures_and_dry_runs() {
     let ignore = r#"[{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Ignore"}]"#;
     server.typed("PATCH", &path, "application/json-patch+json", ignore).await.expect(200);
     server.call("POST", CONFIG_MAPS, &selected).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_webhook_may_be_behind_an_external_name() {
+    let (server, webhook) = (server().await, Webhook::named("hook.default.svc").await);
+    let service =
+        json!({ "metadata": { "name": "hook" }, "spec": { "type": "ExternalName", "externalName": "127.0.0.1" } });
+    server.call("POST", "/api/v1/namespaces/default/services", &service).await.expect(201);
+    let client = json!({ "service": { "namespace": "default", "name": "hook", "port": webhook.port }, "caBundle": webhook.bundle });
+    let configuration = webhook.configuration("MutatingWebhookConfiguration", json!({ "clientConfig": client }));
+    configure(&server, MUTATING, &configuration).await;
+    let made = server.call("POST", CONFIG_MAPS, &config_map("a")).await.expect(201);
+    assert_eq!(made["metadata"]["labels"]["webhook"], "was-here");
 }
 
 #[tokio::test]

@@ -83,11 +83,7 @@ impl Backend {
         let service = lookup.get("", "services", &self.namespace, &self.name);
         let service =
             service.ok_or_else(|| BackendError::Unresolved(format!("service \"{}\" not found", self.name)))?;
-        let address = if service["spec"]["type"] == "ExternalName" {
-            format!("{}:{}", service["spec"]["externalName"].as_str().unwrap_or_default(), self.port)
-        } else {
-            endpoints::resolve(core, &service, self.port).map_err(BackendError::Unresolved)?.to_string()
-        };
+        let address = endpoints::resolve(core, &service, self.port).map_err(BackendError::Unresolved)?;
         Ok(address.parse().map_err(http::Error::from)?)
     }
 

@@ -15,8 +15,8 @@ use crate::hooks::CacheLookup;
 use crate::https::{Trust, is_tls, root};
 use crate::server::Core;
 
-/// How much of an answer is read.
-const MOST: usize = 4 * 1024 * 1024;
+/// How much of an answer is read: four times what is asked at once, be it about an object or to convert some.
+const MOST: usize = 16 * 1024 * 1024;
 
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ impl Target {
         let host = format!("{name}.{namespace}.svc:{port}");
         let path = Some(text("path")).filter(|path| !path.is_empty()).unwrap_or("/").to_owned();
         let url = format!("https://{host}{path}");
-        Ok(Target { host, address: address.to_string(), path, url })
+        Ok(Target { host, address, path, url })
     }
 
     fn at(url: &str) -> Result<Target, CallError> {
@@ -93,17 +93,17 @@ pub(super) async fn review(core: &Core, config: &Value, seconds: u64, request: &
     let mark = if target.path.contains('?') { '&' } else { '?' };
     target.path.push_str(&format!("{mark}timeout={seconds}s"));
     target.url.push_str(&format!("{mark}timeout={seconds}s"));
-    send(core, target, (config, seconds), &review).await
+    send(core, target, (config, seconds), review.to_string()).await
 }
 
 /// Posts JSON to where `clientConfig` says, and reads JSON.
-pub(crate) async fn post(core: &Core, config: &Value, seconds: u64, body: &Value) -> Result<Value, CallError> {
+pub(crate) async fn post(core: &Core, config: &Value, seconds: u64, body: String) -> Result<Value, CallError> {
     send(core, Target::of(core, config)?, (config, seconds), body).await
 }
 
-async fn send(core: &Core, target: Target, (config, seconds): (&Value, u64), body: &Value) -> Result<Value, CallError> {
+async fn send(core: &Core, target: Target, (config, seconds): (&Value, u64), body: String) -> Result<Value, CallError> {
     let trust = trust(config).ok_or_else(|| CallError::Unreachable("clientConfig names no server".to_owned()))?;
-    let exchange = exchange(core, &target, &trust, body.to_string());
+    let exchange = exchange(core, &target, &trust, body);
     match tokio::time::timeout(Duration::from_secs(seconds), exchange).await {
         Ok(answered) => answered,
         Err(_) => Err(CallError::Timeout(target.url)),
