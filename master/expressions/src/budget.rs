@@ -1,6 +1,6 @@
 //! What evaluation may cost (`apiserver/pkg/apis/cel/config.go`): a few words can loop over what a client sends for hours.
 //! The engine counts nothing. So each turn of a loop is made to pay first: as much as its parts are, and what the engine copies
-//! of the list that the loop makes.
+//! of the list or map that the loop makes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,11 @@ impl Budget {
         let purse = Arc::<Purse>::default();
         let payer = Arc::clone(&purse);
         context.add_function(SPEND, move |turn: i64, made: Value| -> ResolveResult {
-            let copies = if let Value::List(list) = &made { list.len() / COPIES } else { 0 };
+            let copies = match &made {
+                Value::List(list) => list.len() / COPIES,
+                Value::Map(map) => map.map.len() / COPIES,
+                _ => 0,
+            };
             let cost = u64::try_from(turn).unwrap_or_default().saturating_add(copies as u64);
             let before = payer.spent.fetch_add(cost, Ordering::Relaxed);
             match before.saturating_add(cost) <= payer.limit.load(Ordering::Relaxed) {
@@ -87,8 +91,8 @@ impl Budget {
 /// Has each turn of a loop pay.
 pub(crate) fn charge(looped: &mut ComprehensionExpr) {
     let turn = parts(&looped.loop_cond) + parts(&looped.loop_step);
-    let is_list = matches!(looped.accu_init.expr, Expr::List(_));
-    let made = if is_list { Expr::Ident(looped.accu_var.clone()) } else { Expr::Literal(LiteralValue::Null) };
+    let grows = matches!(looped.accu_init.expr, Expr::List(_) | Expr::Map(_));
+    let made = if grows { Expr::Ident(looped.accu_var.clone()) } else { Expr::Literal(LiteralValue::Null) };
     let pay = call(SPEND, vec![of(Expr::Literal(LiteralValue::Int(turn.into()))), of(made)]);
     let going_on = std::mem::take(&mut looped.loop_cond);
     looped.loop_cond = of(call(op::LOGICAL_AND, vec![of(pay), going_on]));

@@ -32,6 +32,21 @@ pub fn admission(declared: Declared) -> Scope {
     scope
 }
 
+/// The names of a selector of devices (`dynamic-resource-allocation/cel`).
+pub fn device() -> Scope {
+    let by_domain = |ty: Ty| Ty::map(Ty::map(ty));
+    let fields = [
+        ("driver", Ty::Text),
+        ("attributes", by_domain(Ty::Dyn)),
+        ("capacity", by_domain(Ty::named("kubernetes.Quantity"))),
+        ("allowMultipleAllocations", Ty::Bool),
+    ];
+    let mut scope = Scope::default();
+    scope.bindings = true;
+    scope.declare("device", Ty::object("kubernetes.DRADevice", &fields));
+    scope
+}
+
 fn request() -> Ty {
     let of = |last: &str, name: &str| Ty::object(name, &[("group", Ty::Text), ("version", Ty::Text), (last, Ty::Text)]);
     let kind = of("kind", "kubernetes.GroupVersionKind");

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube_cel::KubeCelExt as _;
-use kube_cel::cel::objects::{Key, Map};
-use kube_cel::cel::{Context, ExecutionError, Value as Cel};
+use kube_cel::cel::common::ast::{CallExpr, Expr, LiteralValue};
+use kube_cel::cel::objects::{Key, Map, OptionalValue};
+use kube_cel::cel::{Context, ExecutionError, IdedExpr, Value as Cel};
 use serde_json::Value;
 
 use crate::authorizer::{self, Asked, Authorizer};
 use crate::budget::{self, Budget, Exceeded};
-use crate::{Programs, objects, with_room};
+use crate::shapes::Shape;
+use crate::{Programs, library, objects, with_room};
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +50,7 @@ impl Variables {
     /// For expressions that may have been read before.
     pub fn with(programs: Arc<Programs>) -> Self {
         let mut context = Context::default().with_all();
+        library::register(&mut context);
         authorizer::register(&mut context);
         let budget = Budget::new(&mut context);
         Variables { context, programs, failed: HashMap::new(), budget }
@@ -55,6 +58,28 @@ impl Variables {
 
     pub fn set(&mut self, name: &str, value: &Value) {
         self.put(name, of_json(value));
+    }
+
+    /// Gives a name a value that a schema describes.
+    pub fn bind(&mut self, name: &str, value: &Value, shape: &Shape) {
+        let value = self.shaped(value, shape);
+        self.put(name, value);
+    }
+
+    /// As [`Variables::bind`], for one that may not be there.
+    pub fn bind_optional(&mut self, name: &str, value: Option<&Value>, shape: &Shape) {
+        let value = value.map(|value| self.shaped(value, shape));
+        self.put(name, Cel::Opaque(Arc::new(value.map_or_else(OptionalValue::none, OptionalValue::of))));
+    }
+
+    fn shaped(&self, value: &Value, shape: &Shape) -> Cel {
+        let made = |function: &str, text: &str| {
+            let text = Expr::Literal(LiteralValue::String(text.into()));
+            let args = vec![IdedExpr { id: 0, expr: text }];
+            let call = Expr::Call(CallExpr { func_name: function.to_owned(), target: None, args });
+            Cel::resolve(&IdedExpr { id: 0, expr: call }, &self.context).ok()
+        };
+        shape.value(value, &made)
     }
 
     /// What all expressions from now on may cost.
@@ -173,7 +198,7 @@ impl Variables {
     }
 }
 
-fn of_json(value: &Value) -> Cel {
+pub(crate) fn of_json(value: &Value) -> Cel {
     match value {
         Value::Null => Cel::Null,
         Value::Bool(flag) => Cel::Bool(*flag),
@@ -237,6 +262,34 @@ mod tests {
         assert_eq!(text("request.userInfo.extra[?'none'][?0].orValue('no')"), "no");
         assert_eq!(text("(1 == 1 ? request : null).?userInfo.extra['a/b'][1].orValue('')"), "y");
         assert_eq!(text("(1 == 1 ? request : null).?user.extra['a/b'][1].orValue('no')"), "no");
+    }
+
+    #[test]
+    fn macros_are_written_out() {
+        let mut variables = Variables::default();
+        variables.set("o", &json!({ "list": [3, 1, 2], "map": { "a": 1, "b": 2 } }));
+        for expression in [
+            "o.?list.optMap(l, l.size()).orValue(0) == 3 && !o.?none.optMap(l, l.size()).hasValue()",
+            "o.?map.optFlatMap(m, m.?a).value() == 1 && !o.?map.optFlatMap(m, m.?c).hasValue()",
+            "o.list.sortBy(x, -x) == [3, 2, 1] && [].sortBy(x, x) == []",
+            "o.list.all(i, x, i < 3 && x < 4) && o.list.exists(i, x, i == 1 && x == 1)",
+            "o.list.existsOne(i, x, i == x - 3) && !o.list.exists_one(i, x, x > 0)",
+            "o.list.transformList(i, x, i > 0, x + i) == [2, 4]",
+            "o.map.transformMap(k, v, v > 1, k + string(v)) == {'b': 'b2'}",
+            "o.map.transformMapEntry(k, v, {v: k}) == {1: 'a', 2: 'b'}",
+            // Loops in loops, and names that hide others.
+            "o.list.all(i, x, o.map.exists(k, v, v <= x && o.list[i] == x)) && o.list.map(o, o) == [3, 1, 2]",
+            "type(o.list) == list && type(1) != type('1') && dyn(o.list).size() == 3 && bool('true')",
+            "[optional.of(1), optional.none()].unwrapOpt() == [1] && optional.unwrap([optional.of(2)]) == [2]",
+        ] {
+            assert_eq!(variables.holds(expression), Ok(true), "{expression}");
+        }
+        let reason = |expression: &str| variables.holds(expression).unwrap_err().to_string();
+        assert!(reason("o.map.transformMapEntry(k, v, {'x': k}) == {}").contains("key x already exists"));
+        assert!(reason("o.list.sortBy(x, x == 1 ? 'a' : x) == []").contains("no such overload"));
+        // Each turn of them pays, too.
+        variables.grant(50);
+        assert_eq!(variables.holds("o.list.all(i, x, o.list.all(j, y, i < 3 && j < 3))"), Err(CelError::OutOfBudget));
     }
 
     /// Lets who asks for `get` do it.

@@ -9,40 +9,48 @@ mod budget;
 mod check;
 mod environment;
 mod evaluate;
+mod library;
 mod limits;
+mod macros;
 mod objects;
 mod programs;
+mod shapes;
 mod types;
 
 pub use authorizer::{Asked, Authorizer, Decision};
 pub use budget::{CONDITIONS, WHOLE};
 pub use check::{Scope, check};
-pub use environment::{Declared, admission};
+pub use environment::{Declared, admission, device};
 pub use evaluate::{CelError, Variables};
 pub use limits::with_room;
 pub use objects::unescaped;
 pub use programs::Programs;
+pub use shapes::Shape;
 pub use types::{Schemas, Ty};
 
-use kube_cel::cel::IdedExpr;
 use kube_cel::cel::parser::{ParseErrors, Parser};
-use kube_cel::cel::{ParseError, Program};
+use kube_cel::cel::{IdedExpr, ParseError};
 use limits::within_limits;
 
-/// Reads an expression whose types nobody checks: rules of definitions, selectors of devices.
+/// Reads an expression, to be asked what it costs.
 ///
 /// # Errors
 /// What is wrong with it, as cel-go words it.
-pub fn program(source: &str) -> Result<Program, String> {
-    within_limits(source)?;
-    with_room(|| Program::compile(source)).map_err(|error| format!("Syntax error: {error}"))
+pub fn expression(source: &str) -> Result<IdedExpr, String> {
+    let read = with_room(|| parse(source)).map_err(|error| format!("Syntax error: {error}"))?;
+    Ok(with_room(|| macros::with_bindings(read)))
 }
 
-/// Reads an expression, optional fields included (`object.?spec`).
+/// Whether an expression asks for a name.
+pub fn mentions(expression: &IdedExpr, name: &str) -> bool {
+    expression.references().has_variable(name)
+}
+
+/// Reads an expression, optional fields included (`object.?spec`), and writes its macros out.
 fn parse(source: &str) -> Result<IdedExpr, ParseErrors> {
     within_limits(source).map_err(|msg| {
         let error = ParseError { source: None, pos: (1, 1), msg, expr_id: 0, source_info: None };
         ParseErrors { errors: vec![error] }
     })?;
-    Parser::new().enable_optional_syntax(true).parse(source)
+    Parser::new().enable_optional_syntax(true).parse(source).map(macros::expanded)
 }

@@ -190,7 +190,7 @@ mod tests {
                 assert_eq!(within_limits(text), Ok(()), "{text}");
                 let _ = crate::check(text, &crate::Scope::default());
                 let _ = crate::Variables::default().holds(text);
-                let _ = crate::program(text);
+                let _ = crate::expression(text);
             }
         };
         std::thread::Builder::new().stack_size(1024 * 1024).spawn(work).unwrap().join().unwrap();

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use kube_cel::cel::Value as Cel;
 use kube_cel::cel::common::ast::{
-    CallExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, MapExpr, SelectExpr, StructExpr,
-    operators as op,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, MapExpr,
+    SelectExpr, StructExpr, operators as op,
 };
 use kube_cel::cel::objects::{Key, Map};
 use serde_json::{Value, json};
 
-use crate::budget;
+use crate::{budget, macros};
 
 pub(crate) const OBJECT: &str = "Object";
 pub(crate) const JSON_PATCH: &str = "JSONPatch";
@@ -19,6 +19,33 @@ pub(crate) const JSON_PATCH: &str = "JSONPatch";
 const TYPE: &str = "\u{0}type";
 /// A variable whose name looks like a field.
 pub(crate) const REQUEST_RESOURCE: &str = "authorizer.requestResource";
+/// What a loop with two variables really has, and the function that makes it. No expression can call either so.
+const PAIR: &str = "@pair";
+pub(crate) const PAIRS: &str = "@pairs";
+/// Names that expressions cannot have (`apiserver/pkg/cel/escaping.go`).
+const RESERVED: [&str; 21] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "var",
+    "void",
+    "while",
+];
 const OPERATION: [&str; 4] = ["from", "op", "path", "value"];
 
 /// Makes structs maps, and fields items, everywhere in an expression.
@@ -50,6 +77,9 @@ fn lowered(expression: Expr) -> Result<Expr, String> {
                 *part = lower(std::mem::take(part))?;
             }
             budget::charge(&mut looped);
+            if let Some(second) = looped.iter_var2.take() {
+                pair_up(&mut looped, &second);
+            }
             Expr::Comprehension(looped)
         }
         Expr::List(mut list) => {
@@ -71,6 +101,22 @@ fn lowered(expression: Expr) -> Result<Expr, String> {
         Expr::Struct(made) => structure(made)?,
         other => other,
     })
+}
+
+/// The engine's loops have one variable: here it is a list of two, of which the names of the two are made.
+fn pair_up(looped: &mut ComprehensionExpr, second: &str) {
+    let of = |expr: Expr| IdedExpr { id: 0, expr };
+    let call =
+        |name: &str, args: Vec<IdedExpr>| of(Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args }));
+    let part = |index: i64| {
+        let index = of(Expr::Literal(LiteralValue::Int(index.into())));
+        call(op::INDEX, vec![of(Expr::Ident(PAIR.to_owned())), index])
+    };
+    let step = std::mem::take(&mut looped.loop_step);
+    let inner = of(macros::bound(0, second, part(1), step));
+    looped.loop_step = of(macros::bound(0, &looped.iter_var, part(0), inner));
+    looped.iter_range = call(PAIRS, vec![std::mem::take(&mut looped.iter_range)]);
+    looped.iter_var = PAIR.to_owned();
 }
 
 fn is_request_resource(select: &SelectExpr) -> bool {
@@ -115,6 +161,15 @@ pub fn unescaped(name: &str) -> String {
     let plain = name.replace("__dot__", ".").replace("__dash__", "-").replace("__slash__", "/");
     let keyword = plain.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
     keyword.map_or_else(|| plain.replace("__underscores__", "__"), str::to_owned)
+}
+
+/// A field as expressions have it (`apiserver/pkg/cel.Escape`).
+pub(crate) fn escaped(name: &str) -> String {
+    if RESERVED.contains(&name) {
+        return format!("__{name}__");
+    }
+    let plain = name.replace("__", "__underscores__");
+    plain.replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
 }
 
 fn field<'a>(map: &'a Map, name: &str) -> Option<&'a Cel> {

@@ -104,6 +104,8 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("value", "ox.:x"),
     ("or", "ox.ox:ox"),
     ("orValue", "ox.x:x"),
+    ("optional.unwrap", "lox:lx"),
+    ("unwrapOpt", "lox.:lx"),
     // Texts.
     ("charAt", "s.i:s"),
     ("indexOf", "s.s:i"),
@@ -293,7 +295,23 @@ pub(super) fn result((name, receiver, arguments): (&str, Option<&Ty>, &[Ty])) ->
             _ => found = Some(result),
         }
     }
-    found.map(|ty| if name == "flatten" { flattened(ty, receiver) } else { inferred(ty, receiver, arguments) })
+    found.map(|ty| match name {
+        "flatten" => flattened(ty, receiver),
+        "unwrapOpt" | "optional.unwrap" => unwrapped(receiver.or(arguments.first())),
+        _ => inferred(ty, receiver, arguments),
+    })
+}
+
+/// What is in the optional values of a list.
+fn unwrapped(list: Option<&Ty>) -> Ty {
+    let item = match list {
+        Some(Ty::List(item)) => match item.as_ref() {
+            Ty::Optional(inner) => (**inner).clone(),
+            _ => Ty::Dyn,
+        },
+        _ => Ty::Dyn,
+    };
+    Ty::list(item)
 }
 
 /// The items of lists in a list; of lists further in, where it is said how deep, nothing is known.

@@ -14,7 +14,7 @@ use kube_cel::cel::common::ast::{
 
 use crate::objects::{JSON_PATCH, is_known, unescaped};
 use crate::types::Ty;
-use crate::{parse, with_room};
+use crate::{macros, parse, with_room};
 use position::{Issue, rendered};
 
 /// The names that an expression knows.
@@ -23,6 +23,8 @@ pub struct Scope {
     known: Vec<(String, Ty)>,
     /// Whether it can make `Object{…}` and `JSONPatch{…}`.
     pub(crate) patches: bool,
+    /// Whether it can give names to values with `cel.bind`.
+    pub(crate) bindings: bool,
 }
 
 impl Scope {
@@ -46,10 +48,11 @@ fn check_here(source: &str, scope: &Scope) -> Result<Ty, String> {
         let issue = |error: &kube_cel::cel::ParseError| Issue {
             line: usize::try_from(error.pos.0).unwrap_or(1),
             column: usize::try_from(error.pos.1).unwrap_or(1),
-            text: format!("Syntax error: {}", error.msg),
+            text: format!("Syntax error: {}", error.msg.trim_start_matches("Syntax error: ")),
         };
         rendered(source, errors.errors.iter().map(issue).collect())
     })?;
+    let expression = if scope.bindings { macros::with_bindings(expression) } else { expression };
     let mut checker = Checker { scope, locals: Vec::new(), issues: Vec::new() };
     let ty = checker.walk(&expression);
     if checker.issues.is_empty() { Ok(ty) } else { Err(rendered(source, position::of(source, checker.issues))) }
@@ -142,6 +145,13 @@ impl Checker<'_> {
             return self.function(id, (&call.func_name, Some(&receiver), &arguments));
         }
         let arguments = self.all(&call.args);
+        // What macros call takes whatever they hand it.
+        match (call.func_name.as_str(), arguments.as_slice()) {
+            (macros::SORT_BY, [list, _]) => return list.clone(),
+            (macros::INSERT, [_, key, value]) => return Ty::Map(Box::new(key.clone()), Box::new(value.clone())),
+            (macros::INSERT_ENTRIES, [_, entries]) => return entries.clone(),
+            _ => {}
+        }
         match operators::result(&call.func_name, &arguments) {
             Some(Ok(ty)) => ty,
             Some(Err(())) => self.no_overload(id, (&call.func_name, None, &arguments)),
@@ -238,7 +248,8 @@ impl Checker<'_> {
     fn comprehension(&mut self, looped: &ComprehensionExpr) -> Ty {
         let range = self.walk(&looped.iter_range);
         let (first, second) = match &range {
-            Ty::List(item) => ((**item).clone(), Ty::Int),
+            Ty::List(item) if looped.iter_var2.is_some() => (Ty::Int, (**item).clone()),
+            Ty::List(item) => ((**item).clone(), Ty::Dyn),
             Ty::Map(key, value) => ((**key).clone(), (**value).clone()),
             Ty::Dyn | Ty::Free => (Ty::Dyn, Ty::Dyn),
             other => {

@@ -7,7 +7,7 @@
 mod check;
 pub(crate) mod definition;
 mod embedded;
-mod expressions;
+pub(crate) mod expressions;
 mod formats;
 mod json_path;
 mod lists;
@@ -22,7 +22,6 @@ mod types;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use kube_cel::CompiledSchema;
 use serde_json::{Value, json};
 
 use crate::errors::{DecodeError, Errors, Path};
@@ -43,7 +42,7 @@ pub struct Custom {
     schema: Schema,
     /// The schema as it was written.
     raw: Value,
-    rules: Option<CompiledSchema>,
+    rules: Option<rules::Rules>,
     root: &'static Definition,
     cells: Vec<(JsonPath, &'static str)>,
     scale: Option<ScalePaths>,

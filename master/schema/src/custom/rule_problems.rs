@@ -1,17 +1,15 @@
 //! What is wrong with the rules of a definition's schema (`apiextensions-apiserver/pkg/apis/apiextensions/validation`).
 
-use expressions::{Scope, Ty};
-use kube_cel::cel::Program;
+use expressions::{Scope, Ty, mentions};
+use kube_cel::cel::IdedExpr;
 use serde_json::Value;
 
-use super::expressions::{Known, cost};
+use super::expressions::{Known, MARGIN, cost};
 use crate::errors::{Errors, Path};
 use crate::value::Fields;
 
 /// `StaticEstimatedCostLimit`
 const LARGEST_ESTIMATE: u64 = 10_000_000;
-/// Our estimates are coarser than upstream's: what it takes must not be refused here.
-const MARGIN: u64 = 10;
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
 /// Everything wrong with the rules of the schema of a resource.
@@ -111,7 +109,7 @@ impl Place<'_> {
             Err(why) => return errors.invalid_shown(&path.child("rule"), &shown(rule), &why.of_rule()),
         };
         self.expensive(&program, raw, (path, "rule"), errors);
-        match (program.references().has_variable("oldSelf"), self.apart) {
+        match (mentions(&program, "oldSelf"), self.apart) {
             (true, Some(apart)) => {
                 let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {apart}");
                 errors.invalid(&path.child("rule"), rule.text("rule"), &why);
@@ -131,8 +129,8 @@ impl Place<'_> {
         }
     }
 
-    fn expensive(&self, program: &Program, raw: &Value, (path, field): (&Path<'_>, &str), errors: &mut Errors) {
-        let cost = cost(program.expression(), Known::Schema(raw)).saturating_mul(self.times);
+    fn expensive(&self, program: &IdedExpr, raw: &Value, (path, field): (&Path<'_>, &str), errors: &mut Errors) {
+        let cost = cost(program, &["self", "oldSelf"], raw).saturating_mul(self.times);
         if cost <= LARGEST_ESTIMATE * MARGIN {
             return;
         }
@@ -171,12 +169,12 @@ impl Unusable {
 }
 
 /// Reads an expression whose value must be of a type.
-fn compiled(text: &str, scope: &Scope, wanted: &Ty) -> Result<Program, Unusable> {
+fn compiled(text: &str, scope: &Scope, wanted: &Ty) -> Result<IdedExpr, Unusable> {
     match expressions::check(text, scope) {
         Err(why) => Err(Unusable::Compilation(why)),
         Ok(ty) if ty != *wanted && ty != Ty::Dyn => Err(Unusable::Type),
         // What is right may still be more than the engine can do.
-        Ok(_) => expressions::program(text).map_err(|why| Unusable::Compilation(format!("ERROR: {why}"))),
+        Ok(_) => expressions::expression(text).map_err(|why| Unusable::Compilation(format!("ERROR: {why}"))),
     }
 }
 

@@ -283,3 +283,111 @@ fn what_would_run_too_long_does_not_begin() {
     assert!(check(50).is_empty());
     assert!(check(725)[0].contains("call cost exceeds limit for rule: self.l.all"));
 }
+
+/// What the rules of a schema say of an object.
+fn judged(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<String> {
+    assert_eq!(problems(schema.clone()), Vec::<String>::new());
+    let mut errors = crate::errors::Errors::default();
+    super::rules::check(&super::rules::compile(schema).unwrap(), object, old, &mut errors);
+    errors.into_vec().iter().map(ToString::to_string).collect()
+}
+
+/// A schema of an object whose field `f` has a schema and a rule.
+fn field(mut schema: Value, rule: Value) -> Value {
+    schema["x-kubernetes-validations"] = json!([rule]);
+    json!({ "type": "object", "properties": { "f": schema } })
+}
+
+#[test]
+fn rules_know_all_of_the_language_that_upstream_has_on() {
+    let map = json!({ "type": "object", "additionalProperties": { "type": "integer" }, "maxProperties": 9 });
+    let list = json!({ "type": "array", "items": { "type": "integer" }, "maxItems": 9 });
+    let holds = |schema: &Value, value: Value, rule: &str| {
+        judged(&field(schema.clone(), json!({ "rule": rule })), &json!({ "f": value }), None)
+    };
+    for rule in [
+        "self[?'a'].orValue(0) == 1 && !self[?'b'].hasValue()",
+        "self.?a.optMap(x, x + 1).orValue(0) == 2",
+        "self.?a.optFlatMap(x, optional.of(x * 5)).value() == 5",
+        "!self.?b.optMap(x, x + 1).hasValue()",
+        "[self.?a, self.?b].unwrapOpt() == [1]",
+        "optional.ofNonZeroValue(self['a']).hasValue()",
+        "self.all(k, v, k == 'a' && v == 1) && self.exists(k, v, v == 1) && self.existsOne(k, v, v == 1)",
+        "self.transformMap(k, v, v + 1) == {'a': 2} && self.transformMap(k, v, v > 1, v) == {}",
+        "self.transformMapEntry(k, v, {string(v): k}) == {'1': 'a'}",
+        "self.transformList(k, v, k) == ['a']",
+    ] {
+        assert_eq!(holds(&map, json!({ "a": 1 }), rule), Vec::<String>::new(), "{rule}");
+    }
+    for rule in [
+        "self.sortBy(x, -x) == [3, 2, 1] && self.sort() == [1, 2, 3]",
+        "self.transformList(i, x, i * 10 + x) == [3, 11, 22]",
+        "self.transformList(i, x, i > 0, x).all(i, x, i + 1 == x || x == 2)",
+        "self.exists_one(i, x, i == x)  == false || true",
+        "dyn(self).size() == 3 && type(self) == list && self.first().value() == 3",
+    ] {
+        assert_eq!(holds(&list, json!([3, 1, 2]), rule), Vec::<String>::new(), "{rule}");
+    }
+    // A macro is no function.
+    let wrong = problems(field(list, json!({ "rule": "self.sortBy(x + 1, x) == []" })));
+    assert!(wrong[0].contains("undeclared reference to 'sortBy'"), "{wrong:?}");
+}
+
+#[test]
+fn values_are_of_the_types_that_schemas_say() {
+    let text = |format: &str| json!({ "type": "string", "format": format, "maxLength": 50 });
+    let table = [
+        (text("date-time"), json!("2026-01-02T03:04:05Z"), "self.getFullYear() == 2026"),
+        (text("date"), json!("2026-01-02"), "self < timestamp('2026-01-03T00:00:00Z')"),
+        (text("duration"), json!("1h"), "self > duration('59m')"),
+        (text("byte"), json!("YWJj"), "self.size() == 3"),
+        (json!({ "type": "number" }), json!(3), "self / 2.0 == 1.5"),
+        (json!({ "x-kubernetes-int-or-string": true }), json!("50%"), "type(self) == string"),
+        (
+            json!({ "type": "object", "properties": { "a-b": { "type": "integer" }, "in": { "type": "integer" } } }),
+            json!({ "a-b": 1, "in": 2 }),
+            "self.a__dash__b == 1 && self.__in__ == 2 && has(self.a__dash__b)",
+        ),
+    ];
+    for (schema, value, rule) in table {
+        let found = judged(&field(schema, json!({ "rule": rule })), &json!({ "f": value }), None);
+        assert_eq!(found, Vec::<String>::new(), "{rule}");
+    }
+}
+
+#[test]
+fn old_items_are_found_by_their_keys_and_what_did_not_change_stays() {
+    let item = json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": 9 }, "x": { "type": "integer" } },
+        "x-kubernetes-validations": [{ "rule": "self.x >= oldSelf.x", "message": "no less" }, { "rule": "self.x < 9" }] });
+    let schema = json!({ "type": "object", "properties": { "l": { "type": "array", "maxItems": 3,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": item } } });
+    let of = |items: Value| json!({ "l": items });
+    let old = of(json!([{ "name": "a", "x": 5 }, { "name": "b", "x": 10 }]));
+    let moved = of(json!([{ "name": "b", "x": 10 }, { "name": "a", "x": 4 }, { "name": "c", "x": 1 }]));
+    assert_eq!(judged(&schema, &moved, Some(&old)), ["l[1]: Invalid value: no less"]);
+    assert_eq!(judged(&schema, &old, Some(&old)), Vec::<String>::new());
+    assert_eq!(judged(&schema, &old, None), ["l[1]: Invalid value: failed rule: self.x < 9"]);
+    let optional = json!({ "rule": "self > 1 || oldSelf.optMap(o, o > 1).orValue(false)", "optionalOldSelf": true,
+        "messageExpression": "'was ' + oldSelf.optMap(o, string(o)).orValue('nothing')" });
+    let schema = field(json!({ "type": "integer" }), optional);
+    let at = |value: i64| json!({ "f": value });
+    assert_eq!(judged(&schema, &at(1), None), ["f: Invalid value: 1: was nothing"]);
+    assert_eq!(judged(&schema, &at(1), Some(&at(2))), Vec::<String>::new());
+    assert_eq!(judged(&schema, &at(0), Some(&at(1))), ["f: Invalid value: 0: was 1"]);
+}
+
+#[test]
+fn a_rule_without_a_value_says_why() {
+    let map = json!({ "type": "object", "additionalProperties": { "type": "integer" }, "maxProperties": 9 });
+    let failed = judged(&field(map, json!({ "rule": "self['b'] > 1" })), &json!({ "f": { "a": 1 } }), None);
+    assert_eq!(failed, ["f: Invalid value: \"object\": no such key: b evaluating rule: self['b'] > 1"]);
+    let any = json!({ "x-kubernetes-int-or-string": true });
+    let failed = judged(&field(any, json!({ "rule": "self + 1 > 1" })), &json!({ "f": "x" }), None);
+    assert!(failed[0].contains("'no such overload': call arguments did not match"), "{failed:?}");
+    let path =
+        json!({ "rule": "false", "fieldPath": ".x['y.z']", "reason": "FieldValueRequired", "message": "needed" });
+    let schema = field(json!({ "type": "object", "properties": {} }), path);
+    let mut errors = crate::errors::Errors::default();
+    super::rules::check(&super::rules::compile(&schema).unwrap(), &json!({ "f": {} }), None, &mut errors);
+    assert_eq!(errors.into_vec()[0].to_string(), "f.x[y.z]: Required value: needed");
+}

@@ -11,7 +11,7 @@ use crate::pod::resources::is_native;
 use crate::pod::scheduling::node_selector;
 use crate::value::Fields;
 
-const MOST_ATTRIBUTES: usize = 32;
+pub(super) const MOST_ATTRIBUTES: usize = 32;
 const MOST_ATTRIBUTE_VALUES: usize = 48;
 const LONGEST_ATTRIBUTE: usize = 64;
 const MOST_TAINTS: usize = 16;

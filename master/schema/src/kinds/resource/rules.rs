@@ -1,12 +1,18 @@
 //! What the kinds of dynamic resource allocation have in common (`pkg/apis/resource/validation`).
 
-use serde_json::Value;
+use std::sync::LazyLock;
 
+use expressions::Ty;
+use serde_json::{Value, json};
+
+use crate::custom::expressions::{MARGIN, cost};
 use crate::errors::{Errors, Path};
 use crate::kinds::storage::csi_node::driver_name;
 use crate::meta;
 use crate::names::{c_identifier, dns_subdomain};
 use crate::value::Fields;
+
+use super::device_rules::MOST_ATTRIBUTES;
 
 pub(super) const MOST_SELECTORS: usize = 32;
 pub(super) const MOST_CONFIGURATIONS: usize = 32;
@@ -14,6 +20,8 @@ pub(super) const MOST_REQUESTS: usize = 32;
 const LONGEST_POOL: usize = 253;
 const LONGEST_IDENTIFIER: usize = 32;
 const LONGEST_EXPRESSION: usize = 10 * 1024;
+/// `CELSelectorExpressionMaxCost`
+const MOST_COST: u64 = 1_000_000;
 const LONGEST_PARAMETERS: usize = 10 * 1024;
 const MOST_BINDING_CONDITIONS: usize = 4;
 const UUID_LENGTHS: [usize; 4] = [32, 36, 38, 45];
@@ -71,10 +79,28 @@ pub(super) fn selectors(holder: &Value, path: &Path<'_>, errors: &mut Errors) {
         if text.len() > LONGEST_EXPRESSION {
             return errors.too_long(&path, LONGEST_EXPRESSION);
         }
-        if let Err(why) = expressions::program(text) {
-            errors.invalid(&path, text, &format!("compilation failed: ERROR: {why}"));
+        match expressions::check(text, &expressions::device()) {
+            Err(why) => errors.invalid(&path, text, &format!("compilation failed: {why}")),
+            Ok(Ty::Bool | Ty::Dyn) => expensive(text, &path, errors),
+            Ok(other) => {
+                errors.invalid(&path, text, &format!("must evaluate to bool or the unknown type, not {other}"));
+            }
         }
     });
+}
+
+/// Judges what a selector may cost, of whatever device.
+fn expensive(text: &str, path: &Path<'_>, errors: &mut Errors) {
+    static DEVICE: LazyLock<Value> = LazyLock::new(|| {
+        let text = |most: u64| json!({ "type": "string", "maxLength": most });
+        let map = |values: Value| json!({ "type": "object", "maxProperties": MOST_ATTRIBUTES, "additionalProperties": values });
+        let fields = json!({ "driver": text(63), "attributes": map(map(text(64))), "capacity": map(map(json!({}))) });
+        json!({ "type": "object", "properties": fields })
+    });
+    let read = expressions::expression(text);
+    if read.is_ok_and(|read| cost(&read, &["device"], &DEVICE) > MOST_COST.saturating_mul(MARGIN)) {
+        errors.forbidden(path, "too complex, exceeds cost limit");
+    }
 }
 
 /// What a driver is told, and no one else understands.
