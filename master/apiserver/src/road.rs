@@ -19,7 +19,7 @@ use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
 use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target};
 use crate::server::Core;
-use crate::{aggregation, discovery, flow_control, health, objects, openapi, subresources, warnings};
+use crate::{aggregation, discovery, flow_control, health, hooks, objects, openapi, subresources, warnings};
 
 /// How long a request that is not long-running may take (`--request-timeout`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -92,10 +92,11 @@ async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin, format: For
     let counted = matches!(origin, Origin::Connection { .. }) && !asked.is_connection();
     let class = counted.then(|| core.flow_control.classify(&asked.attributes(&user, &head))).flatten();
     let is_long_running = asked.is_long_running();
+    let width = class.as_ref().map_or(1, |_| asked.width(&core));
     let answer = answer_asked(Arc::clone(&core), asked, (head, body), user);
     let Some(class) = class else { return in_time(is_long_running, Box::pin(answer)).await };
     // A watch has its seat until it is there.
-    let mut response = match core.flow_control.seat(&class).await {
+    let mut response = match core.flow_control.seat(&class, width).await {
         Some(_seat) => {
             in_time(is_long_running, Box::pin(answer)).await.unwrap_or_else(|error| body::problem(&error, format))
         }
@@ -229,20 +230,30 @@ impl Asked {
         let nothing = Attributes::of(user, &self.verb);
         let Some(path) = &self.path else { return Attributes { path: Some(head.uri.path()), ..nothing } };
         let wanted = self.query.get("fieldSelector");
-        let named = wanted.split(',').find_map(|term| term.strip_prefix("metadata.name="));
         let of_collection = matches!(&*self.verb, "list" | "watch" | "deletecollection");
-        let name = if of_collection && path.name.is_empty() { named.unwrap_or_default() } else { &path.name };
+        let name =
+            if of_collection && path.name.is_empty() { named(&self.query).unwrap_or_default() } else { &path.name };
         Attributes {
             group: &path.group,
             version: &path.version,
             resource: &path.resource,
             subresource: &path.subresource,
             namespace: &path.namespace,
-            name: name.trim_start_matches('='),
+            name,
             field_selector: if of_collection { wanted } else { "" },
             label_selector: if of_collection { self.query.get("labelSelector") } else { "" },
             ..nothing
         }
+    }
+
+    /// How many seats it takes.
+    fn width(&self, core: &Core) -> usize {
+        let Some(path) = self.path.as_ref().filter(|_| matches!(&*self.verb, "list" | "watch")) else { return 1 };
+        let kind = core.kinds.registry().kind(&path.group, &path.version, &path.resource);
+        // What another server has costs this one little.
+        let Some(kind) = kind else { return 1 };
+        let is_one = !path.name.is_empty() || named(&self.query).is_some();
+        flow_control::of_list(&self.verb, &self.query, is_one, core.store.size(&hooks::stored_resource(kind)))
     }
 
     /// Whether it is a stream between the client and a pod, which lasts as long as both wish.
@@ -255,6 +266,12 @@ impl Asked {
     fn is_long_running(&self) -> bool {
         self.verb == "watch" || self.is_connection()
     }
+}
+
+/// The one object that a field selector asks for by name.
+fn named(query: &Query) -> Option<&str> {
+    let name = query.get("fieldSelector").split(',').find_map(|term| term.strip_prefix("metadata.name="))?;
+    Some(name.trim_start_matches('='))
 }
 
 /// Takes a request for a resource of this server apart. `None` when there is no such path.

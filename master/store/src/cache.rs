@@ -54,9 +54,19 @@ pub(crate) struct Cache {
     compacted: AtomicU64,
 }
 
+/// How much there is of a resource.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub objects: usize,
+    /// Of their JSON.
+    pub bytes: usize,
+}
+
 #[derive(Default)]
 struct Resource {
     live: BTreeMap<Key, Arc<Entry>>,
+    /// Of all that is live.
+    bytes: usize,
     ring: Ring,
     watchers: Vec<Watcher>,
 }
@@ -94,6 +104,8 @@ impl Cache {
             Some(entry) => resource.live.insert(key.clone(), Arc::clone(entry)),
             None => resource.live.remove(key),
         };
+        let bytes = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |entry| entry.json().len());
+        resource.bytes = resource.bytes.saturating_add(bytes(&new)).saturating_sub(bytes(&old));
         if old.is_some() || new.is_some() {
             resource.publish(Arc::new(Event::new(revision, old.clone(), new)));
         }
@@ -127,6 +139,12 @@ impl Cache {
         let mut counts: Vec<_> = resources.iter().map(|(name, r)| (name.to_string(), lock(r).live.len())).collect();
         counts.sort();
         counts
+    }
+
+    pub(crate) fn size(&self, resource: &str) -> Size {
+        let resource = self.resource(resource);
+        let resource = lock(&resource);
+        Size { objects: resource.live.len(), bytes: resource.bytes }
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Entry>> {

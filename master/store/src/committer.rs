@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Size};
 use crate::history::History;
 use crate::{
     Backend, BackendError, Entry, Facets, Key, ListError, ListRequest, Mismatch, Page, Record, TooOld, Watch,
@@ -137,6 +137,11 @@ impl Store {
     /// How many objects there are of each resource, in the order of names.
     pub fn counts(&self) -> Vec<(String, usize)> {
         self.cache.counts()
+    }
+
+    /// How much there is of one resource.
+    pub fn size(&self, resource: &str) -> Size {
+        self.cache.size(resource)
     }
 
     /// The revision up to which every change is visible.

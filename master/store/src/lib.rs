@@ -23,7 +23,7 @@ mod snapshot;
 mod watch;
 
 pub use backend::{Backend, BackendError, Encoded, Expect, Mismatch, Position, Record, Write};
-pub use cache::{ListError, ListRequest, Page};
+pub use cache::{ListError, ListRequest, Page, Size};
 pub use committer::{CommitError, Hooks, Options, Proposal, Store};
 pub use embedded::{Embedded, Occupant};
 pub use entry::{Entry, Facets};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::Nobody;
 use store::{
-    Backend, Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Key, ListRequest, Options, Proposal,
+    Backend, Change, CommitError, Embedded, Encoded, Expect, Facets, Filter, Key, ListRequest, Options, Proposal, Size,
     Start, Store, Watch, WatchRequest, Write,
 };
 
@@ -185,4 +185,19 @@ async fn history_that_is_too_large_is_forgotten_early_also_on_disk() {
     let mut records = 0;
     backend.load(&mut |_| records += 1).unwrap();
     assert!((2..=12).contains(&records), "{records} versions are kept");
+}
+
+#[tokio::test]
+async fn the_size_of_a_resource_is_that_of_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    assert_eq!(store.size("things"), Size::default());
+    write(&store, "a", Some("1"), Expect::Absent).await.unwrap();
+    write(&store, "b", Some("22"), Expect::Absent).await.unwrap();
+    let json = |name: &str| store.get(&Key::new("things", "a", name)).unwrap().json().len();
+    assert_eq!(store.size("things"), Size { objects: 2, bytes: json("a") + json("b") });
+    write(&store, "a", Some("a longer one"), Expect::Present).await.unwrap();
+    assert_eq!(store.size("things").bytes, json("a") + json("b"));
+    write(&store, "a", None, Expect::Present).await.unwrap();
+    assert_eq!(store.size("things"), Size { objects: 1, bytes: json("b") });
 }

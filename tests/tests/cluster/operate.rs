@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use keelson_tests::harness::images::{self, BUSYBOX};
 use keelson_tests::harness::shell::{output, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Test;
 use crate::context::Context;
@@ -15,6 +15,7 @@ use crate::load::Load;
 pub const TESTS: &[Test] = &[
     ("operate::status_and_tokens_are_as_kubectl_sees_them", status),
     ("operate::renewed_certificates_are_presented_without_a_restart", renewal),
+    ("operate::tokens_of_an_earlier_key_are_valid_until_they_are_forgotten", token_keys),
     ("operate::a_backup_under_load_is_restored_and_clients_go_on", restore),
 ];
 
@@ -68,6 +69,33 @@ fn renewal(context: &Context) -> Result<()> {
     let pki: Vec<String> = servers.iter().map(|name| format!("pki/{name}.crt")).collect();
     let (of_servers, of_people) = files.split_at_checked(servers.len()).with_context(|| format!("{files:?}"))?;
     ensure!(of_servers == pki && of_people == ["admin.conf", "super-admin.conf"], "{files:?}");
+    Ok(())
+}
+
+fn token_keys(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    let is_valid = |token: &str| -> Result<bool> {
+        let spec = json!({ "token": token.trim() });
+        let review = json!({ "kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": spec });
+        let answer = ns.fed(&["create", "-o", "json", "-f", "-"], &review.to_string())?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        Ok(answer["status"]["authenticated"] == true)
+    };
+    let keys = |wanted: usize| {
+        wait_for("the keys of tokens", Duration::from_secs(60), || {
+            let known: Value = serde_json::from_str(&context.kubectl().say("get --raw /openid/v1/jwks")?)?;
+            ensure!(known["keys"].as_array().is_some_and(|keys| keys.len() == wanted), "{known}");
+            Ok(())
+        })
+    };
+    let earlier = ns.say("create token default")?;
+    master(context, "certs rotate-sa")?;
+    keys(2)?;
+    let later = ns.say("create token default")?;
+    ensure!(is_valid(&earlier)? && is_valid(&later)?);
+    master(context, "certs rotate-sa --forget")?;
+    keys(1)?;
+    ensure!(!is_valid(&earlier)? && is_valid(&later)?);
     Ok(())
 }
 

@@ -2,12 +2,15 @@
 //! to, and who may send how many requests at once is said by the level. A level is sure of its seats but for those that it
 //! lends, and takes more while nobody else needs them; requests beyond wait in queues, one after the other of each flow.
 //!
-//! Simpler than upstream: a request has one seat, whatever it asks for, and levels borrow at once instead of every ten seconds.
+//! A request takes one seat, and a list as many as it is large (`width.rs`).
+//!
+//! Simpler than upstream: what watchers cost a write is not counted, and levels borrow at once instead of every ten seconds.
 
 mod defaults;
 mod flow_schema;
 mod seats;
 mod status;
+mod width;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,6 +28,7 @@ use seats::{Plan, Seat, Seats, Taken};
 
 pub(crate) use defaults::objects;
 pub(crate) use status::follow;
+pub(crate) use width::of_list;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const SCHEMAS: &str = "flowschemas";
@@ -94,9 +98,10 @@ impl FlowControl {
         Some(Class { schema: Arc::clone(schema), level: level.clone(), flow: schema.flow(attributes) })
     }
 
-    /// Waits for the request's turn; the seat must be kept until it is answered. `None`: too many requests.
-    pub(crate) async fn seat(&self, class: &Class) -> Option<Seat> {
-        match self.seats.take(&class.schema.level, class.flow) {
+    /// Waits for the turn of a request that takes `width` seats; they must be kept until it is answered. `None`: too many
+    /// requests.
+    pub(crate) async fn seat(&self, class: &Class, width: usize) -> Option<Seat> {
+        match self.seats.take(&class.schema.level, class.flow, width) {
             Taken::Now(seat) => Some(seat),
             Taken::Never => None,
             Taken::Later(turn) => tokio::time::timeout(PATIENCE, turn).await.ok()?.ok(),

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+/// What any request takes at most (`MaximumListSeatsLimit`).
+const WIDEST: u64 = 100;
+
 /// How many requests of a level are answered at once, and what becomes of those beyond.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -14,6 +17,8 @@ pub(super) struct Plan {
     sure: usize,
     /// What it takes where others need nothing.
     most: usize,
+    /// What one request takes at most.
+    widest: usize,
     beyond: Beyond,
 }
 
@@ -32,7 +37,7 @@ enum Beyond {
 
 impl Plan {
     /// What becomes of levels that are no more.
-    const GONE: Plan = Plan { sure: 0, most: usize::MAX, beyond: Beyond::Refused };
+    const GONE: Plan = Plan { sure: 0, most: usize::MAX, widest: 1, beyond: Beyond::Refused };
 
     /// Divides the seats by the shares of the levels.
     pub(super) fn of<'a>(seats: usize, levels: impl Iterator<Item = (&'a str, &'a Value)>) -> BTreeMap<Arc<str>, Plan> {
@@ -49,10 +54,17 @@ impl Plan {
             let borrowed =
                 part(spec)["borrowingLimitPercent"].as_u64().map(|percent| nominal.saturating_mul(percent) / 100);
             let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+            let beyond = Beyond::of(spec);
+            // A part of the level's own seats (`priorityLevelMaxSeatsPercent`).
+            let widest = match beyond {
+                Beyond::Queued { hand, .. } => (nominal * 15).div_ceil(100).min(nominal / hand.max(1)).max(1),
+                Beyond::Exempt | Beyond::Refused => WIDEST,
+            };
             Plan {
                 sure: count(nominal - lent),
                 most: borrowed.map_or(seats, |borrowed| count(nominal.saturating_add(borrowed))),
-                beyond: Beyond::of(spec),
+                widest: count(widest.min(WIDEST)),
+                beyond,
             }
         };
         levels.iter().map(|(name, spec)| (Arc::from(*name), plan(spec))).collect()
@@ -76,15 +88,27 @@ impl Beyond {
     }
 }
 
-/// The place of a request that is being answered.
-pub(crate) struct Seat(Option<(Arc<Seats>, Arc<str>)>);
+/// The seats of a request that is being answered.
+pub(crate) struct Seat(Option<Taking>);
+
+struct Taking {
+    seats: Arc<Seats>,
+    level: Arc<str>,
+    width: usize,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some((seats, level)) = self.0.take() {
-            seats.free(&level);
+        if let Some(Taking { seats, level, width }) = self.0.take() {
+            seats.free(&level, width);
         }
     }
+}
+
+/// One who waits.
+struct Turn {
+    width: usize,
+    told: oneshot::Sender<Seat>,
 }
 
 /// What becomes of a request.
@@ -103,7 +127,7 @@ pub(super) struct Seats {
 struct Level {
     plan: Plan,
     taken: usize,
-    queues: Vec<VecDeque<oneshot::Sender<Seat>>>,
+    queues: Vec<VecDeque<Turn>>,
     /// Whose turn it is.
     next: usize,
 }
@@ -136,7 +160,7 @@ impl Level {
         self.queues.iter().any(|queue| !queue.is_empty())
     }
 
-    fn wait(&mut self, flow: u64) -> Option<oneshot::Receiver<Seat>> {
+    fn wait(&mut self, flow: u64, width: usize) -> Option<oneshot::Receiver<Seat>> {
         let Beyond::Queued { hand, longest, .. } = self.plan.beyond else { return None };
         let count = self.queues.len() as u64;
         let pick = |card: u64| {
@@ -148,23 +172,26 @@ impl Level {
         let index = (0..hand.max(1)).filter_map(pick).min_by_key(length)?;
         let queue = self.queues.get_mut(index)?;
         if queue.len() >= longest {
-            queue.retain(|turn| !turn.is_closed());
+            queue.retain(|turn| !turn.told.is_closed());
         }
         if queue.len() >= longest {
             return None;
         }
-        let (turn, told) = oneshot::channel();
-        queue.push_back(turn);
-        Some(told)
+        let (told, turn) = oneshot::channel();
+        queue.push_back(Turn { width, told });
+        Some(turn)
     }
 
-    /// The one whose turn it is: of each queue one after the other.
-    fn first(&mut self) -> Option<oneshot::Sender<Seat>> {
-        for _ in 0..self.queues.len() {
-            let index = self.next % self.queues.len();
-            self.next = index + 1;
-            if let Some(turn) = self.queues.get_mut(index).and_then(VecDeque::pop_front) {
-                return Some(turn);
+    /// Whose turn it is, of each queue one after the other, and how many seats he takes. Those who went away are passed over.
+    fn first(&mut self) -> Option<(usize, usize)> {
+        for step in 0..self.queues.len() {
+            let index = (self.next + step) % self.queues.len();
+            let Some(queue) = self.queues.get_mut(index) else { continue };
+            while queue.front().is_some_and(|turn| turn.told.is_closed()) {
+                queue.pop_front();
+            }
+            if let Some(turn) = queue.front() {
+                return Some((index, turn.width));
             }
         }
         None
@@ -193,39 +220,46 @@ impl Seats {
         }
     }
 
-    /// Takes a seat of a level, or a place in a queue.
-    pub(super) fn take(self: &Arc<Self>, name: &Arc<str>, flow: u64) -> Taken {
+    /// Takes so many seats of a level, or a place in a queue.
+    pub(super) fn take(self: &Arc<Self>, name: &Arc<str>, flow: u64, width: usize) -> Taken {
         let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = self.has_room(&levels, name);
+        let width = levels.get(name).map_or(1, |level| width.clamp(1, level.plan.widest));
+        let has_room = self.has_room(&levels, name, width);
         let Some(level) = levels.get_mut(name) else { return Taken::Now(Seat(None)) };
         if level.plan.beyond == Beyond::Exempt {
             return Taken::Now(Seat(None));
         }
         if has_room && !level.is_anybody_waiting() {
-            level.taken += 1;
-            return Taken::Now(Seat(Some((Arc::clone(self), Arc::clone(name)))));
+            level.taken += width;
+            return Taken::Now(self.seat(name, width));
         }
-        let Some(turn) = level.wait(flow) else { return Taken::Never };
+        let Some(turn) = level.wait(flow, width) else { return Taken::Never };
         // Those before him may all have gone away.
         self.serve(&mut levels, name);
         Taken::Later(turn)
     }
 
-    /// Whether one more of a level can be answered without taking what others are sure of.
-    fn has_room(&self, levels: &BTreeMap<Arc<str>, Level>, name: &str) -> bool {
+    fn seat(self: &Arc<Self>, level: &Arc<str>, width: usize) -> Seat {
+        Seat(Some(Taking { seats: Arc::clone(self), level: Arc::clone(level), width }))
+    }
+
+    /// Whether so many more seats of a level can be taken without taking what others are sure of. What is wider than all that
+    /// a level may have is answered alone.
+    fn has_room(&self, levels: &BTreeMap<Arc<str>, Level>, name: &str, width: usize) -> bool {
         let Some(own) = levels.get(name) else { return true };
-        if own.taken < own.plan.sure {
+        if own.taken + width <= own.plan.sure {
             return true;
         }
         let others = levels.iter().filter(|(other, _)| &***other != name);
         let kept: usize = others.map(|(_, level)| level.taken.max(level.plan.sure)).sum();
-        own.taken < own.plan.most && own.taken + kept < self.all
+        let fits = |width: usize| own.taken + width <= own.plan.most && own.taken + width + kept <= self.all;
+        fits(width) || (own.taken == 0 && fits(1))
     }
 
-    fn free(self: &Arc<Self>, name: &str) {
+    fn free(self: &Arc<Self>, name: &str, width: usize) {
         let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(level) = levels.get_mut(name) {
-            level.taken = level.taken.saturating_sub(1);
+            level.taken = level.taken.saturating_sub(width);
         }
         // Who was served least compared with what he is sure of comes first: his own level, mostly.
         let mut waiting: Vec<Arc<str>> =
@@ -236,27 +270,22 @@ impl Seats {
         }
     }
 
-    /// Gives seats to those of a level who wait, as long as there is room for them.
+    /// Gives seats to those of a level who wait, as long as there is room for the next of them.
     fn serve(self: &Arc<Self>, levels: &mut BTreeMap<Arc<str>, Level>, name: &Arc<str>) {
-        while self.has_room(levels, name) && self.call(levels, name) {}
-    }
-
-    /// Gives a seat to the first of a level who still waits; false when nobody does.
-    fn call(self: &Arc<Self>, levels: &mut BTreeMap<Arc<str>, Level>, name: &Arc<str>) -> bool {
-        let Some(level) = levels.get_mut(name) else { return false };
-        while let Some(turn) = level.first() {
-            let seat = Seat(Some((Arc::clone(self), Arc::clone(name))));
-            match turn.send(seat) {
-                Ok(()) => {
-                    level.taken += 1;
-                    return true;
-                }
-                // He went away; his seat was not counted.
+        while let Some((index, width)) = levels.get_mut(name).and_then(Level::first) {
+            if !self.has_room(levels, name, width) {
+                return;
+            }
+            let Some(level) = levels.get_mut(name) else { return };
+            let Some(turn) = level.queues.get_mut(index).and_then(VecDeque::pop_front) else { return };
+            level.next = index + 1;
+            match turn.told.send(self.seat(name, width)) {
+                Ok(()) => level.taken += width,
+                // He went away meanwhile; his seats were not counted.
                 Err(mut seat) => {
                     seat.0.take();
                 }
             }
         }
-        false
     }
 }

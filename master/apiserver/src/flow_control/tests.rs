@@ -83,17 +83,17 @@ async fn what_is_beyond_a_level_is_refused() {
     let class = class(&control, "a");
     assert_eq!(class.schema.uid, "uid-narrow");
     let mut seats = Vec::new();
-    while let Some(seat) = control.seat(&class).await {
+    while let Some(seat) = control.seat(&class, 1).await {
         seats.push(seat);
     }
     // One of 246 shares, rounded up.
     assert_eq!(seats.len(), 3);
     seats.pop();
-    assert!(control.seat(&class).await.is_some());
+    assert!(control.seat(&class, 1).await.is_some());
     // The others are not touched by it.
     let anybody = user("x", &["system:authenticated"]);
     let other = control.classify(&asked(&anybody, "list", "pods", "")).unwrap();
-    assert!(control.seat(&other).await.is_some());
+    assert!(control.seat(&other, 1).await.is_some());
 }
 
 #[tokio::test]
@@ -110,12 +110,12 @@ async fn who_waits_is_served_in_turn() {
     let modest = { others }.find(|other| queue(other) != queue(&greedy)).unwrap();
     let mut seats = Vec::new();
     for _ in 0..3 {
-        seats.push(control.seat(&greedy).await.unwrap());
+        seats.push(control.seat(&greedy, 1).await.unwrap());
     }
-    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(control.seat(&greedy))).collect();
+    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(control.seat(&greedy, 1))).collect();
     waiting.iter_mut().for_each(|one| assert!(one.now_or_never().is_none()));
-    assert!(control.seat(&greedy).await.is_none(), "his queue is full");
-    let mut his = Box::pin(control.seat(&modest));
+    assert!(control.seat(&greedy, 1).await.is_none(), "his queue is full");
+    let mut his = Box::pin(control.seat(&modest, 1));
     assert!((&mut his).now_or_never().is_none());
     // After one of the many it is the turn of the other flow at the latest.
     seats.truncate(1);
@@ -123,7 +123,7 @@ async fn who_waits_is_served_in_turn() {
     // Those who go away make room for others.
     drop(waiting);
     drop(seats);
-    assert!(control.seat(&greedy).await.is_some());
+    assert!(control.seat(&greedy, 1).await.is_some());
 }
 
 #[tokio::test]
@@ -132,12 +132,35 @@ async fn levels_take_what_nobody_needs() {
     let anybody = user("x", &["system:authenticated"]);
     let default = control.classify(&asked(&anybody, "list", "pods", "")).unwrap();
     let mut seats = Vec::new();
-    while let Some(Some(seat)) = control.seat(&default).now_or_never() {
+    while let Some(Some(seat)) = control.seat(&default, 1).now_or_never() {
         seats.push(seat);
     }
     // More than its nominal 49, but not what others are sure of.
     assert!(seats.len() > 100 && seats.len() < 400, "{}", seats.len());
     let node = user("system:node:n", &["system:nodes", "system:authenticated"]);
     let nodes = control.classify(&asked(&node, "update", "nodes", "")).unwrap();
-    assert!(control.seat(&nodes).now_or_never().flatten().is_some());
+    assert!(control.seat(&nodes, 1).now_or_never().flatten().is_some());
+}
+
+#[tokio::test]
+async fn what_is_wide_takes_more_seats_and_never_waits_for_ever() {
+    let queuing = json!({ "queues": 1, "handSize": 1, "queueLengthLimit": 5 });
+    let mut level = narrow(&json!({ "type": "Queue", "queuing": queuing }));
+    // 24 of some 270 shares: 54 seats, of which one request takes no more than 15 percent.
+    level[0].1["spec"]["limited"]["nominalConcurrencyShares"] = 24.into();
+    let control = control(&level);
+    let class = class(&control, "a");
+    let mut seats = Vec::new();
+    while let Some(Some(seat)) = control.seat(&class, 50).now_or_never() {
+        seats.push(seat);
+    }
+    assert_eq!(seats.len(), 6, "nine each");
+    // The narrow one waits behind the wide one, for which there is no room.
+    let (mut wide, mut narrow) = (Box::pin(control.seat(&class, 50)), Box::pin(control.seat(&class, 1)));
+    assert!((&mut wide).now_or_never().is_none() && (&mut narrow).now_or_never().is_none());
+    seats.pop();
+    let wide = wide.await;
+    assert!(wide.is_some() && (&mut narrow).now_or_never().is_none());
+    drop(wide);
+    assert!(narrow.await.is_some());
 }
