@@ -239,6 +239,7 @@ mod tests {
         );
         let named = |p: &Value| p["name"] == "fieldValidation";
         assert!(item["patch"]["parameters"].as_array().unwrap().iter().any(named));
+        assert!(item["get"].get("parameters").is_none(), "nothing is listed where nothing is to be said");
         let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];
         assert_eq!(spec["properties"]["containers"]["x-kubernetes-patch-merge-key"], "name");
     }

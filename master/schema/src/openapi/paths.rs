@@ -130,7 +130,10 @@ fn path_item(path: &str, operations: Vec<Operation>, form: Form) -> Value {
     let mut item = Object::new();
     let in_path = ["name", "namespace"].into_iter().filter(|name| path.contains(&format!("{{{name}}}")));
     let parameters: Vec<Value> = in_path.map(|name| parameter(name, "path", "string", form)).collect();
-    item.insert("parameters".into(), parameters.into());
+    // Go's clients read the document and write it again, and an empty list is none to them.
+    if !parameters.is_empty() {
+        item.insert("parameters".into(), parameters.into());
+    }
     for operation in operations {
         item.insert(operation.method.into(), operation_object(path, &operation, form));
     }
@@ -174,7 +177,9 @@ fn operation_object(path: &str, operation: &Operation, form: Form) -> Value {
             }
         }
     }
-    put(&mut out, "parameters", parameters.into());
+    if !parameters.is_empty() {
+        put(&mut out, "parameters", parameters.into());
+    }
     out
 }
 
