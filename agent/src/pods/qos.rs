@@ -25,8 +25,12 @@ pub fn update(context: &Context, leaving: Option<&PodUid>) {
     if *written == Some(requests) {
         return;
     }
-    let values = cgroups::values::qos(Burstable, requests);
-    match context.cgroups.ensure(&context.tree.qos(Burstable), &values) {
+    let name = context.tree.qos(Burstable);
+    // Made when the agent starts, and removed only where it leaves.
+    if !context.cgroups.exists(&name) {
+        return;
+    }
+    match context.cgroups.ensure(&name, &cgroups::values::qos(Burstable, requests)) {
         Ok(()) => *written = Some(requests),
         Err(error) => tracing::warn!(error = %describe(&error), "shares of Burstable pods not written"),
     }
