@@ -27,12 +27,14 @@ impl Watched {
         Self { settle, folders: BTreeSet::new(), gone: BTreeSet::new(), events: None }
     }
 
-    /// Has these watched from now on. Called before files are read: what changes meanwhile is then seen.
-    pub fn set(&mut self, folders: BTreeSet<PathBuf>) {
+    /// Has these watched from now on. Called before files are read: what changes meanwhile is then seen. Answers the names of files that
+    /// were taken out of the folders since the call before, whether or not there are others of these names now.
+    pub fn set(&mut self, folders: BTreeSet<PathBuf>) -> BTreeSet<OsString> {
         if self.events.is_none() || self.folders != folders {
             self.events = watch(&folders).ok();
             self.folders = folders;
         }
+        std::mem::take(&mut self.gone)
     }
 
     /// Waits for a change; for ever where none can be seen, so that who waits looks now and then, too. Cancel-safe: events that are not read
@@ -57,11 +59,6 @@ impl Watched {
             Some(Ok(_)) => {}
             Some(Err(_)) | None => self.events = None,
         }
-    }
-
-    /// Names of files that were taken out of the folders since this was asked last, whether or not there are others of these names now.
-    pub fn take_gone(&mut self) -> BTreeSet<OsString> {
-        std::mem::take(&mut self.gone)
     }
 }
 

@@ -84,11 +84,19 @@ pub struct HealthCheck {
 /// Where load balancers ask, and for what.
 pub type HealthChecks = BTreeMap<SocketAddr, HealthCheck>;
 
-/// Which Service has an address, and which ones would like to have it: the first one wins.
+/// Which Service has an address, and which ones would like to have it: the first one wins, but a cluster IP is given by the API server, and
+/// nobody's `externalIPs` can have it.
 #[derive(Debug, Default)]
 struct Claims {
-    owners: HashMap<Address, ObjectName>,
+    owners: HashMap<Address, Owner>,
     waiting: BTreeMap<Address, BTreeSet<ObjectName>>,
+}
+
+#[derive(Debug)]
+struct Owner {
+    name: ObjectName,
+    /// Whether the address is a cluster IP of it.
+    is_cluster_ip: bool,
 }
 
 /// A transaction and what is to be done after it.
@@ -262,7 +270,7 @@ impl Table {
     pub fn udp_endpoints(&self, addresses: &BTreeSet<Target>) -> BTreeMap<Target, BTreeSet<Target>> {
         let at = |(ip, port): &Target| {
             let owner = self.claims.owners.get(&Address { ip: *ip, protocol: Protocol::Udp, port: *port });
-            let compiled = owner.and_then(|name| self.services.get(name)).map(|entry| &entry.compiled);
+            let compiled = owner.and_then(|owner| self.services.get(&owner.name)).map(|entry| &entry.compiled);
             compiled.and_then(|compiled| udp_endpoints(compiled).remove(&(*ip, *port))).unwrap_or_default()
         };
         addresses.iter().map(|address| (*address, at(address))).collect()
@@ -279,8 +287,7 @@ impl Table {
         if !compiled.refused.is_subset(&previous.refused) {
             tracing::warn!(service = %name, addresses = ?compiled.refused, "several ports of a Service want the same address");
         }
-        let freed = self.claims.settle(name, &previous, &mut compiled);
-        self.dirty.extend(freed);
+        self.dirty.extend(self.claims.settle(name, &previous, &mut compiled));
         note_difference(
             changes,
             &previous.elements().into_iter().collect(),
@@ -412,27 +419,39 @@ impl Table {
 }
 
 impl Claims {
-    /// Gives `name` the addresses of `compiled` that are free, takes the others out of it, and frees those of `previous`
-    /// that it no longer wants. Returns the Services that wait for one of these.
+    /// Gives `name` the addresses of `compiled` that are free or due to it, takes the others out of it, and frees those of `previous`
+    /// that it no longer wants. Returns the Services that wait for one of these, or have lost one.
     fn settle(&mut self, name: &ObjectName, previous: &Compiled, compiled: &mut Compiled) -> BTreeSet<ObjectName> {
-        compiled.frontends.retain(|frontend| {
-            let owner = self.owners.entry(frontend.address).or_insert_with(|| name.clone());
-            if owner == name {
+        let mut changed = BTreeSet::new();
+        let Compiled { frontends, cluster_ips, .. } = compiled;
+        frontends.retain(|frontend| {
+            let is_cluster_ip = cluster_ips.contains(&frontend.address.ip);
+            let mine = || Owner { name: name.clone(), is_cluster_ip };
+            let owner = self.owners.entry(frontend.address).or_insert_with(mine);
+            if owner.name == *name {
+                owner.is_cluster_ip = is_cluster_ip;
                 return true;
             }
-            tracing::warn!(service = %name, %owner, address = ?frontend.address, "address belongs to another Service");
-            self.waiting.entry(frontend.address).or_default().insert(name.clone());
-            false
+            let (winner, loser) = if is_cluster_ip && !owner.is_cluster_ip {
+                let before = std::mem::replace(owner, mine());
+                changed.insert(before.name.clone());
+                (name, before.name)
+            } else {
+                (&owner.name, name.clone())
+            };
+            let is_won = winner == name;
+            tracing::warn!(service = %loser, owner = %winner, address = ?frontend.address, "address belongs to another Service");
+            self.waiting.entry(frontend.address).or_default().insert(loser);
+            is_won
         });
         let kept: BTreeSet<Address> = compiled.frontends.iter().map(|frontend| frontend.address).collect();
-        let mut freed = BTreeSet::new();
         for address in previous.frontends.iter().map(|frontend| frontend.address) {
-            if !kept.contains(&address) && self.owners.get(&address) == Some(name) {
+            if !kept.contains(&address) && self.owners.get(&address).is_some_and(|owner| owner.name == *name) {
                 self.owners.remove(&address);
-                freed.extend(self.waiting.remove(&address).unwrap_or_default());
+                changed.extend(self.waiting.remove(&address).unwrap_or_default());
             }
         }
-        freed
+        changed
     }
 }
 
@@ -440,6 +459,9 @@ fn note(changes: &mut Changes, set: SetId, element: Element, added: bool) {
     let change = changes.entry((set, element.key.clone())).or_default();
     if added {
         change.after = Some(element);
+    } else if change.after.as_ref().is_some_and(|after| *after != element) {
+        // Another Service has taken its place in this flush.
+        change.before.get_or_insert(element);
     } else {
         // The first removal tells what the kernel has, unless this flush had added it.
         if change.before.is_none() && change.after.is_none() {

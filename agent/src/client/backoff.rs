@@ -83,6 +83,14 @@ impl Retry {
     }
 }
 
+/// Sleeps until then; for ever where nothing is due.
+pub async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

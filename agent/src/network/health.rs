@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::services::pause;
+use crate::client::backoff::until;
 use crate::events::{Kind, Recorder};
 use crate::serve::plain;
 
@@ -60,11 +60,11 @@ impl Server {
         loop {
             let checks = self.known.borrow_and_update().checks.clone();
             self.listen(&checks).await;
-            let retry = (!self.refused.is_empty()).then_some(RETRY);
-            // Cancel-safe: changed() loses nothing when dropped; a pause that is dropped is begun anew.
+            let retry = (!self.refused.is_empty()).then(|| Instant::now() + RETRY);
+            // Cancel-safe: changed() loses nothing when dropped; neither does a sleep.
             tokio::select! {
                 changed = self.known.changed() => if changed.is_err() { return },
-                () = pause(retry) => {}
+                () = until(retry) => {}
             }
         }
     }

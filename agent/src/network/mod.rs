@@ -95,6 +95,7 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         cluster: seen,
         namespace,
         machine: Vec::new(),
+        looked: None,
         health,
     };
     let follower = nodes::Follower::new(inputs, cluster);

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{Cluster, NetworkInputs, conflist};
-use crate::client::backoff::Retry;
+use crate::client::backoff::{Retry, until};
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow};
 use crate::config::Config;
 use crate::node::own::{self, Address, OwnNode, Place, PodNetworks};
@@ -207,13 +207,6 @@ fn resync() -> Interval {
     let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resync
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// A route for each pod network of each other node, over the node's address of the same family.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::health::Known;
 use super::{Cluster, node_ports};
-use crate::client::backoff::Backoff;
+use crate::client::backoff::{Backoff, until};
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow_map};
 
 /// After a transaction the next one waits for this long, so that a burst of slices, as of a rolling update, is few of them.
@@ -51,6 +51,8 @@ pub(super) struct Feed {
     pub(super) namespace: NetNs,
     /// The addresses of this machine, as of the last look.
     pub(super) machine: Vec<IpAddr>,
+    /// When that was.
+    pub(super) looked: Option<Instant>,
     /// Told what load balancers are to be answered.
     pub(super) health: watch::Sender<Known>,
 }
@@ -64,7 +66,7 @@ impl Feed {
         let (mut retry, mut look) = (None, None);
         let mut applied: Option<Instant> = None;
         loop {
-            // Cancel-safe: recv() and changed() lose nothing when dropped; a pause that is dropped is begun anew.
+            // Cancel-safe: recv() and changed() lose nothing when dropped; a sleep is begun anew for the same instant.
             tokio::select! {
                 change = services.recv() => match change {
                     Some(change) => listed.0 |= absorb_service(&mut proxy, change),
@@ -76,8 +78,8 @@ impl Feed {
                 },
                 changed = self.cluster.changed() => if changed.is_err() { return },
                 changed = self.addresses.changed() => if changed.is_err() { return },
-                () = pause(retry) => {}
-                () = pause(look) => {}
+                () = until(retry) => {}
+                () = until(look) => {}
             }
             // A table with half of the cluster in it would refuse connections that the one before it served, one that knows no pod network
             // would let pods' packets leave under addresses that nobody answers to.
@@ -89,8 +91,8 @@ impl Feed {
             }
             drain(&mut proxy, &mut services, &mut slices);
             let missing = self.missing_families(proxy.table());
-            look = (!missing.is_empty()).then_some(LOOK);
             proxy.table().set_facts(self.facts(&missing).await);
+            look = self.looked.filter(|_| !missing.is_empty()).map(|at| at + LOOK);
             let flushed = proxy.flush().await;
             applied = Some(Instant::now());
             self.tell(proxy.table(), flushed.as_ref().err().is_none_or(proxy::Error::is_applied));
@@ -103,7 +105,7 @@ impl Feed {
                 Err(error) => {
                     let applied = error.is_applied();
                     tracing::warn!(error = %describe(&error), applied, "services are not as they should be, will retry");
-                    Some(backoff.pause())
+                    Some(Instant::now() + backoff.pause())
                 }
             };
         }
@@ -162,7 +164,8 @@ impl Feed {
     }
 
     async fn facts(&mut self, missing: &[Family]) -> NodeFacts {
-        if !missing.is_empty() {
+        if !missing.is_empty() && self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            self.looked = Some(Instant::now());
             match self.machine_addresses().await {
                 Ok(addresses) => self.machine = addresses,
                 Err(error) => tracing::warn!(error = %describe(&error), "addresses of this machine cannot be read"),
@@ -187,13 +190,6 @@ impl Feed {
 
 fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(200), Duration::from_secs(30))
-}
-
-pub(super) async fn pause(retry: Option<Duration>) {
-    match retry {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Takes what is there already, so that one transaction carries it.

@@ -41,8 +41,8 @@ impl Settings {
 }
 
 /// Of a file that is being compressed.
-const UNFINISHED: &str = ".tmp";
-const COMPRESSED: &str = ".gz";
+const UNFINISHED: &str = "tmp";
+const COMPRESSED: &str = "gz";
 
 /// Looks at the logs of running containers for as long as the agent runs.
 pub async fn rotate(context: Arc<Context>) {
@@ -97,7 +97,7 @@ fn tidy(log: &Path, keep: usize) -> io::Result<()> {
     for old in rotated.drain(..excess) {
         fs::remove_file(old)?;
     }
-    rotated.iter().filter(|path| !has_suffix(path, COMPRESSED)).try_for_each(|path| compress(path))
+    rotated.iter().filter(|path| !has_extension(path, COMPRESSED)).try_for_each(|path| compress(path))
 }
 
 /// The rotated files of a log. What was not finished is removed, and what was compressed already.
@@ -113,32 +113,26 @@ fn rotated(log: &Path) -> io::Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    let is_useless = |path: &Path| has_suffix(path, UNFINISHED) || found.contains(&with_suffix(path, COMPRESSED));
+    let is_useless = |path: &Path| has_extension(path, UNFINISHED) || found.contains(&path.with_added_extension(COMPRESSED));
     let (useless, kept): (Vec<_>, Vec<_>) = found.iter().cloned().partition(|path| is_useless(path));
     useless.iter().try_for_each(fs::remove_file)?;
     Ok(kept)
 }
 
 fn compress(path: &Path) -> io::Result<()> {
-    let unfinished = with_suffix(path, UNFINISHED);
+    let unfinished = path.with_added_extension(UNFINISHED);
     let mut from = File::open(path)?;
     let to = File::create(&unfinished)?;
     to.set_permissions(from.metadata()?.permissions())?;
     let mut encoder = GzEncoder::new(to, Compression::default());
     io::copy(&mut from, &mut encoder)?;
     encoder.finish()?;
-    fs::rename(&unfinished, with_suffix(path, COMPRESSED))?;
+    fs::rename(&unfinished, path.with_added_extension(COMPRESSED))?;
     fs::remove_file(path)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn has_suffix(path: &Path, suffix: &str) -> bool {
-    path.to_str().is_some_and(|path| path.ends_with(suffix))
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|own| own == extension)
 }
 
 #[cfg(test)]

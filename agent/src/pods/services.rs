@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::checkpoint::{read_versioned, write_versioned};
+use crate::client::backoff::until;
 use crate::client::watch::{Change, Collection, follow_map};
 
 /// How long a container that starts waits until the Services were read for the first time.
@@ -96,12 +97,6 @@ pub fn follow(client: kube::Client, folder: &Path) -> (Services, JoinHandle<()>)
     let task = tokio::spawn(async move {
         let mut due: Option<Instant> = None;
         loop {
-            let writing = async {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             // Cancel-safe: a channel loses nothing; a sleep is begun anew for the same instant.
             tokio::select! {
                 change = changes.recv() => {
@@ -111,7 +106,7 @@ pub fn follow(client: kube::Client, folder: &Path) -> (Services, JoinHandle<()>)
                     let first = was_read.send_if_modified(|read| !std::mem::replace(read, true));
                     due = due.or_else(|| Some(if first { Instant::now() } else { Instant::now() + WRITE }));
                 }
-                () = writing => {
+                () = until(due) => {
                     due = None;
                     sink.write_down(path.clone()).await;
                 }

@@ -20,6 +20,7 @@ use super::statics::{Changes, Statics, Wanted, name};
 use super::worker::Origin;
 use super::workers::{Ended, Workers};
 use super::{Context, checkpoint, gc, qos, source, worker};
+use crate::client::backoff::until;
 use crate::client::watch::{Change, describe};
 use crate::exposition::float;
 use crate::metrics::families::{PLEG_INTERVAL, PLEG_LAST_SEEN, PLEG_RELIST};
@@ -75,12 +76,6 @@ pub async fn run(context: Arc<Context>) {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     loop {
-        let soon = async {
-            match settle {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         // Cancel-safe: channels, intervals and join sets lose nothing; a sleep is begun anew for the same instant.
         tokio::select! {
             Some(change) = pods.recv() => set.apply(change),
@@ -97,7 +92,7 @@ pub async fn run(context: Arc<Context>) {
             Some(deleted) = set.deletions.join_next() => drop(deleted.map(|uid| set.deleting.remove(&uid))),
             () = &mut patience, if !set.recalled => set.recall().await,
             _ = relist.tick() => drop(set.relist().await),
-            () = soon => {
+            () = until(settle) => {
                 settle = None;
                 set.relist().await;
             }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use schema::Kind;
 use serde_json::{Value, json};
-use store::{Expect, Facets, Write};
+use store::{Entry, Expect, Facets, Write};
 
 use crate::allocate::Reservation;
 use crate::hooks;
@@ -83,14 +83,25 @@ fn family(ip: IpAddr) -> &'static str {
 /// The IPAddress of a Service.
 pub(crate) fn object(ip: IpAddr, owner: &str, now: Timestamp) -> Value {
     let (namespace, name) = owner.split_once('/').unwrap_or(("", owner));
-    json!({
+    let mut object = json!({
         "kind": "IPAddress", "apiVersion": "networking.k8s.io/v1",
         "metadata": {
             "name": ip.to_string(), "uid": auth::random_uuid(), "creationTimestamp": format!("{now:.0}"),
-            "labels": { FAMILY: family(ip), MANAGED_BY.0: MANAGED_BY.1 },
         },
         "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },
-    })
+    });
+    label(&mut object, ip);
+    object
+}
+
+/// Says whose it is, and of which family.
+fn label(object: &mut Value, ip: IpAddr) {
+    let metadata = &mut object["metadata"];
+    if !metadata["labels"].is_object() {
+        metadata["labels"] = json!({});
+    }
+    metadata["labels"][FAMILY] = family(ip).into();
+    metadata["labels"][MANAGED_BY.0] = MANAGED_BY.1.into();
 }
 
 /// Completes a Service before it is committed, and writes the IPAddresses of addresses that it did not have; leaves all other
@@ -128,22 +139,23 @@ async fn claim(core: &Core, reserved: &Reservation) -> Result<bool> {
 /// Writes the IPAddress of a Service; false where it is another's.
 async fn put(core: &Core, ip: IpAddr, owner: &str) -> Result<bool> {
     let Some(kind) = core.kinds.registry().kind(GROUP, "v1", RESOURCE) else { return Ok(true) };
-    if let Some(entry) = core.store.get(&hooks::key(kind, "", &ip.to_string())) {
+    let entry = core.store.get(&hooks::key(kind, "", &ip.to_string()));
+    if let Some(entry) = &entry {
         let address = Address::of(&objects::parse_stored(kind, entry.json())?);
         if address.owner != owner && !core.allocators.is_freed(ip) {
             return Ok(false);
         }
     }
-    replace(core, kind, ip, owner).await
+    replace(core, kind, entry.as_deref(), (ip, owner)).await
 }
 
-/// Writes the IPAddress of a Service in place of any that is there; false when somebody else was quicker.
+/// Writes the IPAddress of a Service in place of the one that is there, if any; false when somebody else was quicker.
 ///
 /// It is another object, with a UID of its own: what was there is deleted first, and seen to be.
-async fn replace(core: &Core, kind: &'static Kind, ip: IpAddr, owner: &str) -> Result<bool> {
+async fn replace(core: &Core, kind: &'static Kind, old: Option<&Entry>, (ip, owner): (IpAddr, &str)) -> Result<bool> {
     let key = hooks::key(kind, "", &ip.to_string());
-    if let Some(entry) = core.store.get(&key) {
-        let gone = Write { key: key.clone(), expect: Expect::Revision(entry.revision), value: None, needs: None };
+    if let Some(old) = old {
+        let gone = Write { key: key.clone(), expect: Expect::Revision(old.revision), value: None, needs: None };
         if objects::commit(core, gone, Facets::default()).await?.is_none() {
             return Ok(false);
         }
@@ -170,10 +182,18 @@ pub(crate) async fn repair(core: &Core) -> bool {
     is_again
 }
 
-/// Gives a Service that has an address the IPAddress of it.
+/// Gives a Service that has an address the IPAddress of it; one that is its own already only gets its labels back.
 async fn restore(core: &Core, ip: IpAddr, owner: &str) -> Result<()> {
     let Some(kind) = core.kinds.registry().kind(GROUP, "v1", RESOURCE) else { return Ok(()) };
-    replace(core, kind, ip, owner).await.map(drop)
+    let entry = core.store.get(&hooks::key(kind, "", &ip.to_string()));
+    if let Some(entry) = &entry {
+        let mut stored = objects::parse_stored(kind, entry.json())?;
+        if Address::of(&stored).owner == owner {
+            label(&mut stored, ip);
+            return objects::replace(core, kind, entry, stored).await.map(drop);
+        }
+    }
+    replace(core, kind, entry.as_deref(), (ip, owner)).await.map(drop)
 }
 
 async fn remove(core: &Core, ip: IpAddr) -> Result<()> {

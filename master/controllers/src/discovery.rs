@@ -28,6 +28,11 @@ pub(crate) struct Known {
     pub(crate) stale: Vec<String>,
 }
 
+/// The group of an `apiVersion`; that of the core is empty.
+pub(crate) fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
 /// Asks for all kinds that can be listed and deleted, each in its preferred version.
 pub(crate) async fn kinds(client: &Client) -> Result<Known, Error> {
     let mut known = Known::default();

@@ -23,7 +23,7 @@ pub use check::{Scope, check};
 pub use environment::{Declared, admission, device};
 pub use evaluate::{CelError, Variables};
 pub use limits::with_room;
-pub use objects::unescaped;
+pub use objects::{RESERVED, unescaped};
 pub use programs::Programs;
 pub use shapes::Shape;
 pub use types::{Schemas, Ty};

@@ -23,7 +23,7 @@ pub(crate) const REQUEST_RESOURCE: &str = "authorizer.requestResource";
 const PAIR: &str = "@pair";
 pub(crate) const PAIRS: &str = "@pairs";
 /// Names that expressions cannot have (`apiserver/pkg/cel/escaping.go`).
-const RESERVED: [&str; 21] = [
+pub const RESERVED: [&str; 21] = [
     "as",
     "break",
     "const",

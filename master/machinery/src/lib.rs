@@ -20,6 +20,17 @@ pub fn is_not_found(error: &kube::Error) -> bool {
     has_code(error, 404)
 }
 
+/// What came of a write, where it does not matter that the object is gone.
+///
+/// # Errors
+/// Any other failure.
+pub fn unless_gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(error) if !is_not_found(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the API server refused a write because the object changed meanwhile, or exists already.
 #[must_use]
 pub fn is_conflict(error: &kube::Error) -> bool {

@@ -232,6 +232,15 @@ fn paths(fields: &Value, at: &str, out: &mut Vec<String>) {
     map.iter().filter(|(k, _)| *k != ".").for_each(|(k, v)| paths(v, &format!("{at} {k}"), out));
 }
 
+/// To the last digit, at any size: what is stored is what was sent.
+#[test]
+fn numbers_are_read_as_they_were_written() {
+    for number in [-1.0446573977774654e-114, 0.1, 1e300, 5e-324, f64::MAX] {
+        let text = serde_json::to_string(&number).unwrap();
+        assert_eq!(serde_json::from_str::<f64>(&text).unwrap().to_bits(), number.to_bits(), "{text}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
 

@@ -425,6 +425,34 @@ fn an_address_goes_to_the_next_one_that_wants_it() {
     assert_eq!(target(&kernel), None);
 }
 
+/// Whoever may write a Service could take another's connections otherwise, with the next start of the agent (CVE-2020-8554).
+#[test]
+fn nobody_takes_a_cluster_ip_by_external_ips() {
+    for is_one_flush in [true, false] {
+        let kernel = FakeKernel::default();
+        let mut proxy = proxy(&kernel);
+        let thief = Service { external_ips: vec!["10.96.0.2".parse().unwrap()], ..service("10.96.0.1") };
+        for (number, service) in [(0, thief), (1, service("10.96.0.2"))] {
+            proxy.table().upsert_service(name(number), service);
+            proxy.table().upsert_slice(name(number), name(number), slice(vec![endpoint(number as u8 + 1)]));
+            if !is_one_flush {
+                block_on(proxy.flush()).unwrap();
+            }
+        }
+        block_on(proxy.flush()).unwrap();
+        let target = |kernel: &FakeKernel, ip: [u8; 4]| {
+            let behaviour = kernel.behaviour();
+            let service = behaviour.iter().find(|((map, key), _)| map == "services4" && key.starts_with(&ip));
+            service.map(|(_, (_, targets, _))| targets.iter().map(|target| target[3]).collect::<Vec<_>>())
+        };
+        assert_eq!(target(&kernel, [10, 96, 0, 1]), Some(vec![1]));
+        assert_eq!(target(&kernel, [10, 96, 0, 2]), Some(vec![2]), "in one flush: {is_one_flush}");
+        proxy.table().remove_service(&name(1));
+        block_on(proxy.flush()).unwrap();
+        assert_eq!(target(&kernel, [10, 96, 0, 2]), Some(vec![1]), "nobody's cluster IP any longer");
+    }
+}
+
 /// Compares with a file under tests/golden; UPDATE_GOLDEN=1 writes it.
 fn golden(file: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);

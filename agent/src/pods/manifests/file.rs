@@ -33,9 +33,8 @@ pub(super) async fn follow(source: Source, found: mpsc::Sender<Found>) {
     let mut known = Known::new();
     let mut watched = Watched::new(SETTLE);
     loop {
-        watched.set([folder(&source.path).to_owned()].into());
         // A file that went and came back is told of twice, as inotify tells a kubelet: its pod ends first.
-        let gone = watched.take_gone();
+        let gone = watched.set([folder(&source.path).to_owned()].into());
         let count = known.len();
         known.retain(|path, _| path.file_name().is_none_or(|name| !gone.contains(name)));
         if known.len() < count && found.send((Place::Path, known.values().cloned().collect())).await.is_err() {

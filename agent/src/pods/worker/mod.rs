@@ -43,7 +43,7 @@ use super::runtime::RuntimeFacts;
 use super::stages::doors::Doors;
 use super::stages::{Job, PodFacts, Say};
 use super::{Context, admission, gc, orders, status};
-use crate::client::backoff::Backoff;
+use crate::client::backoff::{Backoff, until};
 use crate::metrics::PodStart;
 use crate::metrics::families::POD_WORKER;
 use crate::node::own;
@@ -456,12 +456,6 @@ impl Worker {
     }
 
     async fn wait(&mut self, wake: Option<Instant>) {
-        let asleep = async {
-            match wake {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         // Cancel-safe: watches and the stream of verdicts keep what is not read, join_next loses no task.
         tokio::select! {
             changed = self.inputs.desired.changed() => self.closed = changed.is_err(),
@@ -478,7 +472,7 @@ impl Worker {
             () = self.inputs.origin.changed() => {}
             () = self.refresh.changed() => self.object_changed(),
             trigger = resize::freed(&mut self.waiting) => self.ask_again(trigger),
-            () = asleep => {}
+            () = until(wake) => {}
         }
         if self.waiting.as_ref().is_some_and(|waiting| waiting.until() <= Instant::now()) {
             self.ask_again(Trigger::Time);

@@ -28,6 +28,8 @@ pub use sign::Error as SigningError;
 
 const NAME: &str = "certificate-controller";
 const WORKERS: usize = 2;
+/// The conditions of a request that is decided.
+const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
 /// How long requests are kept: without a decision, and with one.
 const PENDING: Duration = Duration::from_secs(24 * 3600);
 const DECIDED: Duration = Duration::from_secs(3600);
@@ -79,8 +81,7 @@ pub(crate) fn start(context: &mut Context) -> Result<(), sign::Error> {
 impl Controller {
     async fn reconcile(&self, name: &str) -> Result<Outcome, Retry<kube::Error>> {
         let Some(csr) = self.caches.certificate_requests.get(name) else { return Ok(Outcome::Done) };
-        let decided = ["Approved", "Denied", "Failed"].iter().any(|kind| condition(&csr, kind).is_some());
-        if !decided {
+        if !DECISIONS.iter().any(|kind| condition(&csr, kind).is_some()) {
             self.approve(name, &csr).await?;
         } else if wants_certificate(&csr) && sign::KNOWN_SIGNERS.contains(&csr.spec.signer_name.as_str()) {
             self.sign(name, &csr).await?;
@@ -114,7 +115,7 @@ impl Controller {
             }
         };
         let patch = with_condition(csr, "Approved", "AutoApproved", approval);
-        gone_is_fine(self.requests().patch_approval(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        machinery::unless_gone(self.requests().patch_approval(name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
     fn serving_names_match(&self, request: &Request, node: &Node) -> Result<(), Refusal> {
@@ -162,22 +163,15 @@ impl Controller {
                 with_condition(csr, "Failed", "SignerValidationFailure", &error.to_string())
             }
         };
-        gone_is_fine(self.requests().patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        machinery::unless_gone(self.requests().patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
     async fn remove(&self, name: &str) -> Result<(), kube::Error> {
-        gone_is_fine(self.requests().delete(name, &DeleteParams::default()).await)
+        machinery::unless_gone(self.requests().delete(name, &DeleteParams::default()).await)
     }
 
     fn requests(&self) -> Api<CertificateSigningRequest> {
         Api::all(self.client.clone())
-    }
-}
-
-fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
-    match result {
-        Err(error) if !machinery::is_not_found(&error) => Err(error),
-        _ => Ok(()),
     }
 }
 
@@ -205,7 +199,7 @@ fn with_condition(csr: &CertificateSigningRequest, kind: &str, reason: &str, mes
 
 /// How long the request is still kept; none when it is to be removed.
 fn left(csr: &CertificateSigningRequest, now: Timestamp) -> Option<Duration> {
-    let decided = ["Approved", "Denied", "Failed"].iter().filter_map(|kind| condition(csr, kind));
+    let decided = DECISIONS.iter().filter_map(|kind| condition(csr, kind));
     let decided_at = decided.filter_map(|one| one.last_update_time.as_ref()).map(|time| time.0).max();
     let created = csr.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let (since, keep) = decided_at.map_or((created, PENDING), |at| (at, DECIDED));

@@ -143,12 +143,12 @@ impl Controller {
         let api = self.sets(deployment);
         for set in &claims.release {
             let patch = owner::release(meta, &set.metadata);
-            ignore_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
+            machinery::unless_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
         }
         let adopts = !claims.adopt.is_empty() && owner::may_adopt(&self.client, deployment).await?;
         for set in claims.adopt.into_iter().filter(|_| adopts) {
             let patch = owner::adoption(deployment, &set.metadata);
-            ignore_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
+            machinery::unless_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
             owned.push(set);
         }
         Ok(owned)
@@ -173,7 +173,7 @@ impl Controller {
                     resource_version: set.metadata.resource_version.clone(),
                 };
                 let params = DeleteParams::background().preconditions(preconditions);
-                ignore_gone(self.sets(of).delete(name(&set.metadata), &params).await)
+                machinery::unless_gone(self.sets(of).delete(name(&set.metadata), &params).await)
             }
             Action::Revision(revision) => {
                 let patch = json!({"metadata": {
@@ -252,7 +252,7 @@ impl Controller {
             "metadata": {"resourceVersion": told.version},
             "status": merge::difference(&of.status.as_ref(), &status),
         });
-        ignore_gone(
+        machinery::unless_gone(
             self.deployments(of).patch_status(name(&of.metadata), &PatchParams::default(), &Patch::Merge(patch)).await,
         )
     }
@@ -268,12 +268,4 @@ impl Controller {
 
 fn name(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> &str {
     meta.name.as_deref().unwrap_or_default()
-}
-
-fn ignore_gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
-    match result {
-        Ok(_) => Ok(()),
-        Err(error) if machinery::is_not_found(&error) => Ok(()),
-        Err(error) => Err(error),
-    }
 }

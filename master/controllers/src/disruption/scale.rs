@@ -9,7 +9,7 @@ use kube::api::DynamicObject;
 use kube::{Api, Client, ResourceExt};
 
 use crate::context::Caches;
-use crate::discovery::Resources;
+use crate::discovery::{self, Resources};
 use crate::owner::controller_of;
 
 /// What is expected of all of them.
@@ -57,7 +57,7 @@ impl Scales {
     /// Of kinds that are not followed here the scale is asked for (`getScaleController`); none of one that is gone.
     async fn scaled(&self, namespace: &str, owner: &OwnerReference) -> Result<Option<Wanted>, String> {
         let said = |error: kube::Error| crate::pod_control::answer(&error);
-        let group = group_of(owner);
+        let group = discovery::group_of(&owner.api_version);
         let resource = self.resources.find(group, &owner.kind).await.map_err(said)?;
         let no_match = || format!("no matches for kind {:?} in version {:?}", owner.kind, owner.api_version);
         let resource = resource.ok_or_else(no_match)?;
@@ -80,10 +80,6 @@ impl Scales {
     }
 }
 
-fn group_of(owner: &OwnerReference) -> &str {
-    owner.api_version.split_once('/').map_or("", |(group, _)| group)
-}
-
 /// Whether this is the very object that is referred to.
 fn is(meta: &ObjectMeta, owner: &OwnerReference) -> bool {
     meta.uid.as_deref() == Some(owner.uid.as_str())
@@ -94,7 +90,7 @@ fn known(caches: &Caches, namespace: &str, owner: &OwnerReference) -> Option<Wan
     let key = format!("{namespace}/{}", owner.name);
     let of =
         |meta: &ObjectMeta, replicas: Option<i32>| is(meta, owner).then(|| (owner.uid.clone(), replicas.unwrap_or(1)));
-    match (owner.kind.as_str(), group_of(owner)) {
+    match (owner.kind.as_str(), discovery::group_of(&owner.api_version)) {
         ("ReplicaSet", "apps" | "extensions") => {
             let set = caches.replica_sets.get(&key).filter(|set| is(&set.metadata, owner))?;
             match controller_of(&set.metadata).filter(|above| above.kind == "Deployment") {

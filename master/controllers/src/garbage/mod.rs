@@ -307,8 +307,7 @@ fn is_collected(kind: &KnownKind) -> bool {
 
 /// Whether the reference names this kind; its version may be another one that is served.
 fn is_kind(kind: &KnownKind, owner: &Owner) -> bool {
-    let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-    kind.resource.kind == owner.kind && kind.resource.group == group
+    kind.resource.kind == owner.kind && kind.resource.group == discovery::group_of(&owner.api_version)
 }
 
 fn object(kind: usize, meta: ObjectMeta) -> Object {

@@ -65,12 +65,12 @@ impl Writer {
         }
         let deleted = api.delete(&object.name, &params(now.metadata.resource_version)).await;
         if !deleted.as_ref().is_err_and(machinery::is_conflict) {
-            return done_or_gone(deleted);
+            return machinery::unless_gone(deleted);
         }
         let Some(then) = api.get_metadata_opt(&object.name).await? else { return Ok(()) };
         let is_as_decided = then.metadata.uid.as_ref() == Some(&object.uid)
             && then.metadata.owner_references.unwrap_or_default() == owners;
-        if is_as_decided { done_or_gone(api.delete(&object.name, &params(None)).await) } else { Ok(()) }
+        if is_as_decided { machinery::unless_gone(api.delete(&object.name, &params(None)).await) } else { Ok(()) }
     }
 
     /// Takes owners off the object.
@@ -92,7 +92,7 @@ impl Writer {
             return Ok(());
         }
         let patch = json!({"metadata": {"resourceVersion": now.metadata.resource_version, "ownerReferences": owners}});
-        done_or_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        machinery::unless_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
     /// The object no longer blocks the deletion of this owner.
@@ -104,7 +104,7 @@ impl Writer {
             reference.block_owner_deletion = Some(false);
         }
         let patch = json!({"metadata": {"resourceVersion": now.metadata.resource_version, "ownerReferences": owners}});
-        done_or_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        machinery::unless_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
     /// Takes one finalizer off the object.
@@ -126,7 +126,7 @@ impl Writer {
             return Ok(());
         }
         let patch = json!({"metadata": {"resourceVersion": now.metadata.resource_version, "finalizers": finalizers}});
-        done_or_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        machinery::unless_gone(api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 }
 
@@ -135,13 +135,6 @@ fn is_about(error: &kube::Error, name: &str) -> bool {
     let kube::Error::Api(status) = error else { return false };
     let named = status.details.as_ref().map(|details| details.name.as_str());
     machinery::is_not_found(error) && named == Some(name)
-}
-
-fn done_or_gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
-    match result {
-        Err(error) if !machinery::is_not_found(&error) => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

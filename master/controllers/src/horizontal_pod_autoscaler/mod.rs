@@ -25,7 +25,8 @@ use kube::{Api, Client, ResourceExt};
 use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, key_of, reference};
 
 use crate::context::{Caches, Context};
-use crate::discovery::Resources;
+use crate::discovery::{self, Resources};
+use crate::pod_control::answer;
 use measure::{measure, no_match};
 use normalize::Memory;
 use plan::{Decision, Known, Measured, Unselected, decide};
@@ -122,15 +123,15 @@ impl Controller {
             Ok(scale) => Ok(Target { api, scale }),
             Err(error) => {
                 self.resources.forget(&resource.group, &target.kind);
-                Err(said(&error))
+                Err(answer(&error))
             }
         }
     }
 
     /// The resource of a kind, in whatever version it is served.
     async fn resource(&self, api_version: &str, kind: &str) -> Result<ApiResource, String> {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let found = self.resources.find(group, kind).await.map_err(|error| said(&error))?;
+        let group = discovery::group_of(api_version);
+        let found = self.resources.find(group, kind).await.map_err(|error| answer(&error))?;
         found.ok_or_else(|| no_match(kind, group))
     }
 
@@ -264,7 +265,7 @@ impl Controller {
         match api.replace_status(&autoscaler.name_any(), &PostParams::default(), &changed).await {
             // It is looked at again soon.
             Err(error) if !machinery::is_not_found(&error) && !machinery::is_conflict(&error) => {
-                self.warn(autoscaler, "FailedUpdateStatus", said(&error));
+                self.warn(autoscaler, "FailedUpdateStatus", answer(&error));
             }
             _ => {}
         }
@@ -286,18 +287,10 @@ async fn scaled(target: Target, replicas: i32) -> Result<(), String> {
         match api.replace_scale(&name, &PostParams::default(), &scale).await {
             Ok(_) => return Ok(()),
             Err(error) if machinery::is_conflict(&error) && left > 0 => {
-                scale = api.get_scale(&name).await.map_err(|error| said(&error))?;
+                scale = api.get_scale(&name).await.map_err(|error| answer(&error))?;
             }
-            Err(error) => return Err(said(&error)),
+            Err(error) => return Err(answer(&error)),
         }
     }
     Ok(())
-}
-
-/// What the API server said.
-fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
 }

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
+use crate::merge;
 use crate::owner::{claim, controller_of, controller_reference, selects};
 use crate::pod_control::{self, Failure, PodControl, answer, candidates};
 use crate::pods;
@@ -152,20 +153,9 @@ impl<K: Replicated> Controller<K> {
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        let mut whole = json!(status);
-        if let Some(fields) = whole.as_object_mut() {
-            // A merge patch only removes what it names.
-            fields.entry("conditions").or_insert(serde_json::Value::Null);
-            for count in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-                fields.entry(count).or_insert(serde_json::Value::Null);
-            }
-        }
-        let patch = json!({"metadata": {"resourceVersion": meta.resource_version}, "status": whole});
-        match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => Ok(()),
-            Err(error) if machinery::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let status = merge::difference(&set.status.as_ref(), &Some(status));
+        let patch = json!({"metadata": {"resourceVersion": meta.resource_version}, "status": status});
+        machinery::unless_gone(api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 }
 

@@ -119,7 +119,7 @@ impl Controller {
         };
         for old in revisions::surplus(&*set, &known, is_live) {
             let gone = self.api::<ControllerRevision>(&set).delete(&old, &DeleteParams::default()).await;
-            unless_gone(gone.map(drop))?;
+            machinery::unless_gone(gone)?;
         }
         Ok(look_again.map_or(Outcome::Done, |seconds| Outcome::After(Duration::from_secs(seconds))))
     }
@@ -265,7 +265,7 @@ impl Controller {
                     "resourceVersion": claim.resource_version(), "ownerReferences": owners,
                 } });
                 let api = self.api::<PersistentVolumeClaim>(set);
-                unless_gone(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop))?;
+                machinery::unless_gone(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
             }
         }
         Ok(())
@@ -282,17 +282,10 @@ impl Controller {
         });
         let api = self.api::<StatefulSet>(set);
         let written = api.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
-        Ok(unless_gone(written.map(drop))?)
+        Ok(machinery::unless_gone(written)?)
     }
 }
 
 fn failure(what: &str, error: &kube::Error) -> String {
     format!("{what} failed error: {}", answer(error))
-}
-
-fn unless_gone(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
-    match result {
-        Err(error) if machinery::is_not_found(&error) => Ok(()),
-        other => other,
-    }
 }

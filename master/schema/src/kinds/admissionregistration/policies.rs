@@ -18,30 +18,6 @@ pub(super) const BINDING_COLUMNS: &[Column] = &[
     Column::text("ParamRef", "The parameters of the policy"),
     Column::AGE,
 ];
-/// What cannot be the name of a variable.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 pub(super) fn default_policy(object: &mut Value) {
     let Value::Object(object) = object else { return };
@@ -196,7 +172,7 @@ fn is_identifier(name: &str) -> bool {
     let mut letters = name.chars();
     letters.next().is_some_and(|first| first == '_' || first.is_ascii_alphabetic())
         && letters.all(|letter| letter == '_' || letter.is_ascii_alphanumeric())
-        && !RESERVED.contains(&name)
+        && !expressions::RESERVED.contains(&name)
 }
 
 /// Everything that is judged alike of the bindings of both sorts of policies.
