@@ -117,7 +117,7 @@ impl Node {
         let pods =
             pods(&config, (&client, &runtime, &recorder), (&node, own.clone()), (pressures, shutting_down)).await?;
         let server = serve(&config, (&client, &runtime), &pods, serving, authorities.trusted).await?;
-        tasks.extend(healthz(&config).await);
+        tasks.extend(healthz(&config));
         tasks.extend(inspector(&config, &pods));
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
@@ -163,12 +163,12 @@ async fn serve(
 }
 
 /// The plain health endpoint. Several agents on one machine may want the same port: who comes later goes without.
-async fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
+fn healthz(config: &Config) -> Option<tokio::task::JoinHandle<()>> {
     let (address, port) = (&config.kubelet.healthz_bind_address, config.kubelet.healthz_port);
     if port == 0 {
         return None;
     }
-    match healthz::bind(address, port).await {
+    match healthz::bind(address, port) {
         Ok(listener) => Some(tokio::spawn(healthz::serve(listener))),
         Err(error) => {
             tracing::warn!(%error, address, port, "healthz is not served");

@@ -137,7 +137,7 @@ pub struct InitOptions {
     /// The address that nodes reach this master by [default: the one of the default route].
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<IpAddr>,
-    /// What the API server listens on [default: 0.0.0.0:6443].
+    /// What the API server listens on; 0.0.0.0 is every address, of IPv6 too [default: 0.0.0.0:6443].
     #[arg(long, value_name = "IP:PORT")]
     pub bind: Option<SocketAddr>,
     /// Addresses of Services [default: 10.96.0.0/16].

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use kube::Client;
 use rustls::client::ResolvesClientCert;
 use store::Embedded;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -44,7 +43,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
 
     let ending = ending()?;
     let listener =
-        TcpListener::bind(settings.bind).await.with_context(|| format!("cannot listen on {}", settings.bind))?;
+        streams::listen::bind(settings.bind).with_context(|| format!("cannot listen on {}", settings.bind))?;
     let (server, tokens) = open(dir, &settings, &pki, &tls)?;
     server.bootstrap().await.context("making the namespaces and the kubernetes Service")?;
     bootstrap::run(&privileged(&server), &settings, &pki, dir).await?;

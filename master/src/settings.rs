@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,7 @@ impl Settings {
             !service_cidr.contains(cluster_cidr) && !cluster_cidr.contains(service_cidr),
             "--service-cidr {service_cidr} and --cluster-cidr {cluster_cidr} overlap"
         );
+        self.check_families()?;
         for (flag, net) in [("--service-cidr", service_cidr), ("--cluster-cidr", cluster_cidr)] {
             ensure!(
                 !net.contains(advertise_address),
@@ -118,6 +119,23 @@ impl Settings {
             (4..=20).contains(&host_bits),
             "--service-cidr {service_cidr}: must leave between 4 and 20 bits for Services"
         );
+        Ok(())
+    }
+
+    /// The Service `kubernetes` leads to the advertised address, and pods are behind Services: all are of one family, as upstream demands of
+    /// `--advertise-address` and `--service-cluster-ip-range` (`pkg/controlplane/apiserver/options/validation.go`).
+    fn check_families(&self) -> Result<()> {
+        let Settings { advertise_address, bind, service_cidr, cluster_cidr, .. } = self;
+        ensure!(
+            bind.ip().is_unspecified() || bind.is_ipv4() == advertise_address.is_ipv4(),
+            "--bind {bind}: nobody who asks for the advertised address {advertise_address} is answered there"
+        );
+        for (flag, net) in [("--service-cidr", service_cidr), ("--cluster-cidr", cluster_cidr)] {
+            ensure!(
+                net.addr().is_ipv4() == advertise_address.is_ipv4(),
+                "{flag} {net} is not of the family of the advertised address {advertise_address}: give one that is"
+            );
+        }
         Ok(())
     }
 
@@ -160,16 +178,23 @@ fn whole_seconds(duration: SignedDuration) -> u64 {
 
 /// The address that packets to the outside would carry. Connecting a UDP socket sends none.
 fn default_address() -> Result<IpAddr> {
-    let probe = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        // An address of TEST-NET-1 (RFC 5737): nobody's.
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
+    // Addresses for documentation (RFC 5737, RFC 3849): nobody's.
+    let nobody = [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+    nobody.into_iter().find_map(source).context("this machine has no default route: give --advertise-address")
+}
+
+/// From where packets to `target` would come.
+fn source(target: IpAddr) -> Option<IpAddr> {
+    let any = match target {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    match probe() {
-        Ok(address) if !address.ip().is_unspecified() => Ok(address.ip()),
-        Ok(_) | Err(_) => bail!("this machine has no default route: give --advertise-address"),
-    }
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((target, 9)).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    // An address of a link alone is of no use to who is not told the link.
+    let is_of_link = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    (!address.is_unspecified() && !is_of_link).then_some(address)
 }
 
 #[cfg(test)]
@@ -210,6 +235,13 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_this_machine_is_of_the_family_that_leads_there() {
+        // Where no route leads anywhere, this machine still leads to itself.
+        assert_eq!(source(Ipv4Addr::LOCALHOST.into()), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(source(Ipv6Addr::LOCALHOST.into()), Some(Ipv6Addr::LOCALHOST.into()));
+    }
+
+    #[test]
     fn a_second_init_changes_only_what_it_says() {
         let first = choose("--advertise-address 172.30.1.2 --cert-san a --bind 0.0.0.0:7443").unwrap();
         let second =
@@ -245,6 +277,18 @@ mod tests {
             (
                 "--advertise-address 172.30.1.2 --service-cidr 10.96.0.0/30",
                 "--service-cidr 10.96.0.0/30: must leave between 4 and 20 bits for Services",
+            ),
+            (
+                "--advertise-address fd00::1",
+                "--service-cidr 10.96.0.0/16 is not of the family of the advertised address fd00::1: give one that is",
+            ),
+            (
+                "--advertise-address fd00::1 --service-cidr fd01::/112",
+                "--cluster-cidr 10.244.0.0/16 is not of the family of the advertised address fd00::1: give one that is",
+            ),
+            (
+                "--advertise-address 172.30.1.2 --bind [fd00::1]:6443",
+                "--bind [fd00::1]:6443: nobody who asks for the advertised address 172.30.1.2 is answered there",
             ),
         ] {
             assert_eq!(choose(args).unwrap_err().to_string(), why);

@@ -63,7 +63,8 @@ impl Connections {
     #[must_use]
     pub fn enter(&self, address: IpAddr) -> Option<Place> {
         let state = State { requests: 0, since: Instant::now(), patience: FIRST };
-        let seat = Arc::new(Seat { address, state: Mutex::new(state), needed: Notify::new() });
+        // A peer of IPv4 is the same by whatever socket it came.
+        let seat = Arc::new(Seat { address: address.to_canonical(), state: Mutex::new(state), needed: Notify::new() });
         let id = lock(&self.tables.strangers).take(&seat)?;
         Some(Place { tables: Arc::clone(&self.tables), id, is_known: false, seat })
     }

@@ -11,10 +11,12 @@
 //! | `upgrade` | asking a server to switch protocols |
 //! | `websocket` | accepting a WebSocket and choosing its subprotocol |
 //! | `connections` | a server's connections: how many, and for how long they may be idle |
+//! | `listen` | listening at a port, for both families of addresses |
 //! | `bridge` | WebSocket channels <-> SPDY streams; SPDY tunnelled through a WebSocket |
 
 pub mod bridge;
 pub mod connections;
+pub mod listen;
 pub mod spdy;
 pub mod upgrade;
 pub mod websocket;

@@ -12,7 +12,6 @@ use http_body_util::Full;
 use k8s_openapi::api::core::v1::ObjectReference;
 use proxy::HealthChecks;
 use proxy::types::ObjectName;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -83,7 +82,7 @@ impl Server {
             if self.listeners.contains_key(address) {
                 continue;
             }
-            match TcpListener::bind(address).await {
+            match streams::listen::bind(*address) {
                 Ok(listener) => {
                     self.refused.remove(address);
                     let (known, at) = (self.known.clone(), *address);
@@ -152,7 +151,7 @@ fn answered(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 mod tests {
     use proxy::HealthCheck;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

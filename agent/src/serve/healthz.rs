@@ -15,9 +15,9 @@ use super::plain;
 ///
 /// # Errors
 /// The port is taken, or the address is not ours.
-pub async fn bind(address: &str, port: u16) -> io::Result<TcpListener> {
+pub fn bind(address: &str, port: u16) -> io::Result<TcpListener> {
     let address: IpAddr = address.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    TcpListener::bind(SocketAddr::new(address, port)).await
+    streams::listen::bind(SocketAddr::new(address, port))
 }
 
 /// Answers `ok` for as long as the agent has a runtime that turns.

@@ -106,10 +106,10 @@ pub struct ServeHandle {
 pub async fn start(inputs: ServeInputs) -> Result<ServeHandle, Error> {
     let kubelet = &inputs.config.kubelet;
     let tls = tls::server_config(&inputs.config, inputs.certificate.clone(), inputs.authorities.clone())?;
-    let listener = listen(&kubelet.address, kubelet.port).await?;
+    let listener = listen(&kubelet.address, kubelet.port)?;
     let plain = match kubelet.read_only_port {
         0 => None,
-        port => Some(listen(&kubelet.address, port).await?),
+        port => Some(listen(&kubelet.address, port)?),
     };
     let local = local(&listener)?;
     let read_only = plain.as_ref().map(self::local).transpose()?;
@@ -132,10 +132,10 @@ pub async fn start(inputs: ServeInputs) -> Result<ServeHandle, Error> {
     Ok(ServeHandle { tasks, local, read_only })
 }
 
-async fn listen(address: &str, port: u16) -> Result<TcpListener, Error> {
+fn listen(address: &str, port: u16) -> Result<TcpListener, Error> {
     let failed = |source| Error::Listen { address: format!("{address}:{port}"), source };
     let ip = address.parse::<IpAddr>().map_err(|e| failed(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
-    TcpListener::bind(SocketAddr::new(ip, port)).await.map_err(failed)
+    streams::listen::bind(SocketAddr::new(ip, port)).map_err(failed)
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
@@ -153,7 +153,7 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, router: Ar
                 Some(place) => {
                     connections.spawn(connection(stream, acceptor.clone(), Arc::clone(&router), place));
                 }
-                None => tracing::debug!(%address, "no place for a connection"),
+                None => tracing::debug!(address = %address.ip().to_canonical(), "no place for a connection"),
             },
             Err(error) => {
                 // Out of file descriptors, most likely: pausing lets some be closed.

@@ -44,6 +44,15 @@ fn allowing() -> kube::Client {
     kube::Client::new(service, "default")
 }
 
+#[tokio::test]
+async fn by_default_both_families_are_served() {
+    let listener = listen(&KubeletConfiguration::default().address, 0).unwrap();
+    let port = local(&listener).unwrap().port();
+    for address in ["127.0.0.1", "::1"] {
+        TcpStream::connect((address, port)).await.unwrap();
+    }
+}
+
 /// Statistics of this machine, on which no pods run.
 fn provider(runtime: &cri::Client, config: &Config) -> Arc<stats::Provider> {
     let registry = Arc::new(crate::pods::registry::Registry::default());

@@ -206,7 +206,7 @@ impl ApiServer {
                             }
                         });
                     }
-                    None => tracing::debug!(%address, "no place for a connection"),
+                    None => tracing::debug!(address = %address.ip().to_canonical(), "no place for a connection"),
                 },
                 Err(error) => {
                     // Out of descriptors, most likely: others must close before it gets better.

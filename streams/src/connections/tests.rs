@@ -33,6 +33,13 @@ async fn answer(place: &Place, code: u16) -> Response<Answer<String>> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_of_ipv4_is_the_same_by_a_socket_of_both_families() {
+    let connections = connections(1, 0);
+    let place = connections.enter("::ffff:10.0.0.1".parse().unwrap()).unwrap();
+    assert_eq!(place.seat.address, address(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_longest_idle_of_the_largest_crowd_goes() {
     let connections = connections(4, 0);
     let enter = async |last| {

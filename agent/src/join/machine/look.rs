@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -61,7 +61,7 @@ fn has_module(root: &Path, module: &str) -> bool {
 }
 
 fn is_taken(port: u16) -> bool {
-    matches!(TcpListener::bind(("0.0.0.0", port)), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+    matches!(streams::listen::open((Ipv4Addr::UNSPECIFIED, port).into()), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Configurations that come before ours: the runtime takes the first by name.
@@ -85,6 +85,8 @@ fn is_active(unit: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
