@@ -1,5 +1,6 @@
 //! Files of ours among those that systemd reads at boot: kernel modules to load (modules-load.d(5)) and settings (sysctl.d(5)).
 
+use std::fs;
 use std::path::PathBuf;
 
 use crate::files::{FileError, remove, write};
@@ -33,11 +34,22 @@ impl DropIns {
     /// A file that cannot be written.
     pub fn write(&self, modules: &[&str], settings: &[(&str, &str)]) -> Result<(), FileError> {
         let modules: String = modules.iter().map(|module| format!("{module}\n")).collect();
-        let settings: String = settings.iter().map(|(key, value)| format!("-{key} = {value}\n")).collect();
-        for (path, text) in [(MODULES, modules), (SETTINGS, settings)] {
-            write(&self.root.join(path), &format!("{HEADER}{text}"))?;
+        write(&self.root.join(MODULES), &format!("{HEADER}{modules}"))?;
+        write(&self.root.join(SETTINGS), &settings_text(settings.iter().copied()))
+    }
+
+    /// Writes other settings in place of those that there are, if there are some. Whether anything changed.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn renew_settings(&self, settings: &[(String, String)]) -> Result<bool, FileError> {
+        let path = self.root.join(SETTINGS);
+        let text = settings_text(settings.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        if !fs::read_to_string(&path).is_ok_and(|present| present != text) {
+            return Ok(false);
         }
-        Ok(())
+        write(&path, &text)?;
+        Ok(true)
     }
 
     /// Removes both. Absence is not an error.
@@ -49,10 +61,13 @@ impl DropIns {
     }
 }
 
+fn settings_text<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let lines: String = settings.map(|(key, value)| format!("-{key} = {value}\n")).collect();
+    format!("{HEADER}{lines}")
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -63,8 +78,12 @@ mod tests {
         let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
         assert_eq!(read(MODULES).lines().skip(1).collect::<Vec<_>>(), ["overlay", "vxlan"]);
         assert_eq!(read(SETTINGS).lines().skip(1).collect::<Vec<_>>(), ["-net/ipv4/ip_forward = 1"]);
+        let others = [("net/ipv4/ip_forward".to_owned(), "0".to_owned())];
+        assert!(dropins.renew_settings(&others).unwrap() && !dropins.renew_settings(&others).unwrap());
+        assert_eq!(read(SETTINGS).lines().skip(1).collect::<Vec<_>>(), ["-net/ipv4/ip_forward = 0"]);
         dropins.remove().unwrap();
         dropins.remove().unwrap();
+        assert!(!dropins.renew_settings(&others).unwrap(), "nothing is renewed where nothing is");
         assert!(!root.join(MODULES).exists() && !root.join(SETTINGS).exists());
         fs::remove_dir_all(root).unwrap();
     }

@@ -264,8 +264,7 @@ impl Joined {
     pub async fn start_service(&self, executable: &Path) -> Result<(), JoinError> {
         let args = vec!["run".to_owned(), "--config-dir".into(), self.config.layout.config_dir.display().to_string()];
         let service = Service { role: Role::Agent, executable: executable.to_owned(), args, writes: None };
-        let settings = crate::network::FORWARDING.map(|(key, _)| (key, "1"));
-        let dropins = DropIns::default().write(&machine::MODULES, &settings);
+        let dropins = DropIns::default().write(&machine::MODULES, &[crate::network::FORWARDING]);
         dropins.map_err(|FileError { path, source }| JoinError::Write { path, source })?;
         let manager = Manager::default();
         manager.install(&service)?;

@@ -5,6 +5,7 @@
 //! balancers whether this node has endpoints.
 
 mod conflist;
+mod forwarding;
 mod health;
 mod node_ports;
 mod nodes;
@@ -20,6 +21,7 @@ use netns::{NetNs, Netlink};
 use tokio::sync::{Notify, watch};
 
 pub use conflist::{BRIDGE, CONFLIST};
+pub(crate) use forwarding::FORWARDING;
 pub use plugins::PluginError;
 pub(crate) use plugins::source as plugins_source;
 
@@ -31,10 +33,6 @@ use crate::tasks::Tasks;
 
 /// Where libcni, in containerd, keeps the results of the plugins.
 const CNI_CACHE: &str = "/var/lib/cni/results";
-
-/// Settings of the kernel's that pods need, and whether they are lost without it.
-pub(crate) const FORWARDING: [(&str, bool); 2] =
-    [("net/ipv4/ip_forward", true), ("net/ipv6/conf/all/forwarding", false)];
 
 /// What the network's tasks need.
 pub struct NetworkInputs {
@@ -77,7 +75,7 @@ pub(crate) struct Cluster {
 /// The current network namespace cannot be opened.
 pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     let namespace = NetNs::current()?;
-    forward(&inputs.config.layout.data_dir);
+    forwarding::start(&inputs.config.layout.data_dir);
     match plugins::install(&inputs.config.node.cni_bin_dir) {
         Ok(installed) => tracing::debug!(installed, "cni plugins"),
         Err(error) => {
@@ -101,20 +99,6 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     let follower = nodes::Follower::new(inputs, cluster);
     let tasks = [tokio::spawn(follower.run()), tokio::spawn(feed.run()), tokio::spawn(answers.run())].into();
     Ok(NetworkHandle { tasks })
-}
-
-/// Turns forwarding on in the namespace the agent runs in, and remembers how it was.
-fn forward(data_dir: &Path) {
-    if let Err(error) = sysctls::remember(data_dir, &FORWARDING.map(|(key, _)| key)) {
-        tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
-    }
-    for (key, needed) in FORWARDING {
-        if let Err(error) = netns::sysctl::write_current(key, "1")
-            && needed
-        {
-            tracing::warn!(key, error = %describe(&error), "cannot turn forwarding on: pods will not reach other nodes");
-        }
-    }
 }
 
 /// Removes what the agent made in this network namespace, and the conflist. Answers what could not be removed.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netns::{Netlink, Route};
 use serde::Deserialize;
+use systemd::DropIns;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Cluster, NetworkInputs, conflist};
+use super::{Cluster, NetworkInputs, conflist, forwarding};
 use crate::client::backoff::{Retry, until};
 use crate::client::watch::{Change, Collection, Trimmed, describe, follow};
 use crate::config::Config;
@@ -154,6 +155,8 @@ impl Follower {
     async fn apply(&self, here: Option<&Here>) -> Result<(), netns::Error> {
         if let Some(here) = here {
             if !here.place.pod_cidrs.is_empty() {
+                // Before there can be pods, whose plugins turn the same switches.
+                self.prepare(&here.place.pod_cidrs);
                 self.write_conflist(&here.place.pod_cidrs);
             }
             self.tell(here);
@@ -175,6 +178,11 @@ impl Follower {
             *known = Some(cluster);
             changed
         });
+    }
+
+    /// Has the machine forward for pods of these networks.
+    fn prepare(&self, pod_cidrs: &[IpNet]) {
+        forwarding::suit(&self.config.layout.data_dir, &DropIns::default(), pod_cidrs);
     }
 
     fn write_conflist(&self, pod_cidrs: &[IpNet]) {

@@ -19,15 +19,28 @@ pub(super) enum RestoreError {
     Set { key: String, source: netns::Error },
 }
 
-/// Writes down the values of `keys`, unless an earlier run has: what counts is how they were at first.
-pub(super) fn remember(data_dir: &Path, keys: &[&str]) -> io::Result<()> {
+/// Writes down the values of `keys`, but for those that an earlier run has: what counts is how they were at first.
+pub(super) fn remember(data_dir: &Path, keys: &[String]) -> io::Result<()> {
     let path = data_dir.join(FILE);
-    if path.exists() {
+    let mut values = remembered(data_dir);
+    let known = values.len();
+    for key in keys {
+        if !values.contains_key(key)
+            && let Ok(value) = netns::sysctl::read_current(key)
+        {
+            values.insert(key.clone(), value.trim().to_owned());
+        }
+    }
+    if values.len() == known && path.exists() {
         return Ok(());
     }
-    let value = |key: &&str| Some(((*key).to_owned(), netns::sysctl::read_current(key).ok()?.trim().to_owned()));
-    let values: BTreeMap<String, String> = keys.iter().filter_map(value).collect();
     fs::write(path, serde_json::to_vec(&values)?)
+}
+
+/// What was written down; nothing of a file that cannot be read.
+pub(super) fn remembered(data_dir: &Path) -> BTreeMap<String, String> {
+    let text = fs::read(data_dir.join(FILE)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// Puts them back.
@@ -54,11 +67,15 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         // Nothing was changed: nothing is put back.
         restore(&dir).unwrap();
-        fs::write(dir.join(FILE), "{}").unwrap();
-        remember(&dir, &["net/ipv4/ip_forward"]).unwrap();
-        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "{}");
+        let keys = ["net/ipv4/ip_forward", "net/ipv4/ip_default_ttl"].map(str::to_owned);
+        fs::write(dir.join(FILE), r#"{"net/ipv4/ip_forward":"7"}"#).unwrap();
+        remember(&dir, &keys[..1]).unwrap();
+        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), r#"{"net/ipv4/ip_forward":"7"}"#);
+        // What an agent comes to change later joins it.
+        remember(&dir, &keys).unwrap();
+        assert_eq!(remembered(&dir)["net/ipv4/ip_forward"], "7");
         fs::remove_file(dir.join(FILE)).unwrap();
-        remember(&dir, &["net/ipv4/ip_default_ttl"]).unwrap();
+        remember(&dir, &keys[1..]).unwrap();
         let kept: BTreeMap<String, String> = serde_json::from_slice(&fs::read(dir.join(FILE)).unwrap()).unwrap();
         assert!(kept["net/ipv4/ip_default_ttl"].parse::<u8>().is_ok(), "{kept:?}");
         restore(&dir).unwrap();

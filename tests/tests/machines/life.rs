@@ -54,6 +54,10 @@ fn join(context: &Context) -> Result<()> {
     ] {
         ensure!(unit.lines().any(|l| l == expected), "{expected} is not in\n{unit}");
     }
+    // Or it would lose the default route of IPv6 that routers advertise, for pods that it does not have.
+    let ipv6 =
+        guest.say("cat /proc/sys/net/ipv6/conf/all/forwarding; grep -c ipv6 /etc/sysctl.d/90-keelson.conf || true")?;
+    ensure!(ipv6.split_whitespace().eq(["0", "0"]), "forwarding of IPv6, now and at boot: {ipv6}");
     ensure!(!unit.contains("WatchdogUSec=0") && !unit.contains("infinity"), "no watchdog: {unit}");
     Ok(())
 }
