@@ -118,8 +118,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
 fn version(output: Output) -> anyhow::Result<()> {
     let about = upgrade::About::own();
     match output {
-        Output::Text => println!("{}", about.version),
-        Output::Json => println!("{}", serde_json::to_string(&about)?),
+        Output::Text => manual::output::line(about.version),
+        Output::Json => manual::output::line(serde_json::to_string(&about)?),
     }
     Ok(())
 }

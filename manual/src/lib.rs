@@ -1,4 +1,7 @@
-//! Man pages and shell completions, made from the definition of a command line: they cannot say anything else than the program does.
+//! What the command lines of both programs have in common: man pages and shell completions, made from the definition of a command line, so that
+//! they cannot say anything else than the program does; and what is written to standard output.
+
+pub mod output;
 
 use std::fs;
 use std::io;

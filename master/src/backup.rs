@@ -48,13 +48,13 @@ pub fn backup(options: &BackupOptions) -> Result<()> {
     let packed = archive::pack(Timestamp::now().to_string(), snapshot.revision, objects, &parts)?;
     archive::unpack(&packed).context("the backup cannot be read back")?;
     data_dir::write_private_bytes(&options.file, &packed)?;
-    println!(
+    manual::output::line(format_args!(
         "{}: {objects} objects at revision {}, {} bytes{}",
         options.file.display(),
         snapshot.revision,
         packed.len(),
         if options.with_pki { ", with CA and signing keys: keep it as safe as them" } else { "" }
-    );
+    ));
     Ok(())
 }
 
@@ -109,14 +109,14 @@ pub fn restore(options: &RestoreOptions) -> Result<()> {
     replace(&dir, &files)?;
     let revision = Embedded::restore(&dir.store(), &snapshot, known, now.as_millisecond().unsigned_abs())?;
     data_dir::remove(&dir.restoring())?;
-    println!(
+    manual::output::line(format_args!(
         "{} objects of {} are restored; the store goes on at revision {revision}.",
         manifest.objects, manifest.created
-    );
+    ));
     if let Some(aside) = aside {
-        println!("What was there before: {}", aside.display());
+        manual::output::line(format_args!("What was there before: {}", aside.display()));
     }
-    println!("Serve it with:         master init --data-dir {}", dir.root().display());
+    manual::output::line(format_args!("Serve it with:         master init --data-dir {}", dir.root().display()));
     Ok(())
 }
 

@@ -76,8 +76,8 @@ fn certificate(file: &str, pem: &str) -> Result<Certificate> {
 fn show(dir: &DataDir, output: Output) -> Result<()> {
     let certificates = all(dir)?;
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&certificates)?),
-        Output::Text => print!("{}", table(&certificates, Timestamp::now())),
+        Output::Json => manual::output::line(serde_json::to_string_pretty(&certificates)?),
+        Output::Text => manual::output::text(table(&certificates, Timestamp::now())),
     }
     Ok(())
 }
@@ -100,8 +100,11 @@ fn rotate(dir: &DataDir) -> Result<()> {
     let now = Timestamp::now();
     let pki = Pki::rotate(dir, &settings, now)?;
     kubeconfig::rotate(dir, &settings, &pki, now)?;
-    print!("{}", table(&all(dir)?, now));
-    println!("A running master presents them within {} seconds.", crate::run::RENEWAL_INTERVAL.as_secs());
+    manual::output::text(table(&all(dir)?, now));
+    manual::output::line(format_args!(
+        "A running master presents them within {} seconds.",
+        crate::run::RENEWAL_INTERVAL.as_secs()
+    ));
     Ok(())
 }
 
@@ -118,7 +121,10 @@ fn rotate_service_account_key(options: &RotateSaOptions) -> Result<()> {
         service_account::rotate(&dir)?;
         "New tokens are signed by another key, and those of earlier ones stay valid: `master certs rotate-sa --forget` ends them"
     };
-    println!("{what}. A running master follows within {} seconds.", crate::run::RENEWAL_INTERVAL.as_secs());
+    manual::output::line(format_args!(
+        "{what}. A running master follows within {} seconds.",
+        crate::run::RENEWAL_INTERVAL.as_secs()
+    ));
     Ok(())
 }
 

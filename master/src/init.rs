@@ -37,15 +37,18 @@ pub fn init(options: &InitOptions) -> Result<()> {
     let token = runtime.block_on(token_to_print(&dir, options, now))?;
     let is_changed = before.is_some_and(|before| before != settings);
     let how = start(options, &dir, is_changed, &runtime)?;
-    println!("Cluster CA and certificates: {}", dir.pki("").display());
-    println!("Kubeconfig:                  export KUBECONFIG={}", dir.admin_conf().display());
+    manual::output::line(format_args!("Cluster CA and certificates: {}", dir.pki("").display()));
+    manual::output::line(format_args!("Kubeconfig:                  export KUBECONFIG={}", dir.admin_conf().display()));
     if let How::ByHand = how {
-        println!("Serve it with:               master run --data-dir {}", dir.root().display());
+        manual::output::line(format_args!(
+            "Serve it with:               master run --data-dir {}",
+            dir.root().display()
+        ));
     }
-    println!(
+    manual::output::line(format_args!(
         "\nTo join a machine, run there as root:\n\n{}",
         join::Invitation::new(&[], &settings, &pki.authorities.signing.certificate_pem, &token)?.command()
-    );
+    ));
     if let How::Foreground = how {
         return runtime.block_on(crate::run::run(&dir));
     }

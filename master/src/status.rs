@@ -52,8 +52,8 @@ pub fn run(options: &StatusOptions) -> Result<()> {
     };
     let status = init::runtime()?.block_on(gather(&dir, &settings, Timestamp::now()))?;
     match options.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Output::Text => print!("{}", text(&status, Timestamp::now())),
+        Output::Json => manual::output::line(serde_json::to_string_pretty(&status)?),
+        Output::Text => manual::output::text(text(&status, Timestamp::now())),
     }
     match status.problems.len() {
         0 => Ok(()),

@@ -49,10 +49,13 @@ async fn create(options: &CreateTokenOptions) -> Result<()> {
     match &options.join_file {
         Some(path) => {
             data_dir::write_private(path, &invitation.file())?;
-            println!("{}: bring it to the machine and run there: agent join --join-file FILE", path.display());
+            manual::output::line(format_args!(
+                "{}: bring it to the machine and run there: agent join --join-file FILE",
+                path.display()
+            ));
         }
-        None if options.print_join_command => println!("{}", invitation.command()),
-        None => println!("{}", token.reveal()),
+        None if options.print_join_command => manual::output::line(invitation.command()),
+        None => manual::output::line(token.reveal()),
     }
     Ok(())
 }
@@ -61,8 +64,8 @@ async fn list(location: &Location, output: Output) -> Result<()> {
     let client = connect(&DataDir::new(&location.data_dir)).await?;
     let (tokens, now) = (stored(&client).await?, Timestamp::now());
     match output {
-        Output::Text => print!("{}", table(&tokens, now)),
-        Output::Json => println!("{:#}", tokens.iter().map(described).collect::<Value>()),
+        Output::Text => manual::output::text(table(&tokens, now)),
+        Output::Json => manual::output::line(format_args!("{:#}", tokens.iter().map(described).collect::<Value>())),
     }
     Ok(())
 }
@@ -113,7 +116,7 @@ async fn delete(location: &Location, tokens: &[String]) -> Result<()> {
         if !api::delete(&client, &format!("{SECRETS}/{BOOTSTRAP_SECRET_PREFIX}{id}")).await? {
             bail!("there is no bootstrap token {id}");
         }
-        println!("bootstrap token {id:?} deleted");
+        manual::output::line(format_args!("bootstrap token {id:?} deleted"));
     }
     Ok(())
 }

@@ -61,11 +61,13 @@ pub async fn bundle(options: &BundleOptions) -> anyhow::Result<()> {
     let parts = gather::gather(&options.config_dir).await;
     write(&path, &parts).with_context(|| path.display().to_string())?;
     let missing: Vec<&str> = parts.iter().filter(|part| part.content.is_err()).map(|part| part.name.as_str()).collect();
-    println!("{}: {} files", path.display(), parts.len());
+    manual::output::line(format_args!("{}: {} files", path.display(), parts.len()));
     if !missing.is_empty() {
-        println!("could not be had: {}", missing.join(", "));
+        manual::output::line(format_args!("could not be had: {}", missing.join(", ")));
     }
-    println!("tokens, keys and passwords are taken out; look into it before you give it away");
+    manual::output::line(format_args!(
+        "tokens, keys and passwords are taken out; look into it before you give it away"
+    ));
     Ok(())
 }
 

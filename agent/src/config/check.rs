@@ -59,8 +59,8 @@ pub fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     };
     let report = report(&files);
     match check.output {
-        Output::Text => print!("{}", text(&report)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Output::Text => manual::output::text(text(&report)),
+        Output::Json => manual::output::line(serde_json::to_string_pretty(&report)?),
     }
     anyhow::ensure!(report.errors.is_empty(), "{} error(s)", report.errors.len());
     Ok(())

@@ -92,8 +92,8 @@ pub async fn doctor(options: &DoctorOptions) -> anyhow::Result<()> {
 /// When something is at fault.
 pub(crate) fn print(findings: &[Finding], output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Text => findings.iter().for_each(|finding| print!("{}", text(finding))),
-        Output::Json => println!("{}", serde_json::to_string_pretty(findings)?),
+        Output::Text => findings.iter().for_each(|finding| manual::output::text(text(finding))),
+        Output::Json => manual::output::line(serde_json::to_string_pretty(findings)?),
     }
     let faults = findings.iter().filter(|finding| finding.severity == Severity::Fault).count();
     anyhow::ensure!(faults == 0, "{faults} thing(s) at fault");

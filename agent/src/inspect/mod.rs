@@ -83,8 +83,8 @@ async fn show<T: Serialize + DeserializeOwned>(
     let (config, _) = Config::load(&options.config_dir)?;
     let answer: T = ask::ask(&config.layout.agent_socket(), path).await?;
     match options.output {
-        Output::Text => print!("{}", text(&answer)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
+        Output::Text => manual::output::text(text(&answer)),
+        Output::Json => manual::output::line(serde_json::to_string_pretty(&answer)?),
     }
     Ok(())
 }

@@ -33,14 +33,14 @@ impl Progress {
     /// It ended, and why; people read that on standard error.
     pub fn failed(self, message: &str) {
         if self.0 == Output::Json {
-            println!("{}", json!({"event": "failed", "message": message}));
+            manual::output::line(json!({"event": "failed", "message": message}));
         }
     }
 
     fn tell(self, line: &str, event: impl FnOnce() -> Value) {
         match self.0 {
-            Output::Text => println!("[join] {line}"),
-            Output::Json => println!("{}", event()),
+            Output::Text => manual::output::line(format_args!("[join] {line}")),
+            Output::Json => manual::output::line(event()),
         }
     }
 }

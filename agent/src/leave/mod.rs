@@ -40,7 +40,7 @@ pub struct LeaveOptions {
 
 /// Says a line to the person who leaves.
 fn say(line: &str) {
-    println!("[leave] {line}");
+    manual::output::line(format_args!("[leave] {line}"));
 }
 
 /// Makes this machine what it was before it joined.
@@ -111,6 +111,7 @@ async fn remove(config: &Config) -> Vec<String> {
         && let Err(error) = pause_image::remove(&runtime).await
     {
         failures.push(describe(&error));
+    failures.extend(crate::upgrade::tidy().err().map(|error| describe(&error)));
     }
     failures.extend(network::remove(config).await);
     if !failures.is_empty() {

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! FILE -> stage beside the present one -> ask it: version, state, this node's configuration -> may it? (candidate, pure)
-//!      -> keep the present one -> rename -> restart -> is the node Ready, with that version? -- no --> put back, restart
+//!      -> keep the present one, note it (fallback) -> rename -> restart -> is the node Ready, with that version? -- no --> put back, restart
 //!                                                         yes --> a package is installed now, too
 //! ```
 //!
 //! No step touches containers: they are the runtime's, and the agent that starts finds them.
 
 mod candidate;
+mod fallback;
 mod programs;
 
 use std::io;
@@ -18,12 +19,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use fallback::Fallback;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use systemd::{Manager, Role};
 
 pub use candidate::About;
 use programs::Programs;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{CommandError, run};
 use crate::config::Config;
@@ -31,6 +34,8 @@ use crate::join::wait_ready;
 use crate::state_format::Stamp;
 use crate::{identity, leave, network};
 
+/// How long somebody else may have packages in hand, and how often he is asked for them.
+const LOCKED: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(2)];
 /// How long the API server may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -103,7 +108,7 @@ pub enum UpgradeError {
 
 /// Says a line to the person who upgrades.
 fn say(line: &str) {
-    println!("[upgrade] {line}");
+    manual::output::line(format_args!("[upgrade] {line}"));
 }
 
 /// Has another program take over this node.
@@ -128,8 +133,31 @@ pub async fn upgrade(options: &UpgradeOptions) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    upgrade.take_over(&staged, &about).await?;
+    let taken = match deaf() {
+        Ok(_deaf) => upgrade.take_over(&staged, &about).await,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = taken {
+        // Whatever went wrong: what was not renamed lies beside the programs.
+        let _ = staged.discard();
+        return Err(error);
+    }
     upgrade.settle(&about).await
+}
+
+/// From here to its end an upgrade is not cut short by Ctrl-C, nor by a terminal that is gone: the node would be left to a program that nobody
+/// has looked at.
+fn deaf() -> io::Result<[Signal; 2]> {
+    Ok([signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?])
+}
+
+/// Removes what an upgrade that was cut short has left beside the programs.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub(crate) fn tidy() -> Result<(), UpgradeError> {
+    let agent = std::env::current_exe().map_err(programs::file(Path::new("agent")))?;
+    Programs { agent, plugins: network::plugins_source().ok() }.tidy()
 }
 
 /// One upgrade under way.
@@ -145,7 +173,7 @@ struct Upgrade<'a> {
 impl Upgrade<'_> {
     fn candidate(&self) -> anyhow::Result<Programs> {
         let Some(file) = &self.options.file else {
-            let kept = Programs::kept(&self.kept());
+            let kept = self.fallback().programs();
             anyhow::ensure!(kept.agent.is_file(), "no upgrade was done here that could be undone");
             return Ok(kept);
         };
@@ -166,14 +194,17 @@ impl Upgrade<'_> {
         self.folder.join("unpacked")
     }
 
-    fn kept(&self) -> PathBuf {
-        self.folder.join("previous")
+    fn fallback(&self) -> Fallback {
+        Fallback::new(&self.folder)
     }
 
     /// Asks the program, the API server and the state.
     async fn check(&self, staged: &Programs) -> anyhow::Result<About> {
         let about = About::ask(&staged.agent)?;
         say(&format!("from {} to {}", About::own().version, about.version));
+        if let Some(version) = self.fallback().unfinished() {
+            say(&format!("an upgrade to {version} did not come to its end; what was before it stays the way back"));
+        }
         let client = leave::node_client(&self.config)?;
         let answer = tokio::time::timeout(PATIENCE, client.apiserver_version()).await;
         let server = answer.ok().and_then(Result::ok).map(|info| info.git_version);
@@ -191,14 +222,19 @@ impl Upgrade<'_> {
 
     /// Puts the program in its place, and the one before back where it does not work.
     async fn take_over(&self, staged: &Programs, about: &About) -> anyhow::Result<()> {
-        self.present.keep(&self.kept())?;
+        let fallback = self.fallback();
+        fallback.begin(&self.present, staged, &about.version)?;
         staged.replace(&self.present)?;
         say("the program is in its place; the agent is restarted, containers go on");
         let Err(error) = self.restarted(&about.version).await else { return Ok(()) };
-        let (version, reason, previous) = (about.version.clone(), format!("{error:#}"), About::own().version);
+        let (version, reason) = (about.version.clone(), format!("{error:#}"));
         say(&format!("{version} did not come to be Ready: {reason}; going back"));
-        Programs::kept(&self.kept()).stage(&self.present)?.replace(&self.present)?;
+        let kept = fallback.programs();
+        kept.stage(&self.present)?.replace(&self.present)?;
+        // Not always this program: that may be the one of an upgrade that was cut short.
+        let previous = About::ask(&kept.agent)?.version;
         self.restarted(&previous).await.context("and neither did the one before, which is in its place again")?;
+        fallback.settled()?;
         Err(UpgradeError::FellBack { version, reason, previous }.into())
     }
 
@@ -221,11 +257,13 @@ impl Upgrade<'_> {
         if let Some(file) = self.options.file.as_deref().filter(|_| self.is_package()) {
             let mut install = Command::new("dpkg");
             install.args(["--force-confdef", "--force-confold", "--install"]).arg(std::path::absolute(file)?);
-            run(install.env("DEBIAN_FRONTEND", "noninteractive"))
-                .context("the program runs, but the package is not installed")?;
+            install.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+            let installed = when_unlocked(|| run(&mut install)).await;
+            installed.context("the program runs, but the package is not installed: the same command does it")?;
             self.restarted(&about.version).await?;
             say("the package is installed");
         }
+        self.fallback().settled()?;
         say("done; `agent upgrade --back` undoes it");
         Ok(())
     }
@@ -238,6 +276,28 @@ impl Upgrade<'_> {
         }
         Ok(())
     }
+}
+
+/// Waits where apt, or unattended-upgrades, has dpkg's locks.
+async fn when_unlocked(mut install: impl FnMut() -> Result<(), CommandError>) -> Result<(), CommandError> {
+    let [patience, pause] = LOCKED;
+    let begun = tokio::time::Instant::now();
+    loop {
+        match install() {
+            Err(error) if is_locked(&error.to_string()) && begun.elapsed() < patience => {
+                if begun.elapsed() < pause {
+                    say("another program has dpkg's lock; waiting for it");
+                }
+                tokio::time::sleep(pause).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// "dpkg frontend lock was locked by another process with pid 7", "unable to lock dpkg status database": as dpkg says it.
+fn is_locked(message: &str) -> bool {
+    message.contains("lock was locked by") || message.contains("unable to lock")
 }
 
 /// The programs that are to be replaced: this one has to be the one that the unit runs.
@@ -256,4 +316,32 @@ fn present() -> anyhow::Result<Programs> {
 fn same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     real(a).is_some() && real(a) == real(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_package_waits_for_dpkgs_lock_and_for_nothing_else() {
+        let says = |text: &str| run(Command::new("sh").args(["-c", &format!("echo '{text}' >&2; exit 2")]));
+        let locked = "dpkg: error: dpkg frontend lock was locked by another process with pid 7";
+        let mut tries = 0;
+        let done = when_unlocked(|| {
+            tries += 1;
+            if tries < 4 { says(locked) } else { Ok(()) }
+        });
+        done.await.unwrap();
+        assert_eq!(tries, 4);
+        let begun = tokio::time::Instant::now();
+        assert!(when_unlocked(|| says(locked)).await.unwrap_err().to_string().contains("pid 7"));
+        assert!(begun.elapsed() >= LOCKED[0]);
+        let mut tries = 0;
+        let broken = when_unlocked(|| {
+            tries += 1;
+            says("dpkg: error: archive is no package; block 7")
+        });
+        broken.await.unwrap_err();
+        assert_eq!(tries, 1);
+    }
 }

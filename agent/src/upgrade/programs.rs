@@ -57,12 +57,31 @@ impl Programs {
         copy(&self.agent, &agent)?;
         let plugins = match (&self.plugins, &present.plugins) {
             (Some(from), Some(at)) => {
-                copy(from, &staged(at))?;
+                // One without the other is of no use to anybody.
+                copy(from, &staged(at)).inspect_err(|_| drop(remove(&agent)))?;
                 Some(staged(at))
             }
             _ => None,
         };
         Ok(Self { agent, plugins })
+    }
+
+    /// Whether these, in their places, are what `staged` would put there.
+    pub fn has_same(&self, staged: &Self) -> bool {
+        let same = |a: &Path, b: &Path| matches!((fs::read(a), fs::read(b)), (Ok(a), Ok(b)) if a == b);
+        let plugins = match (&self.plugins, &staged.plugins) {
+            (Some(at), Some(from)) => same(at, from),
+            _ => true,
+        };
+        plugins && same(&self.agent, &staged.agent)
+    }
+
+    /// Removes what an upgrade that was cut short has left beside these.
+    pub fn tidy(&self) -> Result<(), UpgradeError> {
+        self.plugins.iter().chain([&self.agent]).try_for_each(|path| {
+            remove(&staged(path))?;
+            remove(&partial(&staged(path)))
+        })
     }
 
     /// Puts staged files in the places of `present`. A program that runs keeps its own file.
@@ -84,28 +103,35 @@ fn staged(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.new"))
 }
 
-fn file(path: &Path) -> impl FnOnce(io::Error) -> UpgradeError {
+/// Where a copy is until it is whole.
+fn partial(path: &Path) -> PathBuf {
+    path.with_extension("partial")
+}
+
+pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> UpgradeError {
     let path = path.to_owned();
     move |source| UpgradeError::File { path, source }
 }
 
 /// A program, whole or not at all, and on the disk before anything depends on it.
 fn copy(from: &Path, to: &Path) -> Result<(), UpgradeError> {
-    let partial = to.with_extension("partial");
+    let mut source = fs::File::open(from).map_err(file(from))?;
+    let partial = partial(to);
     let copied = (|| {
-        fs::copy(from, &partial)?;
-        fs::set_permissions(&partial, fs::Permissions::from_mode(0o755))?;
-        fs::File::open(&partial)?.sync_all()?;
+        let mut target = fs::File::create(&partial)?;
+        io::copy(&mut source, &mut target)?;
+        target.set_permissions(fs::Permissions::from_mode(0o755))?;
+        target.sync_all()?;
         fs::rename(&partial, to)
     })();
     if copied.is_err() {
         // The copy's own error is the one to tell.
         let _ = fs::remove_file(&partial);
     }
-    copied.map_err(file(from))
+    copied.map_err(file(to))
 }
 
-fn remove(path: &Path) -> Result<(), UpgradeError> {
+pub(super) fn remove(path: &Path) -> Result<(), UpgradeError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(path)(error)),
         _ => Ok(()),
@@ -155,5 +181,29 @@ mod tests {
         assert_eq!(fs::read_to_string(root.path().join("agent")).unwrap(), "old");
         let missing = Programs::of_file(&root.path().join("nowhere")).stage(&present).unwrap_err();
         assert!(missing.to_string().contains("nowhere"), "{missing}");
+    }
+
+    #[test]
+    fn what_cannot_be_staged_leaves_nothing_and_names_the_place() {
+        let root = tempfile::tempdir().unwrap();
+        let (bin, new) = (root.path().join("bin"), root.path().join("new"));
+        write(&bin, &[("agent", "old")]);
+        write(&new, &[("agent", "new"), (PLUGINS, "new plugins")]);
+        // The plugins' folder is gone: the error is of the target, not of what is copied.
+        let gone = root.path().join("gone").join(PLUGINS);
+        let present = Programs { agent: bin.join("agent"), plugins: Some(gone) };
+        let error = Programs::of_file(&new.join("agent")).stage(&present).unwrap_err();
+        assert!(error.to_string().contains("gone/.keelson-cni.new"), "{error}");
+        assert_eq!(fs::read_dir(&bin).unwrap().count(), 1, "nothing staged is left");
+    }
+
+    #[test]
+    fn what_an_upgrade_that_was_killed_has_left_is_tidied_away() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &[("agent", "old"), (".agent.new", "new"), (".agent.partial", "ne")]);
+        let present = Programs::of_file(&root.path().join("agent"));
+        present.tidy().unwrap();
+        present.tidy().unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 }

@@ -66,7 +66,7 @@ impl Step {
         let pki = Pki::ensure(&self.dir, &self.settings, now)?;
         kubeconfig::ensure(&self.dir, &self.settings, &pki, now)?;
         self.wait_until_followed(&pki.authorities.bundle_pem()).await?;
-        print!("{}\n{next}\n", certs::table(&certs::all(&self.dir)?, now));
+        manual::output::text(format_args!("{}\n{next}\n", certs::table(&certs::all(&self.dir)?, now)));
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Step {
     async fn wait_until_followed(&self, bundle_pem: &str) -> Result<()> {
         let client = token::connect(&self.dir).await?;
         if !init::is_ready(&client).await {
-            println!("The master takes it up when it runs next.");
+            manual::output::line(format_args!("The master takes it up when it runs next."));
             return Ok(());
         }
         let wanted = kubeconfig::cluster_info(&format!("https://{}", self.settings.endpoint()), bundle_pem)?;
