@@ -127,6 +127,8 @@ pub async fn connect(dir: &DataDir) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("cannot use {}", path.display()))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let mut config = config.with_context(|| format!("cannot use {}", path.display()))?;
+    // What HTTPS_PROXY says is for the way out; this machine is asked straight, and the client is built without proxies.
+    config.proxy_url = None;
     // The kubeconfig is for other machines too; from here the advertised address need not be reachable.
     if let Some(settings) = Settings::load(dir)? {
         config.cluster_url = format!("https://{}", settings.local_endpoint()).parse()?;
@@ -174,6 +176,18 @@ mod tests {
         for (seconds, shown) in [(5, "5s"), (119, "119s"), (120, "2m"), (7199, "119m"), (86_399, "23h")] {
             assert_eq!(human(SignedDuration::from_secs(seconds)), shown);
         }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_not_asked_for_the_master_of_this_machine() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::new(root.path());
+        // As kube reads HTTPS_PROXY, and refuses both where it is built without proxies.
+        let admin = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n\
+             clusters: [{name: k, cluster: {server: 'https://172.30.1.2:6443', proxy-url: 'http://proxy.example:3128'}}]\n\
+             users: [{name: u, user: {token: t}}]\n";
+        data_dir::write_private(&dir.admin_conf(), admin).unwrap();
+        connect(&dir).await.unwrap();
     }
 
     #[test]

@@ -76,10 +76,16 @@ pub async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
 async fn client(config: &Config, options: &LeaveOptions) -> anyhow::Result<kube::Client> {
     if let Some(path) = &options.kubeconfig {
         let kubeconfig = Kubeconfig::read_from(path).with_context(|| path.display().to_string())?;
-        let admin = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        return Ok(kube::Client::try_from(admin)?);
+        return Ok(kube::Client::try_from(without_proxy(kubeconfig).await?)?);
     }
     node_client(config)
+}
+
+/// As the kubeconfig says, straight: the client is built without proxies, as the node's own, and would refuse to be made where `HTTPS_PROXY` is set.
+async fn without_proxy(kubeconfig: Kubeconfig) -> anyhow::Result<kube::Config> {
+    let mut admin = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    admin.proxy_url = None;
+    Ok(admin)
 }
 
 /// A client with the node's own identity.
@@ -105,13 +111,13 @@ async fn remove(config: &Config) -> Vec<String> {
         failures.push(describe(&error));
     }
     failures.extend(DropIns::default().remove().err().map(|error| describe(&error)));
+    failures.extend(crate::upgrade::tidy().err().map(|error| describe(&error)));
     failures.extend(pods::end(config).await);
     failures.extend(shutdown::forget().await.err().map(|error| describe(&error)));
     if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)
         && let Err(error) = pause_image::remove(&runtime).await
     {
         failures.push(describe(&error));
-    failures.extend(crate::upgrade::tidy().err().map(|error| describe(&error)));
     }
     failures.extend(network::remove(config).await);
     if !failures.is_empty() {
@@ -144,5 +150,19 @@ fn delete(path: &Path) -> io::Result<()> {
 impl LeaveOptions {
     fn patience(&self) -> Duration {
         Duration::from_secs(self.drain_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_administrators_kubeconfig_is_used_without_a_proxy() {
+        // As kube reads HTTPS_PROXY, and refuses both where it is built without proxies.
+        let text = "clusters: [{name: k, cluster: {server: 'https://172.30.1.2:6443', proxy-url: 'http://proxy.example:3128'}}]\n\
+             contexts: [{name: c, context: {cluster: k, user: u}}]\ncurrent-context: c\nusers: [{name: u, user: {token: t}}]\n";
+        let admin = without_proxy(Kubeconfig::from_yaml(text).unwrap()).await.unwrap();
+        assert_eq!((admin.proxy_url, admin.cluster_url.port_u16()), (None, Some(6443)));
     }
 }

@@ -49,8 +49,8 @@ fn units(package: &Package, stage: &Stage) -> Result<()> {
         stage.write(&format!("{UNITS}/{SLICE}"), slice_text(), 0o644)?;
     }
     let environment = format!(
-        "# Variables of {unit}, NAME=VALUE a line: what is logged, or the proxy that images are fetched through.\n\
-         # {}=info\n# HTTPS_PROXY=http://proxy.example:3128\n",
+        "# Variables of {unit}, NAME=VALUE a line, such as what is logged.\n# {}=info\n\
+         # A proxy is not set here: containerd fetches images (`systemctl edit containerd`), and nodes and masters are asked straight.\n",
         if package.role == Role::Agent { "KEELSON_LOG" } else { "RUST_LOG" }
     );
     stage.write(&format!("etc/default/{}", package.name()), environment, 0o644)
