@@ -1,7 +1,7 @@
 //! Files that systemd reads: units, drop-ins, overrides.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// A file that cannot be written or removed.
@@ -15,10 +15,32 @@ pub struct FileError {
     pub source: io::Error,
 }
 
-/// Writes a file, and makes its folder where there is none.
+/// Writes a file, and makes its folder where there is none. A power cut leaves what was there or what is to be: systemd takes an empty unit for
+/// one that is masked, and the machine would boot without it.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), FileError> {
-    let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text));
-    written.map_err(|source| FileError { path: path.to_owned(), source })
+    replace(path, text).map_err(|source| FileError { path: path.to_owned(), source })
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(folder)?;
+    // Hidden, and with an end that systemd reads no file of.
+    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The name is on the disk only when its folder is.
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // The error of the write is the one worth telling.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Removes a file. Whether there was one.
@@ -27,5 +49,31 @@ pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(FileError { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_never_written_over() {
+        let root = std::env::temp_dir().join(format!("keelson-files-{}", std::process::id()));
+        let path = root.join("a/x.service");
+        write(&path, "one\n").unwrap();
+        // Who has the old one open, or holds it by another name, keeps it whole: so would a disk whose power is cut.
+        let held = root.join("held");
+        fs::hard_link(&path, &held).unwrap();
+        write(&path, "two\n").unwrap();
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        assert_eq!((read(&held).as_str(), read(&path).as_str()), ("one\n", "two\n"));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, fs::metadata(&held).unwrap().mode() & 0o777);
+        // What fails leaves nothing beside it.
+        fs::create_dir(root.join("a/folder")).unwrap();
+        assert_eq!(write(&root.join("a/folder"), "").unwrap_err().path, root.join("a/folder"));
+        assert_eq!(fs::read_dir(root.join("a")).unwrap().count(), 2);
+        fs::remove_dir_all(root).unwrap();
     }
 }
