@@ -21,6 +21,13 @@ use crate::config::Config;
 use crate::identity::{Identity, certificates};
 use crate::{network, pause_image, shutdown};
 
+/// How long pods may take to go where nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The same by force: a pod that can go at all does so within its grace period.
+const HASTE: Duration = Duration::from_secs(60);
+/// What the drain itself may take beside the pods, by force.
+const MARGIN: Duration = Duration::from_secs(10);
+
 /// Command line of `agent leave`.
 #[derive(Debug, Clone, Args)]
 pub struct LeaveOptions {
@@ -30,9 +37,9 @@ pub struct LeaveOptions {
     /// A kubeconfig that may delete the Node; a node's own rights do not go so far
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// How long pods may take to move to other nodes, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub drain_timeout: u64,
+    /// How long pods may take to move to other nodes, in seconds [default: 600, 60 with --force]
+    #[arg(long, value_name = "SECONDS")]
+    pub drain_timeout: Option<u64>,
     /// Leave even if pods cannot move: those without a controller are lost, and disruption budgets are not waited for
     #[arg(long)]
     pub force: bool,
@@ -52,7 +59,7 @@ pub async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
     let (config, _) = Config::load(&options.config_dir).context("this machine has not joined a cluster")?;
     let client = client(&config, options).await;
     let drained = match &client {
-        Ok(client) => drain::drain(client, &config.node.node_name, options).await,
+        Ok(client) => drained(client, &config.node.node_name, options).await,
         Err(error) => Err(anyhow::anyhow!("no way to the API server: {error:#}")),
     };
     match drained {
@@ -70,6 +77,15 @@ pub async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Drains the node. By force an API server that does not answer holds up nothing, either.
+async fn drained(client: &kube::Client, node: &str, options: &LeaveOptions) -> anyhow::Result<()> {
+    let draining = drain::drain(client, node, options);
+    if !options.force {
+        return draining.await;
+    }
+    tokio::time::timeout(options.patience() + MARGIN, draining).await.context("the API server is too slow")?
 }
 
 /// The administrator's identity where one is given, else the node's.
@@ -142,6 +158,6 @@ fn delete(path: &Path) -> io::Result<()> {
 
 impl LeaveOptions {
     fn patience(&self) -> Duration {
-        Duration::from_secs(self.drain_timeout)
+        self.drain_timeout.map_or(if self.force { HASTE } else { PATIENCE }, Duration::from_secs)
     }
 }
