@@ -33,6 +33,7 @@ use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
 use crate::identity::csr::{Purpose, node_user, obtain};
 use crate::identity::{self, Identity};
+use crate::network;
 use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
 
@@ -264,7 +265,9 @@ impl Joined {
     pub async fn start_service(&self, executable: &Path) -> Result<(), JoinError> {
         let args = vec!["run".to_owned(), "--config-dir".into(), self.config.layout.config_dir.display().to_string()];
         let service = Service { role: Role::Agent, executable: executable.to_owned(), args, writes: None };
-        let settings = crate::network::FORWARDING.map(|(key, _)| (key, "1"));
+        // The drop-ins turn it on at the next boot, which may come before the agent's first start.
+        network::remember(&self.config.layout.data_dir);
+        let settings = network::FORWARDING.map(|(key, _)| (key, "1"));
         let dropins = DropIns::default().write(&machine::MODULES, &settings);
         dropins.map_err(|FileError { path, source }| JoinError::Write { path, source })?;
         let manager = Manager::default();

@@ -103,11 +103,16 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     Ok(NetworkHandle { tasks })
 }
 
-/// Turns forwarding on in the namespace the agent runs in, and remembers how it was.
-fn forward(data_dir: &Path) {
+/// Writes down how forwarding was set before anything of ours set it.
+pub(crate) fn remember(data_dir: &Path) {
     if let Err(error) = sysctls::remember(data_dir, &FORWARDING.map(|(key, _)| key)) {
         tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
     }
+}
+
+/// Turns forwarding on in the namespace the agent runs in, and remembers how it was.
+fn forward(data_dir: &Path) {
+    remember(data_dir);
     for (key, needed) in FORWARDING {
         if let Err(error) = netns::sysctl::write_current(key, "1")
             && needed
@@ -139,7 +144,7 @@ pub async fn remove(config: &Config) -> Vec<String> {
         _ => {}
     }
     failures.extend(plugins::remove(&config.node.cni_bin_dir).err().map(|error| describe(&error)));
-    failures.extend(sysctls::restore(&config.layout.data_dir).err().map(|error| describe(&error)));
+    failures.extend(sysctls::restore(&config.layout.data_dir, Path::new("/")).err().map(|error| describe(&error)));
     // Folders stay where something of somebody else's is in them. That of configuration is containerd's, which watches it.
     for folder in [config.node.cni_bin_dir.as_path(), Path::new(CNI_CACHE)] {
         for empty in folder.ancestors().take(2) {
