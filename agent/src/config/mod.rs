@@ -7,6 +7,7 @@ pub mod duration;
 mod fields;
 pub mod kubelet;
 mod layout;
+pub(crate) mod rescue;
 pub mod settings;
 mod validate;
 
@@ -45,6 +46,24 @@ pub enum Error {
     Invalid(Vec<String>),
 }
 
+impl Error {
+    /// What it means for this machine, and what to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        let of = |path: &Path, source: &io::Error| (source.kind(), path.ends_with(layout::NODE_YAML));
+        match self {
+            Self::File { path, source } => match of(path, source) {
+                (io::ErrorKind::NotFound, true) => "this machine has not joined a cluster (agent join)",
+                (io::ErrorKind::PermissionDenied, _) => "only root may read this node's configuration (try with sudo)",
+                _ => BROKEN,
+            },
+            _ => BROKEN,
+        }
+    }
+}
+
+const BROKEN: &str = "this node's configuration cannot be used (agent config check says what to mend)";
+
 /// As upstream says one or several errors.
 fn aggregate(messages: &[String]) -> String {
     let all: Vec<String> = messages.iter().map(|message| format!("invalid configuration: {message}")).collect();
@@ -80,6 +99,14 @@ impl Config {
         Ok((Self { layout, kubelet, node }, warnings))
     }
 
+    /// The same for a command, with what to do about an error before it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_or_say(config_dir: &Path) -> anyhow::Result<(Self, Vec<String>)> {
+        Self::load(config_dir).map_err(told)
+    }
+
     /// Writes `agent.yaml` and `node.yaml`.
     ///
     /// # Errors
@@ -93,6 +120,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// An error with its remedy before it.
+pub(crate) fn told(error: Error) -> anyhow::Error {
+    let remedy = error.remedy();
+    anyhow::Error::new(error).context(remedy)
 }
 
 /// Parses a `KubeletConfiguration` with upstream's defaults; `origin` names it in errors. Strictness is that of a
@@ -207,6 +240,15 @@ fn parse_yaml<T: serde::de::DeserializeOwned>(origin: &Path, text: &str) -> Resu
 
 fn to_yaml<T: serde::Serialize>(value: &T) -> Result<String, String> {
     serde_saphyr::to_string(value).map_err(|e| e.to_string())
+}
+
+/// Whether `node.yaml` is as it should be; one that is not there is no affair of a configuration that is only checked.
+fn check_settings(config_dir: &Path) -> Result<(), Error> {
+    let path = config_dir.join(layout::NODE_YAML);
+    match read(&path) {
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        text => parse_yaml::<NodeSettings>(&path, &text?).map(drop),
+    }
 }
 
 #[cfg(test)]

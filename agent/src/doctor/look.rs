@@ -61,8 +61,7 @@ pub(crate) async fn essentials(config_dir: &Path) -> (Option<Config>, Vec<Findin
     let config = match Config::load(config_dir) {
         Ok((config, _)) => config,
         Err(error) => {
-            let remedy = "this machine has not joined a cluster: agent join";
-            return (None, vec![Finding::fault("configuration", describe(&error), remedy)]);
+            return (None, vec![Finding::fault("configuration", describe(&error), error.remedy())]);
         }
     };
     let mut findings =
