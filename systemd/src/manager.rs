@@ -108,6 +108,8 @@ impl Manager {
     pub fn remove(&self, role: Role) -> Result<(), Error> {
         let places = [&self.unit_dir, &self.packaged_dir].map(|dir| dir.join(role.unit_name()));
         if !places.iter().any(|place| place.exists()) {
+            // What enabled a unit that somebody has deleted.
+            self.remove_file(&format!("multi-user.target.wants/{}", role.unit_name()))?;
             return Ok(());
         }
         self.run(&["disable", "--now", role.unit_name()])?;

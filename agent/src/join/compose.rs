@@ -91,10 +91,16 @@ pub fn write(config: &Config, ca: &CertificateDer<'_>, identity: &Identity) -> R
     Ok(())
 }
 
+/// A folder that is there keeps its mode: somebody chose it, perhaps for more than this node.
 fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::create_dir_all(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(above) = path.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A kubeconfig that acts as this node. JSON, which is YAML. It names files, so that a renewal needs no rewrite.
@@ -112,4 +118,28 @@ fn kubeconfig(config: &Config) -> Value {
         "contexts": [{"name": "node", "context": {"cluster": "keelson", "user": "node"}}],
         "current-context": "node",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_there_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("above/ours"));
+        fs::create_dir(&theirs).unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o777)).unwrap();
+        for folder in [&theirs, &ours] {
+            make_dir(folder, 0o700).unwrap();
+            make_dir(folder, 0o700).unwrap();
+        }
+        assert_eq!((mode(&theirs), mode(&ours)), (0o777, 0o700));
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(make_dir(&dir.path().join("file/below"), 0o700).is_err());
+    }
 }

@@ -183,6 +183,23 @@ pub enum JoinError {
     /// The configuration is invalid or cannot be written.
     #[error("configuration")]
     Config(#[from] config::Error),
+    /// A folder cannot be looked into.
+    #[error("cannot read {path}")]
+    Read {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder of something else.
+    #[error("{dir} has something else in it ({name}), and no agent's state: choose an empty --data-dir")]
+    Shared {
+        /// The data folder.
+        dir: PathBuf,
+        /// What is in it.
+        name: String,
+    },
     /// A folder or file could not be made.
     #[error("cannot write {path}")]
     Write {

@@ -33,9 +33,9 @@ use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
 use crate::identity::csr::{Purpose, node_user, obtain};
 use crate::identity::{self, Identity};
-use crate::network;
 use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
+use crate::{network, own_files};
 
 /// Debian's way. On machines that were just made other programs install, too: that is waited for.
 const INSTALL_CONTAINERD: &str = "apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 containerd";
@@ -124,6 +124,12 @@ async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> 
     let (config, warnings) = compose::configuration(options, masters, &name, cluster.as_deref(), runtime)?;
     for warning in warnings {
         progress.say(&format!("warning: {warning}"));
+    }
+    let data_dir = &config.layout.data_dir;
+    let stranger =
+        own_files::stranger(data_dir).map_err(|source| JoinError::Read { path: data_dir.clone(), source })?;
+    if let Some(name) = stranger {
+        return Err(JoinError::Shared { dir: data_dir.clone(), name });
     }
     machine::settle(&machine::look(&config, version, stored.is_some()), options.fix, progress)?;
     preflight::check(Path::new("/"), &config.kubelet)?;

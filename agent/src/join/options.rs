@@ -43,13 +43,13 @@ pub struct JoinOptions {
     #[arg(long, value_name = "FILE")]
     pub kubelet_config: Option<PathBuf>,
     /// Folder of configuration and keys
-    #[arg(long, default_value = "/etc/keelson")]
+    #[arg(long, default_value = "/etc/keelson", value_parser = absolute)]
     pub config_dir: PathBuf,
     /// Folder of state that survives a reboot
-    #[arg(long, default_value = "/var/lib/keelson")]
+    #[arg(long, default_value = "/var/lib/keelson", value_parser = absolute)]
     pub data_dir: PathBuf,
     /// Folder of state that does not
-    #[arg(long, default_value = "/run/keelson")]
+    #[arg(long, default_value = "/run/keelson", value_parser = absolute)]
     pub run_dir: PathBuf,
     /// Socket of the container runtime
     #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
@@ -58,10 +58,10 @@ pub struct JoinOptions {
     #[arg(long)]
     pub cgroup_root: Option<String>,
     /// Where the runtime looks for CNI configuration; asked of it where not given
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     pub cni_conf_dir: Option<PathBuf>,
     /// Where the runtime looks for CNI plugins; asked of it where not given
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     pub cni_bin_dir: Option<PathBuf>,
     /// Root folder of container logs
     #[arg(long)]
@@ -81,6 +81,11 @@ pub struct JoinOptions {
     /// Check everything that can be wrong, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The unit runs where `/` is the working folder.
+fn absolute(path: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(path)
 }
 
 /// Labels in the order of their keys.
@@ -245,6 +250,12 @@ pub fn node_name(asked: Option<&str>) -> Result<String, FormError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_named_from_the_root() {
+        assert_eq!(absolute("/a/b").unwrap(), std::path::Path::new("/a/b"));
+        assert_eq!(absolute("./k").unwrap(), std::env::current_dir().unwrap().join("k"));
+    }
 
     #[test]
     fn tokens_keep_their_secret() {

@@ -100,7 +100,7 @@ fn until(context: &Context, command: &str, said: &str) -> Result<String> {
 /// The machine leaves, whatever it was by now, and is as before.
 fn away(context: &Context) -> Result<()> {
     let guest = context.guest();
-    guest.say(&format!("rm -f {FILE}; test ! -e /etc/keelson/node.yaml || agent leave --force"))?;
+    guest.say(&format!("rm -f {FILE}; test ! -e /etc/keelson || agent leave --force"))?;
     context.kubectl.say("delete node v1 --ignore-not-found")?;
     guest.say("agent doctor --leftovers")?;
     let changes = context.changes()?;
