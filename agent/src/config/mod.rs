@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use kubelet::KubeletConfiguration;
-pub use layout::{Layout, write_atomic, write_private};
+pub use layout::{Layout, NODE_YAML, write_atomic, write_private};
 pub use settings::NodeSettings;
 
 /// What can be wrong with a configuration.
@@ -71,7 +71,7 @@ impl Config {
     /// # Errors
     /// A file that is missing, unreadable or invalid.
     pub fn load(config_dir: &Path) -> Result<(Self, Vec<String>), Error> {
-        let settings_path = config_dir.join(layout::NODE_YAML);
+        let settings_path = config_dir.join(NODE_YAML);
         let node: NodeSettings = parse_yaml(&settings_path, &read(&settings_path)?)?;
         let layout = Layout::new(config_dir, &node.data_dir, &node.run_dir);
         let mut files = vec![layout.agent_yaml()];

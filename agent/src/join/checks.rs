@@ -65,15 +65,32 @@ pub(super) fn refused(error: kube::Error, token: &Token, action: &'static str) -
     }
 }
 
+/// Who wants a name.
+#[derive(Debug, Default)]
+pub struct Claimant {
+    /// The machine's id (`status.nodeInfo.machineID` of its Node); empty where it has none.
+    pub machine_id: String,
+    /// Whether it was made the node of that name before.
+    pub is_again: bool,
+}
+
+impl Claimant {
+    /// Copies of a machine may have its id, too.
+    fn may_be(&self, node: &Node) -> bool {
+        !self.machine_id.is_empty() && machine(node) == self.machine_id
+    }
+}
+
 /// Refuses a name under which another machine lives. A Node that is not Ready is a machine that is gone or was
-/// reinstalled: its name may be taken over. Who may not look (kubeadm's bootstrappers may, others' may not) is asked
+/// reinstalled: its name may be taken over, and a machine's own at any time. Who may not look (kubeadm's bootstrappers may, others' may not) is asked
 /// again with the node's own certificate.
 ///
 /// # Errors
 /// [`JoinError::Occupied`], [`JoinError::Api`].
-pub async fn name_is_free(client: &kube::Client, name: &str) -> Result<(), JoinError> {
+pub async fn name_is_free(client: &kube::Client, name: &str, claimant: &Claimant) -> Result<(), JoinError> {
     let nodes: Api<Node> = Api::all(client.clone());
     match nodes.get(name).await {
+        Ok(node) if claimant.is_again && claimant.may_be(&node) => Ok(()),
         Ok(node) if is_alive(&node) => Err(JoinError::Occupied { name: name.to_owned(), machine: machine(&node) }),
         Ok(_) => Ok(()),
         Err(error) if is_refused(&error) => Ok(()),

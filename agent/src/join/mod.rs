@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rustls_pki_types::CertificateDer;
 use systemd::{DropIns, FileError, Manager, Role, Service};
 
+use checks::Claimant;
 pub(crate) use checks::clock;
 pub use error::JoinError;
 use invitation::Invitation;
@@ -33,6 +34,7 @@ use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
 use crate::identity::csr::{Purpose, node_user, obtain};
 use crate::identity::{self, Identity};
+use crate::node::facts;
 use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
 
@@ -60,6 +62,7 @@ pub struct Joined {
 /// What is known of cluster and machine before anything is asked for.
 struct Checked {
     name: String,
+    claimant: Claimant,
     ca: CertificateDer<'static>,
     /// Speaks with the token.
     bootstrap: kube::Client,
@@ -86,7 +89,7 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
     let checked = check(options, &invitation, name).await?;
     if options.dry_run {
         if checked.stored.is_none() {
-            checks::name_is_free(&checked.bootstrap, &checked.name).await?;
+            checks::name_is_free(&checked.bootstrap, &checked.name, &checked.claimant).await?;
         }
         let name = &checked.name;
         progress.say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
@@ -112,7 +115,10 @@ async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> 
     progress.say(&format!("looking for the API server at {masters}"));
     let (ca, server) = pin::pin_any(masters, *ca_cert_hash, |line| progress.say(line)).await?;
     progress.say("its CA is the pinned one");
-    let stored = stored(options, &name, &ca)?;
+    let earlier = Config::load(&options.config_dir).ok().map(|(config, _)| config);
+    let stored = stored(earlier.as_ref(), &name, &ca)?;
+    let is_again = earlier.as_ref().is_some_and(|config| config.node.node_name == name);
+    let claimant = Claimant { machine_id: facts::read(Path::new("/")).machine_id, is_again };
 
     let credentials = Credentials::Token(token.secret().to_owned());
     let roots = std::slice::from_ref(&ca);
@@ -124,27 +130,30 @@ async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> 
     for warning in warnings {
         progress.say(&format!("warning: {warning}"));
     }
-    machine::settle(&machine::look(&config, version, stored.is_some()), options.fix, progress)?;
+    machine::settle(&machine::look(&config, version, earlier.is_some()), options.fix, progress)?;
     preflight::check(Path::new("/"), &config.kubelet)?;
-    Ok(Checked { name, ca, bootstrap, config, stored })
+    Ok(Checked { name, claimant, ca, bootstrap, config, stored })
 }
 
 /// Gets a certificate where there is none yet, and writes down what `agent run` needs.
 async fn settle_in(checked: Checked, invitation: &Invitation, progress: Progress) -> Result<Joined, JoinError> {
-    let Checked { name, ca, bootstrap, config, stored } = checked;
+    let Checked { name, claimant, ca, bootstrap, config, stored } = checked;
     let is_new = stored.is_none();
     let identity = match stored {
         Some(identity) => {
             progress.say(&format!("this machine already is node {name}: its key and certificate are kept"));
             identity
         }
-        None => certificate(&bootstrap, &invitation.token, &name, progress).await?,
+        None => {
+            checks::name_is_free(&bootstrap, &name, &claimant).await?;
+            certificate(&bootstrap, &invitation.token, &name, progress).await?
+        }
     };
     let config_tls = tls::client_config(std::slice::from_ref(&ca), Some(Arc::clone(&identity.certified)))?;
     let (client, _) = client::new(&invitation.masters, config_tls, &Credentials::Certificate)
         .map_err(|_| options::FormError::Token)?;
     if is_new {
-        checks::name_is_free(&client, &name).await?;
+        checks::name_is_free(&client, &name, &claimant).await?;
     }
     compose::write(&config, &ca, &identity)?;
     progress.say(&format!("configuration and keys are in {}", config.layout.config_dir.display()));
@@ -171,7 +180,6 @@ async fn certificate(
     name: &str,
     progress: Progress,
 ) -> Result<Identity, JoinError> {
-    checks::name_is_free(bootstrap, name).await?;
     progress.say(&format!("asking for a certificate as {}", node_user(name)));
     match obtain(bootstrap, name, &Purpose::Client, CERTIFICATE).await {
         Ok(identity) => Ok(identity),
@@ -181,10 +189,13 @@ async fn certificate(
 }
 
 /// The identity of an earlier join, if it is still good for this one.
-fn stored(options: &JoinOptions, name: &str, ca: &CertificateDer<'static>) -> Result<Option<Identity>, JoinError> {
-    let dir = &options.config_dir;
-    let Ok((config, _)) = Config::load(dir) else { return Ok(None) };
-    let NodeSettings { node_name, server, .. } = config.node;
+fn stored(
+    earlier: Option<&Config>,
+    name: &str,
+    ca: &CertificateDer<'static>,
+) -> Result<Option<Identity>, JoinError> {
+    let Some(config) = earlier else { return Ok(None) };
+    let NodeSettings { node_name, server, .. } = &config.node;
     // Unreadable keys are replaced: that is what joining again is for.
     let Ok(Some(identity)) = Identity::load(&config.layout.client_pem()) else { return Ok(None) };
     if !identity.is_issued_by(std::slice::from_ref(ca)) {
@@ -195,7 +206,7 @@ fn stored(options: &JoinOptions, name: &str, ca: &CertificateDer<'static>) -> Re
         };
     }
     if node_name != name {
-        return Err(JoinError::OtherName { name: node_name, dir: dir.clone() });
+        return Err(JoinError::OtherName { name: node_name.clone(), dir: config.layout.config_dir.clone() });
     }
     let usable = identity.is_valid_at(identity::now()) && identity.common_name == node_user(name);
     Ok(usable.then_some(identity))

@@ -195,9 +195,18 @@ async fn a_living_node_of_that_name_is_told() {
         "containerRuntimeVersion":"","kernelVersion":"","kubeProxyVersion":"","kubeletVersion":"","operatingSystem":"",
         "osImage":"","systemUUID":""},"conditions":[{"type":"Ready","status":"True"}]}}"#;
     let fake = good(Answers::from([("/api/v1/nodes/n1", ("200 OK", node.to_owned()))])).await;
-    let error = checks::name_is_free(&bootstrap(&fake), "n1").await.unwrap_err();
-    assert!(matches!(&error, JoinError::Occupied { machine, .. } if machine == "m"), "{error}");
-    checks::name_is_free(&bootstrap(&fake), "n2").await.unwrap();
+    let client = bootstrap(&fake);
+    let ask = |name, machine: &str, is_again| {
+        let (client, claimant) = (client.clone(), Claimant { machine_id: machine.to_owned(), is_again });
+        async move { checks::name_is_free(&client, name, &claimant).await }
+    };
+    for (machine, is_again) in [("other", true), ("other", false), ("m", false), ("", true)] {
+        let error = ask("n1", machine, is_again).await.unwrap_err();
+        assert!(matches!(&error, JoinError::Occupied { machine, .. } if machine == "m"), "{error}");
+    }
+    // Its certificate expired a moment ago, or is one of another CA now.
+    ask("n1", "m", true).await.unwrap();
+    ask("n2", "", false).await.unwrap();
 }
 
 #[tokio::test]
@@ -244,7 +253,8 @@ async fn a_client_goes_on_with_whichever_master_is_there() {
 
     let config = tls::client_config(std::slice::from_ref(&fake.ca), None).unwrap();
     let (client, _) = client::new(&servers, config, &Credentials::Certificate).unwrap();
-    let map = || checks::name_is_free(&client, "n1");
+    let claimant = Claimant::default();
+    let map = || checks::name_is_free(&client, "n1", &claimant);
     map().await.unwrap();
     carrying.abort();
     // The connection may break under one request.
