@@ -71,11 +71,31 @@ impl Config {
     /// # Errors
     /// A file that is missing, unreadable or invalid.
     pub fn load(config_dir: &Path) -> Result<(Self, Vec<String>), Error> {
+        Self::read(config_dir, |layout| dropins::files(&layout.dropin_dir()))
+    }
+
+    /// What [`Config::save`] wrote, and people have changed since: without the files of `agent.conf.d`, so that it can be saved again. `None`
+    /// where there is not all of it, as when leaving was interrupted.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be used.
+    pub fn written(config_dir: &Path) -> Result<Option<Self>, Error> {
+        match Self::read(config_dir, |_| Ok(Vec::new())) {
+            Ok((config, _)) => Ok(Some(config)),
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(
+        config_dir: &Path,
+        dropins: impl FnOnce(&Layout) -> Result<Vec<PathBuf>, Error>,
+    ) -> Result<(Self, Vec<String>), Error> {
         let settings_path = config_dir.join(NODE_YAML);
         let node: NodeSettings = parse_yaml(&settings_path, &read(&settings_path)?)?;
         let layout = Layout::new(config_dir, &node.data_dir, &node.run_dir);
         let mut files = vec![layout.agent_yaml()];
-        files.extend(dropins::files(&layout.dropin_dir())?);
+        files.extend(dropins(&layout)?);
         let (kubelet, warnings) = read_kubelet(&files)?;
         Ok((Self { layout, kubelet, node }, warnings))
     }

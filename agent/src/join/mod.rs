@@ -76,7 +76,9 @@ struct Checked {
 /// # Errors
 /// See [`JoinError`]: each cause has its own words.
 pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
-    let name = node_name(options.node_name.as_deref())?;
+    let earlier = Config::written(&options.config_dir)?;
+    let known = earlier.as_ref().map(|config| config.node.node_name.as_str());
+    let name = node_name(options.node_name.as_deref().or(known))?;
     if !nix::unistd::geteuid().is_root() {
         return Err(JoinError::NotRoot);
     }
@@ -86,7 +88,7 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
         Err(error) if error.is_absence() => return resumed(options, &name).ok_or(error.into()),
         Err(error) => return Err(error.into()),
     };
-    let checked = check(options, &invitation, name).await?;
+    let checked = check(options, &invitation, name, earlier.as_ref()).await?;
     if options.dry_run {
         if checked.stored.is_none() {
             checks::name_is_free(&checked.bootstrap, &checked.name, &checked.claimant).await?;
@@ -108,16 +110,21 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
 }
 
 /// Everything that can be wrong, in the order in which people can do something about it.
-async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> Result<Checked, JoinError> {
+async fn check(
+    options: &JoinOptions,
+    invitation: &Invitation,
+    name: String,
+    earlier: Option<&Config>,
+) -> Result<Checked, JoinError> {
     let progress = Progress(options.output);
-    let (runtime, version) = runtime(options, progress).await?;
+    let endpoint = compose::runtime_endpoint(options, earlier);
+    let (runtime, version) = runtime(&endpoint, options.install_containerd, progress).await?;
     let Invitation { masters, ca_cert_hash, token } = invitation;
     progress.say(&format!("looking for the API server at {masters}"));
     let (ca, server) = pin::pin_any(masters, *ca_cert_hash, |line| progress.say(line)).await?;
     progress.say("its CA is the pinned one");
-    let earlier = Config::load(&options.config_dir).ok().map(|(config, _)| config);
-    let stored = stored(earlier.as_ref(), &name, &ca)?;
-    let is_again = earlier.as_ref().is_some_and(|config| config.node.node_name == name);
+    let stored = stored(earlier, &name, &ca)?;
+    let is_again = earlier.is_some_and(|config| config.node.node_name == name);
     let claimant = Claimant { machine_id: facts::read(Path::new("/")).machine_id, is_again };
 
     let credentials = Credentials::Token(token.secret().to_owned());
@@ -126,7 +133,11 @@ async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> 
         client::new(masters, tls::client_config(roots, None)?, &credentials).map_err(|_| options::FormError::Token)?;
     checks::clock(&bootstrap, &server).await?;
     let cluster = checks::kubelet_config(&bootstrap, token).await?;
-    let (config, warnings) = compose::configuration(options, masters, &name, cluster.as_deref(), runtime)?;
+    let (config, warnings) = compose::configuration(options, masters, &name, earlier, cluster.as_deref(), runtime)?;
+    if earlier.is_some() {
+        let dir = options.config_dir.display();
+        progress.say(&format!("this machine was joined before: its settings in {dir} stay but for what is said now"));
+    }
     for warning in warnings {
         progress.say(&format!("warning: {warning}"));
     }
@@ -213,11 +224,14 @@ fn stored(
 }
 
 /// The runtime, and its name and version; installed where there is none and that was asked for.
-async fn runtime(options: &JoinOptions, progress: Progress) -> Result<(RuntimeInfo, (String, String)), JoinError> {
-    let endpoint = &options.container_runtime_endpoint;
+async fn runtime(
+    endpoint: &str,
+    install: bool,
+    progress: Progress,
+) -> Result<(RuntimeInfo, (String, String)), JoinError> {
     let answer = check_runtime(endpoint).await;
     let (info, version) = match answer {
-        Err(JoinError::Runtime { .. }) if options.install_containerd => {
+        Err(JoinError::Runtime { .. }) if install => {
             progress.say("installing containerd");
             install_containerd()?;
             wait_runtime(endpoint).await?

@@ -12,7 +12,7 @@ use crate::client::Servers;
 use crate::config::settings::NodeIps;
 use crate::doctor::Output;
 
-/// Command line of `agent join`.
+/// Command line of `agent join`. On a machine that was joined before, what is not given stays as it is.
 #[derive(Debug, Clone, Args)]
 pub struct JoinOptions {
     /// The API server, HOST[:6443]; several of one cluster with commas in between
@@ -27,7 +27,7 @@ pub struct JoinOptions {
     /// Instead of the three: what `master token create --join-file` wrote; deleted once it was used
     #[arg(long, value_name = "FILE")]
     pub join_file: Option<PathBuf>,
-    /// Name of the Node; the host name where not given
+    /// Name of the Node; where not given, that of an earlier join, or the host name
     #[arg(long)]
     pub node_name: Option<String>,
     /// Address of the Node, or one of each family with a comma in between; the source address towards the API server where not given
@@ -45,15 +45,15 @@ pub struct JoinOptions {
     /// Folder of configuration and keys
     #[arg(long, default_value = "/etc/keelson")]
     pub config_dir: PathBuf,
-    /// Folder of state that survives a reboot
-    #[arg(long, default_value = "/var/lib/keelson")]
-    pub data_dir: PathBuf,
-    /// Folder of state that does not
-    #[arg(long, default_value = "/run/keelson")]
-    pub run_dir: PathBuf,
-    /// Socket of the container runtime
-    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
-    pub container_runtime_endpoint: String,
+    /// Folder of state that survives a reboot; /var/lib/keelson where not given
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// Folder of state that does not; /run/keelson where not given
+    #[arg(long)]
+    pub run_dir: Option<PathBuf>,
+    /// Socket of the container runtime; unix:///run/containerd/containerd.sock where not given
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
     /// cgroup under which everything of pods lies
     #[arg(long)]
     pub cgroup_root: Option<String>,

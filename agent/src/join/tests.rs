@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::options::CaHash;
 use super::*;
 use crate::client::{Server, Servers};
+use crate::config::KubeletConfiguration;
 use crate::identity::tests::TestCa;
 
 /// What the server says to `METHOD /path`: status line and body. Anything else is 404.
@@ -216,6 +217,78 @@ async fn a_wrong_runtime_socket_is_named() {
         assert!(matches!(error, JoinError::Runtime { .. }), "{error}");
         assert!(error.to_string().contains(endpoint), "{error}");
     }
+}
+
+/// As on the command line, with all of an invitation and folders below `dir`.
+fn options(dir: &Path, more: &str) -> JoinOptions {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: JoinOptions,
+    }
+    let hash = CaHash::of_spki(b"");
+    let printed = format!("join 10.0.0.1 --token abcdef.0123456789abcdef --ca-cert-hash {hash}");
+    let line = format!("{printed} --config-dir {}/etc {more}", dir.display());
+    <Line as clap::Parser>::parse_from(line.split_whitespace()).options
+}
+
+fn cluster_document(fields: &str) -> String {
+    format!("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{fields}\n")
+}
+
+#[test]
+fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let masters: Servers = "10.0.0.1,10.0.0.2".parse().unwrap();
+    let more = format!(
+        "--data-dir {0}/data --run-dir {0}/run --node-ip 10.9.0.1 --node-labels a=b --cgroup-root /x --cni-bin-dir /b \
+         --container-runtime-endpoint unix:///x.sock --register-with-taints k=v:NoSchedule",
+        dir.path().display()
+    );
+    let document = cluster_document("maxPods: 50\nclusterDNS: [10.96.0.10]");
+    let first = options(dir.path(), &more);
+    let (made, _) =
+        compose::configuration(&first, &masters, "n1", None, Some(&document), RuntimeInfo::default()).unwrap();
+    let ca = TestCa::new("ca");
+    let identity = ca.identity("n1", &Purpose::Client);
+    compose::write(&made, &ca.der, &identity).unwrap();
+    let file = made.layout.agent_yaml();
+    let text = std::fs::read_to_string(&file).unwrap().replace("maxPods: 50", "maxPods: 42 # mine");
+    std::fs::write(&file, &text).unwrap();
+    std::fs::create_dir(made.layout.dropin_dir()).unwrap();
+    std::fs::write(made.layout.dropin_dir().join("1.conf"), cluster_document("maxPods: 7")).unwrap();
+
+    // The printed command, from one of the masters.
+    let (again, one) = (options(dir.path(), ""), "10.0.0.2".parse().unwrap());
+    let earlier = Config::written(&again.config_dir).unwrap().unwrap();
+    assert_eq!(compose::runtime_endpoint(&again, Some(&earlier)), "unix:///x.sock");
+    let other = cluster_document("maxPods: 60\nclusterDNS: [10.97.0.10]");
+    let join = |options, masters| {
+        compose::configuration(options, masters, "n1", Some(&earlier), Some(&other), RuntimeInfo::default()).unwrap()
+    };
+    let (kept, warnings) = join(&again, &one);
+    assert_eq!((&kept.node, &kept.layout), (&made.node, &made.layout));
+    assert_eq!(kept.kubelet, KubeletConfiguration { max_pods: 42, ..made.kubelet });
+    assert!(warnings.len() == 1 && warnings[0].starts_with("clusterDNS stays \"10.96.0.10\""), "{warnings:?}");
+    compose::write(&kept, &ca.der, &identity).unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text, "not a comment is lost");
+
+    // What is said counts, and so does a master that it did not know.
+    let (changed, _) = join(&options(dir.path(), "--node-labels c=d"), &"10.0.0.3".parse().unwrap());
+    assert_eq!((changed.node.node_labels.len(), changed.node.node_labels["c"].as_str()), (1, "d"));
+    assert_eq!((changed.node.server.to_string().as_str(), changed.node.node_ip), ("10.0.0.3:6443", made.node.node_ip));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_not_taken_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Config::written(dir.path()).unwrap().is_none());
+    let node = "nodeName: n1\nserver: https://10.0.0.1:6443\n";
+    std::fs::write(dir.path().join("node.yaml"), node).unwrap();
+    assert!(Config::written(dir.path()).unwrap().is_none(), "leaving was interrupted");
+    std::fs::write(dir.path().join("agent.yaml"), cluster_document("maxPods: many")).unwrap();
+    let error = Config::written(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("agent.yaml"), "{error}");
 }
 
 /// Carries bytes between whoever connects and `to`; aborting it is a master that ends with all of its connections.
