@@ -29,7 +29,7 @@ use options::{JoinOptions, Token, node_name};
 pub use progress::Progress;
 pub(crate) use ready::wait as wait_ready;
 
-use crate::client::{self, Credentials, tls};
+use crate::client::{self, Credentials, Servers, tls};
 use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
 use crate::identity::csr::{Purpose, node_user, obtain};
@@ -123,7 +123,7 @@ async fn check(
     progress.say(&format!("looking for the API server at {masters}"));
     let (ca, server) = pin::pin_any(masters, *ca_cert_hash, |line| progress.say(line)).await?;
     progress.say("its CA is the pinned one");
-    let stored = stored(earlier, &name, &ca)?;
+    let stored = stored(earlier, &name, masters, &ca)?;
     let is_again = earlier.is_some_and(|config| config.node.node_name == name);
     let claimant = Claimant { machine_id: facts::read(Path::new("/")).machine_id, is_again };
 
@@ -199,28 +199,36 @@ async fn certificate(
     }
 }
 
-/// The identity of an earlier join, if it is still good for this one.
+/// The identity of an earlier join, if it is still good for this one. A cluster may have another CA than it had then: it was replaced while
+/// this node was away, or its master was made anew. That takes another certificate, and no leaving.
 fn stored(
     earlier: Option<&Config>,
     name: &str,
+    masters: &Servers,
     ca: &CertificateDer<'static>,
 ) -> Result<Option<Identity>, JoinError> {
     let Some(config) = earlier else { return Ok(None) };
     let NodeSettings { node_name, server, .. } = &config.node;
     // Unreadable keys are replaced: that is what joining again is for.
     let Ok(Some(identity)) = Identity::load(&config.layout.client_pem()) else { return Ok(None) };
-    if !identity.is_issued_by(std::slice::from_ref(ca)) {
-        return if identity.is_valid_at(identity::now()) {
-            Err(JoinError::OtherCluster { server: server.urls() })
-        } else {
-            Ok(None)
-        };
+    let is_issued = identity.is_issued_by(std::slice::from_ref(ca));
+    let is_same_cluster =
+        is_issued || masters.iter().any(|one| server.iter().any(|known| known == one)) || trusts(config, ca);
+    let is_valid = identity.is_valid_at(identity::now());
+    match (is_same_cluster, is_valid) {
+        (true, _) if node_name != name => {
+            Err(JoinError::OtherName { name: node_name.clone(), dir: config.layout.config_dir.clone() })
+        }
+        (false, true) => Err(JoinError::OtherCluster { server: server.urls() }),
+        _ => Ok(Some(identity).filter(|own| is_issued && is_valid && own.common_name == node_user(name))),
     }
-    if node_name != name {
-        return Err(JoinError::OtherName { name: node_name.clone(), dir: config.layout.config_dir.clone() });
-    }
-    let usable = identity.is_valid_at(identity::now()) && identity.common_name == node_user(name);
-    Ok(usable.then_some(identity))
+}
+
+/// Whether the node has been told of the CA as one of its cluster's.
+fn trusts(config: &Config, ca: &CertificateDer<'static>) -> bool {
+    let path = config.layout.ca_cert();
+    let pem = std::fs::read(&path).unwrap_or_default();
+    identity::certificates(&path.to_string_lossy(), &pem).is_ok_and(|known| known.contains(ca))
 }
 
 /// The runtime, and its name and version; installed where there is none and that was asked for.

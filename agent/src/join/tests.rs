@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::options::CaHash;
 use super::*;
-use crate::client::{Server, Servers};
+use crate::client::Server;
 use crate::config::KubeletConfiguration;
 use crate::identity::tests::TestCa;
 
@@ -277,6 +277,30 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     let (changed, _) = join(&options(dir.path(), "--node-labels c=d"), &"10.0.0.3".parse().unwrap());
     assert_eq!((changed.node.node_labels.len(), changed.node.node_labels["c"].as_str()), (1, "d"));
     assert_eq!((changed.node.server.to_string().as_str(), changed.node.node_ip), ("10.0.0.3:6443", made.node.node_ip));
+}
+
+#[test]
+fn a_cluster_with_another_ca_is_the_same_by_its_masters_or_where_the_node_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let servers = |text: &str| -> Servers { text.parse().unwrap() };
+    let (options, master) = (options(dir.path(), ""), servers("10.0.0.1"));
+    let (mut config, _) =
+        compose::configuration(&options, &master, "n1", None, None, RuntimeInfo::default()).unwrap();
+    config.layout = crate::config::Layout::new(&options.config_dir, dir.path().join("data"), dir.path().join("run"));
+    let (old, new) = (TestCa::new("kubernetes"), TestCa::new("kubernetes"));
+    compose::write(&config, &old.der, &old.identity("n1", &Purpose::Client)).unwrap();
+    let ask = |name: &str, at: &str, ca: &TestCa| stored(Some(&config), name, &servers(at), &ca.der);
+
+    assert!(ask("n1", "10.0.0.9", &old).unwrap().is_some(), "it is kept, wherever the master is now");
+    assert!(ask("n1", "10.0.0.2,10.0.0.1", &new).unwrap().is_none(), "another is asked for");
+    assert!(matches!(ask("n1", "10.0.0.9", &new), Err(JoinError::OtherCluster { .. })));
+    for (at, ca) in [("10.0.0.9", &old), ("10.0.0.1", &new)] {
+        assert!(matches!(ask("n2", at, ca), Err(JoinError::OtherName { .. })));
+    }
+    // The new one was announced before the node went away.
+    let bundle = identity::to_pem(&old.der) + &identity::to_pem(&new.der);
+    std::fs::write(config.layout.ca_cert(), bundle).unwrap();
+    assert!(ask("n1", "10.0.0.9", &new).unwrap().is_none());
 }
 
 #[test]
