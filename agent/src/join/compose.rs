@@ -1,6 +1,7 @@
 //! From what was asked, what an earlier join made, and what the cluster says to the node's configuration.
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -147,7 +148,21 @@ pub fn write(config: &Config, ca: &CertificateDer<'_>, identity: &Identity) -> R
     let kubeconfig = serde_json::to_vec_pretty(&kubeconfig(config)).unwrap_or_default();
     write_private(&layout.kubeconfig(), &kubeconfig).map_err(failed(&layout.kubeconfig()))?;
     identity.save(&layout.client_pem())?;
-    Ok(())
+    match std::fs::remove_file(layout.asked_client_key()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&layout.asked_client_key())(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the folder of keys, and answers where that of a first certificate is kept until there is one.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn key_file(layout: &Layout) -> Result<PathBuf, JoinError> {
+    for (path, mode) in [(layout.config_dir.clone(), 0o755), (layout.pki_dir(), 0o700)] {
+        make_dir(&path, mode).map_err(|source| JoinError::Write { path, source })?;
+    }
+    Ok(layout.asked_client_key())
 }
 
 fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {

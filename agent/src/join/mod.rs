@@ -32,7 +32,7 @@ pub(crate) use ready::wait as wait_ready;
 use crate::client::{self, Credentials, Servers, tls};
 use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
-use crate::identity::csr::{Purpose, node_user, obtain};
+use crate::identity::csr::{node_user, obtain_first};
 use crate::identity::{self, Identity};
 use crate::node::facts;
 use crate::preflight;
@@ -157,7 +157,8 @@ async fn settle_in(checked: Checked, invitation: &Invitation, progress: Progress
         }
         None => {
             checks::name_is_free(&bootstrap, &name, &claimant).await?;
-            certificate(&bootstrap, &invitation.token, &name, progress).await?
+            progress.say(&format!("asking for a certificate as {}", node_user(&name)));
+            certificate(&bootstrap, &invitation.token, &config, &ca).await?
         }
     };
     let config_tls = tls::client_config(std::slice::from_ref(&ca), Some(Arc::clone(&identity.certified)))?;
@@ -188,11 +189,12 @@ fn resumed(options: &JoinOptions, name: &str) -> Option<Option<Joined>> {
 async fn certificate(
     bootstrap: &kube::Client,
     token: &Token,
-    name: &str,
-    progress: Progress,
+    config: &Config,
+    ca: &CertificateDer<'static>,
 ) -> Result<Identity, JoinError> {
-    progress.say(&format!("asking for a certificate as {}", node_user(name)));
-    match obtain(bootstrap, name, &Purpose::Client, CERTIFICATE).await {
+    let key_file = compose::key_file(&config.layout)?;
+    let roots = std::slice::from_ref(ca);
+    match obtain_first(bootstrap, &config.node.node_name, &key_file, roots, CERTIFICATE).await {
         Ok(identity) => Ok(identity),
         Err(identity::Error::Api(error)) => Err(checks::refused(error, token, "ask for a certificate")),
         Err(error) => Err(error.into()),

@@ -13,6 +13,7 @@ use super::options::CaHash;
 use super::*;
 use crate::client::Server;
 use crate::config::KubeletConfiguration;
+use crate::identity::csr::Purpose;
 use crate::identity::tests::TestCa;
 
 /// What the server says to `METHOD /path`: status line and body. Anything else is 404.
@@ -270,7 +271,10 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     assert_eq!((&kept.node, &kept.layout), (&made.node, &made.layout));
     assert_eq!(kept.kubelet, KubeletConfiguration { max_pods: 42, ..made.kubelet });
     assert!(warnings.len() == 1 && warnings[0].starts_with("clusterDNS stays \"10.96.0.10\""), "{warnings:?}");
+    let asked = compose::key_file(&kept.layout).unwrap();
+    std::fs::write(&asked, "").unwrap();
     compose::write(&kept, &ca.der, &identity).unwrap();
+    assert!(!asked.exists(), "the key has its certificate");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text, "not a comment is lost");
 
     // What is said counts, and so does a master that it did not know.
