@@ -52,6 +52,10 @@ pub fn configuration(
         kubelet.register_with_taints.clone_from(&taints.0);
     }
     let node = settings(options, masters, node_name, earlier.map(|config| &config.node), runtime);
+    // Those of the command line were refused at once; a Node that has them already stays as it is.
+    warnings.extend(node.node_labels.keys().filter(|key| !api::node_labels::is_a_nodes(key)).map(|key| {
+        format!("node.yaml: a node may not give itself the label {key}; if it does not register, that is why: --node-labels sets others")
+    }));
     let layout = Layout::new(&options.config_dir, &node.data_dir, &node.run_dir);
     Ok((Config { layout, kubelet, node }, warnings))
 }

@@ -113,6 +113,12 @@ pub enum FormError {
     /// A label.
     #[error("{0:?} is not a label of the form key=value")]
     Label(String),
+    /// A label that the API server lets no node set (`NodeRestriction`), and a kubelet refuses when it starts.
+    #[error(
+        "a node may not give itself the label {0:?}: of kubernetes.io and k8s.io it sets those that a kubelet does, and others below \
+         kubelet.kubernetes.io and node.kubernetes.io; leave it out, and once the node has joined: kubectl label node NAME {0}"
+    )]
+    OthersLabel(String),
     /// A taint.
     #[error(
         "{0:?} is not a taint of the form key=value:Effect, Effect being NoSchedule, PreferNoSchedule or NoExecute"
@@ -202,6 +208,9 @@ fn parse_labels(text: &str) -> Result<Labels, FormError> {
             if !problems.is_empty() {
                 return Err(FormError::Label(item.to_owned()));
             }
+            if !api::node_labels::is_a_nodes(key) {
+                return Err(FormError::OthersLabel(item.to_owned()));
+            }
             Ok((key.to_owned(), value.to_owned()))
         })
         .collect()
@@ -272,6 +281,12 @@ mod tests {
         let labels = parse_labels("a=b, c/d=").unwrap();
         assert_eq!(labels, Labels::from([("a".into(), "b".into()), ("c/d".into(), String::new())]));
         assert!(parse_labels("a").is_err());
+        assert!(parse_labels("node.kubernetes.io/rack=7,topology.kubernetes.io/zone=a").is_ok());
+        for label in ["node-role.kubernetes.io/worker=", "x.k8s.io/a=b", "node-restriction.kubernetes.io/a=b"] {
+            let error = parse_labels(label).unwrap_err();
+            assert_eq!(error, FormError::OthersLabel(label.into()));
+            assert!(error.to_string().ends_with(&format!("kubectl label node NAME {label}")), "{error}");
+        }
         let taints = parse_taints("k=v:NoSchedule,k2:NoExecute").unwrap().0;
         assert_eq!(taints[0].value.as_deref(), Some("v"));
         assert_eq!((taints[1].key.as_str(), taints[1].value.as_deref()), ("k2", None));
