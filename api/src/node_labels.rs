@@ -38,7 +38,9 @@ mod tests {
         for key in ["a", "example.com/a", "notkubernetes.io/a", "kubernetes.io/arch", "x.kubelet.kubernetes.io/a"] {
             assert!(is_a_nodes(key), "{key}");
         }
-        for key in ["node-role.kubernetes.io/worker", "kubernetes.io/a", "k8s.io/a", "x.node-restriction.kubernetes.io/a"] {
+        for key in
+            ["node-role.kubernetes.io/worker", "kubernetes.io/a", "k8s.io/a", "x.node-restriction.kubernetes.io/a"]
+        {
             assert!(!is_a_nodes(key), "{key}");
         }
     }

@@ -171,7 +171,12 @@ fn at(path: &Path, source: io::Error) -> Error {
     Error::File { path: path.to_owned(), source }
 }
 
-async fn ask_with(client: &kube::Client, node_name: &str, key: &KeyPair, patience: Duration) -> Result<Identity, Error> {
+async fn ask_with(
+    client: &kube::Client,
+    node_name: &str,
+    key: &KeyPair,
+    patience: Duration,
+) -> Result<Identity, Error> {
     let purpose = Purpose::Client;
     let name = digested_name(key, node_name, &purpose);
     let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };

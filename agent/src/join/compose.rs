@@ -72,10 +72,7 @@ fn chosen<T: Clone>(asked: Option<&T>, kept: Option<&T>) -> Option<T> {
 }
 
 /// What the command line is laid over.
-fn base(
-    earlier: Option<&Config>,
-    cluster: Option<&str>,
-) -> Result<(KubeletConfiguration, Vec<String>), config::Error> {
+fn base(earlier: Option<&Config>, cluster: Option<&str>) -> Result<(KubeletConfiguration, Vec<String>), config::Error> {
     let cluster = cluster.map(|text| parse_kubelet(Path::new("configmap kube-system/kubelet-config"), text));
     let Some(Config { kubelet: kept, .. }) = earlier else {
         let (mut kubelet, warnings) = cluster.transpose()?.unwrap_or_default();
@@ -87,7 +84,9 @@ fn base(
     if let Some(Ok((theirs, _))) = cluster {
         let mut compare = |name: &str, ours: &str, theirs: &str| {
             if ours != theirs {
-                warnings.push(format!("{name} stays {ours:?}, as in agent.yaml; the cluster's kubelet-config has {theirs:?}"));
+                warnings.push(format!(
+                    "{name} stays {ours:?}, as in agent.yaml; the cluster's kubelet-config has {theirs:?}"
+                ));
             }
         };
         compare("clusterDNS", &kept.cluster_dns.join(","), &theirs.cluster_dns.join(","));
@@ -105,7 +104,8 @@ fn settings(
     runtime: RuntimeInfo,
 ) -> NodeSettings {
     // A command that was printed on one of several masters names that one.
-    let server = kept.map(|node| &node.server).filter(|known| masters.iter().all(|one| known.iter().any(|it| it == one)));
+    let server =
+        kept.map(|node| &node.server).filter(|known| masters.iter().all(|one| known.iter().any(|it| it == one)));
     let node_ip = chosen(options.node_ip.as_ref(), kept.and_then(|node| node.node_ip.as_ref()));
     let node_labels = chosen(options.node_labels.as_ref(), kept.map(|node| &node.node_labels));
     let data_dir = chosen(options.data_dir.as_ref(), kept.map(|node| &node.data_dir));

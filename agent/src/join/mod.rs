@@ -90,9 +90,6 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
     };
     let checked = check(options, &invitation, name, earlier.as_ref()).await?;
     if options.dry_run {
-        if checked.stored.is_none() {
-            checks::name_is_free(&checked.bootstrap, &checked.name, &checked.claimant).await?;
-        }
         let name = &checked.name;
         progress.say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
         return Ok(None);
@@ -141,7 +138,15 @@ async fn check(
     for warning in warnings {
         progress.say(&format!("warning: {warning}"));
     }
-    machine::settle(&machine::look(&config, version, earlier.is_some()), options.fix, progress)?;
+    let seen = machine::look(&config, version, earlier.is_some());
+    if stored.is_none() {
+        match checks::name_is_free(&bootstrap, &name, &claimant).await {
+            // Its own kubelet has to end first, of which is told next.
+            Err(JoinError::OwnNode { .. }) if !seen.other_agents.is_empty() => {}
+            answer => answer?,
+        }
+    }
+    machine::settle(&seen, options.fix, progress)?;
     preflight::check(Path::new("/"), &config.kubelet)?;
     Ok(Checked { name, claimant, ca, bootstrap, config, stored })
 }
@@ -156,7 +161,7 @@ async fn settle_in(checked: Checked, invitation: &Invitation, progress: Progress
             identity
         }
         None => {
-            checks::name_is_free(&bootstrap, &name, &claimant).await?;
+            checks::name_gets_free(&bootstrap, &name, &claimant, progress).await?;
             progress.say(&format!("asking for a certificate as {}", node_user(&name)));
             certificate(&bootstrap, &invitation.token, &config, &ca).await?
         }
@@ -165,7 +170,7 @@ async fn settle_in(checked: Checked, invitation: &Invitation, progress: Progress
     let (client, _) = client::new(&invitation.masters, config_tls, &Credentials::Certificate)
         .map_err(|_| options::FormError::Token)?;
     if is_new {
-        checks::name_is_free(&client, &name, &claimant).await?;
+        checks::name_gets_free(&client, &name, &claimant, progress).await?;
     }
     compose::write(&config, &ca, &identity)?;
     progress.say(&format!("configuration and keys are in {}", config.layout.config_dir.display()));

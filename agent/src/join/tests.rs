@@ -202,13 +202,46 @@ async fn a_living_node_of_that_name_is_told() {
         let (client, claimant) = (client.clone(), Claimant { machine_id: machine.to_owned(), is_again });
         async move { checks::name_is_free(&client, name, &claimant).await }
     };
-    for (machine, is_again) in [("other", true), ("other", false), ("m", false), ("", true)] {
+    for (machine, is_again) in [("other", true), ("other", false), ("", true)] {
         let error = ask("n1", machine, is_again).await.unwrap_err();
         assert!(matches!(&error, JoinError::Occupied { machine, .. } if machine == "m"), "{error}");
     }
+    assert!(matches!(ask("n1", "m", false).await, Err(JoinError::OwnNode { .. })), "a kubelet, or a copy");
     // Its certificate expired a moment ago, or is one of another CA now.
     ask("n1", "m", true).await.unwrap();
     ask("n2", "", false).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_of_a_kubelet_that_was_ended_is_taken_over_once_it_is_not_ready() {
+    let begun = tokio::time::Instant::now();
+    let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+        let status = if begun.elapsed() < Duration::from_secs(50) { "True" } else { "Unknown" };
+        let info = [
+            "architecture",
+            "bootID",
+            "containerRuntimeVersion",
+            "kernelVersion",
+            "kubeProxyVersion",
+            "kubeletVersion",
+        ];
+        let info = info.into_iter().chain(["operatingSystem", "osImage", "systemUUID", "machineID"]);
+        let info: BTreeMap<&str, &str> = info.map(|name| (name, "m")).collect();
+        let ready = serde_json::json!([{"type": "Ready", "status": status}]);
+        let node = serde_json::json!({"metadata": {}, "status": {"nodeInfo": info, "conditions": ready}});
+        let body = http_body_util::Full::new(bytes::Bytes::from(node.to_string()));
+        std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(body)))
+    });
+    let client = kube::Client::new(service, "default");
+    let progress = Progress(crate::doctor::Output::Text);
+    let ask = async |machine: &str| {
+        let claimant = Claimant { machine_id: machine.to_owned(), is_again: false };
+        checks::name_gets_free(&client, "n1", &claimant, progress).await
+    };
+    assert!(matches!(ask("other").await, Err(JoinError::Occupied { .. })), "another machine's is not waited for");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    ask("m").await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(50));
 }
 
 #[tokio::test]
@@ -288,8 +321,7 @@ fn a_cluster_with_another_ca_is_the_same_by_its_masters_or_where_the_node_was_to
     let dir = tempfile::tempdir().unwrap();
     let servers = |text: &str| -> Servers { text.parse().unwrap() };
     let (options, master) = (options(dir.path(), ""), servers("10.0.0.1"));
-    let (mut config, _) =
-        compose::configuration(&options, &master, "n1", None, None, RuntimeInfo::default()).unwrap();
+    let (mut config, _) = compose::configuration(&options, &master, "n1", None, None, RuntimeInfo::default()).unwrap();
     config.layout = crate::config::Layout::new(&options.config_dir, dir.path().join("data"), dir.path().join("run"));
     let (old, new) = (TestCa::new("kubernetes"), TestCa::new("kubernetes"));
     compose::write(&config, &old.der, &old.identity("n1", &Purpose::Client)).unwrap();

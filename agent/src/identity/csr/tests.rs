@@ -26,7 +26,8 @@ impl Requests {
                     return std::future::pending().await;
                 }
                 let body = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap_or_default();
-                let (code, answer) = if parts.method == Method::POST { requests.create(body) } else { requests.list(&query) };
+                let (code, answer) =
+                    if parts.method == Method::POST { requests.create(body) } else { requests.list(&query) };
                 let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
                 Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
             }

@@ -14,7 +14,7 @@ use super::{MODULES, Seen};
 use crate::config::Config;
 use crate::network::CONFLIST;
 use crate::node::facts;
-use crate::preflight::{self, Refusal};
+use crate::preflight;
 
 /// Units of agents that claim a machine for themselves.
 const OTHER_AGENTS: [&str; 5] = [
@@ -32,7 +32,7 @@ pub fn look(config: &Config, runtime: (String, String), has_joined: bool) -> See
     let mut seen = Seen {
         runtime,
         absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
-        forbidden_swap: preflight::check(Path::new("/"), &config.kubelet) == Err(Refusal::Swap),
+        refusals: preflight::all(Path::new("/"), &config.kubelet),
         earlier_networks: earlier_networks(&config.node.cni_conf_dir),
         free: facts::filesystem(&config.layout.data_dir).map(|disk| disk.available),
         hostname: config.node.node_name.clone(),
