@@ -100,6 +100,18 @@ impl Config {
         Ok((Self { layout, kubelet, node }, warnings))
     }
 
+    /// What an agent will make of it once it is saved: with the files of `agent.conf.d`.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn with_dropins(&self) -> Result<Self, Error> {
+        let mut kubelet = self.kubelet.clone();
+        for path in dropins::files(&self.layout.dropin_dir())? {
+            kubelet = changed(&kubelet, &path, document(&path, &read(&path)?)?.0)?;
+        }
+        Ok(Self { kubelet: checked(kubelet)?, ..self.clone() })
+    }
+
     /// Writes `agent.yaml` and `node.yaml`.
     ///
     /// # Errors
@@ -155,20 +167,22 @@ pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<Stri
             0 => warning,
             _ => format!("{}: {warning}", path.display()),
         }));
-        // As upstream, drop-ins change what the first file says with the defaults in their places.
-        let fields = if index == 0 {
-            document
-        } else {
-            let fail = |e: serde_json::Error| Error::Parse { path: path.clone(), message: e.to_string() };
-            let mut fields = serde_json::to_value(&kubelet).map_err(fail)?;
-            dropins::merge(&mut fields, document);
-            fields
+        kubelet = match index {
+            0 => complete(path, without_unset(document))?,
+            _ => changed(&kubelet, path, document)?,
         };
-        kubelet = complete(path, without_unset(fields))?;
     }
     let kubelet = checked(kubelet)?;
     warnings.extend(fields::impossible_here(&kubelet, systemd::is_running()));
     Ok((kubelet, warnings))
+}
+
+/// As upstream, drop-ins change what the first file says with the defaults in their places.
+fn changed(kubelet: &KubeletConfiguration, path: &Path, dropin: Value) -> Result<KubeletConfiguration, Error> {
+    let fail = |e: serde_json::Error| Error::Parse { path: path.to_owned(), message: e.to_string() };
+    let mut fields = serde_json::to_value(kubelet).map_err(fail)?;
+    dropins::merge(&mut fields, dropin);
+    complete(path, without_unset(fields))
 }
 
 fn complete(origin: &Path, fields: Value) -> Result<KubeletConfiguration, Error> {

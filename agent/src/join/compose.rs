@@ -79,7 +79,7 @@ fn base(earlier: Option<&Config>, cluster: Option<&str>) -> Result<(KubeletConfi
         kubelet.authentication.x509.client_ca_file = String::new();
         return Ok((kubelet, warnings));
     };
-    // A node's own wins, but of these pods notice where they are of another cluster, such as one that was made anew.
+    // A node's own wins. Its pods would notice these two in another cluster, such as one that was made anew.
     let mut warnings = Vec::new();
     if let Some(Ok((theirs, _))) = cluster {
         let mut compare = |name: &str, ours: &str, theirs: &str| {

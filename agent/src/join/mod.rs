@@ -138,7 +138,8 @@ async fn check(
     for warning in warnings {
         progress.say(&format!("warning: {warning}"));
     }
-    let seen = machine::look(&config, version, earlier.is_some());
+    let effective = config.with_dropins()?;
+    let seen = machine::look(&effective, version, earlier.is_some());
     if stored.is_none() {
         match checks::name_is_free(&bootstrap, &name, &claimant).await {
             // Its own kubelet has to end first, of which is told next.
@@ -147,7 +148,7 @@ async fn check(
         }
     }
     machine::settle(&seen, options.fix, progress)?;
-    preflight::check(Path::new("/"), &config.kubelet)?;
+    preflight::check(Path::new("/"), &effective.kubelet)?;
     Ok(Checked { name, claimant, ca, bootstrap, config, stored })
 }
 
