@@ -19,7 +19,7 @@ use std::sync::Arc;
 use netns::{NetNs, Netlink};
 use tokio::sync::{Notify, watch};
 
-pub use conflist::{BRIDGE, CONFLIST};
+pub use conflist::{ASIDE, BRIDGE, CONFLIST};
 pub use plugins::PluginError;
 pub(crate) use plugins::source as plugins_source;
 
@@ -117,7 +117,8 @@ fn forward(data_dir: &Path) {
     }
 }
 
-/// Removes what the agent made in this network namespace, and the conflist. Answers what could not be removed.
+/// Removes what the agent made in this network namespace, and the conflist; those that it was to replace have their names again. Answers what could
+/// not be done.
 pub async fn remove(config: &Config) -> Vec<String> {
     let mut failures = Vec::new();
     match NetNs::current() {
@@ -138,6 +139,7 @@ pub async fn remove(config: &Config) -> Vec<String> {
         }
         _ => {}
     }
+    failures.extend(conflist::put_back(&config.node.cni_conf_dir));
     failures.extend(plugins::remove(&config.node.cni_bin_dir).err().map(|error| describe(&error)));
     failures.extend(sysctls::restore(&config.layout.data_dir).err().map(|error| describe(&error)));
     // Folders stay where something of somebody else's is in them. That of configuration is containerd's, which watches it.
