@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use kubelet::KubeletConfiguration;
-pub use layout::{Layout, write_atomic, write_private};
+pub use layout::{Layout, NODE_YAML, write_atomic, write_private};
 pub use settings::NodeSettings;
 
 /// What can be wrong with a configuration.
@@ -90,11 +90,31 @@ impl Config {
     /// # Errors
     /// A file that is missing, unreadable or invalid.
     pub fn load(config_dir: &Path) -> Result<(Self, Vec<String>), Error> {
-        let settings_path = config_dir.join(layout::NODE_YAML);
+        Self::read(config_dir, |layout| dropins::files(&layout.dropin_dir()))
+    }
+
+    /// What [`Config::save`] wrote, and people have changed since: without the files of `agent.conf.d`, so that it can be saved again. `None`
+    /// where there is not all of it, as when leaving was interrupted.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be used.
+    pub fn written(config_dir: &Path) -> Result<Option<Self>, Error> {
+        match Self::read(config_dir, |_| Ok(Vec::new())) {
+            Ok((config, _)) => Ok(Some(config)),
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(
+        config_dir: &Path,
+        dropins: impl FnOnce(&Layout) -> Result<Vec<PathBuf>, Error>,
+    ) -> Result<(Self, Vec<String>), Error> {
+        let settings_path = config_dir.join(NODE_YAML);
         let node: NodeSettings = parse_yaml(&settings_path, &read(&settings_path)?)?;
         let layout = Layout::new(config_dir, &node.data_dir, &node.run_dir);
         let mut files = vec![layout.agent_yaml()];
-        files.extend(dropins::files(&layout.dropin_dir())?);
+        files.extend(dropins(&layout)?);
         let (kubelet, warnings) = read_kubelet(&files)?;
         Ok((Self { layout, kubelet, node }, warnings))
     }
@@ -105,6 +125,18 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_or_say(config_dir: &Path) -> anyhow::Result<(Self, Vec<String>)> {
         Self::load(config_dir).map_err(told)
+    }
+
+    /// What an agent will make of it once it is saved: with the files of `agent.conf.d`.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn with_dropins(&self) -> Result<Self, Error> {
+        let mut kubelet = self.kubelet.clone();
+        for path in dropins::files(&self.layout.dropin_dir())? {
+            kubelet = changed(&kubelet, &path, document(&path, &read(&path)?)?.0)?;
+        }
+        Ok(Self { kubelet: checked(kubelet)?, ..self.clone() })
     }
 
     /// Writes `agent.yaml` and `node.yaml`.
@@ -168,20 +200,22 @@ pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<Stri
             0 => warning,
             _ => format!("{}: {warning}", path.display()),
         }));
-        // As upstream, drop-ins change what the first file says with the defaults in their places.
-        let fields = if index == 0 {
-            document
-        } else {
-            let fail = |e: serde_json::Error| Error::Parse { path: path.clone(), message: e.to_string() };
-            let mut fields = serde_json::to_value(&kubelet).map_err(fail)?;
-            dropins::merge(&mut fields, document);
-            fields
+        kubelet = match index {
+            0 => complete(path, without_unset(document))?,
+            _ => changed(&kubelet, path, document)?,
         };
-        kubelet = complete(path, without_unset(fields))?;
     }
     let kubelet = checked(kubelet)?;
     warnings.extend(fields::impossible_here(&kubelet, systemd::is_running()));
     Ok((kubelet, warnings))
+}
+
+/// As upstream, drop-ins change what the first file says with the defaults in their places.
+fn changed(kubelet: &KubeletConfiguration, path: &Path, dropin: Value) -> Result<KubeletConfiguration, Error> {
+    let fail = |e: serde_json::Error| Error::Parse { path: path.to_owned(), message: e.to_string() };
+    let mut fields = serde_json::to_value(kubelet).map_err(fail)?;
+    dropins::merge(&mut fields, dropin);
+    complete(path, without_unset(fields))
 }
 
 fn complete(origin: &Path, fields: Value) -> Result<KubeletConfiguration, Error> {

@@ -222,6 +222,7 @@ fn drop_in_files_change_field_by_field_in_their_order() {
     assert_eq!((loaded.kubelet.max_pods, loaded.kubelet.cluster_dns.as_slice()), (20, &["10.1.0.10".to_owned()][..]));
     assert_eq!(loaded.kubelet.eviction_hard["memory.available"], "7%");
     assert!(loaded.kubelet.eviction_hard.contains_key("nodefs.available"), "as upstream: maps are merged");
+    assert_eq!(config.with_dropins().unwrap().kubelet, loaded.kubelet);
     fs::write(dropins.join("30.conf"), "maxPods: 1\n").unwrap();
     let error = Config::load(folder.path()).unwrap_err().to_string();
     assert!(error.contains("30.conf: expected kubelet.config.k8s.io/v1beta1 KubeletConfiguration"), "{error}");

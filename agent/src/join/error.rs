@@ -139,6 +139,16 @@ pub enum JoinError {
         /// The machine's id.
         machine: String,
     },
+    /// This machine lives under the name by another agent.
+    #[error(
+        "node {name} is this machine's own, as another agent made it, and still Ready: end that agent (--fix does), and join again when the \
+         cluster has noticed, 50 s later. Where it is another machine, of which this one is a copy: choose another --node-name, and give \
+         this one an id of its own (/etc/machine-id)"
+    )]
+    OwnNode {
+        /// The name.
+        name: String,
+    },
     /// This machine is a node of another cluster.
     #[error("this machine is already a node of another cluster ({server}); run `agent leave` first")]
     OtherCluster {

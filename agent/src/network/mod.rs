@@ -20,7 +20,7 @@ use netns::nft::Nft;
 use netns::{NetNs, Netlink, ROUTE_PROTOCOL};
 use tokio::sync::{Notify, watch};
 
-pub use conflist::{BRIDGE, CONFLIST};
+pub use conflist::{ASIDE, BRIDGE, CONFLIST};
 pub use plugins::PluginError;
 pub(crate) use plugins::source as plugins_source;
 
@@ -124,7 +124,8 @@ fn forward(data_dir: &Path) {
     }
 }
 
-/// Removes what the agent made in this network namespace, and the conflist. Answers what could not be removed.
+/// Removes what the agent made in this network namespace, and the conflist; those that it was to replace have their names again. Answers what could
+/// not be done.
 pub async fn remove(config: &Config) -> Vec<String> {
     let mut failures = Vec::new();
     match NetNs::current() {
@@ -145,6 +146,7 @@ pub async fn remove(config: &Config) -> Vec<String> {
         }
         _ => {}
     }
+    failures.extend(conflist::put_back(&config.node.cni_conf_dir));
     failures.extend(own_files::remove_unfinished(&config.node.cni_conf_dir, &[CONFLIST]));
     failures.extend(plugins::remove(&config.node.cni_bin_dir).err().map(|error| describe(&error)));
     failures.extend(sysctls::restore(&config.layout.data_dir, Path::new("/")).err().map(|error| describe(&error)));
