@@ -7,6 +7,19 @@ prefix=${DESTDIR:-}${PREFIX:-/usr/local}
 action=install
 if [ "${1:-}" = --remove ]; then action=remove; shift; fi
 [ $# -gt 0 ] || set -- agent master
+units=/etc/systemd/system
+
+# A unit of "master init" whose program is about to go would be started anew every second, for ever.
+remove_master_unit() {
+    unit=$units/master.service
+    command=$(sed -n 's/^ExecStart=//p' "$unit" 2>/dev/null) || return 0
+    [ "${command%% *}" = "$prefix/bin/master" ] || return 0
+    systemctl disable --now master.service
+    rm -f "$unit"
+    systemctl daemon-reload
+    data=$(printf '%s\n' "$command" | sed -n 's/.*--data-dir[ =]\([^ ]*\).*/\1/p')
+    echo "master.service is stopped and removed; the cluster's store and keys stay in ${data:-/var/lib/keelson-master}"
+}
 
 for program; do
     [ -d "$here/$program" ] || { echo "install.sh: there is no $program, only agent and master" >&2; exit 2; }
@@ -14,6 +27,7 @@ for program; do
         echo "install.sh: this machine is a node: run 'agent leave' first" >&2
         exit 1
     fi
+    if [ "$action" = remove ] && [ "$program" = master ] && [ -z "${DESTDIR:-}" ]; then remove_master_unit; fi
     (cd "$here/$program" && find . -type f) | while read -r file; do
         target=$prefix/${file#./}
         if [ "$action" = remove ]; then

@@ -19,6 +19,7 @@ pub mod leave;
 pub mod metrics;
 pub mod network;
 pub mod node;
+mod own_files;
 pub mod pause_image;
 pub mod pods;
 pub mod preflight;

@@ -20,15 +20,19 @@ pub enum Refusal {
 /// # Errors
 /// The first condition that is not met.
 pub fn check(root: &Path, config: &KubeletConfiguration) -> Result<(), Refusal> {
+    all(root, config).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Every condition that is not met.
+#[must_use]
+pub fn all(root: &Path, config: &KubeletConfiguration) -> Vec<Refusal> {
     // The first line is a heading.
     let swaps = std::fs::read(root.join("proc/swaps")).unwrap_or_default();
-    if config.fail_swap_on && swaps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() > 1 {
-        return Err(Refusal::Swap);
-    }
-    if config.fail_cgroup_v1 && !root.join("sys/fs/cgroup/cgroup.controllers").exists() {
-        return Err(Refusal::CgroupV1);
-    }
-    Ok(())
+    let has_swap = swaps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() > 1;
+    let is_v1 = !root.join("sys/fs/cgroup/cgroup.controllers").exists();
+    let conditions =
+        [(config.fail_swap_on && has_swap, Refusal::Swap), (config.fail_cgroup_v1 && is_v1, Refusal::CgroupV1)];
+    conditions.into_iter().filter_map(|(is_unmet, refusal)| is_unmet.then_some(refusal)).collect()
 }
 
 #[cfg(test)]
@@ -47,6 +51,7 @@ mod tests {
         assert_eq!(check(&root, &config), Err(Refusal::CgroupV1));
         std::fs::write(&swaps, "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n").unwrap();
         assert_eq!(check(&root, &config), Err(Refusal::Swap));
+        assert_eq!(all(&root, &config), [Refusal::Swap, Refusal::CgroupV1]);
         config.fail_swap_on = false;
         config.fail_cgroup_v1 = false;
         assert_eq!(check(&root, &config), Ok(()));

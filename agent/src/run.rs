@@ -56,7 +56,7 @@ pub async fn run(config_dir: &Path) -> anyhow::Result<()> {
 }
 
 fn load(config_dir: &Path) -> anyhow::Result<Arc<Config>> {
-    let (config, warnings) = Config::load(config_dir).context("this machine has not joined a cluster (agent join)")?;
+    let (config, warnings) = Config::load_or_say(config_dir)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -6,6 +6,7 @@ pub mod cron;
 pub mod ids;
 pub mod image;
 pub mod names;
+pub mod node_labels;
 pub mod pod;
 pub mod qos;
 pub mod quantity;

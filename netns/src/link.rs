@@ -8,7 +8,10 @@ use std::str::FromStr;
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
+};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::{Error, NetNs, Netlink, Result};
@@ -72,6 +75,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it is a bridge's port that lets packets through: not at once when it has a carrier.
+    pub forwarding: bool,
 }
 
 /// A veth pair to create: one end here, the other straight in another namespace.
@@ -337,6 +342,7 @@ fn parse_link(message: LinkMessage) -> Link {
         master: None,
         peer: None,
         up,
+        forwarding: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -345,11 +351,19 @@ fn parse_link(message: LinkMessage) -> Link {
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr),
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::Link(index) => link.peer = Some(index),
-            LinkAttribute::LinkInfo(info) => link.kind = kind_of(&info),
+            LinkAttribute::LinkInfo(info) => {
+                link.kind = kind_of(&info);
+                link.forwarding = is_forwarding(&info);
+            }
             _ => {}
         }
     }
     link
+}
+
+fn is_forwarding(info: &[LinkInfo]) -> bool {
+    let state = InfoBridgePort::State(BridgePortState::Forwarding);
+    info.iter().any(|info| matches!(info, LinkInfo::PortData(InfoPortData::BridgePort(port)) if port.contains(&state)))
 }
 
 fn kind_of(info: &[LinkInfo]) -> LinkKind {

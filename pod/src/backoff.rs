@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::world::{Failure, NodeFacts};
 
-/// A run of this many times the longest delay starts the count again (10 min by default).
-const RESET_FACTOR: u32 = 2;
+/// A longer run starts the count again, whatever the longest delay is.
+const RESET: Duration = Duration::from_secs(600);
 /// Shortest and longest wait before a failed stage is tried again.
 const STAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Shortest and longest wait before an image is pulled again, by the number of failures.
@@ -31,7 +31,7 @@ pub struct Restart {
 #[must_use]
 pub fn restart(node: &NodeFacts, level: u32, started: Timestamp, finished: Timestamp) -> Restart {
     let ran = finished.duration_since(started);
-    if level == 0 || ran > signed(node.backoff_max.saturating_mul(RESET_FACTOR)) {
+    if level == 0 || ran > signed(RESET) {
         return Restart { at: finished, delay: Duration::ZERO, level: 1 };
     }
     let delay = doubled(node.backoff_initial, node.backoff_max, level);
@@ -93,6 +93,8 @@ mod tests {
         assert_eq!(restart(&node, 5, at(0), at(600)).delay.as_secs(), 160);
         assert_eq!(restart(&node, 5, at(0), at(601)), Restart { at: at(601), delay: Duration::ZERO, level: 1 });
         assert_eq!(restart(&node, u32::MAX, at(0), at(1)).delay.as_secs(), 300);
+        let short = NodeFacts { backoff_max: Duration::from_secs(10), ..node };
+        assert_eq!(restart(&short, 5, at(0), at(25)).delay.as_secs(), 10);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The downward API: fields of the pod and resources of its containers as text.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use api::quantity::Quantity;
@@ -76,7 +77,42 @@ fn joined(ips: &[IpAddr]) -> String {
 
 /// A map as the downward API writes it: `key="value"` lines, sorted.
 fn lines<'a>(map: impl Iterator<Item = (&'a String, &'a String)>) -> String {
-    map.map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
+    map.map(|(key, value)| format!("{key}={}", quoted(value))).collect::<Vec<_>>().join("\n")
+}
+
+/// As Go quotes (`%q`): who reads it may well unquote it by Go's rules.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            letter if is_printed(letter) => out.push(letter),
+            letter => {
+                let code = u32::from(letter);
+                let _ = match code {
+                    ..0x80 => write!(out, "\\x{code:02x}"),
+                    ..0x1_0000 => write!(out, "\\u{code:04x}"),
+                    _ => write!(out, "\\U{code:08x}"),
+                };
+            }
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Letters, marks, numbers, punctuation, symbols and the space. Rust escapes marks that join the letter before them, which Go prints.
+fn is_printed(letter: char) -> bool {
+    let is_mark = matches!(letter, '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20f0}'
+        | '\u{3099}' | '\u{309a}' | '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}' | '\u{e0100}'..='\u{e01ef}');
+    is_mark || letter == '\'' || letter.is_alphanumeric() || letter.escape_debug().eq([letter])
 }
 
 /// The value of a `resourceFieldRef`; `container` is the one that asks, for selectors that name none.
@@ -146,6 +182,19 @@ mod tests {
         assert_eq!(value("status.podIPs").unwrap(), "10.0.0.1,fd00::1");
         assert_eq!(value("spec.nodeName").unwrap(), "n1");
         assert_eq!(value("spec.x").unwrap_err(), "unsupported fieldPath: spec.x");
+    }
+
+    #[test]
+    fn text_is_quoted_as_go_does() {
+        let cases = [
+            ("a \"b\" \\ 'c'", r#""a \"b\" \\ 'c'""#),
+            ("\n\t\r\x07\x1b\0\x7f", r#""\n\t\r\a\x1b\x00\x7f""#),
+            ("é e\u{301} ❤\u{fe0f} 日本", "\"é e\u{301} ❤\u{fe0f} 日本\""),
+            ("\u{a0}\u{200d}\u{ad}\u{e0001}", r#""\u00a0\u200d\u00ad\U000e0001""#),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(quoted(text), expected);
+        }
     }
 
     #[test]

@@ -198,8 +198,15 @@ impl<'a> View<'a> {
         if replaced || Self::is_changed(member, container) {
             return Some(Restart { at: finished, delay: std::time::Duration::ZERO, level: 0 });
         }
+        self.after_end(container)
+    }
+
+    /// When another container may be started in place of one that ended.
+    pub fn after_end(&self, container: &Container) -> Option<Restart> {
+        let ContainerState::Exited { finished_at, .. } = &container.state else { return None };
         let started = if container.started_at == 0 { container.created_at } else { container.started_at };
-        Some(backoff::restart(&self.world.node, container.backoff, timestamp(started), finished))
+        let level = container.backoff;
+        Some(backoff::restart(&self.world.node, level, timestamp(started), timestamp(*finished_at)))
     }
 
     /// Whether a container was made from another definition than the pod has now.

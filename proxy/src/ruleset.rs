@@ -328,6 +328,11 @@ impl Rules {
         keep.extend(self.find_original(&self.external));
         keep.push(Expr::Verdict(Verdict::Return));
         batch.rule(of_service.clone(), keep);
+        // And so do pods of this node, whose answers come back through here.
+        let mut own = vec![self.saddr(Reg(0)), lookup(&self.name("pods"), Reg(0), None)];
+        own.extend(self.find_original(&self.external));
+        own.push(Expr::Verdict(Verdict::Return));
+        batch.rule(of_service.clone(), own);
         let mut always = self.original();
         always.push(lookup(&self.name("masqueraded"), Reg(0), None));
         always.push(Expr::Masquerade);

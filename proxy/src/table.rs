@@ -115,6 +115,8 @@ pub struct Flush {
 struct Change {
     before: Option<Element>,
     after: Option<Element>,
+    /// What this flush would have added, had another Service not taken its place.
+    displaced: Option<Element>,
 }
 
 type Changes = BTreeMap<(SetId, Vec<u8>), Change>;
@@ -458,16 +460,14 @@ impl Claims {
 fn note(changes: &mut Changes, set: SetId, element: Element, added: bool) {
     let change = changes.entry((set, element.key.clone())).or_default();
     if added {
-        change.after = Some(element);
-    } else if change.after.as_ref().is_some_and(|after| *after != element) {
-        // Another Service has taken its place in this flush.
-        change.before.get_or_insert(element);
-    } else {
-        // The first removal tells what the kernel has, unless this flush had added it.
-        if change.before.is_none() && change.after.is_none() {
-            change.before = Some(element);
-        }
+        change.displaced = change.after.replace(element);
+    } else if change.after.as_ref() == Some(&element) {
         change.after = None;
+    } else if change.displaced.as_ref() == Some(&element) {
+        change.displaced = None;
+    } else {
+        // The first removal of what this flush did not add tells what the kernel has.
+        change.before.get_or_insert(element);
     }
 }
 

@@ -6,7 +6,7 @@
 //! PrepareForShutdown(false) ---> the shutdown was cancelled: inhibit again
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -178,14 +178,18 @@ pub fn write_override(dir: &Path, delay: Duration) -> Result<(), Error> {
 /// # Errors
 /// A file that cannot be removed.
 pub fn remove_override(dir: &Path) -> Result<bool, Error> {
-    let path = dir.join(OVERRIDE);
-    if !std::fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER)) {
-        return Ok(false);
-    }
+    let Some(path) = own_override(dir) else { return Ok(false) };
     let removed = files::remove(&path)?;
     // Stays where others' files are in it.
     let _ = std::fs::remove_dir(dir);
     Ok(removed)
+}
+
+/// The override, where it is not somebody else's.
+#[must_use]
+pub fn own_override(dir: &Path) -> Option<PathBuf> {
+    let path = dir.join(OVERRIDE);
+    std::fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER)).then_some(path)
 }
 
 fn override_text(delay: Duration) -> String {

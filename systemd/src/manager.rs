@@ -108,6 +108,8 @@ impl Manager {
     pub fn remove(&self, role: Role) -> Result<(), Error> {
         let places = [&self.unit_dir, &self.packaged_dir].map(|dir| dir.join(role.unit_name()));
         if !places.iter().any(|place| place.exists()) {
+            // What enabled a unit that somebody has deleted.
+            self.remove_file(&format!("multi-user.target.wants/{}", role.unit_name()))?;
             return Ok(());
         }
         self.run(&["disable", "--now", role.unit_name()])?;
@@ -145,6 +147,14 @@ impl Manager {
     #[must_use]
     pub fn is_active(&self, role: Role) -> bool {
         self.output(&["is-active", "--quiet", role.unit_name()]).is_ok_and(|out| out.status.success())
+    }
+
+    /// The process that systemd runs the unit by; `None` where none runs, or `systemctl` cannot tell.
+    #[must_use]
+    pub fn main_pid(&self, role: Role) -> Option<u32> {
+        let out = self.output(&["show", "--value", "--property", "MainPID", role.unit_name()]).ok()?;
+        // 0 where none does.
+        String::from_utf8_lossy(&out.stdout).trim().parse().ok().filter(|pid| *pid != 0)
     }
 
     /// Whether nothing of the unit runs, nor is about to.
@@ -221,6 +231,14 @@ mod tests {
         Manager::new(dir, dir.join("packaged"), script)
     }
 
+    /// A systemctl that says `text`.
+    fn saying(dir: &Path, text: &str) -> Manager {
+        let systemctl = dir.join("systemctl");
+        fs::write(&systemctl, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        Manager::new(dir, dir, systemctl)
+    }
+
     fn agent() -> Service {
         Service { role: Role::Agent, executable: "/a".into(), args: vec![], writes: None }
     }
@@ -253,15 +271,29 @@ mod tests {
     #[test]
     fn the_program_of_a_unit_is_what_systemd_runs() {
         let dir = temp("program");
-        let systemctl = dir.join("systemctl");
-        let says = |text: &str| {
-            fs::write(&systemctl, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
-            fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
-            Manager::new(&dir, &dir, &systemctl).executable(Role::Agent)
-        };
+        let says = |text: &str| saying(&dir, text).executable(Role::Agent);
         let shown = "{ path=/usr/bin/agent ; argv[]=/usr/bin/agent run --config-dir /etc/keelson ; ignore_errors=no }";
         assert_eq!(says(shown).unwrap(), Path::new("/usr/bin/agent"));
         assert!(says("").is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_enabled_a_unit_goes_also_when_the_unit_is_gone() {
+        let dir = temp("wants");
+        let link = dir.join("multi-user.target.wants/agent.service");
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/nowhere/agent.service", &link).unwrap();
+        fake(&dir).remove(Role::Agent).unwrap();
+        assert!(link.symlink_metadata().is_err() && !dir.join("calls").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_process_of_a_unit_is_what_systemd_says() {
+        let dir = temp("pid");
+        let pid = |text: &str| saying(&dir, text).main_pid(Role::Agent);
+        assert_eq!((pid("4711"), pid("0"), pid("")), (Some(4711), None, None));
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -227,6 +227,25 @@ fn the_ca_is_replaced_under_running_nodes() {
     cluster.wait_ready("n2").unwrap();
     let command = cluster.join_command().unwrap();
     assert!(command.contains("sha256:"), "{command}");
+    away(&mut cluster).unwrap();
+}
+
+/// A node that was away while the CA was replaced joins again with its pods: its certificate is still good, but for a CA that is no more.
+fn away(cluster: &mut Cluster) -> Result<()> {
+    let before = unmoved(cluster)?;
+    cluster.process("agent-n2")?.stop(PATIENCE)?;
+    for expected in ["A new CA is trusted from now on", "The new CA signs", "The old CA is trusted no longer"] {
+        let said = wait_for(expected, PATIENCE, || master(cluster, "certs rotate-ca --force"))?;
+        ensure!(said.contains(expected), "{said}");
+        rotate_admin(cluster);
+        wait_for("the API server", PATIENCE, || cluster.kubectl().say("get --raw /readyz"))?;
+    }
+    cluster.join(2)?;
+    cluster.wait_ready("n2")?;
+    wait_for("the node's server", PATIENCE, || cluster.kubectl().say("exec p2 -- true"))?;
+    let after = unmoved(cluster)?;
+    ensure!(before == after, "joining again touched containers: {before}\n{after}");
+    Ok(())
 }
 
 /// What an administrator does between the second and the third step.

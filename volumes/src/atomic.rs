@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -97,11 +97,17 @@ fn clean_path(path: &str) -> Result<Cow<'_, str>, Error> {
     Ok(if clean == path { Cow::Borrowed(path) } else { Cow::Owned(clean) })
 }
 
-/// The generation that `..data` points at.
+/// The generation that `..data` points at; none where it points at anything else, which was not written here.
 fn current(folder: &Path) -> Result<Option<PathBuf>, Error> {
     let link = folder.join(DATA);
     match fs::read_link(&link) {
-        Ok(target) => Ok(Some(folder.join(target)).filter(|path| path.is_dir())),
+        Ok(target) => {
+            let is_generation = target.components().count() == 1
+                && target.to_str().is_some_and(|name| name.starts_with("..") && name.len() > 2);
+            let generation = folder.join(target);
+            let is_folder = || fs::symlink_metadata(&generation).is_ok_and(|found| found.is_dir());
+            Ok((is_generation && is_folder()).then_some(generation))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", &link)(error)),
     }
@@ -118,8 +124,11 @@ fn same(generation: &Path, payload: &Files<'_>) -> Result<bool, Error> {
         if !found.contains(&**path) {
             return Ok(false);
         }
+        // Looked at before it is read: what is no file of this length may be one without an end.
         let full = generation.join(&**path);
-        if fs::read(&full).map_err(Error::io("read", &full))? != file.data {
+        let found = fs::symlink_metadata(&full).map_err(Error::io("stat", &full))?;
+        let could_be = found.is_file() && found.len() == file.data.len() as u64;
+        if !could_be || fs::read(&full).map_err(Error::io("read", &full))? != file.data {
             return Ok(false);
         }
     }
@@ -128,8 +137,9 @@ fn same(generation: &Path, payload: &Files<'_>) -> Result<bool, Error> {
 
 fn collect(top: &Path, folder: &Path, found: &mut BTreeSet<String>) -> Result<(), Error> {
     for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
-        let path = entry.map_err(Error::io("read", folder))?.path();
-        if path.is_dir() {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        let path = entry.path();
+        if entry.file_type().map_err(Error::io("stat", &path))?.is_dir() {
             collect(top, &path, found)?;
         } else if let Ok(relative) = path.strip_prefix(top) {
             found.insert(relative.to_string_lossy().into_owned());
@@ -162,7 +172,9 @@ fn write_files(generation: &Path, payload: &Files<'_>) -> Result<(), Error> {
         if let Some(parent) = full.parent() {
             files::make_dir(parent)?;
         }
-        fs::write(&full, &file.data).map_err(Error::io("write", &full))?;
+        // Never through a link: the folder is new.
+        let created = fs::File::create_new(&full);
+        created.and_then(|mut created| created.write_all(&file.data)).map_err(Error::io("write", &full))?;
         files::chmod(&full, file.mode)?;
         if file.owner.is_some() {
             chown(&full, file.owner, None).map_err(Error::io("chown", &full))?;

@@ -66,6 +66,27 @@ fn paths_that_leave_the_folder_are_refused() {
     assert!(listing(folder.path()).is_empty());
 }
 
+/// Containers cannot write here; whoever can all the same, through a hostPath say, has the agent read nothing else.
+#[test]
+fn what_was_not_written_here_is_replaced_unread() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let outside = tempfile::tempdir().unwrap();
+    update(folder, &[("a", "1")]);
+    let generation = folder.join(fs::read_link(folder.join(DATA)).unwrap());
+    fs::remove_file(generation.join("a")).unwrap();
+    symlink("/dev/zero", generation.join("a")).unwrap();
+    assert!(update(folder, &[("a", "1")]));
+    assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "1");
+    for target in [outside.path(), Path::new("../x"), Path::new("..")] {
+        fs::remove_file(folder.join(DATA)).unwrap();
+        symlink(target, folder.join(DATA)).unwrap();
+        assert!(update(folder, &[("a", "1")]), "{target:?}");
+        assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "1");
+    }
+    assert!(listing(outside.path()).is_empty());
+}
+
 /// What the API's validation passes and `filepath.Clean` makes plain.
 #[test]
 fn paths_are_cleaned_once() {

@@ -28,4 +28,5 @@ pub use error::{Error, SetUpError};
 pub use layout::Layout;
 pub use objects::{BoundToken, Downward, ObjectError, Objects, TokenAsk, renew_at};
 pub use plan::{Plan, Reference, plan};
+pub use removal::remove_tree;
 pub use setup::{Prepared, SetUp};

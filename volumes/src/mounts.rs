@@ -12,15 +12,19 @@ use crate::{Error, fs as files};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Mounts a tmpfs on a folder where none is yet. `size` in bytes; the kernel's half of memory where unset. Answers whether it
-/// was mounted now, and is empty.
+/// Mounts a tmpfs on a folder where none is yet. `size` in bytes; the kernel's half of memory where unset. Its pages are not swapped, where the
+/// kernel knows how to promise that (6.4): they may be secrets. Answers whether it was mounted now, and is empty.
 pub fn tmpfs(path: &Path, size: Option<u64>) -> Result<bool, Error> {
     if files::on_other_device(path)? {
         return Ok(false);
     }
-    let options = size.map(|bytes| format!("size={bytes}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())
-        .map_err(Error::errno("mount tmpfs on", path))?;
+    let size = size.map_or_else(String::new, |bytes| format!("size={bytes}"));
+    let mounted = |options: &str| mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options));
+    let done = match mounted(&format!("noswap,{size}")) {
+        Err(Errno::EINVAL) => mounted(&size),
+        done => done,
+    };
+    done.map_err(Error::errno("mount tmpfs on", path))?;
     Ok(true)
 }
 

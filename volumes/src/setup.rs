@@ -195,12 +195,13 @@ fn write_content(work: &Work, now: Timestamp) -> Result<(), Error> {
     }
 }
 
-/// Gives an emptyDir to the pod's group. Only once: what the pod's processes did with their own files is theirs. That it was
-/// done is said by `marker`, which is made last, but for what was `mounted` now.
+/// Gives an emptyDir to everyone, and to the pod's group. Only once: what the pod's processes did with it and their own files is theirs. That
+/// it was done is said by `marker`, which is made last, but for what was `mounted` now.
 fn give_once(work: &Work, marker: &Path, mounted: bool) -> Result<(), Error> {
-    if work.ownership.fs_group.is_none() || marker.exists() && !mounted {
+    if marker.exists() && !mounted {
         return Ok(());
     }
+    fs::allow(&work.folder, empty_dir::MODE)?;
     // Where only the marker is missing, the folder's own owner, who is changed last, says that nothing is left to do.
     ownership::apply(&work.folder, &Ownership { on_root_mismatch: true, ..work.ownership }, false)?;
     fs::make_dir(marker)

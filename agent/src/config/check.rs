@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Error, dropins, layout, read_kubelet};
+use super::{Error, check_settings, dropins, layout, read_kubelet};
 use crate::client::watch::describe;
 use crate::doctor::Output;
 
@@ -57,7 +57,10 @@ pub fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     } else {
         check.files.clone()
     };
-    let report = report(&files);
+    let mut report = report(&files);
+    if check.files.is_empty() {
+        report.errors.extend(check_settings(&check.config_dir).err().map(|error| describe(&error)));
+    }
     match check.output {
         Output::Text => manual::output::text(text(&report)),
         Output::Json => manual::output::line(serde_json::to_string_pretty(&report)?),

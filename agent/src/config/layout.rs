@@ -78,6 +78,12 @@ impl Layout {
     pub fn serving_pem(&self) -> PathBuf {
         self.pki_dir().join("serving.pem")
     }
+
+    /// The key of a client certificate that is asked for, and not there yet.
+    #[must_use]
+    pub fn asked_client_key(&self) -> PathBuf {
+        self.pki_dir().join("client.key.tmp")
+    }
 }
 
 /// Writes a file with mode 0600 so that readers see the old content or the new, and a power cut leaves either.

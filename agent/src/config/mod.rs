@@ -7,6 +7,7 @@ pub mod duration;
 mod fields;
 pub mod kubelet;
 mod layout;
+pub(crate) mod rescue;
 pub mod settings;
 mod validate;
 
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use kubelet::KubeletConfiguration;
-pub use layout::{Layout, write_atomic, write_private};
+pub use layout::{Layout, NODE_YAML, write_atomic, write_private};
 pub use settings::NodeSettings;
 
 /// What can be wrong with a configuration.
@@ -45,6 +46,24 @@ pub enum Error {
     Invalid(Vec<String>),
 }
 
+impl Error {
+    /// What it means for this machine, and what to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        let of = |path: &Path, source: &io::Error| (source.kind(), path.ends_with(layout::NODE_YAML));
+        match self {
+            Self::File { path, source } => match of(path, source) {
+                (io::ErrorKind::NotFound, true) => "this machine has not joined a cluster (agent join)",
+                (io::ErrorKind::PermissionDenied, _) => "only root may read this node's configuration (try with sudo)",
+                _ => BROKEN,
+            },
+            _ => BROKEN,
+        }
+    }
+}
+
+const BROKEN: &str = "this node's configuration cannot be used (agent config check says what to mend)";
+
 /// As upstream says one or several errors.
 fn aggregate(messages: &[String]) -> String {
     let all: Vec<String> = messages.iter().map(|message| format!("invalid configuration: {message}")).collect();
@@ -71,13 +90,53 @@ impl Config {
     /// # Errors
     /// A file that is missing, unreadable or invalid.
     pub fn load(config_dir: &Path) -> Result<(Self, Vec<String>), Error> {
-        let settings_path = config_dir.join(layout::NODE_YAML);
+        Self::read(config_dir, |layout| dropins::files(&layout.dropin_dir()))
+    }
+
+    /// What [`Config::save`] wrote, and people have changed since: without the files of `agent.conf.d`, so that it can be saved again. `None`
+    /// where there is not all of it, as when leaving was interrupted.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be used.
+    pub fn written(config_dir: &Path) -> Result<Option<Self>, Error> {
+        match Self::read(config_dir, |_| Ok(Vec::new())) {
+            Ok((config, _)) => Ok(Some(config)),
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(
+        config_dir: &Path,
+        dropins: impl FnOnce(&Layout) -> Result<Vec<PathBuf>, Error>,
+    ) -> Result<(Self, Vec<String>), Error> {
+        let settings_path = config_dir.join(NODE_YAML);
         let node: NodeSettings = parse_yaml(&settings_path, &read(&settings_path)?)?;
         let layout = Layout::new(config_dir, &node.data_dir, &node.run_dir);
         let mut files = vec![layout.agent_yaml()];
-        files.extend(dropins::files(&layout.dropin_dir())?);
+        files.extend(dropins(&layout)?);
         let (kubelet, warnings) = read_kubelet(&files)?;
         Ok((Self { layout, kubelet, node }, warnings))
+    }
+
+    /// The same for a command, with what to do about an error before it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_or_say(config_dir: &Path) -> anyhow::Result<(Self, Vec<String>)> {
+        Self::load(config_dir).map_err(told)
+    }
+
+    /// What an agent will make of it once it is saved: with the files of `agent.conf.d`.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn with_dropins(&self) -> Result<Self, Error> {
+        let mut kubelet = self.kubelet.clone();
+        for path in dropins::files(&self.layout.dropin_dir())? {
+            kubelet = changed(&kubelet, &path, document(&path, &read(&path)?)?.0)?;
+        }
+        Ok(Self { kubelet: checked(kubelet)?, ..self.clone() })
     }
 
     /// Writes `agent.yaml` and `node.yaml`.
@@ -93,6 +152,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// An error with its remedy before it.
+pub(crate) fn told(error: Error) -> anyhow::Error {
+    let remedy = error.remedy();
+    anyhow::Error::new(error).context(remedy)
 }
 
 /// Parses a `KubeletConfiguration` with upstream's defaults; `origin` names it in errors. Strictness is that of a
@@ -135,20 +200,22 @@ pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<Stri
             0 => warning,
             _ => format!("{}: {warning}", path.display()),
         }));
-        // As upstream, drop-ins change what the first file says with the defaults in their places.
-        let fields = if index == 0 {
-            document
-        } else {
-            let fail = |e: serde_json::Error| Error::Parse { path: path.clone(), message: e.to_string() };
-            let mut fields = serde_json::to_value(&kubelet).map_err(fail)?;
-            dropins::merge(&mut fields, document);
-            fields
+        kubelet = match index {
+            0 => complete(path, without_unset(document))?,
+            _ => changed(&kubelet, path, document)?,
         };
-        kubelet = complete(path, without_unset(fields))?;
     }
     let kubelet = checked(kubelet)?;
     warnings.extend(fields::impossible_here(&kubelet, systemd::is_running()));
     Ok((kubelet, warnings))
+}
+
+/// As upstream, drop-ins change what the first file says with the defaults in their places.
+fn changed(kubelet: &KubeletConfiguration, path: &Path, dropin: Value) -> Result<KubeletConfiguration, Error> {
+    let fail = |e: serde_json::Error| Error::Parse { path: path.to_owned(), message: e.to_string() };
+    let mut fields = serde_json::to_value(kubelet).map_err(fail)?;
+    dropins::merge(&mut fields, dropin);
+    complete(path, without_unset(fields))
 }
 
 fn complete(origin: &Path, fields: Value) -> Result<KubeletConfiguration, Error> {
@@ -207,6 +274,15 @@ fn parse_yaml<T: serde::de::DeserializeOwned>(origin: &Path, text: &str) -> Resu
 
 fn to_yaml<T: serde::Serialize>(value: &T) -> Result<String, String> {
     serde_saphyr::to_string(value).map_err(|e| e.to_string())
+}
+
+/// Whether `node.yaml` is as it should be; one that is not there is no affair of a configuration that is only checked.
+fn check_settings(config_dir: &Path) -> Result<(), Error> {
+    let path = config_dir.join(layout::NODE_YAML);
+    match read(&path) {
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        text => parse_yaml::<NodeSettings>(&path, &text?).map(drop),
+    }
 }
 
 #[cfg(test)]

@@ -93,11 +93,15 @@ impl From<NodeIps> for String {
     }
 }
 
-fn default_data_dir() -> PathBuf {
+/// Ours.
+#[must_use]
+pub fn default_data_dir() -> PathBuf {
     "/var/lib/keelson".into()
 }
 
-fn default_run_dir() -> PathBuf {
+/// Ours.
+#[must_use]
+pub fn default_run_dir() -> PathBuf {
     "/run/keelson".into()
 }
 

@@ -222,7 +222,27 @@ fn drop_in_files_change_field_by_field_in_their_order() {
     assert_eq!((loaded.kubelet.max_pods, loaded.kubelet.cluster_dns.as_slice()), (20, &["10.1.0.10".to_owned()][..]));
     assert_eq!(loaded.kubelet.eviction_hard["memory.available"], "7%");
     assert!(loaded.kubelet.eviction_hard.contains_key("nodefs.available"), "as upstream: maps are merged");
+    assert_eq!(config.with_dropins().unwrap().kubelet, loaded.kubelet);
     fs::write(dropins.join("30.conf"), "maxPods: 1\n").unwrap();
     let error = Config::load(folder.path()).unwrap_err().to_string();
     assert!(error.contains("30.conf: expected kubelet.config.k8s.io/v1beta1 KubeletConfiguration"), "{error}");
+}
+
+#[test]
+fn who_has_not_joined_and_whose_files_are_broken_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = || format!("{:#}", Config::load_or_say(folder.path()).unwrap_err());
+    assert!(told().starts_with("this machine has not joined a cluster (agent join): "), "{}", told());
+    let config = Config { layout: Layout::new(folder.path(), "/d", "/r"), ..minimal() };
+    config.save().unwrap();
+    assert!(check_settings(folder.path()).is_ok());
+    fs::write(config.layout.agent_yaml(), format!("{HEAD}maxPods: many\n")).unwrap();
+    assert!(told().starts_with("this node's configuration cannot be used (agent config check"), "{}", told());
+    fs::remove_file(config.layout.agent_yaml()).unwrap();
+    assert!(!told().contains("has not joined"), "{}", told());
+    fs::write(config.layout.node_yaml(), "nodeName: [").unwrap();
+    assert!(check_settings(folder.path()).is_err());
+    let path = config.layout.node_yaml();
+    let refused = Error::File { path, source: std::io::ErrorKind::PermissionDenied.into() };
+    assert!(refused.remedy().contains("sudo"));
 }

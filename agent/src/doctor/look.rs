@@ -9,20 +9,19 @@ use systemd::{Manager, Role};
 
 use super::{Finding, judge, limits, pods};
 use crate::client::watch::describe;
-use crate::config::Config;
+use crate::config::{Config, Layout};
 use crate::identity::{self, Identity};
-use crate::network::{BRIDGE, CONFLIST};
+use crate::network::{self, BRIDGE, CONFLIST};
 use crate::node::facts;
-use crate::{join, leave, preflight};
+use crate::{join, leave, own_files, preflight, shutdown};
 
 /// How long anybody may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What a node has on a machine where nothing was chosen otherwise, apart from what its runtime keeps.
-const TRACES: [&str; 11] = [
-    "/etc/keelson",
-    "/var/lib/keelson",
-    "/run/keelson",
+/// What a node has on a machine where nothing was chosen otherwise, beside its folders and apart from what its runtime keeps. The folder of all pods'
+/// logs is that of any kubelet.
+const TRACES: [&str; 9] = [
     "/etc/systemd/system/agent.service",
+    "/etc/systemd/system/multi-user.target.wants/agent.service",
     "/etc/modules-load.d/keelson.conf",
     "/etc/sysctl.d/90-keelson.conf",
     "/etc/cni/net.d/10-keelson.conflist",
@@ -33,17 +32,22 @@ const TRACES: [&str; 11] = [
 ];
 
 /// What a machine still has of a node.
-pub(super) fn leftovers() -> Vec<Finding> {
+pub(super) async fn leftovers() -> Vec<Finding> {
+    let layout = Layout::new("/etc/keelson", "/var/lib/keelson", "/run/keelson");
     let link = Path::new("/sys/class/net").join(BRIDGE);
-    let paths = TRACES.iter().map(PathBuf::from).chain([link]);
-    let mut found: Vec<Finding> = paths
-        .filter(|path| path.exists())
-        .map(|path| Finding::fault("leftover", path.display().to_string(), "agent leave --force removes it"))
-        .collect();
-    if found.is_empty() {
-        found.push(Finding::ok("leftovers", "none"));
+    let paths = TRACES.iter().map(PathBuf::from).chain([link]).chain(network::cached());
+    // Also a link to a unit that is gone.
+    let mut left: Vec<PathBuf> = paths.filter(|path| path.symlink_metadata().is_ok()).collect();
+    left.extend(own_files::left(&layout));
+    left.extend(shutdown::overridden());
+    let mut left: Vec<String> = left.iter().map(|path| path.display().to_string()).collect();
+    let mounted = volumes::teardown::mounted(&volumes::Layout::new(&layout.data_dir)).unwrap_or_default();
+    left.extend(mounted.iter().map(|(_, point)| format!("mount {}", point.display())));
+    left.extend(network::left().await);
+    if left.is_empty() {
+        return vec![Finding::ok("leftovers", "none")];
     }
-    found
+    left.into_iter().map(|what| Finding::fault("leftover", what, "agent leave --force removes it")).collect()
 }
 
 /// A node, from its configuration up.
@@ -61,8 +65,7 @@ pub(crate) async fn essentials(config_dir: &Path) -> (Option<Config>, Vec<Findin
     let config = match Config::load(config_dir) {
         Ok((config, _)) => config,
         Err(error) => {
-            let remedy = "this machine has not joined a cluster: agent join";
-            return (None, vec![Finding::fault("configuration", describe(&error), remedy)]);
+            return (None, vec![Finding::fault("configuration", describe(&error), error.remedy())]);
         }
     };
     let mut findings =

@@ -82,7 +82,7 @@ impl Finding {
 /// # Errors
 /// When something is at fault.
 pub async fn doctor(options: &DoctorOptions) -> anyhow::Result<()> {
-    let findings = if options.leftovers { look::leftovers() } else { node(&options.config_dir).await };
+    let findings = if options.leftovers { look::leftovers().await } else { node(&options.config_dir).await };
     print(&findings, options.output)
 }
 

@@ -80,7 +80,7 @@ async fn show<T: Serialize + DeserializeOwned>(
     path: &str,
     text: impl FnOnce(&T) -> String,
 ) -> anyhow::Result<()> {
-    let (config, _) = Config::load(&options.config_dir)?;
+    let (config, _) = Config::load_or_say(&options.config_dir)?;
     let answer: T = ask::ask(&config.layout.agent_socket(), path).await?;
     match options.output {
         Output::Text => manual::output::text(text(&answer)),

@@ -1,18 +1,25 @@
 //! What is asked of the API server before anything is written: is the clock right, is the token good, is the name free,
 //! how are nodes configured.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Request, header};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::Api;
 use kube::client::Body;
+use tokio::time::Instant;
 
 use super::error::JoinError;
 use super::options::Token;
+use super::progress::Progress;
 use crate::client::{Server, api_code, is_refused};
 use crate::identity;
 
 /// Certificates are backdated by five minutes (upstream's signer): a clock that is off by more makes them invalid.
 const MAX_SKEW: i64 = 300;
+/// How long a cluster may take to notice that a node's agent has ended: `--node-monitor-grace-period` is 50 s by default.
+const NOTICED: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Compares the clocks by the `Date` of an answer that anyone may have.
 ///
@@ -65,19 +72,62 @@ pub(super) fn refused(error: kube::Error, token: &Token, action: &'static str) -
     }
 }
 
+/// Who wants a name.
+#[derive(Debug, Default)]
+pub struct Claimant {
+    /// The machine's id (`status.nodeInfo.machineID` of its Node); empty where it has none.
+    pub machine_id: String,
+    /// Whether it was made the node of that name before.
+    pub is_again: bool,
+}
+
+impl Claimant {
+    /// Copies of a machine may have its id, too.
+    fn may_be(&self, node: &Node) -> bool {
+        !self.machine_id.is_empty() && machine(node) == self.machine_id
+    }
+}
+
 /// Refuses a name under which another machine lives. A Node that is not Ready is a machine that is gone or was
-/// reinstalled: its name may be taken over. Who may not look (kubeadm's bootstrappers may, others' may not) is asked
+/// reinstalled: its name may be taken over, and a machine's own at any time. Who may not look (kubeadm's bootstrappers may, others' may not) is asked
 /// again with the node's own certificate.
 ///
 /// # Errors
-/// [`JoinError::Occupied`], [`JoinError::Api`].
-pub async fn name_is_free(client: &kube::Client, name: &str) -> Result<(), JoinError> {
+/// [`JoinError::Occupied`], [`JoinError::OwnNode`], [`JoinError::Api`].
+pub async fn name_is_free(client: &kube::Client, name: &str, claimant: &Claimant) -> Result<(), JoinError> {
     let nodes: Api<Node> = Api::all(client.clone());
     match nodes.get(name).await {
+        Ok(node) if claimant.is_again && claimant.may_be(&node) => Ok(()),
+        Ok(node) if is_alive(&node) && claimant.may_be(&node) => Err(JoinError::OwnNode { name: name.to_owned() }),
         Ok(node) if is_alive(&node) => Err(JoinError::Occupied { name: name.to_owned(), machine: machine(&node) }),
         Ok(_) => Ok(()),
         Err(error) if is_refused(&error) => Ok(()),
         Err(source) => Err(JoinError::Api { action: "look up the node", source }),
+    }
+}
+
+/// The same, once the cluster has noticed that what made this machine a node has ended.
+///
+/// # Errors
+/// As [`name_is_free`].
+pub async fn name_gets_free(
+    client: &kube::Client,
+    name: &str,
+    claimant: &Claimant,
+    progress: Progress,
+) -> Result<(), JoinError> {
+    let begun = Instant::now();
+    let mut is_told = false;
+    loop {
+        match name_is_free(client, name, claimant).await {
+            Err(JoinError::OwnNode { .. }) if begun.elapsed() < NOTICED => {}
+            answer => return answer,
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            progress
+                .say(&format!("node {name} is this machine's own, by another agent: waiting until it is not Ready"));
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -139,6 +139,16 @@ pub enum JoinError {
         /// The machine's id.
         machine: String,
     },
+    /// This machine lives under the name by another agent.
+    #[error(
+        "node {name} is this machine's own, as another agent made it, and still Ready: end that agent (--fix does), and join again when the \
+         cluster has noticed, 50 s later. Where it is another machine, of which this one is a copy: choose another --node-name, and give \
+         this one an id of its own (/etc/machine-id)"
+    )]
+    OwnNode {
+        /// The name.
+        name: String,
+    },
     /// This machine is a node of another cluster.
     #[error("this machine is already a node of another cluster ({server}); run `agent leave` first")]
     OtherCluster {
@@ -183,6 +193,23 @@ pub enum JoinError {
     /// The configuration is invalid or cannot be written.
     #[error("configuration")]
     Config(#[from] config::Error),
+    /// A folder cannot be looked into.
+    #[error("cannot read {path}")]
+    Read {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder of something else.
+    #[error("{dir} has something else in it ({name}), and no agent's state: choose an empty --data-dir")]
+    Shared {
+        /// The data folder.
+        dir: PathBuf,
+        /// What is in it.
+        name: String,
+    },
     /// A folder or file could not be made.
     #[error("cannot write {path}")]
     Write {

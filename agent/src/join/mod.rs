@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rustls_pki_types::CertificateDer;
 use systemd::{DropIns, FileError, Manager, Role, Service};
 
+use checks::Claimant;
 pub(crate) use checks::clock;
 pub use error::JoinError;
 use invitation::Invitation;
@@ -28,13 +29,15 @@ use options::{JoinOptions, Token, node_name};
 pub use progress::Progress;
 pub(crate) use ready::wait as wait_ready;
 
-use crate::client::{self, Credentials, tls};
+use crate::client::{self, Credentials, Servers, tls};
 use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
-use crate::identity::csr::{Purpose, node_user, obtain};
+use crate::identity::csr::{node_user, obtain_first};
 use crate::identity::{self, Identity};
+use crate::node::facts;
 use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
+use crate::{network, own_files};
 
 /// Debian's way. On machines that were just made other programs install, too: that is waited for.
 const INSTALL_CONTAINERD: &str = "apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 containerd";
@@ -60,6 +63,7 @@ pub struct Joined {
 /// What is known of cluster and machine before anything is asked for.
 struct Checked {
     name: String,
+    claimant: Claimant,
     ca: CertificateDer<'static>,
     /// Speaks with the token.
     bootstrap: kube::Client,
@@ -73,7 +77,9 @@ struct Checked {
 /// # Errors
 /// See [`JoinError`]: each cause has its own words.
 pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
-    let name = node_name(options.node_name.as_deref())?;
+    let earlier = Config::written(&options.config_dir)?;
+    let known = earlier.as_ref().map(|config| config.node.node_name.as_str());
+    let name = node_name(options.node_name.as_deref().or(known))?;
     if !nix::unistd::geteuid().is_root() {
         return Err(JoinError::NotRoot);
     }
@@ -83,11 +89,8 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
         Err(error) if error.is_absence() => return resumed(options, &name).ok_or(error.into()),
         Err(error) => return Err(error.into()),
     };
-    let checked = check(options, &invitation, name).await?;
+    let checked = check(options, &invitation, name, earlier.as_ref()).await?;
     if options.dry_run {
-        if checked.stored.is_none() {
-            checks::name_is_free(&checked.bootstrap, &checked.name).await?;
-        }
         let name = &checked.name;
         progress.say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
         return Ok(None);
@@ -105,14 +108,22 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
 }
 
 /// Everything that can be wrong, in the order in which people can do something about it.
-async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> Result<Checked, JoinError> {
+async fn check(
+    options: &JoinOptions,
+    invitation: &Invitation,
+    name: String,
+    earlier: Option<&Config>,
+) -> Result<Checked, JoinError> {
     let progress = Progress(options.output);
-    let (runtime, version) = runtime(options, progress).await?;
+    let endpoint = compose::runtime_endpoint(options, earlier);
+    let (runtime, version) = runtime(&endpoint, options.install_containerd, progress).await?;
     let Invitation { masters, ca_cert_hash, token } = invitation;
     progress.say(&format!("looking for the API server at {masters}"));
     let (ca, server) = pin::pin_any(masters, *ca_cert_hash, |line| progress.say(line)).await?;
     progress.say("its CA is the pinned one");
-    let stored = stored(options, &name, &ca)?;
+    let stored = stored(earlier, &name, masters, &ca)?;
+    let is_again = earlier.is_some_and(|config| config.node.node_name == name);
+    let claimant = Claimant { machine_id: facts::read(Path::new("/")).machine_id, is_again };
 
     let credentials = Credentials::Token(token.secret().to_owned());
     let roots = std::slice::from_ref(&ca);
@@ -120,31 +131,59 @@ async fn check(options: &JoinOptions, invitation: &Invitation, name: String) -> 
         client::new(masters, tls::client_config(roots, None)?, &credentials).map_err(|_| options::FormError::Token)?;
     checks::clock(&bootstrap, &server).await?;
     let cluster = checks::kubelet_config(&bootstrap, token).await?;
-    let (config, warnings) = compose::configuration(options, masters, &name, cluster.as_deref(), runtime)?;
+    let (config, warnings) = compose::configuration(options, masters, &name, earlier, cluster.as_deref(), runtime)?;
+    if earlier.is_some() {
+        let dir = options.config_dir.display();
+        progress.say(&format!("this machine was joined before: its settings in {dir} stay but for what is said now"));
+    }
     for warning in warnings {
         progress.say(&format!("warning: {warning}"));
     }
-    machine::settle(&machine::look(&config, version, stored.is_some()), options.fix, progress)?;
-    preflight::check(Path::new("/"), &config.kubelet)?;
-    Ok(Checked { name, ca, bootstrap, config, stored })
+    nobody_elses(&config.layout.data_dir)?;
+    let effective = config.with_dropins()?;
+    let seen = machine::look(&effective, version, earlier.is_some());
+    if stored.is_none() {
+        match checks::name_is_free(&bootstrap, &name, &claimant).await {
+            // Its own kubelet has to end first, of which is told next.
+            Err(JoinError::OwnNode { .. }) if !seen.other_agents.is_empty() => {}
+            answer => answer?,
+        }
+    }
+    machine::settle(&seen, options.fix, progress)?;
+    preflight::check(Path::new("/"), &effective.kubelet)?;
+    Ok(Checked { name, claimant, ca, bootstrap, config, stored })
+}
+
+/// Whether the data folder is there for this node alone.
+fn nobody_elses(data_dir: &Path) -> Result<(), JoinError> {
+    let dir = data_dir.to_owned();
+    match own_files::stranger(data_dir) {
+        Ok(None) => Ok(()),
+        Ok(Some(name)) => Err(JoinError::Shared { dir, name }),
+        Err(source) => Err(JoinError::Read { path: dir, source }),
+    }
 }
 
 /// Gets a certificate where there is none yet, and writes down what `agent run` needs.
 async fn settle_in(checked: Checked, invitation: &Invitation, progress: Progress) -> Result<Joined, JoinError> {
-    let Checked { name, ca, bootstrap, config, stored } = checked;
+    let Checked { name, claimant, ca, bootstrap, config, stored } = checked;
     let is_new = stored.is_none();
     let identity = match stored {
         Some(identity) => {
             progress.say(&format!("this machine already is node {name}: its key and certificate are kept"));
             identity
         }
-        None => certificate(&bootstrap, &invitation.token, &name, progress).await?,
+        None => {
+            checks::name_gets_free(&bootstrap, &name, &claimant, progress).await?;
+            progress.say(&format!("asking for a certificate as {}", node_user(&name)));
+            certificate(&bootstrap, &invitation.token, &config, &ca).await?
+        }
     };
     let config_tls = tls::client_config(std::slice::from_ref(&ca), Some(Arc::clone(&identity.certified)))?;
     let (client, _) = client::new(&invitation.masters, config_tls, &Credentials::Certificate)
         .map_err(|_| options::FormError::Token)?;
     if is_new {
-        checks::name_is_free(&client, &name).await?;
+        checks::name_gets_free(&client, &name, &claimant, progress).await?;
     }
     compose::write(&config, &ca, &identity)?;
     progress.say(&format!("configuration and keys are in {}", config.layout.config_dir.display()));
@@ -168,45 +207,59 @@ fn resumed(options: &JoinOptions, name: &str) -> Option<Option<Joined>> {
 async fn certificate(
     bootstrap: &kube::Client,
     token: &Token,
-    name: &str,
-    progress: Progress,
+    config: &Config,
+    ca: &CertificateDer<'static>,
 ) -> Result<Identity, JoinError> {
-    checks::name_is_free(bootstrap, name).await?;
-    progress.say(&format!("asking for a certificate as {}", node_user(name)));
-    match obtain(bootstrap, name, &Purpose::Client, CERTIFICATE).await {
+    let key_file = compose::key_file(&config.layout)?;
+    let roots = std::slice::from_ref(ca);
+    match obtain_first(bootstrap, &config.node.node_name, &key_file, roots, CERTIFICATE).await {
         Ok(identity) => Ok(identity),
         Err(identity::Error::Api(error)) => Err(checks::refused(error, token, "ask for a certificate")),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The identity of an earlier join, if it is still good for this one.
-fn stored(options: &JoinOptions, name: &str, ca: &CertificateDer<'static>) -> Result<Option<Identity>, JoinError> {
-    let dir = &options.config_dir;
-    let Ok((config, _)) = Config::load(dir) else { return Ok(None) };
-    let NodeSettings { node_name, server, .. } = config.node;
+/// The identity of an earlier join, if it is still good for this one. A cluster may have another CA than it had then: it was replaced while
+/// this node was away, or its master was made anew. That takes another certificate, and no leaving.
+fn stored(
+    earlier: Option<&Config>,
+    name: &str,
+    masters: &Servers,
+    ca: &CertificateDer<'static>,
+) -> Result<Option<Identity>, JoinError> {
+    let Some(config) = earlier else { return Ok(None) };
+    let NodeSettings { node_name, server, .. } = &config.node;
     // Unreadable keys are replaced: that is what joining again is for.
     let Ok(Some(identity)) = Identity::load(&config.layout.client_pem()) else { return Ok(None) };
-    if !identity.is_issued_by(std::slice::from_ref(ca)) {
-        return if identity.is_valid_at(identity::now()) {
-            Err(JoinError::OtherCluster { server: server.urls() })
-        } else {
-            Ok(None)
-        };
+    let is_issued = identity.is_issued_by(std::slice::from_ref(ca));
+    let is_same_cluster =
+        is_issued || masters.iter().any(|one| server.iter().any(|known| known == one)) || trusts(config, ca);
+    let is_valid = identity.is_valid_at(identity::now());
+    match (is_same_cluster, is_valid) {
+        (true, _) if node_name != name => {
+            Err(JoinError::OtherName { name: node_name.clone(), dir: config.layout.config_dir.clone() })
+        }
+        (false, true) => Err(JoinError::OtherCluster { server: server.urls() }),
+        _ => Ok(Some(identity).filter(|own| is_issued && is_valid && own.common_name == node_user(name))),
     }
-    if node_name != name {
-        return Err(JoinError::OtherName { name: node_name, dir: dir.clone() });
-    }
-    let usable = identity.is_valid_at(identity::now()) && identity.common_name == node_user(name);
-    Ok(usable.then_some(identity))
+}
+
+/// Whether the node has been told of the CA as one of its cluster's.
+fn trusts(config: &Config, ca: &CertificateDer<'static>) -> bool {
+    let path = config.layout.ca_cert();
+    let pem = std::fs::read(&path).unwrap_or_default();
+    identity::certificates(&path.to_string_lossy(), &pem).is_ok_and(|known| known.contains(ca))
 }
 
 /// The runtime, and its name and version; installed where there is none and that was asked for.
-async fn runtime(options: &JoinOptions, progress: Progress) -> Result<(RuntimeInfo, (String, String)), JoinError> {
-    let endpoint = &options.container_runtime_endpoint;
+async fn runtime(
+    endpoint: &str,
+    install: bool,
+    progress: Progress,
+) -> Result<(RuntimeInfo, (String, String)), JoinError> {
     let answer = check_runtime(endpoint).await;
     let (info, version) = match answer {
-        Err(JoinError::Runtime { .. }) if options.install_containerd => {
+        Err(JoinError::Runtime { .. }) if install => {
             progress.say("installing containerd");
             install_containerd()?;
             wait_runtime(endpoint).await?
@@ -264,7 +317,9 @@ impl Joined {
     pub async fn start_service(&self, executable: &Path) -> Result<(), JoinError> {
         let args = vec!["run".to_owned(), "--config-dir".into(), self.config.layout.config_dir.display().to_string()];
         let service = Service { role: Role::Agent, executable: executable.to_owned(), args, writes: None };
-        let dropins = DropIns::default().write(&machine::MODULES, &[crate::network::FORWARDING]);
+        // The drop-ins turn it on at the next boot, which may come before the agent's first start.
+        network::remember(&self.config.layout.data_dir);
+        let dropins = DropIns::default().write(&machine::MODULES, &[network::FORWARDING]);
         dropins.map_err(|FileError { path, source }| JoinError::Write { path, source })?;
         let manager = Manager::default();
         manager.install(&service)?;

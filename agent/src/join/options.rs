@@ -12,7 +12,7 @@ use crate::client::Servers;
 use crate::config::settings::NodeIps;
 use crate::doctor::Output;
 
-/// Command line of `agent join`.
+/// Command line of `agent join`. On a machine that was joined before, what is not given stays as it is.
 #[derive(Debug, Clone, Args)]
 pub struct JoinOptions {
     /// The API server, HOST[:6443]; several of one cluster with commas in between
@@ -27,7 +27,7 @@ pub struct JoinOptions {
     /// Instead of the three: what `master token create --join-file` wrote; deleted once it was used
     #[arg(long, value_name = "FILE")]
     pub join_file: Option<PathBuf>,
-    /// Name of the Node; the host name where not given
+    /// Name of the Node; where not given, that of an earlier join, or the host name
     #[arg(long)]
     pub node_name: Option<String>,
     /// Address of the Node, or one of each family with a comma in between; the source address towards the API server where not given
@@ -43,25 +43,25 @@ pub struct JoinOptions {
     #[arg(long, value_name = "FILE")]
     pub kubelet_config: Option<PathBuf>,
     /// Folder of configuration and keys
-    #[arg(long, default_value = "/etc/keelson")]
+    #[arg(long, default_value = "/etc/keelson", value_parser = absolute)]
     pub config_dir: PathBuf,
-    /// Folder of state that survives a reboot
-    #[arg(long, default_value = "/var/lib/keelson")]
-    pub data_dir: PathBuf,
-    /// Folder of state that does not
-    #[arg(long, default_value = "/run/keelson")]
-    pub run_dir: PathBuf,
-    /// Socket of the container runtime
-    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
-    pub container_runtime_endpoint: String,
+    /// Folder of state that survives a reboot; /var/lib/keelson where not given
+    #[arg(long, value_parser = absolute)]
+    pub data_dir: Option<PathBuf>,
+    /// Folder of state that does not; /run/keelson where not given
+    #[arg(long, value_parser = absolute)]
+    pub run_dir: Option<PathBuf>,
+    /// Socket of the container runtime; unix:///run/containerd/containerd.sock where not given
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
     /// cgroup under which everything of pods lies
     #[arg(long)]
     pub cgroup_root: Option<String>,
     /// Where the runtime looks for CNI configuration; asked of it where not given
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     pub cni_conf_dir: Option<PathBuf>,
     /// Where the runtime looks for CNI plugins; asked of it where not given
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     pub cni_bin_dir: Option<PathBuf>,
     /// Root folder of container logs
     #[arg(long)]
@@ -81,6 +81,11 @@ pub struct JoinOptions {
     /// Check everything that can be wrong, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The unit runs where `/` is the working folder.
+fn absolute(path: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(path)
 }
 
 /// Labels in the order of their keys.
@@ -113,6 +118,12 @@ pub enum FormError {
     /// A label.
     #[error("{0:?} is not a label of the form key=value")]
     Label(String),
+    /// A label that the API server lets no node set (`NodeRestriction`), and a kubelet refuses when it starts.
+    #[error(
+        "a node may not give itself the label {0:?}: of kubernetes.io and k8s.io it sets those that a kubelet does, and others below \
+         kubelet.kubernetes.io and node.kubernetes.io; leave it out, and once the node has joined: kubectl label node NAME {0}"
+    )]
+    OthersLabel(String),
     /// A taint.
     #[error(
         "{0:?} is not a taint of the form key=value:Effect, Effect being NoSchedule, PreferNoSchedule or NoExecute"
@@ -202,6 +213,9 @@ fn parse_labels(text: &str) -> Result<Labels, FormError> {
             if !problems.is_empty() {
                 return Err(FormError::Label(item.to_owned()));
             }
+            if !api::node_labels::is_a_nodes(key) {
+                return Err(FormError::OthersLabel(item.to_owned()));
+            }
             Ok((key.to_owned(), value.to_owned()))
         })
         .collect()
@@ -247,6 +261,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn folders_are_named_from_the_root() {
+        assert_eq!(absolute("/a/b").unwrap(), std::path::Path::new("/a/b"));
+        assert_eq!(absolute("./k").unwrap(), std::env::current_dir().unwrap().join("k"));
+    }
+
+    #[test]
     fn tokens_keep_their_secret() {
         let token: Token = "abcdef.0123456789abcdef".parse().unwrap();
         assert_eq!(token.id(), "abcdef");
@@ -272,6 +292,12 @@ mod tests {
         let labels = parse_labels("a=b, c/d=").unwrap();
         assert_eq!(labels, Labels::from([("a".into(), "b".into()), ("c/d".into(), String::new())]));
         assert!(parse_labels("a").is_err());
+        assert!(parse_labels("node.kubernetes.io/rack=7,topology.kubernetes.io/zone=a").is_ok());
+        for label in ["node-role.kubernetes.io/worker=", "x.k8s.io/a=b", "node-restriction.kubernetes.io/a=b"] {
+            let error = parse_labels(label).unwrap_err();
+            assert_eq!(error, FormError::OthersLabel(label.into()));
+            assert!(error.to_string().ends_with(&format!("kubectl label node NAME {label}")), "{error}");
+        }
         let taints = parse_taints("k=v:NoSchedule,k2:NoExecute").unwrap().0;
         assert_eq!(taints[0].value.as_deref(), Some("v"));
         assert_eq!((taints[1].key.as_str(), taints[1].value.as_deref()), ("k2", None));

@@ -11,7 +11,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::options::CaHash;
 use super::*;
-use crate::client::{Server, Servers};
+use crate::client::Server;
+use crate::config::KubeletConfiguration;
+use crate::identity::csr::Purpose;
 use crate::identity::tests::TestCa;
 
 /// What the server says to `METHOD /path`: status line and body. Anything else is 404.
@@ -195,9 +197,51 @@ async fn a_living_node_of_that_name_is_told() {
         "containerRuntimeVersion":"","kernelVersion":"","kubeProxyVersion":"","kubeletVersion":"","operatingSystem":"",
         "osImage":"","systemUUID":""},"conditions":[{"type":"Ready","status":"True"}]}}"#;
     let fake = good(Answers::from([("/api/v1/nodes/n1", ("200 OK", node.to_owned()))])).await;
-    let error = checks::name_is_free(&bootstrap(&fake), "n1").await.unwrap_err();
-    assert!(matches!(&error, JoinError::Occupied { machine, .. } if machine == "m"), "{error}");
-    checks::name_is_free(&bootstrap(&fake), "n2").await.unwrap();
+    let client = bootstrap(&fake);
+    let ask = |name, machine: &str, is_again| {
+        let (client, claimant) = (client.clone(), Claimant { machine_id: machine.to_owned(), is_again });
+        async move { checks::name_is_free(&client, name, &claimant).await }
+    };
+    for (machine, is_again) in [("other", true), ("other", false), ("", true)] {
+        let error = ask("n1", machine, is_again).await.unwrap_err();
+        assert!(matches!(&error, JoinError::Occupied { machine, .. } if machine == "m"), "{error}");
+    }
+    assert!(matches!(ask("n1", "m", false).await, Err(JoinError::OwnNode { .. })), "a kubelet, or a copy");
+    // Its certificate expired a moment ago, or is one of another CA now.
+    ask("n1", "m", true).await.unwrap();
+    ask("n2", "", false).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_of_a_kubelet_that_was_ended_is_taken_over_once_it_is_not_ready() {
+    let begun = tokio::time::Instant::now();
+    let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+        let status = if begun.elapsed() < Duration::from_secs(50) { "True" } else { "Unknown" };
+        let info = [
+            "architecture",
+            "bootID",
+            "containerRuntimeVersion",
+            "kernelVersion",
+            "kubeProxyVersion",
+            "kubeletVersion",
+        ];
+        let info = info.into_iter().chain(["operatingSystem", "osImage", "systemUUID", "machineID"]);
+        let info: BTreeMap<&str, &str> = info.map(|name| (name, "m")).collect();
+        let ready = serde_json::json!([{"type": "Ready", "status": status}]);
+        let node = serde_json::json!({"metadata": {}, "status": {"nodeInfo": info, "conditions": ready}});
+        let body = http_body_util::Full::new(bytes::Bytes::from(node.to_string()));
+        std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(body)))
+    });
+    let client = kube::Client::new(service, "default");
+    let progress = Progress(crate::doctor::Output::Text);
+    let ask = async |machine: &str| {
+        let claimant = Claimant { machine_id: machine.to_owned(), is_again: false };
+        checks::name_gets_free(&client, "n1", &claimant, progress).await
+    };
+    assert!(matches!(ask("other").await, Err(JoinError::Occupied { .. })), "another machine's is not waited for");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    ask("m").await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(50));
 }
 
 #[tokio::test]
@@ -207,6 +251,104 @@ async fn a_wrong_runtime_socket_is_named() {
         assert!(matches!(error, JoinError::Runtime { .. }), "{error}");
         assert!(error.to_string().contains(endpoint), "{error}");
     }
+}
+
+/// As on the command line, with all of an invitation and folders below `dir`.
+fn options(dir: &Path, more: &str) -> JoinOptions {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: JoinOptions,
+    }
+    let hash = CaHash::of_spki(b"");
+    let printed = format!("join 10.0.0.1 --token abcdef.0123456789abcdef --ca-cert-hash {hash}");
+    let line = format!("{printed} --config-dir {}/etc {more}", dir.display());
+    <Line as clap::Parser>::parse_from(line.split_whitespace()).options
+}
+
+fn cluster_document(fields: &str) -> String {
+    format!("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{fields}\n")
+}
+
+#[test]
+fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let masters: Servers = "10.0.0.1,10.0.0.2".parse().unwrap();
+    let more = format!(
+        "--data-dir {0}/data --run-dir {0}/run --node-ip 10.9.0.1 --node-labels a=b --cgroup-root /x --cni-bin-dir /b \
+         --container-runtime-endpoint unix:///x.sock --register-with-taints k=v:NoSchedule",
+        dir.path().display()
+    );
+    let document = cluster_document("maxPods: 50\nclusterDNS: [10.96.0.10]");
+    let first = options(dir.path(), &more);
+    let (made, _) =
+        compose::configuration(&first, &masters, "n1", None, Some(&document), RuntimeInfo::default()).unwrap();
+    let ca = TestCa::new("ca");
+    let identity = ca.identity("n1", &Purpose::Client);
+    compose::write(&made, &ca.der, &identity).unwrap();
+    let file = made.layout.agent_yaml();
+    let text = std::fs::read_to_string(&file).unwrap().replace("maxPods: 50", "maxPods: 42 # mine");
+    std::fs::write(&file, &text).unwrap();
+    std::fs::create_dir(made.layout.dropin_dir()).unwrap();
+    std::fs::write(made.layout.dropin_dir().join("1.conf"), cluster_document("maxPods: 7")).unwrap();
+
+    // The printed command, from one of the masters.
+    let (again, one) = (options(dir.path(), ""), "10.0.0.2".parse().unwrap());
+    let earlier = Config::written(&again.config_dir).unwrap().unwrap();
+    assert_eq!(compose::runtime_endpoint(&again, Some(&earlier)), "unix:///x.sock");
+    let other = cluster_document("maxPods: 60\nclusterDNS: [10.97.0.10]");
+    let join = |options, masters| {
+        compose::configuration(options, masters, "n1", Some(&earlier), Some(&other), RuntimeInfo::default()).unwrap()
+    };
+    let (kept, warnings) = join(&again, &one);
+    assert_eq!((&kept.node, &kept.layout), (&made.node, &made.layout));
+    assert_eq!(kept.kubelet, KubeletConfiguration { max_pods: 42, ..made.kubelet });
+    assert!(warnings.len() == 1 && warnings[0].starts_with("clusterDNS stays \"10.96.0.10\""), "{warnings:?}");
+    let asked = compose::key_file(&kept.layout).unwrap();
+    std::fs::write(&asked, "").unwrap();
+    compose::write(&kept, &ca.der, &identity).unwrap();
+    assert!(!asked.exists(), "the key has its certificate");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text, "not a comment is lost");
+
+    // What is said counts, and so does a master that it did not know.
+    let (changed, _) = join(&options(dir.path(), "--node-labels c=d"), &"10.0.0.3".parse().unwrap());
+    assert_eq!((changed.node.node_labels.len(), changed.node.node_labels["c"].as_str()), (1, "d"));
+    assert_eq!((changed.node.server.to_string().as_str(), changed.node.node_ip), ("10.0.0.3:6443", made.node.node_ip));
+}
+
+#[test]
+fn a_cluster_with_another_ca_is_the_same_by_its_masters_or_where_the_node_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let servers = |text: &str| -> Servers { text.parse().unwrap() };
+    let (options, master) = (options(dir.path(), ""), servers("10.0.0.1"));
+    let (mut config, _) = compose::configuration(&options, &master, "n1", None, None, RuntimeInfo::default()).unwrap();
+    config.layout = crate::config::Layout::new(&options.config_dir, dir.path().join("data"), dir.path().join("run"));
+    let (old, new) = (TestCa::new("kubernetes"), TestCa::new("kubernetes"));
+    compose::write(&config, &old.der, &old.identity("n1", &Purpose::Client)).unwrap();
+    let ask = |name: &str, at: &str, ca: &TestCa| stored(Some(&config), name, &servers(at), &ca.der);
+
+    assert!(ask("n1", "10.0.0.9", &old).unwrap().is_some(), "it is kept, wherever the master is now");
+    assert!(ask("n1", "10.0.0.2,10.0.0.1", &new).unwrap().is_none(), "another is asked for");
+    assert!(matches!(ask("n1", "10.0.0.9", &new), Err(JoinError::OtherCluster { .. })));
+    for (at, ca) in [("10.0.0.9", &old), ("10.0.0.1", &new)] {
+        assert!(matches!(ask("n2", at, ca), Err(JoinError::OtherName { .. })));
+    }
+    // The new one was announced before the node went away.
+    let bundle = identity::to_pem(&old.der) + &identity::to_pem(&new.der);
+    std::fs::write(config.layout.ca_cert(), bundle).unwrap();
+    assert!(ask("n1", "10.0.0.9", &new).unwrap().is_none());
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_not_taken_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Config::written(dir.path()).unwrap().is_none());
+    let node = "nodeName: n1\nserver: https://10.0.0.1:6443\n";
+    std::fs::write(dir.path().join("node.yaml"), node).unwrap();
+    assert!(Config::written(dir.path()).unwrap().is_none(), "leaving was interrupted");
+    std::fs::write(dir.path().join("agent.yaml"), cluster_document("maxPods: many")).unwrap();
+    let error = Config::written(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("agent.yaml"), "{error}");
 }
 
 /// Carries bytes between whoever connects and `to`; aborting it is a master that ends with all of its connections.
@@ -244,7 +386,8 @@ async fn a_client_goes_on_with_whichever_master_is_there() {
 
     let config = tls::client_config(std::slice::from_ref(&fake.ca), None).unwrap();
     let (client, _) = client::new(&servers, config, &Credentials::Certificate).unwrap();
-    let map = || checks::name_is_free(&client, "n1");
+    let claimant = Claimant::default();
+    let map = || checks::name_is_free(&client, "n1", &claimant);
     map().await.unwrap();
     carrying.abort();
     // The connection may break under one request.

@@ -1,12 +1,17 @@
 //! Pods move to other nodes before this one goes: cordon, then evictions, which keep to PodDisruptionBudgets, as `kubectl drain` does it.
+//!
+//! What is still here is what a list of this node's pods has: a node may not get a pod by its name that is not its own any more
+//! (plugin/pkg/auth/authorizer/node).
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
-use serde_json::json;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{LeaveOptions, say};
 use crate::client::api_code;
@@ -25,6 +30,18 @@ enum Fate {
     Lost,
 }
 
+/// What came of asking for an eviction.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// The pod ends, or has ended.
+    Going,
+    /// Its budget has nothing left now.
+    Held,
+}
+
+/// Pods of this node, by UID.
+type Pods = BTreeMap<String, Pod>;
+
 fn fate(pod: &Pod) -> Fate {
     let mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key("kubernetes.io/config.mirror"));
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -37,42 +54,76 @@ fn fate(pod: &Pod) -> Fate {
     }
 }
 
-/// Moves all pods away.
+/// Moves all pods away. By force: all that can be moved, and those are ended that nothing brings back.
 ///
 /// # Errors
-/// A pod that has no controller, or does not go in time.
+/// Pods that do not go in time; and unless by force a pod that has no controller, or cannot be evicted.
 pub(super) async fn drain(client: &kube::Client, node: &str, options: &LeaveOptions) -> anyhow::Result<()> {
-    let pods: Api<Pod> = Api::all(client.clone());
-    let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let found = pods.list(&params).await.context("list this node's pods")?.items;
-    let lost: Vec<_> = found.iter().filter(|pod| fate(pod) == Fate::Lost).map(title).collect();
-    ensure!(lost.is_empty(), "no controller would make these pods anew: {}", lost.join(", "));
-    cordon(client, node).await?;
-    let mut leaving: Vec<_> = found.into_iter().filter(|pod| fate(pod) == Fate::Moves).collect();
+    let found = present(client, node).await?;
+    let lost: Vec<_> = found.values().filter(|pod| fate(pod) == Fate::Lost).map(title).collect();
+    ensure!(options.force || lost.is_empty(), "no controller would make these pods anew: {}", lost.join(", "));
+    match cordon(client, node).await {
+        Err(error) if options.force => say(&format!("going on: {error:#}")),
+        other => other?,
+    }
+    let goes = |pod: &Pod| match fate(pod) {
+        Fate::Moves => true,
+        Fate::Lost => options.force,
+        Fate::Stays => false,
+    };
+    let leaving: Pods = found.into_iter().filter(|(_, pod)| goes(pod)).collect();
     if leaving.is_empty() {
         return Ok(());
     }
-    say(&format!("node {node} is cordoned, {} pods move away", leaving.len()));
+    say(&format!("node {node} is cordoned, {} pods are to go", leaving.len()));
+    move_away(client, node, options, leaving).await
+}
+
+/// Asks for the eviction of each until it is gone.
+async fn move_away(client: &kube::Client, node: &str, options: &LeaveOptions, mut leaving: Pods) -> anyhow::Result<()> {
     let until = Instant::now() + options.patience();
     while !leaving.is_empty() {
         if Instant::now() > until {
-            let names: Vec<_> = leaving.iter().map(title).collect();
-            bail!("these pods did not go within {} s: {}", options.drain_timeout, names.join(", "));
+            let names: Vec<_> = leaving.values().map(title).collect();
+            bail!("these pods did not go within {} s: {}", options.patience().as_secs(), names.join(", "));
         }
-        let mut staying = Vec::new();
-        for pod in leaving {
-            if evict(client, &pod).await? {
-                say(&format!("pod {} is gone", title(&pod)));
-            } else {
-                staying.push(pod);
+        let mut staying = Pods::new();
+        for (uid, pod) in leaving {
+            match ask(client, node, &uid, &pod).await {
+                Ok(Asked::Held) if options.force => {
+                    say(&format!("pod {} ends here: a disruption budget does not let it go now", title(&pod)));
+                }
+                Err(error) if options.force => say(&format!("pod {} ends here: {error:#}", title(&pod))),
+                asked => {
+                    asked?;
+                    staying.insert(uid, pod);
+                }
             }
         }
-        leaving = staying;
-        if !leaving.is_empty() {
-            tokio::time::sleep(PAUSE).await;
+        if staying.is_empty() {
+            return Ok(());
         }
+        tokio::time::sleep(PAUSE).await;
+        leaving = still_here(present(client, node).await?, &staying);
     }
     Ok(())
+}
+
+/// What is left of `awaited`, as it is now.
+fn still_here(mut now: Pods, awaited: &Pods) -> Pods {
+    now.retain(|uid, _| awaited.contains_key(uid));
+    for pod in awaited.iter().filter(|(uid, _)| !now.contains_key(*uid)).map(|(_, pod)| pod) {
+        say(&format!("pod {} is gone", title(pod)));
+    }
+    now
+}
+
+/// The pods of this node.
+async fn present(client: &kube::Client, node: &str) -> anyhow::Result<Pods> {
+    let pods: Api<Pod> = Api::all(client.clone());
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let found = pods.list(&params).await.context("list this node's pods")?.items;
+    Ok(found.into_iter().map(|pod| (pod.metadata.uid.clone().unwrap_or_default(), pod)).collect())
 }
 
 async fn cordon(client: &kube::Client, node: &str) -> anyhow::Result<()> {
@@ -85,26 +136,29 @@ async fn cordon(client: &kube::Client, node: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Whether the pod is gone; asks for its eviction where that is still to be done.
-async fn evict(client: &kube::Client, pod: &Pod) -> anyhow::Result<bool> {
+/// Asks for the eviction of this very pod, where it is not ending yet.
+async fn ask(client: &kube::Client, node: &str, uid: &str, pod: &Pod) -> anyhow::Result<Asked> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Ok(Asked::Going);
+    }
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    match pods.get_opt(name).await.with_context(|| title(pod))? {
-        None => return Ok(true),
-        // A namesake that was made since.
-        Some(now) if now.metadata.uid != pod.metadata.uid => return Ok(true),
-        Some(now) if now.metadata.deletion_timestamp.is_some() => return Ok(false),
-        Some(_) => {}
-    }
-    match pods.evict(name, &EvictParams::default()).await {
-        Ok(_) => Ok(false),
-        Err(error) => match api_code(&error) {
-            Some(404) => Ok(true),
-            // Its budget has nothing left now.
-            Some(429) => Ok(false),
-            _ => Err(error).with_context(|| format!("evict {}", title(pod))),
-        },
+    // Not a namesake that was made since. `Api::evict` has another name for the field.
+    let eviction = json!({
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": namespace},
+        "deleteOptions": {"preconditions": {"uid": uid}},
+    });
+    let asked = pods.create_subresource::<_, Value>("eviction", name, &PostParams::default(), &eviction).await;
+    let Err(error) = asked else { return Ok(Asked::Going) };
+    match api_code(&error) {
+        Some(404) => Ok(Asked::Going),
+        Some(429) => Ok(Asked::Held),
+        // Who is gone meanwhile and has a namesake elsewhere is not this node's to evict.
+        _ if !present(client, node).await?.contains_key(uid) => Ok(Asked::Going),
+        _ => Err(error).with_context(|| format!("evict {}", title(pod))),
     }
 }
 
@@ -128,20 +182,4 @@ fn title(pod: &Pod) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(value: serde_json::Value) -> Pod {
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn only_pods_with_a_controller_elsewhere_move() {
-        let owned = |kind: &str| json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": "o", "uid": "u", "controller": true}]}});
-        assert_eq!(fate(&pod(owned("ReplicaSet"))), Fate::Moves);
-        assert_eq!(fate(&pod(owned("DaemonSet"))), Fate::Stays);
-        assert_eq!(fate(&pod(json!({}))), Fate::Lost);
-        assert_eq!(fate(&pod(json!({"status": {"phase": "Succeeded"}}))), Fate::Stays);
-        assert_eq!(fate(&pod(json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}))), Fate::Stays);
-    }
-}
+mod tests;

@@ -4,10 +4,10 @@
 //! The keys go last: while they are there, leaving can be tried again.
 
 mod drain;
+mod place;
 mod pods;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,9 +17,17 @@ use systemd::{DropIns, Manager, Role};
 
 use crate::client::watch::describe;
 use crate::client::{self, Credentials, tls};
-use crate::config::Config;
+use crate::config::{Config, Layout};
 use crate::identity::{Identity, certificates};
-use crate::{network, pause_image, shutdown};
+use crate::{network, own_files, pause_image, shutdown};
+use place::Place;
+
+/// How long pods may take to go where nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The same by force: a pod that can go at all does so within its grace period.
+const HASTE: Duration = Duration::from_secs(60);
+/// What the drain itself may take beside the pods, by force.
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// Command line of `agent leave`.
 #[derive(Debug, Clone, Args)]
@@ -30,9 +38,9 @@ pub struct LeaveOptions {
     /// A kubeconfig that may delete the Node; a node's own rights do not go so far
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// How long pods may take to move to other nodes, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub drain_timeout: u64,
+    /// How long pods may take to move to other nodes, in seconds [default: 600, 60 with --force]
+    #[arg(long, value_name = "SECONDS")]
+    pub drain_timeout: Option<u64>,
     /// Leave even if pods cannot move: those without a controller are lost, and disruption budgets are not waited for
     #[arg(long)]
     pub force: bool,
@@ -49,10 +57,14 @@ fn say(line: &str) {
 /// Pods that cannot move (nothing is removed then), or all that could not be removed, in one error.
 pub async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "leaving needs root: try again with sudo");
-    let (config, _) = Config::load(&options.config_dir).context("this machine has not joined a cluster")?;
-    let client = client(&config, options).await;
+    let place = place::find(options).await?;
+    let (config, node) = (&place.config, &place.config.node.node_name);
+    let client = match place.is_known {
+        true => client(config, options).await,
+        false => Err(anyhow::anyhow!("it is not known which node this is")),
+    };
     let drained = match &client {
-        Ok(client) => drain::drain(client, &config.node.node_name, options).await,
+        Ok(client) => drained(client, node, options).await,
         Err(error) => Err(anyhow::anyhow!("no way to the API server: {error:#}")),
     };
     match drained {
@@ -60,16 +72,26 @@ pub async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
         Err(error) => return Err(error.context("nothing was removed; --force leaves all the same")),
         Ok(()) => {}
     }
-    let failures = remove(&config).await;
+    let failures = remove(&place).await;
     anyhow::ensure!(failures.is_empty(), "not everything could be removed: {}", failures.join("; "));
     say("this machine is as it was before it joined");
     match client {
-        Ok(client) if options.kubeconfig.is_some() => drain::delete_node(&client, &config.node.node_name).await,
-        _ => {
-            say(&format!("remove the node from the cluster: kubectl delete node {}", config.node.node_name));
+        Ok(client) if options.kubeconfig.is_some() => drain::delete_node(&client, node).await,
+        _ if place.is_known => {
+            say(&format!("remove the node from the cluster: kubectl delete node {node}"));
             Ok(())
         }
+        _ => Ok(()),
     }
+}
+
+/// Drains the node. By force an API server that does not answer holds up nothing, either.
+async fn drained(client: &kube::Client, node: &str, options: &LeaveOptions) -> anyhow::Result<()> {
+    let draining = drain::drain(client, node, options);
+    if !options.force {
+        return draining.await;
+    }
+    tokio::time::timeout(options.patience() + MARGIN, draining).await.context("the API server is too slow")?
 }
 
 /// The administrator's identity where one is given, else the node's.
@@ -102,7 +124,8 @@ pub(crate) fn node_client(config: &Config) -> anyhow::Result<kube::Client> {
 }
 
 /// Removes everything, and answers what could not be.
-async fn remove(config: &Config) -> Vec<String> {
+async fn remove(place: &Place) -> Vec<String> {
+    let config = &place.config;
     let mut failures = Vec::new();
     // First, or it would make anew what is removed.
     if systemd::is_running()
@@ -112,50 +135,85 @@ async fn remove(config: &Config) -> Vec<String> {
     }
     failures.extend(DropIns::default().remove().err().map(|error| describe(&error)));
     failures.extend(crate::upgrade::tidy().err().map(|error| describe(&error)));
-    failures.extend(pods::end(config).await);
-    failures.extend(shutdown::forget().await.err().map(|error| describe(&error)));
-    if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)
-        && let Err(error) = pause_image::remove(&runtime).await
-    {
-        failures.push(describe(&error));
+    if place.has_run {
+        failures.extend(pods::end(config).await);
+        if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)
+            && let Err(error) = pause_image::remove(&runtime).await
+        {
+            failures.push(describe(&error));
+        }
     }
+    failures.extend(shutdown::forget().await.err().map(|error| describe(&error)));
     failures.extend(network::remove(config).await);
     if !failures.is_empty() {
         // What another try needs stays.
         return failures;
     }
-    let layout = &config.layout;
-    let paths = [
-        layout.run_dir.clone(),
-        layout.data_dir.clone(),
-        layout.kubeconfig(),
-        layout.agent_yaml(),
-        layout.pki_dir(),
-        layout.node_yaml(),
-    ];
-    failures.extend(paths.iter().filter_map(|path| Some(format!("{}: {}", path.display(), delete(path).err()?))));
-    // It stays where something of the administrator's is in it.
-    let _ = std::fs::remove_dir(&layout.config_dir);
-    failures
+    let layout = config.layout.clone();
+    let removed = tokio::task::spawn_blocking(move || files(&layout)).await;
+    removed.unwrap_or_else(|error| vec![error.to_string()])
 }
 
-fn delete(path: &Path) -> io::Result<()> {
-    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Removes the agent's files; last of all those by which leaving can be tried again.
+fn files(layout: &Layout) -> Vec<String> {
+    let mut failures = own_files::remove_run(&layout.run_dir);
+    failures.extend(own_files::remove_data(&layout.data_dir));
+    failures.extend(own_files::remove_unfinished(&layout.config_dir, &own_files::CONFIG));
+    failures.extend(own_files::remove_entry(&layout.kubeconfig()).err());
+    if !failures.is_empty() {
+        return failures;
     }
+    let last = [layout.pki_dir(), layout.agent_yaml(), layout.node_yaml()];
+    if let Err(failure) = last.iter().try_for_each(|path| own_files::remove_entry(path)) {
+        return vec![failure];
+    }
+    // It stays where something of the administrator's is in it.
+    let _ = std::fs::remove_dir(&layout.config_dir);
+    for folder in [&layout.config_dir, &layout.data_dir, &layout.run_dir].into_iter().filter(|folder| folder.exists()) {
+        say(&format!("{} stays: something else is in it, or mounted there", folder.display()));
+    }
+    Vec::new()
 }
 
 impl LeaveOptions {
     fn patience(&self) -> Duration {
-        Duration::from_secs(self.drain_timeout)
+        self.drain_timeout.map_or(if self.force { HASTE } else { PATIENCE }, Duration::from_secs)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_try_needs_goes_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let layout = Layout::new(at("etc"), at("data"), at("run"));
+        let files_of_a_node =
+            ["etc/node.yaml", "etc/agent.yaml", "etc/kubeconfig", "etc/pki/client.pem", "data/format.json"];
+        let make = |names: &[&str]| {
+            for name in names {
+                std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+                std::fs::write(at(name), "").unwrap();
+            }
+        };
+        make(&files_of_a_node);
+        make(&["etc/.node.yaml.3.tmp", "etc/pki/.client.pem.3.tmp", "run/agent.sock"]);
+        std::fs::create_dir_all(at("data/pods/u/mounted")).unwrap();
+        let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+        nix::mount::mount(Some("tmpfs"), &at("data/pods/u/mounted"), Some("tmpfs"), flags, none).unwrap();
+        let failures = files(&layout);
+        nix::mount::umount(&at("data/pods/u/mounted")).unwrap();
+        assert!(failures.len() == 1 && failures[0].ends_with("it is a mount point"), "{failures:?}");
+        assert!(["etc/node.yaml", "etc/agent.yaml", "etc/pki/client.pem"].iter().all(|name| at(name).exists()));
+        assert_eq!(files(&layout), Vec::<String>::new());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        // Of a join that was killed.
+        make(&["etc/pki/ca.crt", "etc/agent.yaml", "data/sysctls-before.json"]);
+        assert_eq!(files(&layout), Vec::<String>::new());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 
     #[tokio::test]
     async fn an_administrators_kubeconfig_is_used_without_a_proxy() {

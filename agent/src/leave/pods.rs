@@ -1,20 +1,39 @@
 //! What pods have on this machine: sandboxes, volumes, cgroups, logs.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use cgroups::Tree;
-use cri::v1::{ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequest};
+use cri::v1::{
+    ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, ListPodSandboxRequest,
+    RemovePodSandboxRequest, StopPodSandboxRequest,
+};
+use futures::{StreamExt as _, stream};
+use pod::plan::MINIMUM_GRACE;
 
 use super::say;
 use crate::client::watch::describe;
 use crate::config::Config;
-use crate::pods::{log_links, open_cgroups_of};
+use crate::pods::{labels, log_links, open_cgroups_of};
 use crate::runtime_info::configured_driver;
+
+/// Containers that are stopped at a time: those of a full node, which wait for nothing but themselves.
+const AT_ONCE: usize = 256;
+/// The most of a grace period that a container gets, in seconds.
+const LONGEST_GRACE: i64 = 60;
+/// `terminationGracePeriodSeconds` where a container does not say.
+const DEFAULT_GRACE: i64 = 30;
+/// How long all of them together may take.
+const STOPPING: Duration = Duration::from_secs(90);
 
 /// Ends all pods and removes what they had; answers what could not be.
 pub(super) async fn end(config: &Config) -> Vec<String> {
-    let mut failures = sandboxes(&config.kubelet.container_runtime_endpoint).await;
+    let mut failures = match cri::Client::new(&config.kubelet.container_runtime_endpoint) {
+        Ok(runtime) => sandboxes(&runtime).await,
+        Err(error) => vec![error.to_string()],
+    };
     if !failures.is_empty() {
         // Their volumes and cgroups are in use.
         return failures;
@@ -31,11 +50,7 @@ pub(super) async fn end(config: &Config) -> Vec<String> {
 }
 
 /// Through the runtime, which has the plugins undo each pod's network.
-async fn sandboxes(endpoint: &str) -> Vec<String> {
-    let runtime = match cri::Client::new(endpoint) {
-        Ok(runtime) => runtime,
-        Err(error) => return vec![error.to_string()],
-    };
+async fn sandboxes(runtime: &cri::Client) -> Vec<String> {
     let listed = match runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await {
         Ok(answer) => answer.items,
         Err(error) => return vec![describe(&error)],
@@ -43,6 +58,7 @@ async fn sandboxes(endpoint: &str) -> Vec<String> {
     if !listed.is_empty() {
         say(&format!("ending {} sandboxes", listed.len()));
     }
+    stop_containers(runtime).await;
     let mut failures = Vec::new();
     for sandbox in listed {
         let stop = StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
@@ -54,6 +70,30 @@ async fn sandboxes(endpoint: &str) -> Vec<String> {
         }
     }
     failures
+}
+
+/// Gives all containers their time to end: with a sandbox they would be killed at once. What does not work here is the sandbox' affair.
+async fn stop_containers(runtime: &cri::Client) {
+    let running = ContainerStateValue { state: ContainerState::ContainerRunning.into() };
+    let filter = ContainerFilter { state: Some(running), ..ContainerFilter::default() };
+    let containers = match runtime.list_containers(ListContainersRequest { filter: Some(filter) }).await {
+        Ok(answer) => answer.containers,
+        Err(error) => return say(&format!("containers end without their grace period: {}", describe(&error))),
+    };
+    let stopping = stream::iter(containers).for_each_concurrent(AT_ONCE, async |container| {
+        if let Err(error) = runtime.stop_container(&container.id, grace(&container.annotations)).await {
+            say(&format!("container {} ends without its grace period: {}", container.id, describe(&error)));
+        }
+    });
+    if tokio::time::timeout(STOPPING, stopping).await.is_err() {
+        say("not all containers have ended in time");
+    }
+}
+
+/// The pod's own grace period, in seconds, within limits: a machine that leaves does not wait for ever.
+fn grace(annotations: &HashMap<String, String>) -> i64 {
+    let own = annotations.get(labels::POD_GRACE).and_then(|text| text.parse().ok());
+    own.unwrap_or(DEFAULT_GRACE).clamp(MINIMUM_GRACE, LONGEST_GRACE)
 }
 
 fn volumes(data_dir: &Path) -> Vec<String> {
@@ -89,4 +129,55 @@ fn logs(dir: &Path) -> std::io::Result<()> {
         let _ = fs::remove_dir(folder);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cri::fake::{Fake, Program};
+    use cri::v1::{ContainerConfig, ContainerMetadata, CreateContainerRequest, PodSandboxConfig, RunPodSandboxRequest};
+    use cri::v1::{ImageSpec, StartContainerRequest};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn run(runtime: &cri::Client, name: &str, grace: &str) {
+        let config = Some(PodSandboxConfig::default());
+        let request = RunPodSandboxRequest { config: config.clone(), ..RunPodSandboxRequest::default() };
+        let pod_sandbox_id = runtime.run_pod_sandbox(request).await.unwrap().pod_sandbox_id;
+        let container = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(ImageSpec { image: "i".into(), ..ImageSpec::default() }),
+            annotations: [(labels::POD_GRACE.to_owned(), grace.to_owned())].into(),
+            ..ContainerConfig::default()
+        };
+        let request = CreateContainerRequest { pod_sandbox_id, config: Some(container), sandbox_config: config };
+        let container_id = runtime.create_container(request).await.unwrap().container_id;
+        runtime.start_container(StartContainerRequest { container_id }).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn containers_end_in_their_own_time_and_together_before_their_sandboxes_go() {
+        let fake = Fake::default();
+        fake.add_image("i");
+        let runtime = fake.client();
+        let (slow, deaf) = (Some(Duration::from_secs(20)), None);
+        for (name, on_term) in [("slow", slow), ("slow too", slow), ("deaf", deaf)] {
+            fake.program(name, Program { on_term, ..Program::default() });
+            run(&runtime, name, if name == "deaf" { "3600" } else { "30" }).await;
+        }
+        let begun = Instant::now();
+        assert_eq!(sandboxes(&runtime).await, Vec::<String>::new());
+        let took = begun.elapsed().as_secs();
+        assert!((60..STOPPING.as_secs()).contains(&took), "{took} s");
+        let order: Vec<_> = fake.calls().iter().map(|call| call.rpc).filter(|rpc| rpc.starts_with("Stop")).collect();
+        assert_eq!(order, [["StopContainer"; 3], ["StopPodSandbox"; 3]].concat());
+        assert!(fake.sandboxes().is_empty() && fake.containers().is_empty());
+    }
+
+    #[test]
+    fn a_grace_period_is_the_pods_own_within_limits() {
+        let of = |text: &str| grace(&[(labels::POD_GRACE.to_owned(), text.to_owned())].into());
+        assert_eq!([of("0"), of("7"), of("3600"), of("x")], [2, 7, 60, 30]);
+        assert_eq!(grace(&HashMap::new()), 30);
+    }
 }

@@ -11,6 +11,8 @@ use crate::config::write_atomic;
 
 /// Name of the file: it sorts before what distributions ship (`100-crio-bridge.conf`, `87-podman-bridge.conflist`).
 pub const CONFLIST: &str = "10-keelson.conflist";
+/// What `agent join --fix` appends to the names of configurations that come before ours, so that the runtime does not take them.
+pub const ASIDE: &str = ".before-keelson";
 /// The bridge that pods of this node are on.
 pub const BRIDGE: &str = "keelson0";
 
@@ -55,9 +57,32 @@ pub(super) fn write(dir: &Path, document: &Value) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Gives configurations that were moved aside their names back, where nobody else has them now. Answers what could not be.
+pub(super) fn put_back(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let aside = entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(ASIDE).map(str::to_owned));
+    let free: Vec<String> = aside.filter(|name| !dir.join(name).exists()).collect();
+    let put = |name: &String| fs::rename(dir.join(format!("{name}{ASIDE}")), dir.join(name));
+    free.iter().filter_map(|name| Some(format!("{}: {}", dir.join(name).display(), put(name).err()?))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_moved_aside_is_put_back_where_its_name_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        write(&format!("05-a.conflist{ASIDE}"), "old a");
+        write(&format!("06-b.conflist{ASIDE}"), "old b");
+        write("06-b.conflist", "new b");
+        assert_eq!(put_back(dir.path()), Vec::<String>::new());
+        assert_eq!((read("05-a.conflist"), read("06-b.conflist")), ("old a".into(), "new b".into()));
+        assert!(!dir.path().join(format!("05-a.conflist{ASIDE}")).exists());
+        assert_eq!(put_back(Path::new("/nowhere")), Vec::<String>::new());
+    }
 
     #[test]
     fn both_families_have_a_range_and_a_route() {

@@ -16,16 +16,21 @@ use crate::client::watch::describe;
 
 /// What every node needs, and its value.
 pub(crate) const FORWARDING: (&str, &str) = ("net/ipv4/ip_forward", "1");
-const IPV6: &str = "net/ipv6/conf/all/forwarding";
+pub(super) const FORWARDING_IPV6: &str = "net/ipv6/conf/all/forwarding";
 const INTERFACES: &str = "net/ipv6/conf";
-const ACCEPT_RA: &str = "/accept_ra";
+pub(super) const ACCEPT_RA: &str = "/accept_ra";
 /// Also from a machine that forwards.
 const ALWAYS: &str = "2";
+
+/// Writes down how forwarding was set before anything of ours set it.
+pub(crate) fn remember(data_dir: &Path) {
+    note(data_dir, &[FORWARDING.0.to_owned()]);
+}
 
 /// Turns forwarding of IPv4 on in the namespace the agent runs in, and remembers how it was.
 pub(super) fn start(data_dir: &Path) {
     let (key, value) = FORWARDING;
-    remember(data_dir, &[key.to_owned()]);
+    remember(data_dir);
     if let Err(error) = write_current(key, value) {
         tracing::warn!(key, error = %describe(&error), "cannot turn forwarding on: pods will not reach other nodes");
     }
@@ -48,12 +53,12 @@ pub(super) fn suit(data_dir: &Path, dropins: &DropIns, pod_cidrs: &[IpNet]) {
 
 /// The interfaces come first: what they were advertised is gone a moment after the switch.
 fn forward_ipv6(data_dir: &Path) -> netns::Result<()> {
-    if read_current(IPV6)? == "1" {
+    if read_current(FORWARDING_IPV6)? == "1" {
         return Ok(());
     }
     let listening: Vec<String> = interfaces().into_iter().filter(|name| is_listening(name)).map(accept_ra).collect();
-    let keys: Vec<String> = listening.iter().cloned().chain([IPV6.to_owned()]).collect();
-    remember(data_dir, &keys);
+    let keys: Vec<String> = listening.iter().cloned().chain([FORWARDING_IPV6.to_owned()]).collect();
+    note(data_dir, &keys);
     for key in &listening {
         match write_current(key, ALWAYS) {
             // An interface may be gone by now.
@@ -61,10 +66,10 @@ fn forward_ipv6(data_dir: &Path) -> netns::Result<()> {
             _ => {}
         }
     }
-    write_current(IPV6, "1")
+    write_current(FORWARDING_IPV6, "1")
 }
 
-fn remember(data_dir: &Path, keys: &[String]) {
+fn note(data_dir: &Path, keys: &[String]) {
     if let Err(error) = sysctls::remember(data_dir, keys) {
         tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
     }
@@ -95,7 +100,7 @@ fn at_boot(changed: impl Iterator<Item = String>, of_ipv6: bool) -> Vec<(String,
     let mut settings = vec![(key.to_owned(), value.to_owned())];
     if of_ipv6 {
         settings.extend(changed.filter(|key| key.ends_with(ACCEPT_RA)).map(|key| (key, ALWAYS.to_owned())));
-        settings.push((IPV6.to_owned(), "1".to_owned()));
+        settings.push((FORWARDING_IPV6.to_owned(), "1".to_owned()));
     }
     settings
 }
@@ -108,7 +113,9 @@ mod tests {
 
     #[test]
     fn at_boot_interfaces_are_set_before_the_switch() {
-        let changed = || ["net/ipv4/ip_forward", IPV6, "net/ipv6/conf/eth0.7/accept_ra"].map(str::to_owned).into_iter();
+        let changed = || {
+            ["net/ipv4/ip_forward", FORWARDING_IPV6, "net/ipv6/conf/eth0.7/accept_ra"].map(str::to_owned).into_iter()
+        };
         let lines = |settings: Vec<(String, String)>| -> Vec<String> {
             settings.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
         };
@@ -130,10 +137,10 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let (data, dropins) = (root.path().join("data"), DropIns::new(root.path()));
             fs::create_dir(&data).unwrap();
-            dropins.write(&[], &[FORWARDING, (IPV6, "1")]).unwrap();
+            dropins.write(&[], &[FORWARDING, (FORWARDING_IPV6, "1")]).unwrap();
             let boot = || fs::read_to_string(root.path().join("etc/sysctl.d/90-keelson.conf")).unwrap();
             let now = || {
-                [IPV6, "net/ipv6/conf/up0/accept_ra", "net/ipv6/conf/mute0/accept_ra"]
+                [FORWARDING_IPV6, "net/ipv6/conf/up0/accept_ra", "net/ipv6/conf/mute0/accept_ra"]
                     .map(|key| read_current(key).unwrap())
             };
             let nets = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|net| net.parse().unwrap()).collect() };
@@ -153,7 +160,13 @@ mod tests {
                     "-net/ipv4/ip_forward = 1\n-net/ipv6/conf/up0/accept_ra = 2\n-net/ipv6/conf/all/forwarding = 1\n";
                 assert!(boot().ends_with(expected), "{}", boot());
             }
-            sysctls::restore(&data).unwrap();
+            // Who has come to need the switch keeps what goes with it.
+            let other = root.path().join("sys/class/net/docker0");
+            fs::create_dir_all(&other).unwrap();
+            sysctls::restore(&data, root.path()).unwrap();
+            assert_eq!(now(), ["1", "2", "0"]);
+            fs::remove_dir(&other).unwrap();
+            sysctls::restore(&data, root.path()).unwrap();
             assert_eq!(now(), before);
         })
         .join()

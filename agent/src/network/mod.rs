@@ -14,14 +14,15 @@ mod services;
 mod sysctls;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use netns::{NetNs, Netlink};
+use netns::nft::Nft;
+use netns::{NetNs, Netlink, ROUTE_PROTOCOL};
 use tokio::sync::{Notify, watch};
 
-pub use conflist::{BRIDGE, CONFLIST};
-pub(crate) use forwarding::FORWARDING;
+pub use conflist::{ASIDE, BRIDGE, CONFLIST};
+pub(crate) use forwarding::{FORWARDING, remember};
 pub use plugins::PluginError;
 pub(crate) use plugins::source as plugins_source;
 
@@ -29,6 +30,7 @@ use crate::client::watch::describe;
 use crate::config::Config;
 use crate::events::Recorder;
 use crate::node::own;
+use crate::own_files;
 use crate::tasks::Tasks;
 
 /// Where libcni, in containerd, keeps the results of the plugins.
@@ -101,7 +103,8 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     Ok(NetworkHandle { tasks })
 }
 
-/// Removes what the agent made in this network namespace, and the conflist. Answers what could not be removed.
+/// Removes what the agent made in this network namespace, and the conflist; those that it was to replace have their names again. Answers what could
+/// not be done.
 pub async fn remove(config: &Config) -> Vec<String> {
     let mut failures = Vec::new();
     match NetNs::current() {
@@ -122,8 +125,14 @@ pub async fn remove(config: &Config) -> Vec<String> {
         }
         _ => {}
     }
+    failures.extend(conflist::put_back(&config.node.cni_conf_dir));
+    failures.extend(own_files::remove_unfinished(&config.node.cni_conf_dir, &[CONFLIST]));
     failures.extend(plugins::remove(&config.node.cni_bin_dir).err().map(|error| describe(&error)));
-    failures.extend(sysctls::restore(&config.layout.data_dir).err().map(|error| describe(&error)));
+    failures.extend(sysctls::restore(&config.layout.data_dir, Path::new("/")).err().map(|error| describe(&error)));
+    // The plugins are gone that would remove them.
+    for path in cached() {
+        let _ = std::fs::remove_file(path);
+    }
     // Folders stay where something of somebody else's is in them. That of configuration is containerd's, which watches it.
     for folder in [config.node.cni_bin_dir.as_path(), Path::new(CNI_CACHE)] {
         for empty in folder.ancestors().take(2) {
@@ -131,6 +140,28 @@ pub async fn remove(config: &Config) -> Vec<String> {
         }
     }
     failures
+}
+
+/// What libcni keeps of our network's pods: files `NETWORK-CONTAINER-INTERFACE`.
+pub(crate) fn cached() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(CNI_CACHE).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("keelson-"));
+    ours.map(|entry| entry.path()).collect()
+}
+
+/// What the kernel still has of ours, as far as it can be asked, but for the bridge.
+pub(crate) async fn left() -> Vec<String> {
+    let mut found = Vec::new();
+    if let Ok(kernel) = Nft::open_current()
+        && kernel.has_table(proxy::TABLE).await.unwrap_or(false)
+    {
+        found.push(format!("nft table inet {}", proxy::TABLE));
+    }
+    if let Ok(netlink) = Netlink::open_current() {
+        let routes = netlink.routes(ROUTE_PROTOCOL).await.unwrap_or_default();
+        found.extend(routes.iter().map(|route| format!("route {}", route.destination)));
+    }
+    found
 }
 
 /// Routes to other nodes, and the bridge that pods were on.

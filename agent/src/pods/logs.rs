@@ -113,7 +113,8 @@ fn rotated(log: &Path) -> io::Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    let is_useless = |path: &Path| has_extension(path, UNFINISHED) || found.contains(&path.with_added_extension(COMPRESSED));
+    let is_useless =
+        |path: &Path| has_extension(path, UNFINISHED) || found.contains(&path.with_added_extension(COMPRESSED));
     let (useless, kept): (Vec<_>, Vec<_>) = found.iter().cloned().partition(|path| is_useless(path));
     useless.iter().try_for_each(fs::remove_file)?;
     Ok(kept)

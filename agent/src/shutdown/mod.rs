@@ -12,7 +12,7 @@ pub mod plan;
 pub mod state;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,4 +243,9 @@ pub async fn forget() -> Result<(), logind::Error> {
         Logind::connect().await?.reload().await?;
     }
     Ok(())
+}
+
+/// The file that it removes, where there is one.
+pub(crate) fn overridden() -> Option<PathBuf> {
+    logind::own_override(Path::new(logind::OVERRIDE_DIR))
 }

@@ -118,8 +118,7 @@ fn say(line: &str) {
 pub async fn upgrade(options: &UpgradeOptions) -> anyhow::Result<()> {
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "upgrading needs root: try again with sudo");
     anyhow::ensure!(systemd::is_running(), "there is no systemd here that could restart the agent");
-    let (config, _) =
-        Config::load(&options.config_dir).context("this machine has not joined a cluster (agent join)")?;
+    let (config, _) = Config::load_or_say(&options.config_dir)?;
     let upgrade = Upgrade { present: present()?, folder: config.layout.data_dir.join("upgrade"), config, options };
     let staged = upgrade.candidate().and_then(|found| Ok(found.stage(&upgrade.present)?));
     upgrade.clean()?;

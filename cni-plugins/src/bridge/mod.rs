@@ -26,15 +26,15 @@ pub async fn run(request: &Request) -> Result<Option<Success>> {
     }
 }
 
-/// Removes everything of the attachment. Goes on after a failure, and reports the first one: what can be removed is.
+/// Removes everything of the attachment. Its addresses last, and only when nothing answers at them any longer: somebody else has them next.
 async fn delete(request: &Request, config: &Config) -> Result<()> {
-    let released = match delegate::ipam_type(request)? {
-        Some(plugin) => delegate::ipam(request, plugin).map(drop),
-        None => Ok(()),
-    };
     let link = delete_link(request).await;
     let masquerading = if config.ip_masq { Rules::open()?.remove(request).await } else { Ok(()) };
-    released.and(link).and(masquerading)
+    link.and(masquerading)?;
+    match delegate::ipam_type(request)? {
+        Some(plugin) => delegate::ipam(request, plugin).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// The host's end is found without the container's namespace, which may be gone; both ends go together.

@@ -1,6 +1,7 @@
 //! ADD: everything is checked before the first change, and undone when a later one fails.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use netns::{Link, NetNs, Netlink, Route as KernelRoute, VethPair};
@@ -14,6 +15,9 @@ use crate::types::{Interface, IpConfig, Route, Success};
 
 /// The container's place in the result's list of links: bridge, host's end, container's end.
 const CONTAINER: usize = 2;
+/// How often, and how many times, it is looked whether the bridge's port is open.
+const LOOK: Duration = Duration::from_millis(1);
+const LOOKS: usize = 50;
 
 /// Connects the container.
 pub async fn add(request: &Request, config: &Config) -> Result<Success> {
@@ -79,6 +83,8 @@ async fn connect(request: &Request, config: &Config, namespace: &NetNs, result: 
     if config.ip_masq {
         Rules::open()?.masquerade(request, &result.ips).await?;
     }
+    await_forwarding(&host, &name).await?;
+    announce(&inside, &link, in_namespace).await?;
     let sandbox = request.netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     result.interfaces = vec![interface(&bridge, ""), interface(&port, ""), interface(&link, &sandbox)];
     Ok(())
@@ -137,6 +143,34 @@ fn skip_duplicate_detection(link: &str, write: impl Fn(&str, &str) -> netns::Res
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// The kernel opens a port a moment after the other end has gone up. One that stays shut is not this call's failure.
+async fn await_forwarding(host: &Netlink, port: &str) -> Result<()> {
+    for _ in 0..LOOKS {
+        if host.require_link(port).await?.forwarding {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Tells where the link's addresses are now: another container may have had them before, and host and neighbours remember that one. The kernel
+/// tells it whenever a link gets its link-layer address, be it the one that it has; when it goes up would be too early for the bridge.
+async fn announce(inside: &Netlink, link: &Link, write: impl Fn(&str, &str) -> netns::Result<()>) -> Result<()> {
+    let name = &link.name;
+    for key in [format!("net/ipv4/conf/{name}/arp_notify"), format!("net/ipv6/conf/{name}/ndisc_notify")] {
+        match write(&key, "1") {
+            // A kernel without IPv6.
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    if let Some(mac) = link.mac {
+        inside.set_mac(link.index, mac).await?;
+    }
+    Ok(())
 }
 
 /// Gives the bridge the networks' gateway addresses and lets the host route.

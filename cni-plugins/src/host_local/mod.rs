@@ -38,6 +38,12 @@ fn add(request: &Request, config: &Config, store: &Store) -> Result<Success> {
         return Err(Error::config("ipam", format!("failed to allocate requested IP {ip}: not in any range")));
     }
     let locked = store.lock()?;
+    // Before anything is taken, and so released: what the attachment has is in use.
+    if locked.holds(&request.attachment)? {
+        let message =
+            format!("{} has an address already, duplicate allocation is not allowed", request.attachment.container);
+        return Err(Error::config("ipam", message));
+    }
     let mut result = Success { routes: config.routes.clone(), dns: config.dns()?, ..Success::default() };
     if let Err(error) = allocate(request, config, &locked, &mut result.ips) {
         // Nothing stays reserved of an ADD that failed. The first failure is the one to tell.
@@ -48,11 +54,6 @@ fn add(request: &Request, config: &Config, store: &Store) -> Result<Success> {
 }
 
 fn allocate(request: &Request, config: &Config, locked: &Locked, ips: &mut Vec<IpConfig>) -> Result<()> {
-    if locked.holds(&request.attachment)? {
-        let message =
-            format!("{} has an address already, duplicate allocation is not allowed", request.attachment.container);
-        return Err(Error::config("ipam", message));
-    }
     for (index, set) in config.ranges.iter().enumerate() {
         let (address, gateway) = match config.requested.iter().find(|ip| set.contains(**ip)) {
             Some(ip) => take_requested(request, locked, set, *ip)?,

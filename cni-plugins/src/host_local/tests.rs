@@ -98,6 +98,7 @@ fn one_attachment_has_one_allocation() {
     let world = World::new(json!([[{"subnet": "10.1.0.0/24"}]]));
     world.add("a").unwrap();
     assert!(world.add("a").unwrap_err().message.contains("duplicate allocation"));
+    assert!(world.folder.path().join("net/10.1.0.2").exists(), "it still has the first one");
 }
 
 #[test]

@@ -28,6 +28,34 @@ fn two_containers_reach_each_other_and_the_host() {
     assert_eq!(exchange(&host.host.ns, &a.ns.ns, 80, "10.44.0.2:80").unwrap(), "10.44.0.1");
 }
 
+/// An address is given again, and the host remembers who had it.
+#[test]
+fn the_next_container_at_an_address_says_so() {
+    let host = Host::new();
+    let mut config = host.bridge_config();
+    config["ipam"]["ranges"] =
+        json!([[{"subnet": "10.44.0.0/24", "rangeStart": "10.44.0.8", "rangeEnd": "10.44.0.9"}]]);
+    // A bridge without a port forgets all.
+    let other = Container::new("other");
+    host.call("bridge", "ADD", &other, &config).unwrap();
+    let known = || {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/arp").unwrap();
+        let table = host.host.ns.run(read).unwrap();
+        table.lines().find(|line| line.starts_with("10.44.0.9 ")).map(str::to_owned).unwrap_or_default()
+    };
+    for name in ["a", "b"] {
+        let container = Container::new(name);
+        let result = host.call("bridge", "ADD", &container, &config).unwrap();
+        let mac = result["interfaces"][2]["mac"].as_str().unwrap();
+        if name == "b" {
+            assert!(known().contains(mac), "{} is not {mac}", known());
+        }
+        assert_eq!(exchange(&host.host.ns, &container.ns.ns, 80, "10.44.0.9:80").unwrap(), "10.44.0.1");
+        assert!(known().contains(mac));
+        host.call("bridge", "DEL", &container, &config).unwrap();
+    }
+}
+
 #[test]
 fn check_finds_what_is_missing() {
     let host = Host::new();

@@ -39,8 +39,12 @@ pub enum Event {
     NodeFeatures,
     /// A pod with a node is gone, ended, or holds less than before.
     PodGone,
-    /// A pod got a node or changed its labels: affinity may be met now.
+    /// A pod got a node: affinity may be met now.
     PodPlaced,
+    /// A pod with a node changed its labels: affinity may be met, and anti-affinity no longer be in the way.
+    PodRelabelled,
+    /// A node is gone: it may have been the domain with the fewest pods.
+    NodeGone,
     /// A namespace's labels changed.
     Namespace,
     /// A claim, a volume or a class came or changed.
@@ -52,7 +56,7 @@ impl Event {
     #[must_use]
     pub fn of_placed(before: Option<&PodInfo>, pod: &PodInfo) -> Vec<Self> {
         let Some(before) = before else { return vec![Self::PodPlaced] };
-        let relabelled = (before.labels != pod.labels).then_some(Self::PodPlaced);
+        let relabelled = (before.labels != pod.labels).then_some(Self::PodRelabelled);
         // Pods are resized in place (KEP-1287).
         let shrunk = pod.requests.is_less_of_any(&before.requests).then_some(Self::PodGone);
         relabelled.into_iter().chain(shrunk).collect()
@@ -69,15 +73,19 @@ impl Event {
             Reason::Ports | Reason::ClaimInUse => &[Self::PodGone],
             Reason::Smaller(_) => &[Self::NodeAllocatable],
             Reason::Insufficient(_) | Reason::TooManyPods => &[Self::PodGone, Self::NodeAllocatable],
-            Reason::Spread | Reason::SpreadLabel => {
-                &[Self::PodGone, Self::PodPlaced, Self::NodeLabels, Self::NodeTaints]
-            }
-            Reason::PodAffinity => &[Self::PodPlaced, Self::NodeLabels, Self::Namespace],
+            Reason::Spread | Reason::SpreadLabel => &[
+                Self::PodGone,
+                Self::PodPlaced,
+                Self::PodRelabelled,
+                Self::NodeLabels,
+                Self::NodeTaints,
+                Self::NodeGone,
+            ],
+            Reason::PodAffinity => &[Self::PodPlaced, Self::PodRelabelled, Self::NodeLabels, Self::Namespace],
             Reason::Claim(_) | Reason::VolumeLost => &[Self::Volume],
-            Reason::VolumeElsewhere | Reason::NoVolume => &[Self::Volume, Self::NodeLabels],
-            Reason::PodAntiAffinity | Reason::ExistingAntiAffinity => {
-                &[Self::PodGone, Self::NodeLabels, Self::Namespace]
-            }
+            Reason::VolumeElsewhere | Reason::VolumeZone | Reason::NoVolume => &[Self::Volume, Self::NodeLabels],
+            Reason::PodAntiAffinity => &[Self::PodGone, Self::PodRelabelled, Self::NodeLabels, Self::Namespace],
+            Reason::ExistingAntiAffinity => &[Self::PodGone, Self::NodeLabels, Self::Namespace],
         };
         by.contains(&self)
     }
@@ -174,6 +182,9 @@ impl Queue {
 
     /// Wakes the pods that the event may help.
     pub fn wake(&mut self, event: Event, now: Instant) {
+        if self.timers.is_empty() {
+            return;
+        }
         let helped = self.pods.iter().filter(|(_, waiting)| match &waiting.place {
             Place::Unschedulable { reasons, .. } => {
                 reasons.is_empty() || reasons.iter().any(|reason| event.helps(reason))

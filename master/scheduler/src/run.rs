@@ -168,11 +168,11 @@ impl Scheduler {
                 gone.iter().for_each(|uid| self.forget_pod(uid, now));
             }
             Input::Node(facts) => self.absorb_node(*facts, now),
-            Input::NodeGone(name) => self.cache.remove_node(&name),
+            Input::NodeGone(name) => self.forget_node(&name, now),
             Input::NodesListed(present) => {
                 let known = self.cache.nodes().map(|(facts, _)| facts.name.clone());
                 let gone: Vec<String> = known.filter(|name| !present.contains(name)).collect();
-                gone.iter().for_each(|name| self.cache.remove_node(name));
+                gone.iter().for_each(|name| self.forget_node(name, now));
             }
             Input::Namespace(name, labels) => {
                 let changed = self.cache.namespaces().get(&name) != Some(&labels);
@@ -203,7 +203,9 @@ impl Scheduler {
     fn absorb_pod(&mut self, pod: Arc<PodInfo>, ours: bool, now: Instant) {
         if !pod.node_name.is_empty() {
             let uid = pod.uid.clone();
-            let before = self.cache.pod(&uid).filter(|known| known.node_name == pod.node_name);
+            // What was only assumed has helped nobody yet.
+            let is_assumed = self.queue.contains(&uid);
+            let before = self.cache.pod(&uid).filter(|known| !is_assumed && known.node_name == pod.node_name);
             let events = Event::of_placed(before.map(AsRef::as_ref), &pod);
             self.queue.remove(&uid);
             self.cache.nominated_mut().remove(&uid);
@@ -261,6 +263,11 @@ impl Scheduler {
         }
     }
 
+    fn forget_node(&mut self, name: &str, now: Instant) {
+        self.cache.remove_node(name);
+        self.queue.wake(Event::NodeGone, now);
+    }
+
     fn forget_pod(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
         self.release(uid, now);
@@ -272,7 +279,11 @@ impl Scheduler {
     fn absorb_binding(&mut self, pod: Arc<PodInfo>, error: Option<String>, now: Instant) {
         self.cache.volumes_mut().settle(&pod.uid);
         let Some(error) = error else {
-            self.queue.remove(&pod.uid);
+            // Where the pod was not seen with its node yet.
+            if self.queue.contains(&pod.uid) {
+                self.queue.remove(&pod.uid);
+                self.queue.wake(Event::PodPlaced, now);
+            }
             return;
         };
         tracing::warn!(pod = pod.name, namespace = pod.namespace, error, "binding failed");
@@ -285,5 +296,53 @@ impl Scheduler {
         self.queue.wake(Event::PodGone, now);
         let writer = self.writer.clone();
         self.writes.spawn(async move { writer.report_failure(&pod, "SchedulerError", error).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::tests::{node, pod};
+
+    fn scheduler() -> Scheduler {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let (recorder, _) = Recorder::new(client.clone(), "default-scheduler");
+        Scheduler {
+            cache: Cache::default(),
+            queue: Queue::default(),
+            writer: Writer::new(client, recorder, "default-scheduler"),
+            writes: JoinSet::new(),
+            sender: mpsc::channel(1).0,
+            start: 0,
+            unlisted: Unlisted::default(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_pod_is_tried_again_when_that_has_a_node() {
+        let cache = |more| pod("cache", json!({"metadata": {"labels": {"app": "cache"}}, "spec": more}));
+        let term = json!({"labelSelector": {"matchLabels": {"app": "cache"}}, "topologyKey": "kubernetes.io/hostname"});
+        let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        let web = pod("web", json!({"spec": {"affinity": near}}));
+        let seen = || Input::Pod(cache(json!({"nodeName": "a"})), true);
+        let bound = || Input::Bound(cache(json!({})), None);
+        for inputs in [vec![seen(), bound()], vec![bound(), seen()], vec![bound()]] {
+            let mut scheduler = scheduler();
+            scheduler.absorb(Input::Node(Box::new(node("a", json!({})))));
+            scheduler.absorb(Input::Pod(Arc::clone(&web), true));
+            scheduler.decide_next();
+            scheduler.absorb(Input::Pod(cache(json!({})), true));
+            scheduler.decide_next();
+            assert_eq!(scheduler.cache.node_of("cache"), Some("a"));
+            assert!(!scheduler.queue.is_ready());
+            inputs.into_iter().for_each(|input| scheduler.absorb(input));
+            // The pause of the first failure.
+            scheduler.queue.flush(Instant::now() + Duration::from_secs(2));
+            assert_eq!(scheduler.queue.pop().unwrap().name, "web");
+        }
     }
 }

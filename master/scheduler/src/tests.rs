@@ -18,7 +18,7 @@ use crate::volumes::{Change, Choice};
 mod preemption;
 mod scores;
 
-fn node(name: &str, more: Value) -> NodeFacts {
+pub(crate) fn node(name: &str, more: Value) -> NodeFacts {
     let mut value = json!({
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         "spec": {},
@@ -29,7 +29,7 @@ fn node(name: &str, more: Value) -> NodeFacts {
     NodeFacts::new(&node)
 }
 
-fn pod(name: &str, more: Value) -> Arc<PodInfo> {
+pub(crate) fn pod(name: &str, more: Value) -> Arc<PodInfo> {
     let mut value = json!({
         "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]},
@@ -252,7 +252,20 @@ fn a_pod_that_shrinks_or_is_relabelled_may_help_others() {
     assert_eq!(of(json!({})), []);
     assert_eq!(of(sized("500m", "2Gi")), [Event::PodGone], "less of one");
     assert_eq!(of(sized("2", "1Gi")), []);
-    assert_eq!(of(json!({"metadata": {"labels": {"app": "db"}}})), [Event::PodPlaced]);
+    assert_eq!(of(json!({"metadata": {"labels": {"app": "db"}}})), [Event::PodRelabelled]);
+    assert!(Event::PodRelabelled.helps(&Reason::PodAntiAffinity) && Event::NodeGone.helps(&Reason::Spread));
+}
+
+#[test]
+fn a_sidecars_ports_of_the_machine_are_its_pods() {
+    let sidecar = |name: &str| {
+        let ports = json!([{"containerPort": 9100, "hostPort": 9100}]);
+        pod(name, json!({"spec": {"initContainers": [{"name": "s", "restartPolicy": "Always", "ports": ports}]}}))
+    };
+    let mut cache = cache([node("a", json!({}))]);
+    place(&mut cache, &sidecar("p"));
+    let told = message(&cache, &sidecar("q"));
+    assert!(told.contains("1 node(s) didn't have free ports for the requested pod ports"), "{told}");
 }
 
 #[test]
@@ -395,6 +408,26 @@ fn a_pod_goes_where_its_volume_is() {
     storage(&mut other, "Immediate", true);
     let message = decide(&other, &claimant("p"), 0).unwrap_err().message();
     assert!(message.contains("1 node(s) didn't match PersistentVolume's node affinity"), "{message}");
+}
+
+#[test]
+fn a_pod_goes_to_a_zone_of_its_volume() {
+    const ZONE: &str = "topology.kubernetes.io/zone";
+    let placed = |labels: Value| {
+        let mut one = cache([node("a", json!({"metadata": {"labels": labels}}))]);
+        storage(&mut one, "Immediate", true);
+        let volume = json!({
+            "metadata": {"name": "v1", "labels": {"failure-domain.beta.kubernetes.io/zone": "x__y"}},
+            "spec": {"claimRef": {"name": "c", "namespace": "ns", "uid": "u"}}});
+        one.volumes_mut().apply(Change::Volume(serde_json::from_value(volume).unwrap()));
+        decide(&one, &claimant("p"), 0).map(|decision| decision.node).map_err(|unfit| unfit.message())
+    };
+    assert_eq!(placed(json!({ZONE: "y"})), Ok("a".to_owned()));
+    assert_eq!(placed(json!({})), Ok("a".to_owned()), "a node that says nothing of it");
+    for other in [json!({ZONE: "z"}), json!({"topology.kubernetes.io/region": "r"})] {
+        let message = placed(other).unwrap_err();
+        assert!(message.contains("1 node(s) had no available volume zone"), "{message}");
+    }
 }
 
 #[test]

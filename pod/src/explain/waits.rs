@@ -1,7 +1,7 @@
 //! What a plan waits for.
 
 use super::{short, stage, time};
-use crate::backoff::{stage_retry, start_retry};
+use crate::backoff::{Restart, stage_retry, start_retry};
 use crate::plan::{Plan, Role};
 use crate::view::{Member, View};
 use crate::world::{ContainerState, HookState, Stage, Verdict};
@@ -45,19 +45,16 @@ fn waits_of(view: &View<'_>, member: &Member<'_>) -> Option<String> {
         return Some(format!("container {name} is being started"));
     }
     let Some(container) = view.current(name) else {
-        let first = view.members().find(|other| {
-            let is_before = matches!(other.role, Role::Init | Role::Sidecar) && other.spec.name != *name;
-            is_before && !is_passed(view, other)
-        })?;
+        let first =
+            view.members().find(|other| matches!(other.role, Role::Init | Role::Sidecar) && !is_passed(view, other))?;
+        if first.spec.name == *name {
+            return backed_off(view, name, view.latest(name).and_then(|old| view.after_end(old)));
+        }
         let waits = member.role == Role::App && !view.is_initialized();
         return waits.then(|| format!("container {name} waits for init container {}", first.spec.name));
     };
     match &container.state {
-        ContainerState::Exited { .. } => {
-            let restart = view.restart(member, container).filter(|restart| restart.at > view.world.now)?;
-            let (delay, at) = (restart.delay.as_secs(), time(restart.at));
-            Some(format!("container {name} starts again at {at}, after a back-off of {delay} s"))
-        }
+        ContainerState::Exited { .. } => backed_off(view, name, view.restart(member, container)),
         ContainerState::Running => {
             let id = short(container.id.as_str());
             if matches!(observed.hooks.get(&container.id), Some(HookState::Running)) {
@@ -72,6 +69,12 @@ fn waits_of(view: &View<'_>, member: &Member<'_>) -> Option<String> {
         }
         ContainerState::Created | ContainerState::Unknown => None,
     }
+}
+
+fn backed_off(view: &View<'_>, name: &str, restart: Option<Restart>) -> Option<String> {
+    let restart = restart.filter(|restart| restart.at > view.world.now)?;
+    let (delay, at) = (restart.delay.as_secs(), time(restart.at));
+    Some(format!("container {name} starts again at {at}, after a back-off of {delay} s"))
 }
 
 fn is_passed(view: &View<'_>, member: &Member<'_>) -> bool {

@@ -2,7 +2,7 @@
 
 use api::SandboxId;
 
-use crate::backoff::start_retry;
+use crate::backoff::{Restart, start_retry};
 use crate::plan::{Event, KillContainer, Plan, Role, StartContainer, Step};
 use crate::restart;
 use crate::view::{Member, View};
@@ -130,11 +130,15 @@ fn advance(view: &View<'_>, member: &Member<'_>, sandbox: &Sandbox, plan: &mut P
     }
 }
 
-/// The first start in this sandbox. What ran in an older one starts again only by its restart policy.
+/// The first start in this sandbox. What ran in an older one starts again only by its restart policy; init containers do in any case, but
+/// wait as long as they would have there.
 fn start_first(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, plan: &mut Plan) {
     match view.latest(&member.spec.name) {
         Some(old) if matches!(member.role, Role::App | Role::Sidecar) => start_again(view, member, old, sandbox, plan),
-        old => start(view, member, sandbox, old.map_or(0, |old| old.backoff), plan),
+        old => match old.and_then(|old| view.after_end(old)) {
+            Some(restart) => start_at(view, member, sandbox, restart, plan),
+            None => start(view, member, sandbox, old.map_or(0, |old| old.backoff), plan),
+        },
     }
 }
 
@@ -142,7 +146,12 @@ fn start_again(view: &View<'_>, member: &Member<'_>, container: &Container, sand
     if container.state == ContainerState::Created {
         return start(view, member, sandbox, container.backoff, plan);
     }
-    let Some(restart) = view.restart(member, container) else { return };
+    if let Some(restart) = view.restart(member, container) {
+        start_at(view, member, sandbox, restart, plan);
+    }
+}
+
+fn start_at(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, restart: Restart, plan: &mut Plan) {
     if restart.at <= view.world.now {
         start(view, member, sandbox, restart.level, plan);
         return;

@@ -5,10 +5,10 @@ use crate::view::{Cause, View};
 use crate::world::ContainerState;
 
 /// The probes of all running containers. Liveness and startup have no say any more once the pod ends; readiness goes
-/// on while it is deleted, so that it leaves its Services only as it stops (KEP-1669).
+/// on, so that it leaves its Services as it stops, neither earlier nor later (KEP-1669).
 pub(super) fn targets(view: &View<'_>) -> Vec<ProbeTarget> {
     let ending = view.ending();
-    if ending.is_some_and(|ending| ending.cause != Cause::Deleted) {
+    if ending.is_some_and(|ending| matches!(ending.cause, Cause::Gone | Cause::Rejected)) {
         return Vec::new();
     }
     let mut targets = Vec::new();

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 
 use crate::plan::{Role, restart_all};
 use crate::status::{containers::find, resources, seconds};
-use crate::view::View;
+use crate::view::{Cause, View};
 
 const TRUE: &str = "True";
 const FALSE: &str = "False";
@@ -82,14 +82,15 @@ fn observed(pod: &Pod, condition: PodCondition) -> PodCondition {
 }
 
 /// The conditions of others. A status is written as a whole, so that what others wrote since the last one must be in
-/// it. A pod that the node itself ends has `DisruptionTarget`.
+/// it. A pod that the node itself ends has `DisruptionTarget` once it has ended.
 fn foreign(view: &View<'_>, pod: &Pod, old: &[PodCondition]) -> Vec<PodCondition> {
     let from_api = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
     let mut all: Vec<PodCondition> =
         from_api.unwrap_or(old).iter().filter(|condition| !is_of_node(condition)).cloned().collect();
     let known = conditions::get(old, DISRUPTION).filter(|_| conditions::get(&all, DISRUPTION).is_none()).cloned();
     all.extend(known);
-    let eviction = view.world.eviction.as_ref().filter(|_| !view.was_terminal());
+    let has_ended = !view.was_terminal() && view.live().next().is_none();
+    let eviction = view.world.eviction.as_ref().filter(|_| has_ended);
     if let Some(message) = eviction.and_then(|eviction| eviction.disruption.clone()) {
         let told = PodCondition {
             reason: Some("TerminationByKubelet".to_owned()),
@@ -154,7 +155,10 @@ fn initialized(view: &View<'_>, old: &[PodCondition], status: &PodStatus) -> Pod
     if status.phase.as_deref() == Some("Succeeded") && unknown.is_empty() {
         return PodCondition { reason: Some("PodCompleted".to_owned()), ..condition(name, TRUE) };
     }
-    if view.is_initialized() || (unknown.is_empty() && incomplete.is_empty()) {
+    // Also in a new sandbox, whose init containers run anew.
+    let mut states = status.container_statuses.iter().flatten().filter_map(|status| status.state.as_ref());
+    let has_begun = states.any(|state| state.running.is_some() || state.terminated.is_some());
+    if has_begun || (unknown.is_empty() && incomplete.is_empty()) {
         return condition(name, TRUE);
     }
     refused(name, "ContainersNotInitialized", listed(&unknown, "incomplete", &incomplete))
@@ -171,7 +175,10 @@ fn containers_ready(view: &View<'_>, status: &PodStatus) -> PodCondition {
             Some(_) => {}
         }
     }
+    // Such a pod is refused its Services before it has come to its end.
+    let is_overdue = view.ending().is_some_and(|ending| ending.cause == Cause::DeadlineExceeded);
     match status.phase.as_deref() {
+        _ if is_overdue => refused(name, "PodFailed", None),
         Some("Succeeded") if unknown.is_empty() => refused(name, "PodCompleted", None),
         Some("Failed") => refused(name, "PodFailed", None),
         _ if unknown.is_empty() && unready.is_empty() => condition(name, TRUE),

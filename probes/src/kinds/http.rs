@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -52,6 +53,10 @@ const NO_TLS: &str = "tls: first record does not look like a TLS handshake";
 /// How an answer by HTTP begins: as long as a header of TLS, which is all that Go's client compares with it.
 const HTTP: &[u8] = b"HTTP/";
 
+/// What users may write into a path and a request cannot carry as it is. What is escaped already stays.
+const UNSENT: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+
 /// One request of a chain of redirects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Hop {
@@ -67,11 +72,12 @@ struct Hop {
 impl Hop {
     fn first(target: &Target<'_>) -> Self {
         let slash = if target.path.starts_with('/') { "" } else { "/" };
+        let (path, _fragment) = target.path.split_once('#').unwrap_or((target.path, ""));
         Self {
             scheme: target.scheme,
             host: target.host.to_owned(),
             port: target.port,
-            path: format!("{slash}{}", target.path),
+            path: format!("{slash}{}", utf8_percent_encode(path, UNSENT)),
             own_host: true,
         }
     }
@@ -319,6 +325,21 @@ mod tests {
 
     fn hop(path: &str) -> Hop {
         Hop { scheme: Scheme::Http, host: "10.0.0.1".into(), port: 8080, path: path.into(), own_host: true }
+    }
+
+    #[test]
+    fn any_path_that_the_api_takes_can_be_asked_for() {
+        let cases = [
+            ("/health check?a=b c", "/health%20check?a=b%20c"),
+            ("ready/<é>", "/ready/%3C%C3%A9%3E"),
+            ("/a%20b/../c:d@e?x=[1]&y='2'#part", "/a%20b/../c:d@e?x=[1]&y='2'"),
+            ("", "/"),
+        ];
+        for (path, sent) in cases {
+            let target = Target { scheme: Scheme::Http, host: "10.0.0.1", port: 80, path, headers: &[] };
+            let hop = Hop::first(&target);
+            assert_eq!(request(&hop, &[]).unwrap().uri(), sent);
+        }
     }
 
     #[test]

@@ -49,6 +49,10 @@ fn preflight(context: &Context) -> Result<()> {
         ensure!(told.stdout.contains(expected), "{expected} is not in {told:?}");
     }
     ensure!(told.code != 0, "{told:?}");
+    // Nothing is mended where that would not do.
+    let refused = guest.run(&format!("{join} --fix --node-name localhost"), patience)?;
+    ensure!(refused.code != 0 && refused.stderr.contains("every machine is called localhost"), "{refused:?}");
+    guest.say("systemctl is-active kubelet && test -e /etc/cni/net.d/05-old.conflist")?;
     // Mended, and ended before anything else is done.
     let mended = until(context, &format!("{join} --fix"), "05-old.conflist.before-keelson")?;
     ensure!(mended.contains("fixed by: systemctl disable --now kubelet.service"), "{mended}");
@@ -100,7 +104,7 @@ fn until(context: &Context, command: &str, said: &str) -> Result<String> {
 /// The machine leaves, whatever it was by now, and is as before.
 fn away(context: &Context) -> Result<()> {
     let guest = context.guest();
-    guest.say(&format!("rm -f {FILE}; test ! -e /etc/keelson/node.yaml || agent leave --force"))?;
+    guest.say(&format!("rm -f {FILE}; test ! -e /etc/keelson || agent leave --force"))?;
     context.kubectl.say("delete node v1 --ignore-not-found")?;
     guest.say("agent doctor --leftovers")?;
     let changes = context.changes()?;

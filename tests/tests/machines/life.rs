@@ -244,10 +244,21 @@ fn leave(context: &Context) -> Result<()> {
     // Its pod has no controller, and would not come back elsewhere.
     let refused = context.guest().run("agent leave", Duration::from_secs(60))?;
     ensure!(refused.code != 0 && refused.stderr.contains(LONG), "{refused:?}");
-    let said = context.guest().say("agent leave --force")?;
-    ensure!(said.contains("kubectl delete node v1"), "{said}");
+    // Of one that has, the node sees that it is gone by its own rights.
+    context.kubectl.say(&format!("delete pod {LONG}"))?;
+    context.kubectl.apply(&format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: mover}}, spec: {{replicas: 2, selector: {{matchLabels: {{app: mover}}}}, \
+         template: {{metadata: {{labels: {{app: mover}}}}, spec: {{terminationGracePeriodSeconds: 2, containers: [{{name: c, image: {BUSYBOX}, command: [sleep, 1d]}}]}}}}}}}}"
+    ))?;
+    context.kubectl.say("rollout status deployment mover --timeout=120s")?;
+    // What is not ours in its folders is nobody's to remove.
+    context.guest().say("touch /var/lib/keelson/precious")?;
+    let said = context.guest().say_within("agent leave", Duration::from_secs(300))?;
+    ensure!(said.matches("pod default/mover-").count() == 2 && said.contains("kubectl delete node v1"), "{said}");
+    ensure!(said.contains("/var/lib/keelson stays"), "{said}");
+    context.guest().say("rm /var/lib/keelson/precious && rmdir /var/lib/keelson")?;
     context.kubectl.say("delete node v1")?;
-    context.kubectl.say(&format!("delete pod {LONG} --force --grace-period=0 --ignore-not-found"))?;
+    context.kubectl.say("delete deployment mover")?;
     context.guest().say("agent doctor --leftovers")?;
     let changes = context.changes()?;
     ensure!(changes.is_empty(), "leave left\n{}", changes.join("\n"));

@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("trouble: a_node_that_was_cut_off_goes_on_and_catches_up", cut_off),
     ("trouble: a_clock_that_is_stepped_moves_no_container", clock),
     ("trouble: certificates_are_renewed_after_months_offline", months_offline),
+    ("trouble: a_token_repairs_a_node_whose_agent_runs_without_a_good_certificate", repair),
 ];
 
 /// What has to be as before when a trouble is over: the node, the pod that lives through all, and the agent's word for it.
@@ -237,6 +238,28 @@ fn months_offline(context: &Context) -> Result<()> {
         ensure!(status.code != 0 && said.contains(expected), "{expected} is not in\n{said}");
     }
     set_clock(context, 0)?;
+    well(context)?;
+    let after = starts(context)?;
+    ensure!(before == after, "before {before}\nafter {after}");
+    Ok(())
+}
+
+/// As after a certificate has expired: there is none that is good, the agent runs, listens, and the Node may still be Ready.
+fn repair(context: &Context) -> Result<()> {
+    const FILE: &str = "/root/again.join";
+    context.node()?;
+    let guest = context.guest();
+    let before = starts(context)?;
+    let settings = || guest.say("sha256sum /etc/keelson/agent.yaml");
+    // A setting of which the command that repairs says nothing, with a person's remark.
+    guest.say("cd /etc/keelson && cp agent.yaml /root && sed -i 's/^maxPods:.*/maxPods: 42 # mine/' agent.yaml && grep -q mine agent.yaml")?;
+    let written = settings()?;
+    context.invite(FILE)?;
+    guest.say("rm /etc/keelson/pki/client.pem && systemctl is-active agent")?;
+    let said = guest.say(&format!("agent join --join-file {FILE}"))?;
+    ensure!(said.contains("node v1 is Ready") && said.contains("asking for a certificate"), "{said}");
+    ensure!(settings()? == written, "other settings than before: {}", settings()?);
+    guest.say("mv /root/agent.yaml /etc/keelson/ && systemctl restart agent")?;
     well(context)?;
     let after = starts(context)?;
     ensure!(before == after, "before {before}\nafter {after}");

@@ -9,7 +9,7 @@ use super::{Kind, Medium};
 use crate::{Error, fs, mounts};
 
 /// Everyone may use the scratch space of a pod.
-const MODE: u32 = 0o777;
+pub(crate) const MODE: u32 = 0o777;
 const PAGES: &str = "HugePages";
 const PAGES_OF: &str = "HugePages-";
 
@@ -59,15 +59,13 @@ fn bytes(size: &str) -> Option<u64> {
 /// something was mounted on it now: after a reboot the folder is there, and what was in memory is not.
 pub(crate) fn set_up(folder: &Path, medium: &Medium, limit: Option<u64>, max: Option<u64>) -> Result<bool, Error> {
     fs::make_dir(folder)?;
-    let mounted = match medium {
-        Medium::Disk => false,
-        Medium::Memory => mounts::tmpfs(folder, limit.into_iter().chain(max).min())?,
-        Medium::HugePages(size) => mounts::huge_pages(folder, *size)?,
-        Medium::NoPages(error) => return Err(error.clone().into()),
-        Medium::Unknown(name) => return Err(Error::Medium(name.clone())),
-    };
-    fs::allow(folder, MODE)?;
-    Ok(mounted)
+    match medium {
+        Medium::Disk => Ok(false),
+        Medium::Memory => mounts::tmpfs(folder, limit.into_iter().chain(max).min()),
+        Medium::HugePages(size) => mounts::huge_pages(folder, *size),
+        Medium::NoPages(error) => Err(error.clone().into()),
+        Medium::Unknown(name) => Err(Error::Medium(name.clone())),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 mod deb;
 mod programs;
+#[cfg(test)]
+mod scripts;
 mod stage;
 mod tarball;
 

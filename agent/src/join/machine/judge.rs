@@ -2,6 +2,8 @@
 
 use super::Seen;
 use crate::doctor::Finding;
+use crate::network::ASIDE;
+use crate::preflight::Refusal;
 
 /// The oldest containerd that speaks CRI v1 as the agent does.
 const OLDEST_CONTAINERD: (u32, u32) = (1, 6);
@@ -25,10 +27,17 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
         let remedy = "boot a kernel that has it (after an upgrade of the kernel: reboot)";
         plain(Finding::fault("kernel", format!("this kernel has no module {module}"), remedy))
     }));
-    if seen.forbidden_swap {
-        let message = "swap is on, and failSwapOn forbids it; /etc/fstab would turn it on again at the next boot";
-        problems.push(mendable("swap", message, &["swapoff", "--all"]));
-    }
+    problems.extend(seen.refusals.iter().map(|refusal| match refusal {
+        Refusal::Swap => {
+            let message = "swap is on, and failSwapOn forbids it; /etc/fstab would turn it on again at the next boot";
+            mendable("swap", message, &["swapoff", "--all"])
+        }
+        Refusal::CgroupV1 => {
+            let remedy =
+                "boot with systemd.unified_cgroup_hierarchy=1, or have a kubelet configuration without failCgroupV1";
+            plain(Finding::fault("cgroups", refusal.to_string(), remedy))
+        }
+    }));
     problems.extend(seen.other_agents.iter().map(|unit| {
         let message = format!("{unit} runs here, and would fight for the same pods");
         mendable("other agents", message, &["systemctl", "disable", "--now", unit])
@@ -42,7 +51,7 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
     }
     problems.extend(seen.earlier_networks.iter().map(|path| {
         let message = format!("{path} comes before our network configuration, so that pods would get its network");
-        mendable("CNI", message, &["mv", path, &format!("{path}.before-keelson")])
+        mendable("CNI", message, &["mv", path, &format!("{path}{ASIDE}")])
     }));
     problems.extend(seen.firewalls.iter().map(|name| {
         let remedy = "allow 10250/tcp from the master, and traffic between the pod network and other nodes";
@@ -109,7 +118,7 @@ mod tests {
         let seen = Seen {
             runtime: ("containerd".into(), "1.5.9".into()),
             absent_modules: vec!["overlay"],
-            forbidden_swap: true,
+            refusals: vec![Refusal::Swap, Refusal::CgroupV1],
             other_agents: vec!["kubelet.service".into()],
             taken_ports: vec![10250],
             earlier_networks: vec!["/etc/cni/net.d/05-x.conflist".into()],
@@ -129,7 +138,7 @@ mod tests {
             ]
         );
         // The port is the kubelet's.
-        assert_eq!(problems.len(), 8);
+        assert_eq!(problems.len(), 9);
         assert!(messages(&seen).contains(&"kernel: this kernel has no module overlay".to_owned()));
         assert!(messages(&seen).contains(&"disk: 5 MiB are free where pods live".to_owned()));
     }

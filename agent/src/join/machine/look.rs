@@ -6,11 +6,15 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use procfs::net::TcpState;
+use procfs::process::{FDTarget, Process};
+use systemd::{Manager, Role};
+
 use super::{MODULES, Seen};
 use crate::config::Config;
 use crate::network::CONFLIST;
 use crate::node::facts;
-use crate::preflight::{self, Refusal};
+use crate::preflight;
 
 /// Units of agents that claim a machine for themselves.
 const OTHER_AGENTS: [&str; 5] = [
@@ -22,19 +26,21 @@ const OTHER_AGENTS: [&str; 5] = [
 ];
 const FIREWALLS: [&str; 2] = ["firewalld.service", "ufw.service"];
 
-/// Asks kernel, systemd and the filesystem. `is_node`: this machine is a node already, whose agent holds the ports.
-pub fn look(config: &Config, runtime: (String, String), is_node: bool) -> Seen {
+/// Asks kernel, systemd and the filesystem. `has_joined`: this machine was made a node before, and may still run as one, whether its
+/// certificate is good or not: its agent's ports are no fault.
+pub fn look(config: &Config, runtime: (String, String), has_joined: bool) -> Seen {
     let mut seen = Seen {
         runtime,
         absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
-        forbidden_swap: preflight::check(Path::new("/"), &config.kubelet) == Err(Refusal::Swap),
+        refusals: preflight::all(Path::new("/"), &config.kubelet),
         earlier_networks: earlier_networks(&config.node.cni_conf_dir),
         free: facts::filesystem(&config.layout.data_dir).map(|disk| disk.available),
         hostname: config.node.node_name.clone(),
         ..Seen::default()
     };
-    if !is_node {
-        seen.taken_ports = Some(config.kubelet.port).filter(|port| is_taken(*port)).into_iter().collect();
+    let port = config.kubelet.port;
+    if is_taken(port) && !(has_joined && is_our_agents(port)) {
+        seen.taken_ports.push(port);
     }
     if systemd::is_running() {
         let active =
@@ -62,6 +68,29 @@ fn has_module(root: &Path, module: &str) -> bool {
 
 fn is_taken(port: u16) -> bool {
     matches!(streams::listen::open((Ipv4Addr::UNSPECIFIED, port).into()), Err(error) if error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// Whether it is the agent that systemd runs here who listens. Without systemd nobody knows: on a machine that has joined, it is.
+fn is_our_agents(port: u16) -> bool {
+    !systemd::is_running() || Manager::default().main_pid(Role::Agent).is_some_and(|pid| listens(pid, port))
+}
+
+fn listens(pid: u32, port: u16) -> bool {
+    let Some(process) = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok()) else { return false };
+    let sockets: Vec<u64> = process
+        .fd()
+        .into_iter()
+        .flatten()
+        .filter_map(|fd| match fd.ok()?.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        })
+        .collect();
+    // Those of its whole network namespace.
+    let mut tcp = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
+    tcp.any(|entry| {
+        entry.state == TcpState::Listen && entry.local_address.port() == port && sockets.contains(&entry.inode)
+    })
 }
 
 /// Configurations that come before ours: the runtime takes the first by name.
@@ -120,8 +149,11 @@ mod tests {
     fn a_port_that_somebody_listens_on_is_taken() {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(is_taken(port));
+        let own = std::process::id();
+        assert!(is_taken(port) && listens(own, port));
+        // Not every process of the same network namespace listens.
+        assert!(!listens(nix::unistd::getppid().as_raw().unsigned_abs(), port));
         drop(listener);
-        assert!(!is_taken(port));
+        assert!(!is_taken(port) && !listens(own, port));
     }
 }

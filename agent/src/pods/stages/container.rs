@@ -277,11 +277,17 @@ async fn mounts(
     Ok(out)
 }
 
-/// Whether a volume of a claim may not be written at all.
+/// Whether a volume may not be written at all: a claim that says so, and whatever the agent itself writes into, as root (CVE-2017-1002102).
 fn is_read_only(pod: &Pod, volume: &str) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let claim = volumes.filter(|other| other.name == volume).find_map(|other| other.persistent_volume_claim.as_ref());
-    claim.and_then(|claim| claim.read_only).unwrap_or(false)
+    volumes.filter(|other| other.name == volume).any(|volume| {
+        let claim = volume.persistent_volume_claim.as_ref();
+        claim.and_then(|claim| claim.read_only).unwrap_or(false)
+            || volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some()
+    })
 }
 
 /// The block devices of a container.

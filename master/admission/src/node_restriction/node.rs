@@ -6,24 +6,6 @@ use serde_json::{Map, Value};
 
 use crate::{Operation, Refusal, Request};
 
-const RESTRICTED_DOMAIN: &str = "node-restriction.kubernetes.io";
-/// Labels of Kubernetes' own domains that a kubelet sets (`k8s.io/kubelet/pkg/apis.IsKubeletLabel`).
-const KUBELET_LABELS: [&str; 12] = [
-    "kubernetes.io/hostname",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-    "beta.kubernetes.io/instance-type",
-    "node.kubernetes.io/instance-type",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "node.kubernetes.io/windows-build",
-];
-const KUBELET_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
-
 pub fn check(request: &Request<'_>, object: Option<&Value>, node: &str) -> Result<(), Refusal> {
     let name = if request.name.is_empty() { request.object_name(object) } else { request.name };
     if name != node {
@@ -71,13 +53,5 @@ fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
     let (new, old) = (labels(new).unwrap_or_else(|| none.clone()), labels(old).unwrap_or(none));
     let keys: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     let changed = keys.into_iter().filter(|key| new.get(*key) != old.get(*key));
-    changed.filter(|key| is_forbidden(key)).cloned().collect()
-}
-
-fn is_forbidden(label: &str) -> bool {
-    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
-    let within = |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
-    let is_kubernetes = within("kubernetes.io") || within("k8s.io");
-    let is_kubelet = KUBELET_LABELS.contains(&label) || KUBELET_DOMAINS.into_iter().any(within);
-    within(RESTRICTED_DOMAIN) || is_kubernetes && !is_kubelet
+    changed.filter(|key| !api::node_labels::is_a_nodes(key)).cloned().collect()
 }

@@ -115,7 +115,9 @@ impl Controller {
             }
         };
         let patch = with_condition(csr, "Approved", "AutoApproved", approval);
-        machinery::unless_gone(self.requests().patch_approval(name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        machinery::unless_gone(
+            self.requests().patch_approval(name, &PatchParams::default(), &Patch::Merge(patch)).await,
+        )
     }
 
     fn serving_names_match(&self, request: &Request, node: &Node) -> Result<(), Refusal> {

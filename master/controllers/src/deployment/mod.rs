@@ -143,12 +143,16 @@ impl Controller {
         let api = self.sets(deployment);
         for set in &claims.release {
             let patch = owner::release(meta, &set.metadata);
-            machinery::unless_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
+            machinery::unless_gone(
+                api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await,
+            )?;
         }
         let adopts = !claims.adopt.is_empty() && owner::may_adopt(&self.client, deployment).await?;
         for set in claims.adopt.into_iter().filter(|_| adopts) {
             let patch = owner::adoption(deployment, &set.metadata);
-            machinery::unless_gone(api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
+            machinery::unless_gone(
+                api.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await,
+            )?;
             owned.push(set);
         }
         Ok(owned)

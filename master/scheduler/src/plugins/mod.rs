@@ -55,6 +55,8 @@ pub enum Reason {
     Claim(String),
     /// VolumeBinding: a volume of the pod's is on other nodes.
     VolumeElsewhere,
+    /// VolumeZone: a volume of the pod's is labelled with another zone or region.
+    VolumeZone,
     /// VolumeBinding: a claim is bound to a volume that does not exist.
     VolumeLost,
     /// VolumeBinding: no volume for a claim that waits for the pod.
@@ -79,6 +81,7 @@ impl Reason {
                 | Self::PodAffinity
                 | Self::Claim(_)
                 | Self::VolumeElsewhere
+                | Self::VolumeZone
                 | Self::VolumeLost
                 | Self::NoVolume
                 | Self::Features
@@ -114,6 +117,7 @@ impl fmt::Display for Reason {
                 to.write_str("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
             }
             Self::Features => to.write_str("node(s) didn't match Pod's required features"),
+            Self::VolumeZone => to.write_str("node(s) had no available volume zone"),
             Self::NoVolume => to.write_str("node(s) didn't find available persistent volumes to bind"),
         }
     }

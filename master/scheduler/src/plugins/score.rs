@@ -53,7 +53,9 @@ pub fn totals(pod: &PodInfo, cache: &Cache, candidates: &[Candidate<'_>]) -> Vec
         let least = likes.iter().copied().min().unwrap_or(0);
         add(likes.into_iter().map(|like| like - least).collect(), INTER_POD_AFFINITY, false);
     }
-    add(spread_costs(pod, cache, candidates), TOPOLOGY_SPREAD, true);
+    for (total, score) in totals.iter_mut().zip(spread_scores(spread_costs(pod, cache, candidates))) {
+        *total += score * TOPOLOGY_SPREAD;
+    }
     totals
 }
 
@@ -61,21 +63,32 @@ fn each(candidates: &[Candidate<'_>], score: impl Fn(&NodeFacts, &NodeInfo) -> i
     candidates.iter().map(|(facts, node)| score(facts, node)).collect()
 }
 
-fn spread_costs(pod: &PodInfo, cache: &Cache, candidates: &[Candidate<'_>]) -> Vec<i64> {
+/// What a pod more costs on each candidate; none where it has no domain.
+fn spread_costs(pod: &PodInfo, cache: &Cache, candidates: &[Candidate<'_>]) -> Vec<Option<i64>> {
     if let Some(counts) = topology_spread::soft_counts(pod, cache) {
-        let costs = each(candidates, |facts, _| counts.cost(facts).unwrap_or(-1));
-        let most = costs.iter().copied().max().unwrap_or(0).max(1);
-        // A node without a domain is worse than any that has one.
-        return costs.into_iter().map(|cost| if cost < 0 { most } else { cost }).collect();
+        return candidates.iter().map(|(facts, _)| counts.cost(facts)).collect();
     }
     if pod.wishes.as_ref().is_some_and(|wishes| !wishes.spread.is_empty()) || pod.labels.is_empty() {
-        return vec![0; candidates.len()];
+        return vec![Some(0); candidates.len()];
     }
-    each(candidates, |facts, node| {
+    let cost = |(facts, node): &Candidate<'_>| {
         let here = i64::from(node.applications.get(&pod.application).copied().unwrap_or(0));
         let zone = facts.zone().map_or(0, |zone| i64::from(cache.application_in_zone(pod.application, zone)));
-        here * SAME_NODE + zone * SAME_ZONE
-    })
+        Some(here * SAME_NODE + zone * SAME_ZONE)
+    };
+    candidates.iter().map(cost).collect()
+}
+
+/// The cheapest is 100 where nothing is there yet, and a node without a domain 0, as upstream has it.
+fn spread_scores(costs: Vec<Option<i64>>) -> Vec<i64> {
+    let known = || costs.iter().copied().flatten();
+    let (least, most) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
+    let score = |cost: &Option<i64>| match cost {
+        None => 0,
+        Some(_) if most == 0 => MAX,
+        Some(cost) => MAX * (most + least - cost) / most,
+    };
+    costs.iter().map(score).collect()
 }
 
 /// Scales so that the largest is 100; reversed, the largest is 0 and nothing is 100.

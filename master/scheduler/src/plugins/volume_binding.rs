@@ -1,5 +1,7 @@
 //! VolumeBinding: a pod goes where its volumes are, and of claims that wait for it the volumes are chosen with the node.
 
+use std::collections::BTreeMap;
+
 use api::volumes::{BIND_COMPLETED, Place, allows_node, claim_class, find, has_annotation};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
@@ -10,6 +12,25 @@ use crate::volumes::{Choice, Volumes, key};
 
 /// The provisioner of classes whose volumes are made by people.
 const BY_HAND: &str = "kubernetes.io/no-provisioner";
+
+/// Labels by which volumes without node affinity say where they are, each with its older name (the VolumeZone plugin).
+const ZONES: [[&str; 2]; 2] = [
+    ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"],
+    ["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"],
+];
+
+/// Whether a volume's labels allow the node. Of several zones one is enough; a node that says nothing of the kind has all.
+fn is_in_zone(volume: &PersistentVolume, node: &BTreeMap<String, String>) -> bool {
+    let Some(labels) = &volume.metadata.labels else { return true };
+    if !ZONES.iter().flatten().any(|key| node.contains_key(*key)) {
+        return true;
+    }
+    ZONES.iter().all(|names| {
+        let mut wanted = names.iter().filter_map(|key| labels.get(*key));
+        let here = names.iter().find_map(|key| node.get(*key));
+        wanted.all(|zones| here.is_some_and(|here| zones.split("__").any(|zone| zone == here)))
+    })
+}
 
 /// What a pod's claims ask for, of whatever node.
 #[derive(Default)]
@@ -69,6 +90,9 @@ impl<'a> Prepared<'a> {
         }
         if self.bound.iter().any(|volume| !allows_node(volume, &facts.labels, &facts.name)) {
             return Some(Reason::VolumeElsewhere);
+        }
+        if self.bound.iter().any(|volume| !is_in_zone(volume, &facts.labels)) {
+            return Some(Reason::VolumeZone);
         }
         (!self.waiting.is_empty() && self.choose(facts).is_none()).then_some(Reason::NoVolume)
     }

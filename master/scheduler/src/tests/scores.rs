@@ -21,6 +21,17 @@ fn a_node_without_the_label_of_a_soft_constraint_is_the_last() {
 }
 
 #[test]
+fn where_all_domains_are_as_full_a_node_without_one_is_still_the_last() {
+    let zone = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "1"}}});
+    let mut cache = cache([node("nowhere", json!({})), node("a", zone)]);
+    cache.set_pod(pod("other", json!({})).placed_on("a"));
+    let spread = json!({"spec": {"topologySpreadConstraints": [{
+        "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]}});
+    assert_eq!(place(&mut cache, &pod("p", spread)), "a");
+}
+
+#[test]
 fn a_pod_goes_where_it_evens_out_what_is_used() {
     let mut cache = cache([node("a", json!({})), node("b", json!({}))]);
     let asks = |name: &str, cpu: &str, memory: &str| {
