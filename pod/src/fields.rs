@@ -98,7 +98,7 @@ fn quoted(text: &str) -> String {
                 let code = u32::from(letter);
                 let _ = match code {
                     ..0x80 => write!(out, "\\x{code:02x}"),
-                    ..0x1_0000 => write!(out, "\\u{code:04x}"),
+                    0x80..0x1_0000 => write!(out, "\\u{code:04x}"),
                     _ => write!(out, "\\U{code:08x}"),
                 };
             }
