@@ -151,7 +151,7 @@ mod tests {
             ..ContainerConfig::default()
         };
         let request = CreateContainerRequest { pod_sandbox_id, config: Some(container), sandbox_config: config };
-        let container_id = runtime.create_container(request).await.unwrap().container_id;
+        let container_id = Box::pin(runtime.create_container(request)).await.unwrap().container_id;
         runtime.start_container(StartContainerRequest { container_id }).await.unwrap();
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let (slow, deaf) = (Some(Duration::from_secs(20)), None);
         for (name, on_term) in [("slow", slow), ("slow too", slow), ("deaf", deaf)] {
             fake.program(name, Program { on_term, ..Program::default() });
-            run(&runtime, name, if name == "deaf" { "3600" } else { "30" }).await;
+            Box::pin(run(&runtime, name, if name == "deaf" { "3600" } else { "30" })).await;
         }
         let begun = Instant::now();
         assert_eq!(sandboxes(&runtime).await, Vec::<String>::new());
