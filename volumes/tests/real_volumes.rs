@@ -236,9 +236,9 @@ async fn an_empty_dir_is_given_to_the_group_whatever_comes_between() {
         fs::write(at(name).join("private"), "").unwrap();
         fs::set_permissions(at(name).join("private"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
-    fs::set_permissions(at("disk"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(at("disk"), std::os::unix::fs::PermissionsExt::from_mode(0o2700)).unwrap();
     set_up(&layout, &Cluster::default(), &plan).await.unwrap();
-    assert_eq!(state(&at("disk")).1, 0o700, "a database shut its folder");
+    assert_eq!(state(&at("disk")).1, 0o2700, "a database shut its folder");
     let plugins = layout.pod("uid-1").join("plugins");
     for again in ["as it was", "without a marker"] {
         set_up(&layout, &Cluster::default(), &plan).await.unwrap();
