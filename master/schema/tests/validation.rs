@@ -41,6 +41,19 @@ fn texts_of_new_objects() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// `digestedName` of a kubelet's first certificate.
+#[test]
+fn a_certificate_request_may_be_named_by_a_digest() {
+    let kind = kind("certificates.k8s.io/v1 CertificateSigningRequest");
+    let of_name = |name: &str| {
+        let object = prepared(kind, json!({ "metadata": { "name": name }, "spec": {} }));
+        let errors = kind.validate_create(&object);
+        errors.iter().map(ToString::to_string).filter(|error| error.starts_with("metadata.name")).collect::<Vec<_>>()
+    };
+    assert_eq!(of_name("node-csr-CsvP336q5CZevhYa15_zNLMC838rHwFJ_Y1LUzZ107k"), [""; 0]);
+    assert_eq!(of_name("a/b").len(), 1);
+}
+
 fn pod(image: &str, node: &str) -> Value {
     json!({
         "metadata": { "name": "p", "namespace": "default", "uid": "u", "resourceVersion": "1" },

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
+use crate::kind::{Column, FieldLabel, Hooks, Kind, NameRule, Names, Part, Subresource};
 use crate::table::{self, human_duration};
 use crate::value::{Fields, put, same};
 
@@ -22,6 +22,8 @@ pub static KIND: Kind = Kind {
         Subresource::status("certificates.k8s.io", "v1", "CertificateSigningRequest"),
     ],
     fields: &[FieldLabel::text("spec.signerName", "/spec/signerName")],
+    // A kubelet's are digests in base64.
+    names: NameRule::PathSegment,
     columns: COLUMNS,
     hooks: Hooks { row, default, prepare_update, validate, validate_update, ..Hooks::PLAIN },
     ..Kind::cluster("certificates.k8s.io", "v1", NAMES)
