@@ -52,11 +52,13 @@ impl State {
         Ok(Self(lines.map(str::to_owned).collect()))
     }
 
-    /// What was added (`+`) and what is missing (`-`) since `before`.
+    /// What was added (`+`) and what is missing (`-`) since `before`. Images that nobody uses may have gone: a disk that gets full is what they
+    /// are removed for.
     #[must_use]
     pub fn changes(&self, before: &Self) -> Vec<String> {
         let added = self.0.difference(&before.0).map(|line| format!("+ {line}"));
-        added.chain(before.0.difference(&self.0).map(|line| format!("- {line}"))).collect()
+        let missing = before.0.difference(&self.0).filter(|line| !line.starts_with("containerd images: "));
+        added.chain(missing.map(|line| format!("- {line}"))).collect()
     }
 }
 
@@ -67,6 +69,8 @@ mod tests {
     #[test]
     fn changes_have_a_direction() {
         let state = |lines: &[&str]| State(lines.iter().map(|l| (*l).to_owned()).collect());
-        assert_eq!(state(&["a", "b"]).changes(&state(&["a", "c"])), ["+ b", "- c"]);
+        let image = "containerd images: x";
+        assert_eq!(state(&["a", "b"]).changes(&state(&["a", "c", image])), ["+ b", "- c"]);
+        assert_eq!(state(&["a", image]).changes(&state(&["a"])), [format!("+ {image}")]);
     }
 }

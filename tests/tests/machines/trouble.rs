@@ -71,6 +71,8 @@ fn power_cut(context: &Context) -> Result<()> {
         ensure!(gone.is_empty(), "{gone}");
         Ok(())
     })?;
+    // Whatever containerd was about to make when the power went it keeps for a day by leases of its own.
+    context.guest().say("ctr -n k8s.io leases ls -q | xargs -r ctr -n k8s.io leases delete --sync")?;
     context.guest().say("rm -r /var/kept").map(drop)
 }
 
