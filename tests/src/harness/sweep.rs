@@ -15,6 +15,9 @@ use super::{containerd, host};
 /// Where kubelets link every container's log; a path that cannot be configured.
 const CONTAINER_LOGS: &str = "/var/log/containers";
 
+/// Where libcni keeps the results of plugins; containerd 1.6 names no other place.
+const CNI_RESULTS: &str = "/var/lib/cni/results";
+
 /// How many pods of a host end at the same time.
 const AT_ONCE: usize = 8;
 
@@ -49,6 +52,10 @@ pub fn sweep(layout: &Layout) -> Result<()> {
     host::remove(layout)?;
     remove_cgroups(&layout.prefix())?;
     remove_log_links(layout)?;
+    // Made with the first pod of a machine. They stay where somebody's pods have results in them.
+    for folder in Path::new(CNI_RESULTS).ancestors().take(2) {
+        let _ = fs::remove_dir(folder);
+    }
     if run.exists() {
         fs::remove_dir_all(&run).with_context(|| format!("remove {}", run.display()))?;
     }
