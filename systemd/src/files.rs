@@ -1,7 +1,8 @@
 //! Files that systemd reads: units, drop-ins, overrides.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// A file that cannot be written or removed.
@@ -22,23 +23,30 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), FileError> {
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
-    // Hidden, and with an end that systemd reads no file of.
-    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    write_atomic(path, text.as_bytes(), 0o644)?;
+    // The name is on the disk only when its folder is.
+    File::open(folder)?.sync_all()
+}
+
+/// Writes a file so that readers see the old content or the new, and a power cut leaves either.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    // Hidden, and with a suffix that neither systemd nor containerd takes for the real thing.
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        // The name is on the disk only when its folder is.
-        File::open(folder)?.sync_all()
+        fs::rename(&temporary, path)
     })();
     if written.is_err() {
-        // The error of the write is the one worth telling.
-        let _ = fs::remove_file(&temporary);
+        // Best effort: the error of the write is the one worth reporting.
+        drop(fs::remove_file(&temporary));
     }
     written
 }

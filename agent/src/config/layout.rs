@@ -1,9 +1,9 @@
 //! Where the agent's files lie.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use systemd::write_atomic;
 
 /// Name of the settings file, which has to be found before anything else is known.
 pub const NODE_YAML: &str = "node.yaml";
@@ -92,25 +92,4 @@ impl Layout {
 /// What the filesystem said.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     write_atomic(path, content, 0o600)
-}
-
-/// [`write_private`] with another mode.
-///
-/// # Errors
-/// What the filesystem said.
-pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    // Hidden, and with a suffix that neither containerd nor a glob for *.conflist takes for the real thing.
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        // Best effort: the error of the write is the one worth reporting.
-        drop(fs::remove_file(&temporary));
-    }
-    written
 }

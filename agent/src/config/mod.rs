@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use kubelet::KubeletConfiguration;
-pub use layout::{Layout, NODE_YAML, write_atomic, write_private};
+pub use layout::{Layout, NODE_YAML, write_private};
 pub use settings::NodeSettings;
+pub use systemd::write_atomic;
 
 /// What can be wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
