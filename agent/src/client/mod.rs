@@ -9,6 +9,8 @@ mod connector;
 mod lanes;
 mod race;
 mod servers;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
 pub mod watch;
 

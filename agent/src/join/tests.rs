@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::options::CaHash;
 use super::*;
 use crate::client::Server;
+use crate::client::testing::answered;
 use crate::config::KubeletConfiguration;
 use crate::identity::csr::Purpose;
 use crate::identity::tests::TestCa;
@@ -215,7 +216,7 @@ async fn a_living_node_of_that_name_is_told() {
 #[tokio::test(start_paused = true)]
 async fn the_node_of_a_kubelet_that_was_ended_is_taken_over_once_it_is_not_ready() {
     let begun = tokio::time::Instant::now();
-    let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+    let client = answered(move |_| {
         let status = if begun.elapsed() < Duration::from_secs(50) { "True" } else { "Unknown" };
         let info = [
             "architecture",
@@ -229,10 +230,8 @@ async fn the_node_of_a_kubelet_that_was_ended_is_taken_over_once_it_is_not_ready
         let info: BTreeMap<&str, &str> = info.map(|name| (name, "m")).collect();
         let ready = serde_json::json!([{"type": "Ready", "status": status}]);
         let node = serde_json::json!({"metadata": {}, "status": {"nodeInfo": info, "conditions": ready}});
-        let body = http_body_util::Full::new(bytes::Bytes::from(node.to_string()));
-        std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(body)))
+        Some((200, node.to_string()))
     });
-    let client = kube::Client::new(service, "default");
     let progress = Progress(crate::doctor::Output::Text);
     let ask = async |machine: &str| {
         let claimant = Claimant { machine_id: machine.to_owned(), is_again: false };

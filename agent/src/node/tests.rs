@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use http::{Method, Request, Response};
-use kube::client::Body;
+use http::Method;
 
 use super::own::OwnNode;
 use super::*;
+use crate::client::testing::answered;
 use crate::config::{KubeletConfiguration, Layout, NodeSettings};
 
 /// Nodes and leases by path, with a log of calls.
@@ -20,18 +20,10 @@ struct Api {
 impl Api {
     fn client(&self) -> kube::Client {
         let api = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let api = api.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect_bytes().await.unwrap();
-                let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let (code, answer) = api.answer(&parts.method, parts.uri.path(), value);
-                let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
-                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
-        });
-        kube::Client::new(service, "default")
+        answered(move |asked| {
+            let (code, answer) = api.answer(&asked.method, asked.uri.path(), asked.body);
+            Some((code, answer.to_string()))
+        })
     }
 
     fn answer(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {

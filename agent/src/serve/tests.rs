@@ -1,9 +1,9 @@
 //! The whole server over real TLS, with an API server that allows everything and a runtime that is not there.
 
-use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::client::testing::answered;
 use crate::client::tls as client_tls;
 use crate::config::{KubeletConfiguration, Layout, NodeSettings};
 use crate::identity::csr::Purpose;
@@ -36,12 +36,7 @@ impl Pods for OnePod {
 }
 
 fn allowing() -> kube::Client {
-    let service = tower::service_fn(|_: Request<kube::client::Body>| async {
-        let body = r#"{"metadata":{},"spec":{},"status":{"allowed":true}}"#;
-        let body = http_body_util::Full::new(bytes::Bytes::from(body));
-        Ok::<_, std::convert::Infallible>(http::Response::builder().status(201).body(body).unwrap())
-    });
-    kube::Client::new(service, "default")
+    answered(|_| Some((201, r#"{"metadata":{},"spec":{},"status":{"allowed":true}}"#.to_owned())))
 }
 
 #[tokio::test]

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use http::Response;
-use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::testing::answered;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Item {
@@ -41,17 +40,10 @@ impl Script {
 
     fn client(&self) -> kube::Client {
         let script = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let script = script.clone();
-            async move {
-                script.asked.lock().unwrap().push(request.uri().query().unwrap_or_default().to_owned());
-                let answer = script.answers.lock().unwrap().pop_front();
-                let Some((code, body)) = answer else { return std::future::pending().await };
-                let body = http_body_util::Full::new(bytes::Bytes::from(body));
-                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
-        });
-        kube::Client::new(service, "default")
+        answered(move |asked| {
+            script.asked.lock().unwrap().push(asked.uri.query().unwrap_or_default().to_owned());
+            script.answers.lock().unwrap().pop_front()
+        })
     }
 
     fn asked(&self, index: usize) -> String {

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex};
 
-use http::{Method, Request, Response};
-use kube::client::Body;
+use http::Method;
 
 use super::*;
+use crate::client::testing::answered;
 
 fn pod(value: Value) -> Pod {
     serde_json::from_value(value).unwrap()
@@ -61,17 +61,10 @@ impl Server {
 
     fn client(&self) -> kube::Client {
         let server = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let server = server.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap_or_default();
-                let (code, answer) = server.0.lock().unwrap().answer(&parts.method, &parts.uri, &body);
-                let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
-                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
-        });
-        kube::Client::new(service, "default")
+        answered(move |asked| {
+            let (code, answer) = server.0.lock().unwrap().answer(&asked.method, &asked.uri, &asked.body);
+            Some((code, answer.to_string()))
+        })
     }
 
     fn evicted(&self) -> Vec<String> {

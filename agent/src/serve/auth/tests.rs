@@ -1,11 +1,10 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use http::{Request, Response};
-use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::testing::answered;
 use crate::identity::csr::Purpose;
 use crate::identity::tests::TestCa;
 
@@ -19,22 +18,12 @@ struct Api {
 impl Api {
     fn client(&self) -> kube::Client {
         let api = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let api = api.clone();
-            async move {
-                let path = request.uri().path().to_owned();
-                let body = request.into_body().collect_bytes().await.unwrap();
-                api.asked.lock().unwrap().push((path, serde_json::from_slice(&body).unwrap()));
-                let answer = api.answers.lock().unwrap().pop_front();
-                let (code, body) = match answer {
-                    Some(answer) => (201, answer.to_string()),
-                    None => (500, "{}".to_owned()),
-                };
-                let body = http_body_util::Full::new(bytes::Bytes::from(body));
-                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
-        });
-        kube::Client::new(service, "default")
+        answered(move |asked| {
+            assert!(asked.body.is_object());
+            api.asked.lock().unwrap().push((asked.uri.path().to_owned(), asked.body));
+            let answer = api.answers.lock().unwrap().pop_front();
+            Some(answer.map_or_else(|| (500, "{}".to_owned()), |answer| (201, answer.to_string())))
+        })
     }
 
     fn answer(&self, status: Value) {
