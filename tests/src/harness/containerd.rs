@@ -92,8 +92,10 @@ fn config_text(host: &HostPaths, version: &str, hosts: Option<&Path>) -> String 
             mirrors("io.containerd.grpc.v1.cri")
         );
     }
+    // Its listener of NRI would be the machine's own, /run/nri, whichever containerd it is.
     format!(
-        "{}[plugins.\"io.containerd.cri.v1.runtime\"]\n  restrict_oom_score_adj = true\n  netns_mounts_under_state_dir = true\n\
+        "{}[plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n\
+         [plugins.\"io.containerd.cri.v1.runtime\"]\n  restrict_oom_score_adj = true\n  netns_mounts_under_state_dir = true\n\
          [plugins.\"io.containerd.cri.v1.runtime\".cni]\n  bin_dir = {bin:?}\n  conf_dir = {conf:?}\n\
          [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n{}",
         common(3),
