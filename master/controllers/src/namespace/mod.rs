@@ -80,7 +80,7 @@ impl Controller {
             }
         }
         if left.is_empty() {
-            self.finalize(&namespace, &finalizers).await?;
+            self.finalize(&namespace).await?;
             return Ok(Outcome::Done);
         }
         let conditions = plan::conditions(&namespace, &left, jiff::Timestamp::now());
@@ -131,20 +131,21 @@ impl Controller {
         Ok(())
     }
 
-    /// Takes our finalizer off through namespaces/finalize, the only way to change spec.finalizers.
-    async fn finalize(&self, namespace: &Namespace, finalizers: &[String]) -> Result<(), kube::Error> {
-        let rest: Vec<&String> = finalizers.iter().filter(|one| *one != FINALIZER).collect();
-        let meta = &namespace.metadata;
-        let name = meta.name.as_deref().unwrap_or_default();
-        let body = json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": name, "uid": meta.uid, "resourceVersion": meta.resource_version},
-            "spec": {"finalizers": rest},
-        });
+    /// Takes our finalizer off through namespaces/finalize, the only way to change spec.finalizers. All else is written as it was
+    /// read: others may have finalizers in the metadata, which the cache has only a part of.
+    async fn finalize(&self, emptied: &Namespace) -> Result<(), kube::Error> {
+        let name = emptied.metadata.name.as_deref().unwrap_or_default();
+        let Some(mut namespace) = Api::<Namespace>::all(self.client.clone()).get_opt(name).await? else {
+            return Ok(());
+        };
+        // One that was made anew is not empty.
+        if namespace.metadata.uid != emptied.metadata.uid {
+            return Ok(());
+        }
+        namespace.spec.get_or_insert_default().finalizers.get_or_insert_default().retain(|one| one != FINALIZER);
         let request = Request::put(format!("/api/v1/namespaces/{name}/finalize"))
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body.to_string().into_bytes())
+            .body(json!(namespace).to_string().into_bytes())
             .map_err(kube::Error::HttpError)?;
         match self.client.request::<Value>(request).await {
             Err(error) if !machinery::is_not_found(&error) => Err(error),
