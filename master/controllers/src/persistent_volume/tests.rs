@@ -1,8 +1,11 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use machinery::{Recorder, WorkQueue};
 use serde_json::{Value, json};
 
 use super::plan::{self, ClaimStep, Facts, VolumeStep};
+use super::{Caches, Controller};
+use crate::fake_api::FakeApi;
 
 fn claim(spec: Value, annotations: Value) -> PersistentVolumeClaim {
     let mut claim = json!({
@@ -34,6 +37,7 @@ fn told(claim: &PersistentVolumeClaim, volumes: &[PersistentVolume], class: Opti
     let word = |step: ClaimStep<'_>| match step {
         ClaimStep::Bind(volume) => format!("bind {}", volume.metadata.name.as_deref().unwrap()),
         ClaimStep::Phase(phase) => phase.to_owned(),
+        ClaimStep::Provisioner(provisioner) => format!("provisioner {provisioner}"),
         ClaimStep::Say(_, reason, text) => format!("{reason}: {text}"),
     };
     plan::claim(claim, &facts).into_iter().map(word).collect::<Vec<_>>().join("; ")
@@ -51,11 +55,42 @@ fn a_claim_gets_what_fits_or_is_told_why_not() {
     let class = |mode: &str| -> StorageClass {
         serde_json::from_value(json!({"provisioner": "example.com/p", "volumeBindingMode": mode})).unwrap()
     };
-    assert!(told(&classed, &[], Some(&class("Immediate"))).starts_with("Pending; ExternalProvisioning: Waiting for"));
+    let steps = told(&classed, &[], Some(&class("Immediate")));
+    assert!(steps.starts_with("Pending; provisioner example.com/p; ExternalProvisioning: Waiting for"), "{steps}");
     let fits = volume("v", json!({"storageClassName": "s"}));
     let text = "Pending; WaitForFirstConsumer: waiting for first consumer to be created before binding";
     assert_eq!(told(&classed, std::slice::from_ref(&fits), Some(&class("WaitForFirstConsumer"))), text);
     assert_eq!(told(&classed, &[fits], Some(&class("Immediate"))), "bind v");
+    // With the node chosen, and once told.
+    let selected = claim(json!({"storageClassName": "s"}), json!({"volume.kubernetes.io/selected-node": "n"}));
+    let steps = told(&selected, &[], Some(&class("WaitForFirstConsumer")));
+    assert!(steps.starts_with("Pending; provisioner example.com/p; ExternalProvisioning: "), "{steps}");
+    let known = plan::with_provisioner(&selected, "example.com/p");
+    let steps = told(&known, &[], Some(&class("WaitForFirstConsumer")));
+    assert!(steps.starts_with("Pending; ExternalProvisioning: "), "{steps}");
+}
+
+fn controller(api: &FakeApi, caches: Caches) -> Controller {
+    let (recorder, _events) = Recorder::new(api.client(), "test");
+    Controller { client: api.client(), caches, recorder, queue: WorkQueue::new() }
+}
+
+#[tokio::test]
+async fn an_external_provisioner_is_told_of_a_new_claim() {
+    let (api, caches) = (FakeApi::new("1"), Caches::default());
+    let mut new = claim(json!({"storageClassName": "s"}), json!({"mine": "kept"}));
+    (new.metadata.resource_version, new.status) = (Some("1".into()), None);
+    caches.claims.apply(new);
+    let class = json!({"metadata": {"name": "s"}, "provisioner": "example.com/p"});
+    caches.storage_classes.apply(serde_json::from_value(class).unwrap());
+    controller(&api, caches).claim("ns/c").await.unwrap();
+    let path = "PUT /api/v1/namespaces/ns/persistentvolumeclaims/c";
+    assert_eq!(api.taken(), [format!("{path}/status"), path.to_owned()]);
+    let annotations = json!({
+        "mine": "kept", "volume.kubernetes.io/storage-provisioner": "example.com/p",
+        "volume.beta.kubernetes.io/storage-provisioner": "example.com/p",
+    });
+    assert_eq!(api.body(path)["metadata"]["annotations"], annotations);
 }
 
 #[test]
