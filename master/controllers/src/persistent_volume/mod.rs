@@ -230,8 +230,7 @@ impl Controller {
         let Some(spec) = &volume.spec else { return Ok(Outcome::Done) };
         let failed = match spec.persistent_volume_reclaim_policy.as_deref() {
             None | Some("Retain") => return Ok(Outcome::Done),
-            // A driver of its own deletes what it made.
-            Some("Delete") if spec.csi.is_some() => return Ok(Outcome::Done),
+            Some("Delete") if plan::is_deleted_elsewhere(volume) => return Ok(Outcome::Done),
             Some("Delete") => match &spec.host_path {
                 Some(source) => match delete_folder(source.path.clone()).await {
                     Ok(()) => return self.delete(volume).await,

@@ -9,6 +9,10 @@ use machinery::EventType;
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 /// What older provisioners read.
 const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
+/// On a volume: who made it.
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// On a volume of a type that Kubernetes once served by itself: the driver that does now.
+const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 
 /// What a claim is in for.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,6 +208,22 @@ pub(super) fn volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeC
             "Cannot bind PersistentVolume {name:?} to requested PersistentVolumeClaim due to incompatible volumeMode."
         ),
     }]
+}
+
+/// Whether a driver of its own deletes what a volume stands for, which this controller then leaves alone
+/// (`reclaimVolume`, `findDeletablePlugin`).
+pub(super) fn is_deleted_elsewhere(volume: &PersistentVolume) -> bool {
+    let says = |key: &str| {
+        let value = volume.metadata.annotations.as_ref().and_then(|all| all.get(key));
+        value.map(String::as_str).filter(|value| !value.is_empty())
+    };
+    if says(MIGRATED_TO).is_some() {
+        return true;
+    }
+    match says(PROVISIONED_BY) {
+        Some(provisioner) => !provisioner.starts_with("kubernetes.io/"),
+        None => volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some()),
+    }
 }
 
 /// A volume as it must be to be the claim's; `None` when it is.

@@ -154,3 +154,30 @@ fn phases_of_volumes() {
     failed.status.as_mut().unwrap().phase = Some("Failed".to_owned());
     assert_eq!(plan::volume(&failed, None), [VolumeStep::Reclaim]);
 }
+
+#[tokio::test]
+async fn a_volume_of_another_driver_is_left_to_it() {
+    let table = [
+        (json!({}), json!({"nfs": {"server": "s", "path": "/p"}}), false),
+        (json!({}), json!({"csi": {"driver": "d", "volumeHandle": "h"}}), true),
+        (
+            json!({"pv.kubernetes.io/provisioned-by": "example.com/nfs"}),
+            json!({"nfs": {"server": "s", "path": "/p"}}),
+            true,
+        ),
+        (
+            json!({"pv.kubernetes.io/provisioned-by": "kubernetes.io/x"}),
+            json!({"nfs": {"server": "s", "path": "/p"}}),
+            false,
+        ),
+        (json!({"pv.kubernetes.io/migrated-to": "example.com/d"}), json!({"nfs": {"server": "s", "path": "/p"}}), true),
+    ];
+    for (annotations, source, is_left) in table {
+        let api = FakeApi::new("1");
+        let mut released = volume("v", source.clone());
+        released.metadata.annotations = serde_json::from_value(annotations.clone()).unwrap();
+        released.spec.as_mut().unwrap().persistent_volume_reclaim_policy = Some("Delete".into());
+        controller(&api, Caches::default()).reclaim(&released).await.unwrap();
+        assert_eq!(api.taken().is_empty(), is_left, "{annotations} {source}: {:?}", api.taken());
+    }
+}
