@@ -38,6 +38,22 @@ pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 /// Asks the server that the APIService of this name leads to, as the API server would, and says why it does not answer.
 pub type CheckApiService = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Signs the token that a Secret is to hold, and says why it cannot.
+pub type SignSecretToken = Arc<dyn Fn(&SecretToken<'_>) -> Result<String, String> + Send + Sync>;
+
+/// A token that is kept in a Secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecretToken<'a> {
+    /// Of Secret and ServiceAccount.
+    pub namespace: &'a str,
+    /// The ServiceAccount that it is of.
+    pub account: &'a str,
+    /// Its uid.
+    pub account_uid: &'a str,
+    /// The Secret.
+    pub secret: &'a str,
+}
+
 /// What the controllers are told.
 #[derive(Clone)]
 pub struct Config {
@@ -45,6 +61,8 @@ pub struct Config {
     pub client_for: ClientFor,
     /// Whether aggregated API servers can be asked.
     pub check_api_service: CheckApiService,
+    /// Tokens of ServiceAccounts for Secrets.
+    pub sign_secret_token: SignSecretToken,
     /// Pod addresses; each node gets a /24 (IPv4) or /64 (IPv6) out of it. None: nodes get no podCIDR.
     pub cluster_cidr: Option<IpNet>,
     /// Service addresses; never given to a node.
@@ -120,6 +138,8 @@ pub struct Caches {
     pub cluster_info: Arc<Informer<ConfigMap>>,
     /// Only Secrets of type bootstrap.kubernetes.io/token.
     pub bootstrap_tokens: Arc<Informer<Secret>>,
+    /// Only Secrets of type kubernetes.io/service-account-token.
+    pub account_tokens: Arc<Informer<Secret>>,
     pub certificate_requests: Arc<Informer<CertificateSigningRequest>>,
     pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
@@ -157,6 +177,7 @@ impl Default for Caches {
             root_ca_maps: Informer::plain(|map| trim_metadata(&mut map.metadata)),
             cluster_info: Informer::plain(|map| trim_metadata(&mut map.metadata)),
             bootstrap_tokens: Informer::plain(trim::bootstrap_token),
+            account_tokens: Informer::plain(trim::account_token),
             certificate_requests: Informer::plain(|request| trim_metadata(&mut request.metadata)),
             cluster_roles: Informer::plain(|role| trim_metadata(&mut role.metadata)),
             definitions: Informer::plain(trim::definition),
@@ -197,6 +218,7 @@ impl Caches {
             self.root_ca_maps.synced(),
             self.cluster_info.synced(),
             self.bootstrap_tokens.synced(),
+            self.account_tokens.synced(),
             self.certificate_requests.synced(),
             self.cluster_roles.synced(),
             self.definitions.synced(),
@@ -239,6 +261,7 @@ impl Caches {
         tasks.spawn(self.cluster_info.clone().run(public, all().fields(&info)));
         let tokens = Api::<Secret>::namespaced(client.clone(), "kube-system");
         tasks.spawn(self.bootstrap_tokens.clone().run(tokens, all().fields(crate::token_cleaner::ONLY_TOKENS)));
+        start(tasks, client, &self.account_tokens, all().fields(crate::secret_token::ONLY_TOKENS));
         start(tasks, client, &self.certificate_requests, all());
         start(tasks, client, &self.cluster_roles, all());
         start(tasks, client, &self.definitions, all());

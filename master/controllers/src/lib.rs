@@ -39,6 +39,7 @@ mod replica_set;
 mod resource_quota;
 mod revisions;
 mod root_ca;
+mod secret_token;
 mod service_account;
 mod stateful_set;
 mod taint_eviction;
@@ -51,7 +52,9 @@ mod volume_protection;
 
 use tokio::task::JoinSet;
 
-pub use context::{ApiServerNames, Authorities, Caches, CheckApiService, ClientFor, Config, SigningCa};
+pub use context::{
+    ApiServerNames, Authorities, Caches, CheckApiService, ClientFor, Config, SecretToken, SignSecretToken, SigningCa,
+};
 
 use context::Context;
 
@@ -91,6 +94,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     garbage::start(&mut context);
     service_account::start(&mut context);
     root_ca::start(&mut context);
+    secret_token::start(&mut context);
     certificates::start(&mut context)?;
     custom_resource_definition::start(&mut context);
     api_service::start(&mut context);

@@ -142,3 +142,11 @@ pub(crate) fn bootstrap_token(secret: &mut Secret) {
         data.retain(|key, _| key == crate::token_cleaner::EXPIRATION);
     }
 }
+
+/// What a Secret with a token holds, but for the token itself: only that there is one.
+pub(crate) fn account_token(secret: &mut Secret) {
+    trim_metadata(&mut secret.metadata);
+    if let Some(token) = secret.data.as_mut().and_then(|data| data.get_mut(crate::secret_token::TOKEN)) {
+        token.0.truncate(1);
+    }
+}

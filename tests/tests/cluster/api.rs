@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("api::watch_sees_changes_and_resumes", watch),
     ("api::namespaces_take_their_content_with_them", namespaces),
     ("api::service_account_tokens_work_and_end_with_their_pod", tokens),
+    ("api::tokens_in_secrets_end_with_secret_and_account", secret_tokens),
 ];
 
 /// An HTTP request without credentials: status code and body.
@@ -251,4 +252,33 @@ fn tokens(context: &Context) -> Result<()> {
     ns.say("delete pod p --grace-period=1")?;
     ensure!(ask(&token)?.0 == 401, "the token outlived its pod");
     Ok(())
+}
+
+/// A token that is kept in a Secret lives as long as the Secret does, and the Secret as long as its ServiceAccount.
+fn secret_tokens(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    ns.say("create serviceaccount robot")?;
+    for name in ["first", "second"] {
+        let annotations = "annotations: {kubernetes.io/service-account.name: robot}";
+        ns.apply(&format!(
+            "{{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {{name: {name}, {annotations}}}}}"
+        ))?;
+    }
+    let token = ns.until("the token is there", || {
+        let data = ns.json("get secret second")?["data"].clone();
+        ensure!(data["token"].is_string() && data["ca.crt"].is_string(), "{data}");
+        ns.run(&["get", "secret", "first", "--template={{.data.token | base64decode}}"])
+    })?;
+    let ask =
+        || plain(context, &format!("/api/v1/namespaces/{}/pods", ns.name), &format!("Authorization: Bearer {token}"));
+    let (code, body) = ask()?;
+    ensure!(code == 403 && body.contains(&format!("system:serviceaccount:{}:robot", ns.name)), "{code} {body}");
+    ns.say("delete secret first")?;
+    ensure!(ask()?.0 == 401, "the token outlived its secret");
+    ns.say("delete serviceaccount robot")?;
+    ns.until("the secret goes with its account", || {
+        let left = ns.say("get secrets -o name")?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    })
 }
