@@ -121,6 +121,19 @@ fn a_revision_is_stable_and_numbered_after_the_others() {
     assert_eq!(of(&set_, &[Arc::new(first), Arc::new(second)]).revision, 3);
 }
 
+#[test]
+fn a_node_is_updated_when_its_old_pod_is_gone() {
+    let set = set(json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}), json!({}));
+    let nodes = [node("a", json!({}))];
+    let both = [run(&set, "a", "old", 0, true), run(&set, "a", "new", 1, false)];
+    let counts = |pods: &[Arc<Pod>]| {
+        let status = status(&facts(&set, &nodes, pods, "new"));
+        (status.updated_number_scheduled, status.number_available)
+    };
+    assert_eq!(counts(&both), (None, Some(1)));
+    assert_eq!(counts(&both[1..]), (Some(1), None));
+}
+
 proptest! {
     #[test]
     fn a_rolling_update_keeps_its_limits_and_ends(
