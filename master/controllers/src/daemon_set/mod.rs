@@ -121,13 +121,17 @@ impl Controller {
         let now = Timestamp::now();
         let facts = Facts { set: &set, nodes: &nodes, pods: &owned, hash: &hash, now };
         let mut plan = plan::plan(&facts);
+        let mut managed = Ok(());
         if may_count {
             self.pauses.lock().unwrap_or_else(PoisonError::into_inner).hold(&set, &mut plan, now);
-            self.manage(key, &set, &hash, &mut plan).await?;
+            managed = self.manage(key, &set, &hash, &mut plan).await;
+        }
+        // The status is true whether pods could be made or not.
+        self.write_status(&set, &status::status(&facts)).await?;
+        managed?;
+        if may_count {
             self.clean_up(&set, &revisions, &hash, &owned).await?;
         }
-        let status = status::status(&facts);
-        self.write_status(&set, &status).await?;
         Ok(plan.look_again.map_or(Outcome::Done, |seconds| Outcome::After(Duration::from_secs(seconds))))
     }
 
