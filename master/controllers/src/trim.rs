@@ -46,9 +46,11 @@ pub(crate) fn pod(pod: &mut Pod) {
     }
     if let Some(status) = &mut pod.status {
         status.ephemeral_container_statuses = None;
-        // How a container of a failed pod ended decides about its Job.
+        // How a container of a failed pod ended decides about its Job, and how often those restarted that initialize it.
         let failed = status.phase.as_deref() == Some("Failed");
-        status.init_container_statuses = status.init_container_statuses.take().filter(|_| failed);
+        if let Some(statuses) = &mut status.init_container_statuses {
+            statuses.retain(|one| failed || one.restart_count > 0);
+        }
         let all = status.container_statuses.iter_mut().chain(&mut status.init_container_statuses);
         for one in all.flatten() {
             *one = ContainerStatus {

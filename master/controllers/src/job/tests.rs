@@ -148,3 +148,21 @@ fn a_deadline_ends_everything() {
     assert_eq!(late.delete.len(), 1);
     assert!(is_true(&late.status, "FailureTarget"));
 }
+
+#[test]
+fn restarts_of_initializing_containers_count() {
+    let mut job = job(json!({ "completions": 1, "parallelism": 1, "backoffLimit": 3 }));
+    let template = job.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+    template.restart_policy = Some("OnFailure".into());
+    let container = |name: &str, restarts: i32| json!({ "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": restarts });
+    let found = |init: i32, main: i32| {
+        let mut pod: Value = serde_json::to_value(&*pod("a", "Pending", true, None)).unwrap();
+        pod["status"]["initContainerStatuses"] = json!([container("i", init), container("done", 0)]);
+        pod["status"]["containerStatuses"] = json!([container("c", main)]);
+        let mut pod: Pod = serde_json::from_value(pod).unwrap();
+        // As the controller sees it.
+        crate::trim::pod(&mut pod);
+        is_true(&plan(&job, &[Arc::new(pod)], now()).status, "FailureTarget")
+    };
+    assert!(!found(2, 0) && found(3, 0) && found(2, 1) && found(0, 3));
+}
