@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, EphemeralVolumeSource, Node, NodeSystemInfo, Pod, PodSpec, Secret, ServiceAccount,
-    Volume,
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, EphemeralVolumeSource, Node, NodeSystemInfo,
+    Pod, PodSpec, Secret, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -46,10 +46,10 @@ pub(crate) fn pod(pod: &mut Pod) {
     }
     if let Some(status) = &mut pod.status {
         status.ephemeral_container_statuses = None;
-        // How a container of a failed pod ended decides about its Job, and how often those restarted that initialize it.
-        let failed = status.phase.as_deref() == Some("Failed");
+        // How and when the containers of a pod ended decides about its Job, and how often those restarted that initialize it.
+        let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
         if let Some(statuses) = &mut status.init_container_statuses {
-            statuses.retain(|one| failed || one.restart_count > 0);
+            statuses.retain(|one| ended || one.restart_count > 0);
         }
         let all = status.container_statuses.iter_mut().chain(&mut status.init_container_statuses);
         for one in all.flatten() {
@@ -57,11 +57,21 @@ pub(crate) fn pod(pod: &mut Pod) {
                 name: std::mem::take(&mut one.name),
                 ready: one.ready,
                 restart_count: one.restart_count,
-                state: one.state.take().filter(|_| failed),
+                state: one.state.take().filter(|_| ended).map(end),
                 ..ContainerStatus::default()
             };
         }
     }
+}
+
+/// Of a container's end only its code and its time.
+fn end(state: ContainerState) -> ContainerState {
+    let terminated = state.terminated.map(|ended| ContainerStateTerminated {
+        exit_code: ended.exit_code,
+        finished_at: ended.finished_at,
+        ..ContainerStateTerminated::default()
+    });
+    ContainerState { terminated, ..ContainerState::default() }
 }
 
 /// Of volumes only which claims they are.
