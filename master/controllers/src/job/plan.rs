@@ -3,6 +3,7 @@
 //! A pod that ended is counted in three steps, so that none is counted twice or lost: its uid is written into the status,
 //! then its finalizer is taken away, and when that is seen the uid turns into a number.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -233,10 +234,8 @@ fn manage(spec: &JobSpec, pods: &Pods, verdict: &Option<Verdict>, suspended: boo
         None if done > 0 => active.min(parallel),
         None => parallel,
     };
-    if active > wanted {
-        let mut ranked: Vec<Arc<Pod>> = pods.active.clone();
-        ranked.sort_by_key(|pod| (pods::is_ready(pod), std::cmp::Reverse(pod.metadata.creation_timestamp.clone())));
-        plan.delete = ranked.into_iter().take((active - wanted).min(BURST)).collect();
+    plan.delete = unwanted(spec, &pods.active, active.saturating_sub(wanted));
+    if !plan.delete.is_empty() {
         return;
     }
     let waits = spec.pod_replacement_policy.as_deref() == Some("Failed");
@@ -256,6 +255,26 @@ fn manage(spec: &JobSpec, pods: &Pods, verdict: &Option<Verdict>, suspended: boo
     }
 }
 
+/// At least so many of the active pods: first those whose index is beyond completions or another pod's, too
+/// (`activePodsForRemoval`).
+fn unwanted(spec: &JobSpec, active: &[Arc<Pod>], least: usize) -> Vec<Arc<Pod>> {
+    let mut left = active.to_vec();
+    left.sort_by_key(|pod| (pods::is_ready(pod), Reverse(pod.metadata.creation_timestamp.clone())));
+    let mut gone = Vec::new();
+    if is_indexed(spec) {
+        let valid = 0..spec.completions.unwrap_or(0);
+        let mut kept = BTreeSet::new();
+        // Of several pods of an index the last in the row stays.
+        left.reverse();
+        gone = left
+            .extract_if(.., |pod| index_of(pod).is_none_or(|at| !valid.contains(&at) || !kept.insert(at)))
+            .collect();
+        left.reverse();
+    }
+    let more = least.saturating_sub(gone.len());
+    gone.into_iter().chain(left.into_iter().take(more)).take(BURST).collect()
+}
+
 fn create_indexed(spec: &JobSpec, pods: &Pods, missing: usize, plan: &mut Plan, now: Timestamp) {
     let mut taken = indexes::read(plan.status.completed_indexes.as_deref().unwrap_or_default());
     taken.append(&mut indexes::read(plan.status.failed_indexes.as_deref().unwrap_or_default()));
@@ -266,7 +285,7 @@ fn create_indexed(spec: &JobSpec, pods: &Pods, missing: usize, plan: &mut Plan, 
     let taken: BTreeSet<i32> = taken;
     let free = (0..spec.completions.unwrap_or(0)).filter(|index| !taken.contains(index));
     for index in free.take(missing) {
-        let before = pods.failed.iter().map(AsRef::as_ref).filter(|pod| index_of(pod) == Some(index));
+        let before = pods.failed.iter().map(|pod| &**pod).filter(|pod| index_of(pod) == Some(index));
         let counted =
             before.clone().filter(|pod| rules::action(spec, pod).map(|(action, _)| action) != Some(Action::Ignore));
         let failures = counted.map(|pod| failures_before(pod) + 1).max().unwrap_or(0);

@@ -87,6 +87,28 @@ fn indexes_are_filled_from_below() {
     assert_eq!(found.create.iter().map(|new| new.index.unwrap()).collect::<Vec<_>>(), [2, 3]);
 }
 
+#[test]
+fn a_smaller_job_loses_its_last_indexes() {
+    let job = job(json!({ "completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimit": 6 }));
+    let running = |index: i32| pod(&index.to_string(), "Running", true, Some(index));
+    let deleted = |pods: &[Arc<Pod>]| {
+        let mut names: Vec<String> =
+            plan(&job, pods, now()).delete.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(deleted(&[0, 1, 2, 3, 4].map(running)), ["2", "3", "4"]);
+    // They go although there are no more pods than wanted; their place is filled afterwards.
+    assert_eq!(deleted(&[0, 3].map(running)), ["3"]);
+    assert!(deleted(&[0, 1].map(running)).is_empty());
+    // Of two pods of an index the ready one stays, and one without an index does not.
+    let mut ready = Pod::clone(&running(0));
+    ready.metadata.name = Some("ready".into());
+    ready.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "True".into();
+    assert_eq!(deleted(&[Arc::new(ready), running(0)]), ["0"]);
+    assert_eq!(deleted(&[running(1), pod("none", "Running", true, None)]), ["none"]);
+}
+
 /// A pod that ended so many seconds ago.
 fn ended(name: &str, phase: &str, index: Option<i32>, ago: i64) -> Arc<Pod> {
     let mut ended = Pod::clone(&pod(name, phase, false, index));
