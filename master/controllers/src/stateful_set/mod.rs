@@ -104,7 +104,7 @@ impl Controller {
         let mut known = candidates(&self.caches.pods, &set.metadata);
         known.retain(|pod| plan::ordinal(&set, pod).is_some());
         let pods = self.pods.claim(&*set, claim(&set.metadata, &spec.selector, known)).await?;
-        let known = self.caches.revisions.indexed(&format!("owner/{}", set.uid().unwrap_or_default()));
+        let known = revisions::claimed(&self.client, &self.caches.revisions, &*set, &spec.selector).await?;
         let Some(revisions) = self.revisions(&set, &known).await? else { return Ok(Outcome::Done) };
         let (current, update) = (revisions.current.name_any(), revisions.update.name_any());
         let facts = Facts { set: &set, spec, pods: &pods, current: &current, update: &update, now: Timestamp::now() };
