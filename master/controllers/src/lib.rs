@@ -31,6 +31,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 pub mod owner;
+mod patience;
 mod persistent_volume;
 mod pod_control;
 mod pod_gc;

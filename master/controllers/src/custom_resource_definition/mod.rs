@@ -7,7 +7,6 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -18,14 +17,13 @@ use machinery::{Change, Informer, Outcome, Retry, WorkQueue};
 use serde_json::json;
 
 use crate::context::Context;
+use crate::patience::Patience;
 use crate::trim;
 use plan::Taken;
 
 /// The API server's own identity, as upstream's, where these controllers are part of the API server.
 const NAME: &str = "apiextensions";
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// When to look again whether the resources are gone.
-const SOON: Duration = Duration::from_secs(1);
 
 /// Definitions by name, as this controller wrote them.
 type Written = Arc<Mutex<HashMap<String, CustomResourceDefinition>>>;
@@ -35,6 +33,7 @@ struct Controller {
     definitions: Arc<Informer<CustomResourceDefinition>>,
     /// What the cache does not show yet.
     written: Written,
+    patience: Patience,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -54,7 +53,12 @@ pub(crate) fn start(context: &mut Context) {
             to.add(other.metadata.name.as_deref().unwrap_or_default());
         }
     });
-    let controller = Controller { client: context.client(NAME), definitions: caches.definitions, written };
+    let controller = Controller {
+        client: context.client(NAME),
+        definitions: caches.definitions,
+        written,
+        patience: Patience::default(),
+    };
     // One worker: two could give the same name away twice.
     context.spawn_workers(NAME, queue, 1, controller, |it, key| async move { it.reconcile(&key).await });
 }
@@ -66,7 +70,10 @@ impl Controller {
 
     async fn reconcile(&self, name: &str) -> Result<Outcome, Retry<kube::Error>> {
         let now = Timestamp::now();
-        let Some(known) = self.definitions.get(name) else { return Ok(Outcome::Done) };
+        let Some(known) = self.definitions.get(name) else {
+            self.patience.forget(name);
+            return Ok(Outcome::Done);
+        };
         // What has all the names that it asks for keeps them, whatever others have.
         if known.metadata.deletion_timestamp.is_none() && plan::status(&known, &Taken::default(), now).is_none() {
             return Ok(Outcome::Done);
@@ -93,7 +100,8 @@ impl Controller {
     fn taken(&self, definition: &CustomResourceDefinition) -> Taken {
         let known = self.definitions.all();
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = |one: &CustomResourceDefinition| one.status.as_ref().and_then(|status| status.accepted_names.clone());
+        let names =
+            |one: &CustomResourceDefinition| one.status.as_ref().and_then(|status| status.accepted_names.clone());
         written.retain(|name, one| self.definitions.get(name).is_none_or(|known| names(&known) != names(one)));
         Taken::by(plan::others(definition, known.iter().map(AsRef::as_ref).chain(written.values())))
     }
@@ -118,13 +126,16 @@ impl Controller {
         if !finalizers.iter().any(|one| one == CLEANUP) {
             return Ok(Outcome::Done);
         }
-        if let Some(resource) = served(&definition)
-            && !self.empty(&resource, &definition.spec.scope).await?
-        {
+        let left = match served(&definition) {
+            Some(resource) => self.empty(&resource, &definition.spec.scope).await?,
+            None => 0,
+        };
+        if left > 0 {
             let why = ("InstanceDeletionInProgress", "CustomResource deletion is in progress");
             self.terminating(&name, definition, ("True", why)).await?;
-            return Ok(Outcome::After(SOON));
+            return Ok(Outcome::After(self.patience.next(&name, left)));
         }
+        self.patience.forget(&name);
         let why = ("InstanceDeletionCompleted", "removed all instances");
         self.terminating(&name, definition, ("False", why)).await?;
         let left: Vec<&String> = finalizers.iter().filter(|one| *one != CLEANUP).collect();
@@ -147,13 +158,13 @@ impl Controller {
         if definition.status == before { Ok(()) } else { self.write_status(name, &definition).await }
     }
 
-    /// Asks for the end of everything of a kind; true when nothing is left.
-    async fn empty(&self, resource: &ApiResource, scope: &str) -> Result<bool, kube::Error> {
+    /// Asks for the end of everything of a kind, and counts what is left.
+    async fn empty(&self, resource: &ApiResource, scope: &str) -> Result<usize, kube::Error> {
         let all = Api::<PartialObjectMeta<DynamicObject>>::all_with(self.client.clone(), resource);
         let left = match all.list_metadata(&ListParams::default()).await {
             Ok(list) => list.items,
             // It is not served, and so there is nothing to be had.
-            Err(error) if machinery::is_not_found(&error) => return Ok(true),
+            Err(error) if machinery::is_not_found(&error) => return Ok(0),
             Err(error) => return Err(error),
         };
         let mut places: Vec<Option<String>> = left.iter().map(|object| object.metadata.namespace.clone()).collect();
@@ -169,9 +180,9 @@ impl Controller {
             api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         }
         if left.is_empty() {
-            return Ok(true);
+            return Ok(0);
         }
-        Ok(all.list_metadata(&ListParams::default()).await?.items.is_empty())
+        Ok(all.list_metadata(&ListParams::default()).await?.items.len())
     }
 }
 

@@ -2,7 +2,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::json;
 
 use super::plan::{Taken, status};
-use super::{Controller, Written};
+use super::{Controller, Patience, Written};
 use crate::context::Caches;
 use crate::fake_api::FakeApi;
 
@@ -47,7 +47,8 @@ const ALL: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 fn controller(api: &FakeApi, cached: &[&CustomResourceDefinition]) -> Controller {
     let caches = Caches::default();
     cached.iter().for_each(|one| caches.definitions.apply((*one).clone()));
-    Controller { client: api.client(), definitions: caches.definitions, written: Written::default() }
+    let (written, patience) = (Written::default(), Patience::default());
+    Controller { client: api.client(), definitions: caches.definitions, written, patience }
 }
 
 fn accepted(api: &FakeApi, name: &str) -> Vec<(String, String)> {

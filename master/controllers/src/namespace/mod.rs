@@ -4,8 +4,6 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use http::Request;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -15,18 +13,18 @@ use serde_json::{Value, json};
 
 use crate::context::{Caches, Context};
 use crate::discovery::{self, KnownKind};
+use crate::patience::Patience;
 use plan::Remaining;
 
 const NAME: &str = "namespace-controller";
 const WORKERS: usize = 4;
 /// The finalizer in spec.finalizers that this controller takes off.
 const FINALIZER: &str = "kubernetes";
-/// When to look again at what goes by itself.
-const SOON: Duration = Duration::from_secs(1);
 
 struct Controller {
     client: Client,
     caches: Caches,
+    patience: Patience,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -48,13 +46,16 @@ pub(crate) fn start(context: &mut Context) {
             to.add(namespace);
         }
     });
-    let controller = Controller { client: context.client(NAME), caches };
+    let controller = Controller { client: context.client(NAME), caches, patience: Patience::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {
     async fn reconcile(&self, name: &str) -> Result<Outcome, Retry<kube::Error>> {
-        let Some(namespace) = self.caches.namespaces.get(name) else { return Ok(Outcome::Done) };
+        let Some(namespace) = self.caches.namespaces.get(name) else {
+            self.patience.forget(name);
+            return Ok(Outcome::Done);
+        };
         let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.clone()).unwrap_or_default();
         if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|one| one == FINALIZER) {
             return Ok(Outcome::Done);
@@ -80,6 +81,7 @@ impl Controller {
             }
         }
         if left.is_empty() {
+            self.patience.forget(name);
             self.finalize(&namespace).await?;
             return Ok(Outcome::Done);
         }
@@ -99,7 +101,7 @@ impl Controller {
         if let Some(error) = discovery_error {
             return Err(Retry::Failed(error));
         }
-        Ok(Outcome::After(SOON))
+        Ok(Outcome::After(self.patience.next(name, left.objects.values().sum())))
     }
 
     /// Deletes all objects of one kind, and counts what is still there.

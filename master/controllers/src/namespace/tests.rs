@@ -3,7 +3,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus}
 use serde_json::json;
 
 use super::plan::{Remaining, conditions, undiscovered};
-use super::{Caches, Controller};
+use super::{Caches, Controller, Patience};
 use crate::fake_api::FakeApi;
 
 #[test]
@@ -49,7 +49,7 @@ async fn only_our_finalizer_is_taken_off() {
         "spec": { "finalizers": ["example.org/other", "kubernetes"] }, "status": { "phase": "Terminating" },
     });
     let api = FakeApi::with("5", [("/api/v1/namespaces/n", stored.clone())]);
-    let controller = Controller { client: api.client(), caches: Caches::default() };
+    let controller = Controller { client: api.client(), caches: Caches::default(), patience: Patience::default() };
     // As the cache has it.
     let mut known: Namespace = serde_json::from_value(stored.clone()).unwrap();
     (known.metadata.annotations, known.metadata.resource_version) = (None, Some("4".into()));
