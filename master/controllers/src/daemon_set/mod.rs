@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
 use crate::merge;
-use crate::owner::{claim, controller_of, controller_reference, selects};
+use crate::owner::{claim, controller_of, selects};
 use crate::pod_control::{self, PodControl, candidates};
 use crate::pods;
 use crate::revisions;
@@ -233,9 +233,4 @@ fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<&Arc<Pod>>> {
         }
     }
     by_node
-}
-
-/// Marks a pod as made by this DaemonSet.
-fn own(set: &DaemonSet, pod: &mut Pod) {
-    pod.metadata.owner_references = Some(vec![controller_reference(set)]);
 }
