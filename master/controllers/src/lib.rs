@@ -9,6 +9,7 @@
 
 mod api_service;
 mod bootstrap_signer;
+mod caches;
 mod certificates;
 mod cluster_role_aggregation;
 mod context;
@@ -53,8 +54,9 @@ mod volume_protection;
 
 use tokio::task::JoinSet;
 
+pub use caches::Caches;
 pub use context::{
-    ApiServerNames, Authorities, Caches, CheckApiService, ClientFor, Config, SecretToken, SignSecretToken, SigningCa,
+    ApiServerNames, Authorities, CheckApiService, ClientFor, Config, SecretToken, SignSecretToken, SigningCa,
 };
 
 use context::Context;
