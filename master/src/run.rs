@@ -49,7 +49,7 @@ pub async fn run(dir: &DataDir) -> Result<()> {
     bootstrap::run(&privileged(&server), &settings, &pki, dir).await?;
 
     let (authorities, followed) = watch::channel(authorities(&pki));
-    let mut parts = parts(&server, controllers_config(&server, &settings, followed)?);
+    let mut parts = parts(&server, controllers_config(&server, &tokens, &settings, followed)?);
     let server_tls = Arc::clone(&tls.server);
     let renewal =
         Renewal { dir: dir.clone(), settings: settings.clone(), tls, tokens, client: privileged(&server), authorities };
@@ -135,15 +135,20 @@ fn open(dir: &DataDir, settings: &Settings, pki: &Pki, tls: &Tls) -> Result<(Api
 
 fn controllers_config(
     server: &ApiServer,
+    tokens: &Arc<ServiceAccountTokens>,
     settings: &Settings,
     authorities: watch::Receiver<Authorities>,
 ) -> Result<controllers::Config> {
-    let (server, asked) = (server.clone(), server.clone());
+    let (server, asked, tokens) = (server.clone(), server.clone(), Arc::clone(tokens));
     Ok(controllers::Config {
         client_for: Arc::new(move |controller| controller_client(&server, controller)),
         check_api_service: Arc::new(move |name| {
             let server = asked.clone();
             Box::pin(async move { server.check_api_service(&name).await })
+        }),
+        sign_secret_token: Arc::new(move |of: &controllers::SecretToken<'_>| {
+            let signed = tokens.secret_token(of.namespace, of.account, of.account_uid, of.secret);
+            signed.map_err(|error| error.to_string())
         }),
         cluster_cidr: Some(settings.cluster_cidr),
         service_cidr: Some(settings.service_cidr),
@@ -170,7 +175,8 @@ fn authorities(pki: &Pki) -> Authorities {
 /// watches are upstream's controller manager's.
 fn controller_client(server: &ApiServer, controller: &str) -> Client {
     match controller {
-        "shared-informers" => as_user(server, "system:kube-controller-manager", CONTROLLERS),
+        // As upstream's: no role of its own may write Secrets everywhere.
+        "shared-informers" | "tokens-controller" => as_user(server, "system:kube-controller-manager", CONTROLLERS),
         // Part of the API server in upstream.
         "apiextensions" | "apiregistration" => privileged(server),
         name => client(server, UserInfo::service_account("kube-system", name, ""), CONTROLLERS),

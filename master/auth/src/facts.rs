@@ -3,14 +3,21 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::Observer;
 use crate::bootstrap::{self, BootstrapToken};
 
 /// How long an object that is being deleted still vouches for its tokens (`jwt.DefaultLeeway`).
 const DELETION_LEEWAY_SECONDS: i64 = 60;
+
+/// The type of Secrets that hold tokens of ServiceAccounts.
+const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
+const INVALID_SINCE: &str = "/metadata/labels/kubernetes.io~1legacy-token-invalid-since";
 
 const INTERESTS: [(&str, &str); 4] = [("", "serviceaccounts"), ("", "pods"), ("", "nodes"), ("", "secrets")];
 
@@ -42,6 +49,31 @@ pub(crate) struct Fact {
     /// Pods only: the ServiceAccount it runs as and the node it runs on.
     pub service_account: Box<str>,
     pub node: Box<str>,
+    /// Secrets of ServiceAccount tokens only.
+    pub token: Option<Box<KeptToken>>,
+}
+
+/// What a Secret tells of the token that it holds, which is not itself kept in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptToken {
+    digest: [u8; 32],
+    /// Labelled as of no use any more (`LegacyServiceAccountTokenCleanUp`).
+    pub is_marked_invalid: bool,
+}
+
+impl KeptToken {
+    /// Whether it is this token, whose signature was checked before: nobody can guess at it.
+    pub(crate) fn is(&self, token: &str) -> bool {
+        self.digest == <[u8; 32]>::from(Sha256::digest(token))
+    }
+
+    fn of(secret: &Value) -> Option<Box<Self>> {
+        let text = |pointer: &str| secret.pointer(pointer).and_then(Value::as_str);
+        text("/type").filter(|kind| *kind == TOKEN_TYPE)?;
+        let token = STANDARD.decode(text("/data/token")?).ok()?;
+        let is_marked_invalid = text(INVALID_SINCE).is_some_and(|since| !since.is_empty());
+        Some(Box::new(KeptToken { digest: Sha256::digest(token).into(), is_marked_invalid }))
+    }
 }
 
 impl Fact {
@@ -57,6 +89,7 @@ impl Fact {
             deleted_at: text("/metadata/deletionTimestamp").parse().ok(),
             service_account: text("/spec/serviceAccountName").into(),
             node: text("/spec/nodeName").into(),
+            token: KeptToken::of(object),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! ServiceAccount tokens: issuing what a TokenRequest asks for, and checking what a client presents.
 //! Rules: KEP-1205 (bound tokens), KEP-4193 (node and JTI claims), `pkg/serviceaccount/claims.go`.
 
+mod secret_token;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -78,6 +80,10 @@ pub(crate) enum ServiceAccountError {
     Audience(Vec<String>, Vec<String>),
     #[error("service account token has been invalidated")]
     Invalidated,
+    #[error("service account token is not the one that its secret holds")]
+    NotInSecret,
+    #[error("service account token's secret is labelled kubernetes.io/legacy-token-invalid-since")]
+    MarkedInvalid,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -212,7 +218,7 @@ impl ServiceAccountTokens {
         Ok(request)
     }
 
-    fn sign(&self, claims: &Claims) -> Result<String, KeyError> {
+    fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
         let claims = serde_json::to_value(claims).map_err(|_| KeyError::Signing)?;
         self.keys().signing.sign(&claims)
     }
@@ -302,9 +308,9 @@ impl ServiceAccountTokens {
         Some(Ref { name: node.to_owned(), uid })
     }
 
-    /// Whether the token claims to come from our issuer; only then is it for [`Self::authenticate`].
+    /// Whether the token claims to come from one of our issuers; only then is it for [`Self::authenticate`].
     pub(crate) fn claims_to_be_ours(&self, token: &str) -> bool {
-        jwt::peek(token).is_some_and(|claims| claims["iss"] == json!(self.issuer))
+        jwt::peek(token).is_some_and(|claims| claims["iss"] == json!(self.issuer)) || is_secret_token(token)
     }
 
     /// The user of a token and which of the wanted audiences it is good for; all of the API server's when none is wanted.
@@ -314,6 +320,9 @@ impl ServiceAccountTokens {
         wanted: &[String],
         now: Timestamp,
     ) -> Result<(UserInfo, Vec<String>), ServiceAccountError> {
+        if is_secret_token(token) {
+            return self.authenticate_secret_token(token, wanted);
+        }
         let claims = jwt::verify(token, &self.keys().verifying)?;
         let claims: Claims = serde_json::from_value(claims).map_err(|_| ServiceAccountError::Claims)?;
         let now_seconds = now.as_second();
@@ -357,6 +366,11 @@ impl ObjectRef {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
         format!("{group}/{version}, Kind={}", self.kind)
     }
+}
+
+/// Whether the token claims to be one that a Secret holds.
+fn is_secret_token(token: &str) -> bool {
+    jwt::peek(token).is_some_and(|claims| claims["iss"] == secret_token::ISSUER)
 }
 
 fn user(claims: &Claims) -> UserInfo {

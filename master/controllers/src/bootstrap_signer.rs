@@ -18,7 +18,9 @@ use crate::context::Context;
 use crate::token_cleaner::{ONLY_TOKENS, left};
 
 pub(crate) const NAMESPACE: &str = "kube-public";
-pub(crate) const CLUSTER_INFO: &str = "cluster-info";
+const CLUSTER_INFO: &str = "cluster-info";
+/// Of the ConfigMaps there that one, as a field selector.
+pub(crate) const ONLY_INFO: &str = "metadata.name=cluster-info";
 const NAME: &str = "bootstrap-signer";
 /// What is signed.
 const KUBECONFIG: &str = "kubeconfig";

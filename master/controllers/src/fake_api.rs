@@ -65,6 +65,10 @@ impl FakeApi {
                 None => (StatusCode::NOT_FOUND, json!({})),
             };
         }
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        if method == Method::POST && self.objects.contains_key(&format!("{path}/{name}")) {
+            return (StatusCode::CONFLICT, json!({ "reason": "AlreadyExists" }));
+        }
         let from = &body["metadata"]["resourceVersion"];
         if method != Method::POST && !from.is_null() && from != self.version {
             return (StatusCode::CONFLICT, json!({}));
@@ -75,9 +79,13 @@ impl FakeApi {
 }
 
 fn response(code: StatusCode, answer: &Value) -> Response<Body> {
+    let reason = answer["reason"].as_str().unwrap_or(match code {
+        StatusCode::NOT_FOUND => "NotFound",
+        _ => "Conflict",
+    });
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": code.to_string(),
-        "reason": code.canonical_reason().unwrap_or_default(), "code": code.as_u16(),
+        "reason": reason, "code": code.as_u16(),
     });
     let body = if code.is_success() { answer } else { &status };
     Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap()

@@ -9,6 +9,7 @@
 
 mod api_service;
 mod bootstrap_signer;
+mod caches;
 mod certificates;
 mod cluster_role_aggregation;
 mod context;
@@ -31,6 +32,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 pub mod owner;
+mod patience;
 mod persistent_volume;
 mod pod_control;
 mod pod_gc;
@@ -39,6 +41,7 @@ mod replica_set;
 mod resource_quota;
 mod revisions;
 mod root_ca;
+mod secret_token;
 mod service_account;
 mod stateful_set;
 mod taint_eviction;
@@ -51,7 +54,10 @@ mod volume_protection;
 
 use tokio::task::JoinSet;
 
-pub use context::{ApiServerNames, Authorities, Caches, CheckApiService, ClientFor, Config, SigningCa};
+pub use caches::Caches;
+pub use context::{
+    ApiServerNames, Authorities, CheckApiService, ClientFor, Config, SecretToken, SignSecretToken, SigningCa,
+};
 
 use context::Context;
 
@@ -91,6 +97,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     garbage::start(&mut context);
     service_account::start(&mut context);
     root_ca::start(&mut context);
+    secret_token::start(&mut context);
     certificates::start(&mut context)?;
     custom_resource_definition::start(&mut context);
     api_service::start(&mut context);

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use machinery::{Change, EventType, Outcome, Recorder, Retry, WorkQueue, reference};
+use machinery::{Change, EventType, Informer, Outcome, Recorder, Retry, WorkQueue, reference};
 use serde_json::json;
 
 use crate::context::{Caches, Context};
@@ -41,16 +41,23 @@ pub(crate) fn start(context: &mut Context) {
         services: context.config.service_cidr,
         given: given.clone(),
     };
-    let to = queue.clone();
-    caches.nodes.on_change(move |change| {
+    observe(&caches.nodes, &queue, given);
+    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
+}
+
+fn observe(nodes: &Arc<Informer<Node>>, queue: &Arc<WorkQueue>, given: Arc<Mutex<HashMap<String, IpNet>>>) {
+    let (to, all) = (queue.clone(), nodes.clone());
+    nodes.on_change(move |change| {
         let name = change.object().metadata.name.as_deref().unwrap_or_default();
         if matches!(change, Change::Deleted(_)) {
             given.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            // A range is free now: others may wait for one.
+            let waiting = all.all().into_iter().filter(|node| cidr_of(node).is_none());
+            waiting.for_each(|node| to.add(node.metadata.name.as_deref().unwrap_or_default()));
         } else if cidr_of(change.object()).is_none() {
             to.add(name);
         }
     });
-    context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 fn cidr_of(node: &Node) -> Option<IpNet> {
@@ -146,6 +153,23 @@ mod tests {
         assert_eq!(first_free(cluster, Some(net("10.244.0.0/23")), &[]), Some(net("10.244.2.0/24")));
         assert_eq!(first_free(cluster, Some(net("10.244.0.0/16")), &[]), None);
         assert_eq!(first_free(net("fd00::/48"), None, &[net("fd00::/64")]), Some(net("fd00:0:0:1::/64")));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_waits_has_its_turn_when_another_goes() {
+        let (caches, queue) = (Caches::default(), WorkQueue::new());
+        observe(&caches.nodes, &queue, Arc::default());
+        let node = |name: &str, cidr: Option<&str>| -> Node {
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"podCIDR": cidr}})).unwrap()
+        };
+        caches.nodes.apply(node("has", Some("10.0.0.0/24")));
+        caches.nodes.apply(node("waits", None));
+        for _ in 0..2 {
+            let next = tokio::time::timeout(std::time::Duration::from_secs(10), queue.next()).await.unwrap();
+            assert_eq!(next, "waits");
+            queue.done(&next);
+            caches.nodes.delete("has");
+        }
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::pod::is_terminal;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::DeleteParams;
-use kube::{Client, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use machinery::{Change, Outcome, Retry, WorkQueue, key_of};
 use serde_json::json;
 use tokio::time::Instant;
@@ -88,6 +88,10 @@ impl Controller {
                 if !left.is_zero() {
                     return Ok(Outcome::After(left));
                 }
+                // The cache may be behind, and what runs there must not be forgotten (`checkIfNodeExists`).
+                if Api::<Node>::all(self.client.clone()).get_metadata_opt(name).await?.is_some() {
+                    return Ok(Outcome::After(QUARANTINE));
+                }
                 tracing::info!(pod = key, node = name, "removing a pod whose node is gone");
                 self.delete(&pod, Some("PodGC: node no longer exists")).await?;
             }
@@ -143,6 +147,7 @@ fn surplus(all: Vec<Arc<Pod>>, most: usize) -> Vec<Arc<Pod>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake_api::FakeApi;
 
     fn pod(name: &str, fields: serde_json::Value) -> Arc<Pod> {
         let mut whole = json!({"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}});
@@ -193,6 +198,26 @@ mod tests {
         assert!(!is_lost(&deleted, &node("True", OUT_OF_SERVICE)));
         assert!(!is_lost(&deleted, &node("Unknown", "other")));
         assert!(!is_lost(&pod("r", json!({})), &node("Unknown", OUT_OF_SERVICE)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_server_is_asked_for_a_node_before_its_pods_are_removed() {
+        for (api, is_removed) in [
+            (FakeApi::with("1", [("/api/v1/nodes/a", json!({"metadata": {"name": "a"}}))]), false),
+            (FakeApi::new("1"), true),
+        ] {
+            let caches = Caches::default();
+            caches.pods.apply(Pod::clone(&pod(
+                "p",
+                json!({"metadata": {"namespace": "n"}, "spec": {"nodeName": "a", "containers": []}}),
+            )));
+            let controller = Controller { client: api.client(), caches, started: Instant::now() };
+            tokio::time::advance(QUARANTINE).await;
+            let outcome = controller.reconcile("n/p").await.unwrap();
+            assert_eq!(matches!(outcome, Outcome::After(_)), !is_removed, "{outcome:?}");
+            let removed = api.taken().iter().any(|taken| taken == "DELETE /api/v1/namespaces/n/pods/p");
+            assert_eq!(removed, is_removed, "{:?}", api.taken());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use api::pod::is_terminal;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 /// spec.nodeName unless empty.
@@ -52,10 +52,19 @@ pub fn available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Result<()
     if min_ready_seconds == 0 || missing <= 0 { Ok(()) } else { Err(Some(missing)) }
 }
 
-/// Restarts of all containers.
+/// Restarts of all containers but those that initialize the pod.
 #[must_use]
 pub fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    sum_of_restarts(pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()))
+}
+
+/// Restarts of the containers that initialize the pod.
+#[must_use]
+pub fn init_restarts(pod: &Pod) -> i32 {
+    sum_of_restarts(pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()))
+}
+
+fn sum_of_restarts(statuses: Option<&[ContainerStatus]>) -> i32 {
     statuses.into_iter().flatten().map(|status| status.restart_count).sum()
 }
 

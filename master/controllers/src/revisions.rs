@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use machinery::Informer;
 use serde_json::json;
 
 use crate::hash::template_hash;
-use crate::owner::controller_reference;
+use crate::owner::{self, Claims, controller_reference};
+use crate::pod_control::candidates;
 
 /// On pods: the revision that they were made of (its hash for a DaemonSet, its name for a StatefulSet).
 pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
@@ -46,6 +48,29 @@ macro_rules! revised {
 
 revised!(DaemonSet, REVISION_LABEL);
 revised!(StatefulSet, "controller.kubernetes.io/hash");
+
+/// The revisions of a set. Those that nobody controls and that its selector selects become its own: an earlier set of its name
+/// left them (`adoptOrphanRevisions`).
+pub(crate) async fn claimed<K: Revised>(
+    client: &Client,
+    cache: &Informer<ControllerRevision>,
+    set: &K,
+    selector: &LabelSelector,
+) -> Result<Vec<Arc<ControllerRevision>>, kube::Error> {
+    let Claims { mut owned, adopt, release } = owner::claim(set.meta(), selector, candidates(cache, set.meta()));
+    owned.extend(release);
+    let adopts = !adopt.is_empty() && owner::may_adopt(client, set).await?;
+    let api = Api::<ControllerRevision>::namespaced(client.clone(), &set.namespace().unwrap_or_default());
+    for revision in adopt.into_iter().filter(|_| adopts) {
+        let patch = Patch::Strategic(owner::adoption(set, &revision.metadata));
+        match api.patch(&revision.name_any(), &PatchParams::default(), &patch).await {
+            Ok(_) => owned.push(revision),
+            Err(error) if machinery::is_not_found(&error) || machinery::is_conflict(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(owned)
+}
 
 /// The revision of the present template, numbered after all others.
 pub(crate) fn of<K: Revised>(set: &K, known: &[Arc<ControllerRevision>]) -> ControllerRevision {
@@ -107,5 +132,44 @@ pub(crate) async fn ensure(
             Ok((existing.data == wanted.data).then(|| Arc::new(existing)))
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::context::Caches;
+    use crate::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn revisions_that_an_earlier_set_left_are_adopted() {
+        let live = json!({ "metadata": { "name": "d", "namespace": "n", "uid": "u" } });
+        let set: DaemonSet = serde_json::from_value(live.clone()).unwrap();
+        let selector = serde_json::from_value(json!({ "matchLabels": { "app": "d" } })).unwrap();
+        let owner = |uid: &str| json!([{ "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": uid, "controller": true }]);
+        let revision = |name: &str, app: &str, owners: Value| -> ControllerRevision {
+            let meta = json!({ "name": name, "namespace": "n", "uid": name, "labels": { "app": app }, "ownerReferences": owners });
+            serde_json::from_value(json!({ "metadata": meta, "revision": 1 })).unwrap()
+        };
+        let all = [
+            revision("own", "d", owner("u")),
+            revision("left", "d", json!([])),
+            revision("of-another", "d", owner("other")),
+            revision("not-selected", "e", json!([])),
+        ];
+        let mut gone = live.clone();
+        gone["metadata"]["uid"] = "later".into();
+        for (live, wanted) in [(live, vec!["own", "left"]), (gone, vec!["own"])] {
+            let api = FakeApi::with("1", [("/apis/apps/v1/namespaces/n/daemonsets/d", live)]);
+            let caches = Caches::default();
+            all.iter().for_each(|one| caches.revisions.apply(one.clone()));
+            let found = claimed(&api.client(), &caches.revisions, &set, &selector).await.unwrap();
+            assert_eq!(found.iter().map(|one| one.name_any()).collect::<Vec<_>>(), wanted);
+            let patch = "PATCH /apis/apps/v1/namespaces/n/controllerrevisions/left";
+            let owners = &api.body(patch)["metadata"]["ownerReferences"];
+            assert_eq!(owners.pointer("/0/uid").and_then(Value::as_str), wanted.get(1).map(|_| "u"));
+        }
     }
 }

@@ -11,7 +11,9 @@ use crate::context::Context;
 use crate::service_account::{create_once, is_active};
 
 /// The name of the ConfigMap.
-pub(crate) const CONFIG_MAP: &str = "kube-root-ca.crt";
+const CONFIG_MAP: &str = "kube-root-ca.crt";
+/// The ConfigMaps of this name, as a field selector.
+pub(crate) const ONLY_MAPS: &str = "metadata.name=kube-root-ca.crt";
 const NAME: &str = "root-ca-cert-publisher";
 const KEY: &str = "ca.crt";
 const DESCRIPTION: &str = "kubernetes.io/description";

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, EphemeralVolumeSource, Node, NodeSystemInfo, Pod, PodSpec, Secret, ServiceAccount,
-    Volume,
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, EphemeralVolumeSource, Node, NodeSystemInfo,
+    Pod, PodSpec, Secret, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -46,20 +46,32 @@ pub(crate) fn pod(pod: &mut Pod) {
     }
     if let Some(status) = &mut pod.status {
         status.ephemeral_container_statuses = None;
-        // How a container of a failed pod ended decides about its Job.
-        let failed = status.phase.as_deref() == Some("Failed");
-        status.init_container_statuses = status.init_container_statuses.take().filter(|_| failed);
+        // How and when the containers of a pod ended decides about its Job, and how often those restarted that initialize it.
+        let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
+        if let Some(statuses) = &mut status.init_container_statuses {
+            statuses.retain(|one| ended || one.restart_count > 0);
+        }
         let all = status.container_statuses.iter_mut().chain(&mut status.init_container_statuses);
         for one in all.flatten() {
             *one = ContainerStatus {
                 name: std::mem::take(&mut one.name),
                 ready: one.ready,
                 restart_count: one.restart_count,
-                state: one.state.take().filter(|_| failed),
+                state: one.state.take().filter(|_| ended).map(end),
                 ..ContainerStatus::default()
             };
         }
     }
+}
+
+/// Of a container's end only its code and its time.
+fn end(state: ContainerState) -> ContainerState {
+    let terminated = state.terminated.map(|ended| ContainerStateTerminated {
+        exit_code: ended.exit_code,
+        finished_at: ended.finished_at,
+        ..ContainerStateTerminated::default()
+    });
+    ContainerState { terminated, ..ContainerState::default() }
 }
 
 /// Of volumes only which claims they are.
@@ -140,5 +152,13 @@ pub(crate) fn bootstrap_token(secret: &mut Secret) {
     trim_metadata(&mut secret.metadata);
     if let Some(data) = &mut secret.data {
         data.retain(|key, _| key == crate::token_cleaner::EXPIRATION);
+    }
+}
+
+/// What a Secret with a token holds, but for the token itself: only that there is one.
+pub(crate) fn account_token(secret: &mut Secret) {
+    trim_metadata(&mut secret.metadata);
+    if let Some(token) = secret.data.as_mut().and_then(|data| data.get_mut(crate::secret_token::TOKEN)) {
+        token.0.truncate(1);
     }
 }

@@ -1,9 +1,10 @@
 //! The API as clients see it beyond kubectl's verbs: who may ask, what is refused, and in which words.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use keelson_tests::harness::shell::output;
+use keelson_tests::harness::shell::{output, wait_for};
 
 use crate::Test;
 use crate::context::Context;
@@ -14,9 +15,11 @@ pub const TESTS: &[Test] = &[
     ("api::unknown_fields_are_named", unknown_fields),
     ("api::patches_of_all_kinds", patches),
     ("api::finalizers_and_owners_decide_about_deletion", deletion),
+    ("api::cluster_scoped_objects_outlive_namespaced_owners", scopes_of_owners),
     ("api::watch_sees_changes_and_resumes", watch),
     ("api::namespaces_take_their_content_with_them", namespaces),
     ("api::service_account_tokens_work_and_end_with_their_pod", tokens),
+    ("api::tokens_in_secrets_end_with_secret_and_account", secret_tokens),
 ];
 
 /// An HTTP request without credentials: status code and body.
@@ -188,6 +191,22 @@ fn deletion(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// A cluster-scoped object cannot be owned by a namespaced one, and does not go with it.
+fn scopes_of_owners(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    ns.say("create configmap owner")?;
+    let uid = ns.run(&["get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}"])?;
+    let meta = format!(
+        "metadata: {{name: {}, ownerReferences: [{{apiVersion: v1, kind: ConfigMap, name: owner, uid: {uid}}}]}}",
+        ns.name
+    );
+    ns.apply(&format!("{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, {meta}, rules: []}}"))?;
+    ns.apply(&format!("{{apiVersion: v1, kind: ConfigMap, {meta}}}"))?;
+    ns.say("delete configmap owner")?;
+    ns.say(&format!("wait configmap/{} --for=delete --timeout=60s", ns.name))?;
+    ns.say(&format!("delete clusterrole {}", ns.name)).map(drop)
+}
+
 fn watch(context: &Context) -> Result<()> {
     let ns = context.namespace()?;
     let raw = |query: &str| ns.run(&["get", "--raw", &format!("/api/v1/namespaces/{}/configmaps?{query}", ns.name)]);
@@ -234,6 +253,19 @@ fn namespaces(context: &Context) -> Result<()> {
     ensure!(left.is_empty(), "its successor has {left}");
     let refused = kubectl.say("delete namespace kube-system").unwrap_err().to_string();
     ensure!(refused.contains("this namespace may not be deleted"), "{refused}");
+
+    // Who has a finalizer of its own on a namespace has the last word, also when it is empty.
+    kubectl.apply("{apiVersion: v1, kind: Namespace, metadata: {name: held, finalizers: [example.org/hold]}}")?;
+    kubectl.say("delete namespace held --wait=false")?;
+    wait_for("the end of its content", Duration::from_secs(60), || {
+        let left = kubectl.run(&["get", "namespace", "held", "-o", "jsonpath={.spec.finalizers}"])?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })?;
+    let left = kubectl.run(&["get", "namespace", "held", "-o", "jsonpath={.metadata.finalizers[*]}"])?;
+    kubectl.run(&["patch", "namespace", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#])?;
+    ensure!(left == "example.org/hold", "its finalizers are {left:?}");
+    kubectl.say("wait namespace/held --for=delete --timeout=60s")?;
     Ok(())
 }
 
@@ -251,4 +283,33 @@ fn tokens(context: &Context) -> Result<()> {
     ns.say("delete pod p --grace-period=1")?;
     ensure!(ask(&token)?.0 == 401, "the token outlived its pod");
     Ok(())
+}
+
+/// A token that is kept in a Secret lives as long as the Secret does, and the Secret as long as its ServiceAccount.
+fn secret_tokens(context: &Context) -> Result<()> {
+    let ns = context.namespace()?;
+    ns.say("create serviceaccount robot")?;
+    for name in ["first", "second"] {
+        let annotations = "annotations: {kubernetes.io/service-account.name: robot}";
+        ns.apply(&format!(
+            "{{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {{name: {name}, {annotations}}}}}"
+        ))?;
+    }
+    let token = ns.until("the token is there", || {
+        let data = ns.json("get secret second")?["data"].clone();
+        ensure!(data["token"].is_string() && data["ca.crt"].is_string(), "{data}");
+        ns.run(&["get", "secret", "first", "--template={{.data.token | base64decode}}"])
+    })?;
+    let ask =
+        || plain(context, &format!("/api/v1/namespaces/{}/pods", ns.name), &format!("Authorization: Bearer {token}"));
+    let (code, body) = ask()?;
+    ensure!(code == 403 && body.contains(&format!("system:serviceaccount:{}:robot", ns.name)), "{code} {body}");
+    ns.say("delete secret first")?;
+    ensure!(ask()?.0 == 401, "the token outlived its secret");
+    ns.say("delete serviceaccount robot")?;
+    ns.until("the secret goes with its account", || {
+        let left = ns.say("get secrets -o name")?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    })
 }

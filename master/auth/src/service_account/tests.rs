@@ -269,3 +269,91 @@ fn ids_are_random_uuids() {
     assert!(b"89ab".contains(&id.as_bytes()[19]));
     assert_ne!(id, random_uuid());
 }
+
+/// A cluster whose Secret default/kept holds a token of the account.
+fn with_secret_token() -> (Cluster, String) {
+    let cluster = Cluster::new();
+    let token = cluster.tokens.secret_token("default", "app", "uid-app", "kept").unwrap();
+    cluster.put("secrets", "default", "kept", kept(&token));
+    (cluster, token)
+}
+
+fn kept(token: &str) -> Value {
+    let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, token);
+    json!({ "type": "kubernetes.io/service-account-token", "data": { "token": data } })
+}
+
+#[test]
+fn a_token_in_a_secret_is_good_for_years() {
+    let (cluster, token) = with_secret_token();
+    assert!(cluster.tokens.claims_to_be_ours(&token));
+    let user = cluster.user(&token, 10 * 365 * 24 * 3600).unwrap();
+    assert_eq!(user, UserInfo::service_account("default", "app", "uid-app"));
+    let audiences =
+        |wanted: &[String]| cluster.tokens.authenticate(&token, wanted, at(0)).map(|(_, audiences)| audiences);
+    assert_eq!(audiences(&[]).unwrap(), [ISSUER]);
+    assert_eq!(audiences(&["vault".to_owned(), ISSUER.to_owned()]).unwrap(), [ISSUER]);
+    assert!(matches!(audiences(&["vault".to_owned()]), Err(ServiceAccountError::Audience(..))));
+    let claims = jwt::peek(&token).unwrap();
+    assert_eq!(
+        claims,
+        json!({
+            "iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:default:app",
+            "kubernetes.io/serviceaccount/namespace": "default",
+            "kubernetes.io/serviceaccount/secret.name": "kept",
+            "kubernetes.io/serviceaccount/service-account.name": "app",
+            "kubernetes.io/serviceaccount/service-account.uid": "uid-app",
+        })
+    );
+}
+
+#[test]
+fn a_token_in_a_secret_ends_with_the_secret_and_the_account() {
+    let invalidated = "service account token has been invalidated";
+    let not_in_secret = "service account token is not the one that its secret holds";
+    type Change = fn(&Cluster, &str);
+    let changes: [(Change, &str); 7] = [
+        (|cluster, _| cluster.facts.observe("", "secrets", "default", "kept", None), invalidated),
+        (|cluster, _| cluster.facts.observe("", "serviceaccounts", "default", "app", None), invalidated),
+        (
+            |cluster, _| cluster.put("serviceaccounts", "default", "app", json!({ "metadata": { "uid": "another" } })),
+            invalidated,
+        ),
+        (
+            |cluster, token| {
+                let mut going = kept(token);
+                going["metadata"] = json!({ "deletionTimestamp": NOW });
+                cluster.put("secrets", "default", "kept", going);
+            },
+            invalidated,
+        ),
+        (|cluster, _| cluster.put("secrets", "default", "kept", kept("another")), not_in_secret),
+        (
+            |cluster, token| {
+                let mut opaque = kept(token);
+                opaque["type"] = "Opaque".into();
+                cluster.put("secrets", "default", "kept", opaque);
+            },
+            not_in_secret,
+        ),
+        (
+            |cluster, token| {
+                let mut marked = kept(token);
+                marked["metadata"] = json!({ "labels": { "kubernetes.io/legacy-token-invalid-since": "2026-01-01" } });
+                cluster.put("secrets", "default", "kept", marked);
+            },
+            "service account token's secret is labelled kubernetes.io/legacy-token-invalid-since",
+        ),
+    ];
+    for (number, (change, why)) in changes.into_iter().enumerate() {
+        let (cluster, token) = with_secret_token();
+        cluster.user(&token, 0).unwrap();
+        change(&cluster, &token);
+        assert_eq!(cluster.user(&token, 0), Err(why.to_owned()), "change {number}");
+    }
+    // One of another cluster has the right form.
+    let (cluster, _) = with_secret_token();
+    let (_, foreign) = with_secret_token();
+    cluster.put("secrets", "default", "kept", kept(&foreign));
+    assert_eq!(cluster.user(&foreign, 0), Err("the token is signed by an unknown key".to_owned()));
+}

@@ -30,7 +30,7 @@ const NAME: &str = "certificate-controller";
 const WORKERS: usize = 2;
 /// The conditions of a request that is decided.
 const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
-/// How long requests are kept: without a decision, and with one.
+/// How long requests are kept: without decision or certificate, and with them (`pkg/controller/certificates/cleaner`).
 const PENDING: Duration = Duration::from_secs(24 * 3600);
 const DECIDED: Duration = Duration::from_secs(3600);
 
@@ -87,8 +87,9 @@ impl Controller {
             self.sign(name, &csr).await?;
         }
         match left(&csr, Timestamp::now()) {
-            Some(left) => Ok(Outcome::After(left)),
-            None => {
+            None => Ok(Outcome::Done),
+            Some(left) if !left.is_zero() => Ok(Outcome::After(left)),
+            Some(_) => {
                 self.remove(name).await?;
                 Ok(Outcome::Done)
             }
@@ -199,12 +200,27 @@ fn with_condition(csr: &CertificateSigningRequest, kind: &str, reason: &str, mes
     json!({"metadata": {"resourceVersion": csr.metadata.resource_version}, "status": {"conditions": conditions}})
 }
 
-/// How long the request is still kept; none when it is to be removed.
+/// How long the request is still kept; none when it stays for good.
 fn left(csr: &CertificateSigningRequest, now: Timestamp) -> Option<Duration> {
-    let decided = DECISIONS.iter().filter_map(|kind| condition(csr, kind));
-    let decided_at = decided.filter_map(|one| one.last_update_time.as_ref()).map(|time| time.0).max();
-    let created = csr.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
-    let (since, keep) = decided_at.map_or((created, PENDING), |at| (at, DECIDED));
-    let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    keep.checked_sub(age).filter(|left| !left.is_zero())
+    let certificate = csr.status.as_ref().and_then(|status| status.certificate.as_ref());
+    let conditions = csr.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let created = csr.metadata.creation_timestamp.as_ref().filter(|_| conditions.is_empty());
+    let decided = conditions.iter().filter_map(|one| {
+        let keep = match one.type_.as_str() {
+            "Approved" if certificate.is_none() => PENDING,
+            "Approved" | "Denied" | "Failed" => DECIDED,
+            _ => return None,
+        };
+        Some((one.last_update_time.as_ref()?, keep))
+    });
+    let dates = created.map(|created| (created, PENDING)).into_iter().chain(decided);
+    let ends = dates.filter_map(|(since, keep)| since.0.checked_add(keep).ok());
+    let end = ends.chain(certificate.and_then(expiry)).min()?;
+    Some(Duration::try_from(end.duration_since(now)).unwrap_or_default())
+}
+
+/// When a certificate of a request ends.
+fn expiry(pem: &ByteString) -> Option<Timestamp> {
+    let (_, block) = x509_parser::pem::parse_x509_pem(&pem.0).ok()?;
+    Timestamp::from_second(block.parse_x509().ok()?.validity().not_after.timestamp()).ok()
 }

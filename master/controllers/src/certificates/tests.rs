@@ -250,11 +250,34 @@ fn requests_are_kept_for_a_day_and_an_hour_after_the_decision() {
         |hours: i64| "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_hours(hours);
     let mut csr = csr(KUBELET_CLIENT, "u", &CLIENT, Vec::new());
     assert_eq!(left(&csr, hour(23)).unwrap().as_secs(), 3600);
-    assert_eq!(left(&csr, hour(24)), None);
-    csr.status = serde_json::from_value(json!({"conditions": [
-        {"type": "Denied", "status": "True", "lastUpdateTime": "2026-01-01T02:00:00Z"},
-    ]}))
-    .unwrap();
-    assert_eq!(left(&csr, hour(2)).unwrap().as_secs(), 3600);
-    assert_eq!(left(&csr, hour(3)), None);
+    assert!(left(&csr, hour(24)).unwrap().is_zero());
+    let said = |kind: &str| json!({"conditions": [{"type": kind, "status": "True", "lastUpdateTime": "2026-01-01T02:00:00Z"}]});
+    for kind in ["Denied", "Failed"] {
+        csr.status = serde_json::from_value(said(kind)).unwrap();
+        assert_eq!(left(&csr, hour(2)).unwrap().as_secs(), 3600);
+        assert!(left(&csr, hour(3)).unwrap().is_zero());
+    }
+    csr.status = serde_json::from_value(said("Other")).unwrap();
+    assert_eq!(left(&csr, hour(100)), None);
+}
+
+#[test]
+fn approved_requests_are_kept_for_a_day_without_certificate_and_never_longer_than_it() {
+    let approved: Timestamp = "2026-01-01T02:00:00Z".parse().unwrap();
+    let later = |minutes: i64| approved + jiff::SignedDuration::from_mins(minutes);
+    let conditions =
+        json!({"conditions": [{"type": "Approved", "status": "True", "lastUpdateTime": "2026-01-01T02:00:00Z"}]});
+    let pem = request("system:node:n1", "system:nodes", &["n1"], &["10.0.0.1"]);
+    let mut csr = csr(KUBELET_SERVING, "system:node:n1", &SERVER, pem);
+    csr.status = serde_json::from_value(conditions).unwrap();
+    assert_eq!(left(&csr, later(23 * 60)).unwrap().as_secs(), 3600);
+    let signer = sign::Signer::new(&ca().0, std::time::Duration::from_secs(24 * 3600)).unwrap();
+    for (lifetime, minutes) in [(24 * 3600, 60), (1800, 30)] {
+        csr.spec.expiration_seconds = Some(lifetime);
+        let certificate = signer.sign(&csr, approved).unwrap().into_bytes();
+        csr.status.as_mut().unwrap().certificate = Some(ByteString(certificate));
+        assert_eq!(left(&csr, later(minutes - 1)).unwrap().as_secs(), 60);
+        assert!(left(&csr, later(minutes)).unwrap().is_zero());
+        csr.status.as_mut().unwrap().certificate = None;
+    }
 }

@@ -32,6 +32,23 @@ impl Taken {
     }
 }
 
+/// The other definitions of its group.
+pub(super) fn others<'a>(
+    definition: &'a CustomResourceDefinition,
+    all: impl Iterator<Item = &'a CustomResourceDefinition>,
+) -> impl Iterator<Item = &'a CustomResourceDefinition> {
+    all.filter(|one| one.spec.group == definition.spec.group && one.metadata.name != definition.metadata.name)
+}
+
+/// Whether a name that was asked for is another's.
+pub(super) fn is_refused(status: &CustomResourceDefinitionStatus) -> bool {
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "NamesAccepted" && condition.status == "False")
+}
+
 /// The status that a definition should have; `None` where it has it.
 pub(super) fn status(
     definition: &CustomResourceDefinition,

@@ -2,6 +2,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::json;
 
 use super::plan::{Taken, status};
+use super::{Controller, Patience, Written};
+use crate::context::Caches;
+use crate::fake_api::FakeApi;
 
 fn definition(plural: &str, kind: &str) -> CustomResourceDefinition {
     serde_json::from_value(json!({
@@ -37,4 +40,56 @@ fn free_names_are_accepted_and_the_kind_is_established() {
     assert_eq!(conditions(&second), wanted);
     let names = second.status.and_then(|status| status.accepted_names).unwrap();
     assert_eq!((names.plural.as_str(), names.kind.as_str()), ("bars", ""));
+}
+
+const ALL: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+fn controller(api: &FakeApi, cached: &[&CustomResourceDefinition]) -> Controller {
+    let caches = Caches::default();
+    cached.iter().for_each(|one| caches.definitions.apply((*one).clone()));
+    let (written, patience) = (Written::default(), Patience::default());
+    Controller { client: api.client(), definitions: caches.definitions, written, patience }
+}
+
+fn accepted(api: &FakeApi, name: &str) -> Vec<(String, String)> {
+    let written = api.body(&format!("PUT {ALL}/{name}.example.com/status"));
+    let conditions = written["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    conditions.iter().map(|one| (text(&one["type"]), text(&one["status"]))).collect()
+}
+
+fn words(names: &str, established: &str) -> Vec<(String, String)> {
+    vec![("NamesAccepted".into(), names.into()), ("Established".into(), established.into())]
+}
+
+#[tokio::test]
+async fn definitions_are_listed_only_where_names_collide() {
+    let (first, second) = (settled(definition("foos", "Foo"), &Taken::default()), definition("bars", "Bar"));
+    let path = format!("{ALL}/bars.example.com");
+    // There is no list to be had.
+    let api = FakeApi::with("1", [(&path, json!(second))]);
+    let working = controller(&api, &[&first, &second]);
+    working.reconcile("foos.example.com").await.unwrap();
+    assert!(api.taken().is_empty(), "{:?}", api.taken());
+    working.reconcile("bars.example.com").await.unwrap();
+    assert_eq!(accepted(&api, "bars"), words("True", "True"));
+}
+
+#[tokio::test]
+async fn names_that_were_just_given_away_are_taken() {
+    let (first, twin) = (definition("foos", "Foo"), definition("bazes", "Foo"));
+    let paths = ["foos", "bazes"].map(|plural| format!("{ALL}/{plural}.example.com"));
+    let given = settled(first.clone(), &Taken::default());
+    for (live, wanted) in
+        [(vec![given, twin.clone()], words("False", "False")), (vec![twin.clone()], words("True", "True"))]
+    {
+        let list = json!({ "metadata": {}, "items": live });
+        let api = FakeApi::with("1", [(&paths[0], json!(first)), (&paths[1], json!(twin)), (ALL, list)]);
+        // The cache does not show what was written.
+        let working = controller(&api, &[&first, &twin]);
+        working.reconcile("foos.example.com").await.unwrap();
+        assert_eq!(accepted(&api, "foos"), words("True", "True"));
+        working.reconcile("bazes.example.com").await.unwrap();
+        assert_eq!(accepted(&api, "bazes"), wanted);
+    }
 }

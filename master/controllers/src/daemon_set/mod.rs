@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::context::{Caches, Context};
 use crate::expectations::Expectations;
 use crate::merge;
-use crate::owner::{claim, controller_of, controller_reference, selects};
+use crate::owner::{claim, controller_of, selects};
 use crate::pod_control::{self, PodControl, candidates};
 use crate::pods;
 use crate::revisions;
@@ -64,13 +64,19 @@ fn observe_sets_and_nodes(caches: &Caches, queue: &Arc<WorkQueue>, expectations:
         }
         to.add(key);
     });
-    let to = queue.clone();
-    // A revision that was taken away is made again.
+    let (to, sets) = (queue.clone(), caches.daemon_sets.clone());
+    // A revision that was taken away is made again; one that nobody controls may be adopted.
     caches.revisions.on_change(move |change| {
         let meta = &change.object().metadata;
-        let owner = controller_of(meta).filter(|owner| owner.kind == KIND);
-        if let (Change::Deleted(_), Some(owner)) = (&change, owner) {
-            to.add(format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), owner.name));
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        match (&change, controller_of(meta)) {
+            (Change::Deleted(_), Some(owner)) if owner.kind == KIND => to.add(format!("{namespace}/{}", owner.name)),
+            (Change::Deleted(_), _) | (_, Some(_)) => {}
+            (_, None) => {
+                let all = sets.in_namespace(namespace);
+                let selecting = all.iter().filter(|set| wants(set, meta.labels.as_ref()));
+                selecting.for_each(|set| to.add(key_of(&set.metadata)));
+            }
         }
     });
     let (to, sets) = (queue.clone(), caches.daemon_sets.clone());
@@ -94,12 +100,13 @@ fn observe_pods(caches: &Caches, queue: &Arc<WorkQueue>, expectations: &Arc<Expe
     let sets = caches.daemon_sets.clone();
     pod_control::observe(caches, KIND.into(), queue, expectations, move |namespace, pod| {
         let all = sets.in_namespace(namespace);
-        all.iter().filter(|set| wants(set, pod)).map(|set| key_of(&set.metadata)).collect()
+        all.iter().filter(|set| wants(set, pod.metadata.labels.as_ref())).map(|set| key_of(&set.metadata)).collect()
     });
 }
 
-fn wants(set: &DaemonSet, pod: &Pod) -> bool {
-    set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.metadata.labels.as_ref()))
+/// Whether pods and revisions with these labels are the set's, when they are nobody else's.
+fn wants(set: &DaemonSet, labels: Option<&BTreeMap<String, String>>) -> bool {
+    set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
 }
 
 impl Controller {
@@ -114,20 +121,23 @@ impl Controller {
             .pods
             .claim(&*set, claim(&set.metadata, &spec.selector, candidates(&self.caches.pods, &set.metadata)))
             .await?;
-        let revisions =
-            self.caches.revisions.indexed(&format!("owner/{}", set.metadata.uid.as_deref().unwrap_or_default()));
+        let revisions = revisions::claimed(&self.client, &self.caches.revisions, &*set, &spec.selector).await?;
         let Some(hash) = self.current_revision(&set, &revisions).await? else { return Ok(Outcome::Done) };
         let nodes = self.caches.nodes.all();
         let now = Timestamp::now();
         let facts = Facts { set: &set, nodes: &nodes, pods: &owned, hash: &hash, now };
         let mut plan = plan::plan(&facts);
+        let mut managed = Ok(());
         if may_count {
             self.pauses.lock().unwrap_or_else(PoisonError::into_inner).hold(&set, &mut plan, now);
-            self.manage(key, &set, &hash, &mut plan).await?;
+            managed = self.manage(key, &set, &hash, &mut plan).await;
+        }
+        // The status is true whether pods could be made or not.
+        self.write_status(&set, &status::status(&facts)).await?;
+        managed?;
+        if may_count {
             self.clean_up(&set, &revisions, &hash, &owned).await?;
         }
-        let status = status::status(&facts);
-        self.write_status(&set, &status).await?;
         Ok(plan.look_again.map_or(Outcome::Done, |seconds| Outcome::After(Duration::from_secs(seconds))))
     }
 
@@ -223,9 +233,4 @@ fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<&Arc<Pod>>> {
         }
     }
     by_node
-}
-
-/// Marks a pod as made by this DaemonSet.
-fn own(set: &DaemonSet, pod: &mut Pod) {
-    pod.metadata.owner_references = Some(vec![controller_reference(set)]);
 }

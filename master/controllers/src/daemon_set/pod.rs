@@ -31,7 +31,6 @@ pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(REVISION_LABEL.into(), hash.into());
     labels.insert(GENERATION_LABEL.into(), template_generation(set).to_string());
-    super::own(set, &mut pod);
     if let Some(spec) = &mut pod.spec {
         bind(spec.affinity.get_or_insert_default(), node);
         let tolerations = spec.tolerations.get_or_insert_default();

@@ -28,7 +28,7 @@ pub(super) fn status(facts: &Facts<'_>) -> DaemonSetStatus {
         counts.scheduled += 1;
         counts.ready += i32::from(pods::is_ready(oldest));
         counts.available += i32::from(pods::available(oldest, facts.min_ready(), facts.now).is_ok());
-        counts.updated += i32::from(present.iter().any(|pod| pod::hash_of_pod(pod) == facts.hash));
+        counts.updated += i32::from(pod::hash_of_pod(oldest) == facts.hash);
     }
     let before = facts.set.status.as_ref();
     let some = |count: i32| Some(count).filter(|count| *count != 0);

@@ -121,6 +121,19 @@ fn a_revision_is_stable_and_numbered_after_the_others() {
     assert_eq!(of(&set_, &[Arc::new(first), Arc::new(second)]).revision, 3);
 }
 
+#[test]
+fn a_node_is_updated_when_its_old_pod_is_gone() {
+    let set = set(json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}), json!({}));
+    let nodes = [node("a", json!({}))];
+    let both = [run(&set, "a", "old", 0, true), run(&set, "a", "new", 1, false)];
+    let counts = |pods: &[Arc<Pod>]| {
+        let status = status(&facts(&set, &nodes, pods, "new"));
+        (status.updated_number_scheduled, status.number_available)
+    };
+    assert_eq!(counts(&both), (None, Some(1)));
+    assert_eq!(counts(&both[1..]), (Some(1), None));
+}
+
 proptest! {
     #[test]
     fn a_rolling_update_keeps_its_limits_and_ends(
@@ -183,23 +196,39 @@ fn a_node_that_refuses_pods_gets_them_ever_more_slowly() {
     assert_eq!([at(4), at(7)], [(0, Some(3)), (1, None)]);
 }
 
+const STATUS: &str = "PATCH /apis/apps/v1/namespaces/ns/daemonsets/d/status";
+
+/// A controller of one set, version 1.
+fn controller(api: &FakeApi) -> Controller {
+    let caches = Caches::default();
+    let mut known = set(Value::Null, json!({}));
+    known.metadata.resource_version = Some("1".into());
+    caches.daemon_sets.apply(known);
+    let (recorder, _events) = Recorder::new(api.client(), "test");
+    let pods = PodControl { client: api.client(), recorder, expectations: Arc::default() };
+    Controller { client: api.client(), caches, pods, pauses: Mutex::default() }
+}
+
 #[tokio::test]
 async fn a_status_that_is_late_is_not_written() {
     for (version, is_late) in [("1", false), ("2", true)] {
         let api = FakeApi::new(version);
-        let caches = Caches::default();
-        let mut known = set(Value::Null, json!({}));
-        known.metadata.resource_version = Some("1".into());
-        caches.daemon_sets.apply(known);
-        let (recorder, _events) = Recorder::new(api.client(), "test");
-        let pods = PodControl { client: api.client(), recorder, expectations: Arc::default() };
-        let controller = Controller { client: api.client(), caches, pods, pauses: Mutex::default() };
-        let outcome = controller.reconcile("ns/d").await;
+        let outcome = controller(&api).reconcile("ns/d").await;
         assert_eq!(matches!(outcome, Err(Retry::Stale)), is_late, "{outcome:?}");
-        let status = "PATCH /apis/apps/v1/namespaces/ns/daemonsets/d/status";
-        assert_eq!(api.taken().iter().any(|taken| taken == status), !is_late, "{:?}", api.taken());
+        assert_eq!(api.taken().iter().any(|taken| taken == STATUS), !is_late, "{:?}", api.taken());
         if !is_late {
-            assert_eq!(api.body(status)["metadata"]["resourceVersion"], "1");
+            assert_eq!(api.body(STATUS)["metadata"]["resourceVersion"], "1");
         }
     }
+}
+
+#[tokio::test]
+async fn the_status_is_written_where_pods_are_refused() {
+    // No pod of this namespace can be made: their names are the server's to give, and that one is taken.
+    let api = FakeApi::with("1", [("/api/v1/namespaces/ns/pods/", json!({}))]);
+    let controller = controller(&api);
+    controller.caches.nodes.apply((*node("a", json!({}))).clone());
+    let outcome = controller.reconcile("ns/d").await;
+    assert!(outcome.is_err(), "{outcome:?}");
+    assert_eq!(api.body(STATUS)["status"]["desiredNumberScheduled"], 1, "{:?}", api.taken());
 }

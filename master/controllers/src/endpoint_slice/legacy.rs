@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use machinery::{Outcome, Retry, WorkQueue, key_of, split_key};
 use serde_json::json;
 
+use super::mirror::is_leader;
 use super::{families, observe, pods_of, select};
 use crate::context::{Caches, Context};
 use crate::pods;
@@ -39,6 +40,11 @@ pub(crate) fn start(context: &mut Context) {
             to.add(key);
         }
     });
+    // Services that went while nobody looked (`checkLeftoverEndpoints`).
+    let (to, endpoints) = (queue.clone(), caches.endpoints.clone());
+    context.spawn_synced(async move {
+        endpoints.all().iter().filter(|one| !is_leader(one)).for_each(|one| to.add(key_of(&one.metadata)));
+    });
     let controller = Controller { client: context.client(NAME), caches };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
@@ -48,13 +54,8 @@ impl Controller {
         let (namespace, name) = split_key(key);
         let api = Api::<Endpoints>::namespaced(self.client.clone(), namespace);
         let Some(service) = self.caches.services.get(key) else {
-            if self.caches.endpoints.get(key).is_some_and(|known| is_ours(&known)) {
-                match api.delete(name, &DeleteParams::default()).await {
-                    Ok(_) => (),
-                    Err(error) if machinery::is_not_found(&error) => (),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            // Whoever made them: a Service that is made anew must not begin with them.
+            machinery::unless_gone(api.delete(name, &DeleteParams::default()).await)?;
             return Ok(Outcome::Done);
         };
         if !select::has_selector(&service) || service.metadata.deletion_timestamp.is_some() {
@@ -83,10 +84,6 @@ impl Controller {
         }
         Ok(Outcome::Done)
     }
-}
-
-fn is_ours(endpoints: &Endpoints) -> bool {
-    endpoints.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == NAME)
 }
 
 fn is_same(known: &Endpoints, wanted: &Endpoints) -> bool {
@@ -171,5 +168,27 @@ fn subset(ports: Vec<PortKey>, lists: (Vec<EndpointAddress>, Vec<EndpointAddress
         addresses: sorted(lists.0),
         not_ready_addresses: sorted(lists.1),
         ports: Some(ports).filter(|all| !all.is_empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn endpoints_go_with_their_service_whoever_made_them() {
+        let (api, caches) = (FakeApi::new("1"), Caches::default());
+        let made = json!({ "metadata": { "name": "s", "namespace": "n" }, "subsets": [{ "addresses": [{ "ip": "192.0.2.1" }] }] });
+        caches.endpoints.apply(serde_json::from_value(made).unwrap());
+        let controller = Controller { client: api.client(), caches };
+        let delete = "DELETE /api/v1/namespaces/n/endpoints/s";
+        let service = json!({ "metadata": { "name": "s", "namespace": "n" }, "spec": {} });
+        controller.caches.services.apply(serde_json::from_value(service).unwrap());
+        controller.reconcile("n/s").await.unwrap();
+        assert!(api.taken().is_empty(), "one without selector keeps them: {:?}", api.taken());
+        controller.caches.services.delete("n/s");
+        controller.reconcile("n/s").await.unwrap();
+        assert_eq!(api.taken(), [delete]);
     }
 }

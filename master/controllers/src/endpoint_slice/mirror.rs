@@ -64,8 +64,12 @@ impl Controller {
 fn is_mirrored(endpoints: &Endpoints) -> bool {
     let meta = &endpoints.metadata;
     let skipped = meta.labels.as_ref().and_then(|labels| labels.get(SKIP_MIRROR)).is_some_and(|value| value == "true");
-    let is_leader = meta.annotations.as_ref().is_some_and(|all| all.contains_key(LEADER));
-    !skipped && !is_leader && meta.deletion_timestamp.is_none()
+    !skipped && !is_leader(endpoints) && meta.deletion_timestamp.is_none()
+}
+
+/// Whether they are no endpoints, but say who leads.
+pub(super) fn is_leader(endpoints: &Endpoints) -> bool {
+    endpoints.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(LEADER))
 }
 
 /// The groups of endpoints that Endpoints describe; each address family is a group of its own.

@@ -72,22 +72,31 @@ pub(crate) enum Decision {
     Orphan(Vec<String>),
 }
 
+/// What is known of an owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existence {
+    Solid,
+    /// It is deleted in the foreground.
+    Waiting,
+    Gone,
+    Unknown,
+}
+
 /// All objects and their dependents.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     objects: HashMap<String, Object>,
     dependents: HashMap<String, HashSet<String>>,
-    /// Owners that are known not to exist. Uids are never used again.
-    absent: HashSet<String>,
-    /// Owners outside of the graph that were seen to exist.
-    present: HashSet<String>,
+    /// Whether owners outside of the graph exist, as it was found for the dependents of each namespace: a reference means an
+    /// object of the dependent's own namespace, or a cluster-scoped one. Uids are never used again.
+    answers: HashMap<String, HashMap<String, bool>>,
 }
 
 impl Graph {
     /// An object as it is now. The uids to decide on.
     pub(crate) fn set(&mut self, object: Object) -> Vec<String> {
         let uid = object.uid.clone();
-        self.absent.remove(&uid);
+        self.answers.remove(&uid);
         let old = self.objects.get(&uid).cloned();
         for owner in old.iter().flat_map(|old| &old.owners) {
             self.unlink(&owner.uid, &uid);
@@ -113,29 +122,32 @@ impl Graph {
             self.unlink(&owner.uid, uid);
         }
         let mut dirty = self.dependents_of(uid);
-        if !dirty.is_empty() {
-            self.absent.insert(uid.to_owned());
+        for dependent in dirty.iter().filter_map(|dependent| self.objects.get(dependent)) {
+            // Elsewhere the reference never meant this object.
+            if old.namespace.is_empty() || old.namespace == dependent.namespace {
+                self.answers.entry(uid.to_owned()).or_default().insert(dependent.namespace.clone(), false);
+            }
         }
         dirty.extend(old.owners.into_iter().map(|owner| owner.uid));
         dirty
     }
 
-    /// What the API server said about an owner. The uids to decide on.
-    pub(crate) fn answer(&mut self, owner: &str, exists: bool) -> Vec<String> {
-        if self.objects.contains_key(owner) {
-            return Vec::new();
-        }
-        if exists {
-            self.present.insert(owner.to_owned());
-        } else {
-            self.absent.insert(owner.to_owned());
-        }
+    /// What the API server said about the owner of a dependent in this namespace. The uids to decide on.
+    pub(crate) fn answer(&mut self, owner: &str, namespace: &str, exists: bool) -> Vec<String> {
+        self.answers.entry(owner.to_owned()).or_default().insert(namespace.to_owned(), exists);
         self.dependents_of(owner)
     }
 
     /// More can be asked for than before: what was only taken to exist is to be asked for again. The uids to decide on.
     pub(crate) fn doubt(&mut self) -> Vec<String> {
-        let doubted = std::mem::take(&mut self.present);
+        let mut doubted = Vec::new();
+        for (owner, answers) in &mut self.answers {
+            let before = answers.len();
+            answers.retain(|_, exists| !*exists);
+            if answers.len() < before {
+                doubted.push(owner.clone());
+            }
+        }
         doubted.iter().flat_map(|owner| self.dependents_of(owner)).collect()
     }
 
@@ -176,19 +188,15 @@ impl Graph {
         let mut waiting = BTreeSet::new();
         let mut solid = 0;
         for owner in &object.owners {
-            match self.objects.get(&owner.uid) {
-                Some(known) if !is_same(known, owner, object) => {
-                    gone.insert(owner.uid.clone());
-                }
-                Some(known) if known.waits_for_dependents() => {
+            match self.existence(owner, object) {
+                Existence::Solid => solid += 1,
+                Existence::Waiting => {
                     waiting.insert(owner.uid.clone());
                 }
-                Some(_) => solid += 1,
-                None if self.absent.contains(&owner.uid) => {
+                Existence::Gone => {
                     gone.insert(owner.uid.clone());
                 }
-                None if self.present.contains(&owner.uid) => solid += 1,
-                None => return Decision::Ask(owner.clone()),
+                Existence::Unknown => return Decision::Ask(owner.clone()),
             }
         }
         if solid > 0 {
@@ -210,6 +218,27 @@ impl Graph {
         Decision::Delete(policy(object))
     }
 
+    /// What is known of an owner (`isDangling`).
+    fn existence(&self, owner: &Owner, dependent: &Object) -> Existence {
+        let Some(known) = self.objects.get(&owner.uid) else {
+            let answer = self.answers.get(&owner.uid).and_then(|answers| answers.get(&dependent.namespace));
+            return match answer {
+                Some(true) => Existence::Solid,
+                Some(false) => Existence::Gone,
+                None => Existence::Unknown,
+            };
+        };
+        // Such a reference is a mistake, and nothing is deleted by mistake (`namespacedOwnerOfClusterScopedObjectErr`).
+        if dependent.namespace.is_empty() && !known.namespace.is_empty() {
+            return Existence::Solid;
+        }
+        match known {
+            known if !is_same(known, owner, dependent) => Existence::Gone,
+            known if known.waits_for_dependents() => Existence::Waiting,
+            _ => Existence::Solid,
+        }
+    }
+
     fn blocks(&self, dependent: &str, owner: &str) -> bool {
         let owners = self.objects.get(dependent).map(|object| object.owners.as_slice()).unwrap_or_default();
         owners.iter().any(|reference| reference.uid == owner && reference.blocks)
@@ -226,8 +255,7 @@ impl Graph {
             all.remove(dependent);
             if all.is_empty() {
                 self.dependents.remove(owner);
-                self.absent.remove(owner);
-                self.present.remove(owner);
+                self.answers.remove(owner);
             }
         }
     }

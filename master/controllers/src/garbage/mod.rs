@@ -242,7 +242,7 @@ impl Collector {
             Decision::Nothing => {}
             Decision::Ask(owner) => {
                 let exists = self.exists(&owner, &object).await?;
-                let dirty = self.graph().answer(&owner.uid, exists);
+                let dirty = self.graph().answer(&owner.uid, &object.namespace, exists);
                 self.wake(dirty);
             }
             Decision::Delete(policy) => self.writer.delete(&kind, &object, policy).await?,

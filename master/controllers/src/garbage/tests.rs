@@ -48,7 +48,7 @@ fn an_owner_that_was_never_seen_is_asked_for() {
     graph.set(object("c", &[("a", false)]));
     let Decision::Ask(owner) = graph.decide("c") else { panic!("{:?}", graph.decide("c")) };
     assert_eq!(owner.uid, "a");
-    assert_eq!(graph.answer("a", false), ["c"]);
+    assert_eq!(graph.answer("a", "ns", false), ["c"]);
     assert_eq!(graph.decide("c"), Decision::Delete(Policy::Background));
     // The same name with another uid is another object.
     let mut other = object("a2", &[]);
@@ -63,7 +63,7 @@ fn foreground_deletion_waits_for_those_that_block() {
     let mut owner = object("a", &[]);
     graph.set(object("blocking", &[("a", true)]));
     graph.set(object("other", &[("a", false)]));
-    graph.answer("a", true);
+    graph.answer("a", "ns", true);
     (owner.deleting, owner.foreground) = (true, true);
     let dirty = graph.set(owner);
     assert!(dirty.contains(&"blocking".to_owned()) && dirty.contains(&"other".to_owned()));
@@ -122,7 +122,7 @@ fn collect(graph: &mut Graph, mut dirty: Vec<String>) {
     while let Some(uid) = dirty.pop() {
         match graph.decide(&uid) {
             Decision::Nothing => (),
-            Decision::Ask(owner) => dirty.extend(graph.answer(&owner.uid, false)),
+            Decision::Ask(owner) => dirty.extend(graph.answer(&owner.uid, "ns", false)),
             Decision::Delete(_) => dirty.extend(graph.remove(&uid)),
             Decision::DropOwners(uids) => {
                 let mut object = graph.get(&uid).unwrap().clone();
@@ -167,9 +167,51 @@ proptest! {
 fn what_was_only_taken_to_exist_is_asked_for_again() {
     let mut graph = Graph::default();
     graph.set(object("c", &[("a", false)]));
-    graph.answer("a", true);
+    graph.answer("a", "ns", true);
     assert_eq!(graph.decide("c"), Decision::Nothing);
     assert_eq!(graph.doubt(), ["c"]);
     assert!(matches!(graph.decide("c"), Decision::Ask(owner) if owner.uid == "a"));
     assert!(graph.doubt().is_empty());
+}
+
+fn cluster_scoped(uid: &str, owners: &[(&str, bool)]) -> Object {
+    Object { namespace: String::new(), ..object(uid, owners) }
+}
+
+#[test]
+fn a_cluster_scoped_object_never_goes_with_a_namespaced_owner() {
+    let mut graph = Graph::default();
+    graph.set(object("a", &[]));
+    graph.set(object("b", &[("a", true)]));
+    graph.set(cluster_scoped("c", &[("a", true)]));
+    assert_eq!(graph.decide("c"), Decision::Nothing);
+    // Its absence is a fact for those of its namespace only.
+    graph.remove("a");
+    assert_eq!(graph.decide("b"), Decision::Delete(Policy::Background));
+    assert!(matches!(graph.decide("c"), Decision::Ask(owner) if owner.uid == "a"));
+    graph.answer("a", "", true);
+    assert_eq!(graph.decide("c"), Decision::Nothing);
+    assert_eq!(graph.decide("b"), Decision::Delete(Policy::Background));
+}
+
+#[test]
+fn objects_of_both_scopes_go_with_a_cluster_scoped_owner() {
+    let mut graph = Graph::default();
+    graph.set(cluster_scoped("a", &[]));
+    graph.set(object("b", &[("a", true)]));
+    graph.set(cluster_scoped("c", &[("a", true)]));
+    assert_eq!((graph.decide("b"), graph.decide("c")), (Decision::Nothing, Decision::Nothing));
+    graph.remove("a");
+    let deleted = Decision::Delete(Policy::Background);
+    assert_eq!((graph.decide("b"), graph.decide("c")), (deleted.clone(), deleted));
+}
+
+#[test]
+fn what_is_absent_from_one_namespace_may_be_in_another() {
+    let mut graph = Graph::default();
+    graph.set(object("c", &[("a", false)]));
+    graph.set(Object { namespace: "other".into(), ..object("d", &[("a", false)]) });
+    graph.answer("a", "other", false);
+    assert_eq!(graph.decide("d"), Decision::Delete(Policy::Background));
+    assert!(matches!(graph.decide("c"), Decision::Ask(owner) if owner.uid == "a"));
 }

@@ -1,5 +1,6 @@
 //! Job: runs pods until enough of them have succeeded, or it has failed; then, if it says so, goes away after a while.
 
+mod backoff;
 mod indexes;
 mod outcome;
 mod plan;

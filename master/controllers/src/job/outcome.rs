@@ -97,7 +97,7 @@ fn by_backoff(spec: &JobSpec, status: &JobStatus, pods: &Pods) -> Option<Verdict
     let failed = status.failed.unwrap_or(0).saturating_add(i32::try_from(held.len()).unwrap_or(i32::MAX));
     let restarts_in_place =
         spec.template.spec.as_ref().is_some_and(|pod| pod.restart_policy.as_deref() == Some("OnFailure"));
-    let restarts: i32 = pods.active.iter().map(|pod| pods::restarts(pod)).sum();
+    let restarts: i32 = pods.active.iter().map(|pod| pods::restarts(pod) + pods::init_restarts(pod)).sum();
     let too_many = failed > limit || (restarts_in_place && restarts > 0 && restarts >= limit);
     too_many.then(|| failure("BackoffLimitExceeded", "Job has reached the specified backoff limit"))?
 }

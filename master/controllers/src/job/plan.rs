@@ -3,6 +3,7 @@
 //! A pod that ended is counted in three steps, so that none is counted twice or lost: its uid is written into the status,
 //! then its finalizer is taken away, and when that is seen the uid turns into a number.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPo
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::indexes;
 use super::outcome::{self, Verdict};
 use super::rules::{self, Action};
+use super::{backoff, indexes};
 use crate::pods;
 
 /// Holds a pod until it was counted.
@@ -21,9 +22,6 @@ pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// How often the pods of an index failed before this one.
 pub(super) const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
-/// How long the first replacement of a failed pod waits; doubled with each further failure.
-const FIRST_PAUSE: i64 = 10;
-const LONGEST_PAUSE: i64 = 600;
 /// The most pods that are created or deleted in one pass.
 const BURST: usize = 500;
 
@@ -236,10 +234,8 @@ fn manage(spec: &JobSpec, pods: &Pods, verdict: &Option<Verdict>, suspended: boo
         None if done > 0 => active.min(parallel),
         None => parallel,
     };
-    if active > wanted {
-        let mut ranked: Vec<Arc<Pod>> = pods.active.clone();
-        ranked.sort_by_key(|pod| (pods::is_ready(pod), std::cmp::Reverse(pod.metadata.creation_timestamp.clone())));
-        plan.delete = ranked.into_iter().take((active - wanted).min(BURST)).collect();
+    plan.delete = unwanted(spec, &pods.active, active.saturating_sub(wanted));
+    if !plan.delete.is_empty() {
         return;
     }
     let waits = spec.pod_replacement_policy.as_deref() == Some("Failed");
@@ -248,13 +244,35 @@ fn manage(spec: &JobSpec, pods: &Pods, verdict: &Option<Verdict>, suspended: boo
     if missing == 0 {
         return;
     }
-    if is_indexed(spec) {
-        create_indexed(spec, pods, missing, plan, now);
-    } else if let Some(seconds) = pause(latest_failure(&pods.failed), plan.status.failed.unwrap_or(0), now) {
+    // Indexes that fail by themselves wait by themselves.
+    let alone = spec.backoff_limit_per_index.is_some();
+    if let Some(seconds) = backoff::of_job(&plan.status, pods, now).filter(|_| !alone) {
         plan.wake = Some(plan.wake.map_or(seconds, |wake| wake.min(seconds)));
+    } else if is_indexed(spec) {
+        create_indexed(spec, pods, missing, plan, now);
     } else {
         plan.create = vec![New { index: None, failures: 0 }; missing];
     }
+}
+
+/// At least so many of the active pods: first those whose index is beyond completions or another pod's, too
+/// (`activePodsForRemoval`).
+fn unwanted(spec: &JobSpec, active: &[Arc<Pod>], least: usize) -> Vec<Arc<Pod>> {
+    let mut left = active.to_vec();
+    left.sort_by_key(|pod| (pods::is_ready(pod), Reverse(pod.metadata.creation_timestamp.clone())));
+    let mut gone = Vec::new();
+    if is_indexed(spec) {
+        let valid = 0..spec.completions.unwrap_or(0);
+        let mut kept = BTreeSet::new();
+        // Of several pods of an index the last in the row stays.
+        left.reverse();
+        gone = left
+            .extract_if(.., |pod| index_of(pod).is_none_or(|at| !valid.contains(&at) || !kept.insert(at)))
+            .collect();
+        left.reverse();
+    }
+    let more = least.saturating_sub(gone.len());
+    gone.into_iter().chain(left.into_iter().take(more)).take(BURST).collect()
 }
 
 fn create_indexed(spec: &JobSpec, pods: &Pods, missing: usize, plan: &mut Plan, now: Timestamp) {
@@ -267,36 +285,13 @@ fn create_indexed(spec: &JobSpec, pods: &Pods, missing: usize, plan: &mut Plan, 
     let taken: BTreeSet<i32> = taken;
     let free = (0..spec.completions.unwrap_or(0)).filter(|index| !taken.contains(index));
     for index in free.take(missing) {
-        let before: Vec<Arc<Pod>> = pods.failed.iter().filter(|pod| index_of(pod) == Some(index)).cloned().collect();
+        let before = pods.failed.iter().map(|pod| &**pod).filter(|pod| index_of(pod) == Some(index));
         let counted =
-            before.iter().filter(|pod| rules::action(spec, pod).map(|(action, _)| action) != Some(Action::Ignore));
+            before.clone().filter(|pod| rules::action(spec, pod).map(|(action, _)| action) != Some(Action::Ignore));
         let failures = counted.map(|pod| failures_before(pod) + 1).max().unwrap_or(0);
-        match pause(latest_failure(&before), failures, now) {
+        match backoff::of_index(before, now).filter(|_| spec.backoff_limit_per_index.is_some()) {
             Some(seconds) => plan.wake = Some(plan.wake.map_or(seconds, |wake| wake.min(seconds))),
             None => plan.create.push(New { index: Some(index), failures }),
         }
     }
-}
-
-/// When the last of some pods failed, as well as its status tells.
-fn latest_failure(failed: &[Arc<Pod>]) -> Option<Timestamp> {
-    let times = failed.iter().filter(|pod| pods::phase(pod) == "Failed").filter_map(|pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions
-            .into_iter()
-            .flatten()
-            .filter_map(|condition| condition.last_transition_time.as_ref())
-            .map(|t| t.0)
-            .max()
-    });
-    times.max()
-}
-
-/// Seconds that a replacement still has to wait.
-fn pause(last: Option<Timestamp>, failures: i32, now: Timestamp) -> Option<i64> {
-    let last = last.filter(|_| failures > 0)?;
-    let doublings = u32::try_from(failures - 1).unwrap_or(0).min(10);
-    let pause = (FIRST_PAUSE << doublings).min(LONGEST_PAUSE);
-    let left = last.as_second() + pause - now.as_second();
-    (left > 0).then_some(left)
 }

@@ -4,8 +4,6 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use http::Request;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -15,18 +13,18 @@ use serde_json::{Value, json};
 
 use crate::context::{Caches, Context};
 use crate::discovery::{self, KnownKind};
+use crate::patience::Patience;
 use plan::Remaining;
 
 const NAME: &str = "namespace-controller";
 const WORKERS: usize = 4;
 /// The finalizer in spec.finalizers that this controller takes off.
 const FINALIZER: &str = "kubernetes";
-/// When to look again at what goes by itself.
-const SOON: Duration = Duration::from_secs(1);
 
 struct Controller {
     client: Client,
     caches: Caches,
+    patience: Patience,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -48,13 +46,16 @@ pub(crate) fn start(context: &mut Context) {
             to.add(namespace);
         }
     });
-    let controller = Controller { client: context.client(NAME), caches };
+    let controller = Controller { client: context.client(NAME), caches, patience: Patience::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
 impl Controller {
     async fn reconcile(&self, name: &str) -> Result<Outcome, Retry<kube::Error>> {
-        let Some(namespace) = self.caches.namespaces.get(name) else { return Ok(Outcome::Done) };
+        let Some(namespace) = self.caches.namespaces.get(name) else {
+            self.patience.forget(name);
+            return Ok(Outcome::Done);
+        };
         let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.clone()).unwrap_or_default();
         if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|one| one == FINALIZER) {
             return Ok(Outcome::Done);
@@ -80,7 +81,8 @@ impl Controller {
             }
         }
         if left.is_empty() {
-            self.finalize(&namespace, &finalizers).await?;
+            self.patience.forget(name);
+            self.finalize(&namespace).await?;
             return Ok(Outcome::Done);
         }
         let conditions = plan::conditions(&namespace, &left, jiff::Timestamp::now());
@@ -99,7 +101,7 @@ impl Controller {
         if let Some(error) = discovery_error {
             return Err(Retry::Failed(error));
         }
-        Ok(Outcome::After(SOON))
+        Ok(Outcome::After(self.patience.next(name, left.objects.values().sum())))
     }
 
     /// Deletes all objects of one kind, and counts what is still there.
@@ -131,20 +133,21 @@ impl Controller {
         Ok(())
     }
 
-    /// Takes our finalizer off through namespaces/finalize, the only way to change spec.finalizers.
-    async fn finalize(&self, namespace: &Namespace, finalizers: &[String]) -> Result<(), kube::Error> {
-        let rest: Vec<&String> = finalizers.iter().filter(|one| *one != FINALIZER).collect();
-        let meta = &namespace.metadata;
-        let name = meta.name.as_deref().unwrap_or_default();
-        let body = json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": name, "uid": meta.uid, "resourceVersion": meta.resource_version},
-            "spec": {"finalizers": rest},
-        });
+    /// Takes our finalizer off through namespaces/finalize, the only way to change spec.finalizers. All else is written as it was
+    /// read: others may have finalizers in the metadata, which the cache has only a part of.
+    async fn finalize(&self, emptied: &Namespace) -> Result<(), kube::Error> {
+        let name = emptied.metadata.name.as_deref().unwrap_or_default();
+        let Some(mut namespace) = Api::<Namespace>::all(self.client.clone()).get_opt(name).await? else {
+            return Ok(());
+        };
+        // One that was made anew is not empty.
+        if namespace.metadata.uid != emptied.metadata.uid {
+            return Ok(());
+        }
+        namespace.spec.get_or_insert_default().finalizers.get_or_insert_default().retain(|one| one != FINALIZER);
         let request = Request::put(format!("/api/v1/namespaces/{name}/finalize"))
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body.to_string().into_bytes())
+            .body(json!(namespace).to_string().into_bytes())
             .map_err(kube::Error::HttpError)?;
         match self.client.request::<Value>(request).await {
             Err(error) if !machinery::is_not_found(&error) => Err(error),

@@ -1,7 +1,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus};
+use serde_json::json;
 
 use super::plan::{Remaining, conditions, undiscovered};
+use super::{Caches, Controller, Patience};
+use crate::fake_api::FakeApi;
 
 #[test]
 fn conditions_name_what_is_left_and_keep_their_times() {
@@ -33,4 +36,28 @@ fn servers_that_do_not_answer_are_named() {
     let wanted = "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
                   a.io/v1: stale GroupVersion discovery: a.io/v1";
     assert_eq!(undiscovered(&["a.io/v1".to_owned()]).as_deref(), Some(wanted));
+}
+
+#[tokio::test]
+async fn only_our_finalizer_is_taken_off() {
+    let stored = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {
+            "name": "n", "uid": "u", "resourceVersion": "5", "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "labels": { "a": "b" }, "annotations": { "c": "d" }, "finalizers": ["example.org/hold"],
+        },
+        "spec": { "finalizers": ["example.org/other", "kubernetes"] }, "status": { "phase": "Terminating" },
+    });
+    let api = FakeApi::with("5", [("/api/v1/namespaces/n", stored.clone())]);
+    let controller = Controller { client: api.client(), caches: Caches::default(), patience: Patience::default() };
+    // As the cache has it.
+    let mut known: Namespace = serde_json::from_value(stored.clone()).unwrap();
+    (known.metadata.annotations, known.metadata.resource_version) = (None, Some("4".into()));
+    controller.finalize(&known).await.unwrap();
+    let mut wanted = stored;
+    wanted["spec"]["finalizers"] = json!(["example.org/other"]);
+    assert_eq!(api.body("PUT /api/v1/namespaces/n/finalize"), wanted);
+    known.metadata.uid = Some("earlier".into());
+    controller.finalize(&known).await.unwrap();
+    assert_eq!(api.taken().len(), 1, "{:?}", api.taken());
 }

@@ -90,12 +90,17 @@ impl Controller {
         let waiting = self.waiting(&claim);
         let facts = Facts { volumes: &all, class: class.as_deref(), waiting: &waiting };
         let mut outcome = Outcome::Done;
-        for step in plan::claim(&claim, &facts) {
+        let mut claim = PersistentVolumeClaim::clone(&claim);
+        for step in plan::claim(&claim.clone(), &facts) {
             match step {
                 ClaimStep::Bind(volume) => Box::pin(self.bind(volume, &claim)).await?,
-                ClaimStep::Phase(phase) => drop(self.claim_status(&claim, phase, None).await?),
+                ClaimStep::Phase(phase) => claim = self.claim_status(&claim, phase, None).await?,
+                ClaimStep::Provisioner(provisioner) => {
+                    let told = plan::with_provisioner(&claim, &provisioner);
+                    claim = self.claims(&claim).replace(&told.name_any(), &PostParams::default(), &told).await?;
+                }
                 ClaimStep::Say(kind, reason, text) => {
-                    self.recorder.event(reference(&*claim), kind, reason, text);
+                    self.recorder.event(reference(&claim), kind, reason, text);
                     outcome = Outcome::After(AGAIN);
                 }
             }
@@ -225,8 +230,7 @@ impl Controller {
         let Some(spec) = &volume.spec else { return Ok(Outcome::Done) };
         let failed = match spec.persistent_volume_reclaim_policy.as_deref() {
             None | Some("Retain") => return Ok(Outcome::Done),
-            // A driver of its own deletes what it made.
-            Some("Delete") if spec.csi.is_some() => return Ok(Outcome::Done),
+            Some("Delete") if plan::is_deleted_elsewhere(volume) => return Ok(Outcome::Done),
             Some("Delete") => match &spec.host_path {
                 Some(source) => match delete_folder(source.path.clone()).await {
                     Ok(()) => return self.delete(volume).await,

@@ -5,6 +5,15 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use machinery::EventType;
 
+/// On a claim: who is to make its volume.
+const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// What older provisioners read.
+const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
+/// On a volume: who made it.
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// On a volume of a type that Kubernetes once served by itself: the driver that does now.
+const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+
 /// What a claim is in for.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ClaimStep<'a> {
@@ -12,6 +21,8 @@ pub(super) enum ClaimStep<'a> {
     Bind(&'a PersistentVolume),
     /// `status.phase`, with nothing bound.
     Phase(&'static str),
+    /// Who is to make a volume for it: external provisioners begin when the claim says so.
+    Provisioner(String),
     /// Something to say: reason and message.
     Say(EventType, &'static str, String),
 }
@@ -65,15 +76,16 @@ fn unbound<'a>(claim: &PersistentVolumeClaim, facts: &Facts<'a>) -> Vec<ClaimSte
     }
     let selected = volumes::has_annotation(claim.metadata.annotations.as_ref(), volumes::SELECTED_NODE);
     let class = volumes::claim_class(claim);
-    let said = if delayed && !selected {
-        Some(wait(facts.waiting))
+    let mut steps = vec![ClaimStep::Phase("Pending")];
+    if delayed && !selected {
+        steps.push(wait(facts.waiting));
     } else if class.is_empty() {
         let text = "no persistent volumes available for this claim and no storage class is set";
-        Some(ClaimStep::Say(EventType::Normal, "FailedBinding", text.to_owned()))
+        steps.push(ClaimStep::Say(EventType::Normal, "FailedBinding", text.to_owned()));
     } else {
-        Some(provision(class, facts.class))
-    };
-    [Some(ClaimStep::Phase("Pending")), said].into_iter().flatten().collect()
+        steps.extend(provision(claim, class, facts.class));
+    }
+    steps
 }
 
 /// Whether volumes of a class are chosen together with the node.
@@ -90,9 +102,9 @@ fn wait(pods: &[String]) -> ClaimStep<'static> {
     ClaimStep::Say(EventType::Normal, reason, text)
 }
 
-/// Nothing is provisioned here: that is for drivers beside this controller.
-fn provision(name: &str, class: Option<&StorageClass>) -> ClaimStep<'static> {
-    let failed = |text: String| ClaimStep::Say(EventType::Warning, "ProvisioningFailed", text);
+/// Nothing is provisioned here: that is for drivers beside this controller (`provisionClaimOperationExternal`).
+fn provision(claim: &PersistentVolumeClaim, name: &str, class: Option<&StorageClass>) -> Vec<ClaimStep<'static>> {
+    let failed = |text: String| vec![ClaimStep::Say(EventType::Warning, "ProvisioningFailed", text)];
     let Some(class) = class else {
         return failed(format!("storageclass.storage.k8s.io {name:?} not found"));
     };
@@ -104,7 +116,19 @@ fn provision(name: &str, class: Option<&StorageClass>) -> ClaimStep<'static> {
         "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system \
          administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
     );
-    ClaimStep::Say(EventType::Normal, "ExternalProvisioning", text)
+    let said = claim.metadata.annotations.as_ref().and_then(|all| all.get(PROVISIONER));
+    let tell = (said != Some(provisioner)).then(|| ClaimStep::Provisioner(provisioner.clone()));
+    tell.into_iter().chain([ClaimStep::Say(EventType::Normal, "ExternalProvisioning", text)]).collect()
+}
+
+/// A claim that says who is to make its volume (`setClaimProvisioner`).
+pub(super) fn with_provisioner(claim: &PersistentVolumeClaim, provisioner: &str) -> PersistentVolumeClaim {
+    let mut told = claim.clone();
+    let annotations = told.metadata.annotations.get_or_insert_default();
+    for key in [PROVISIONER, BETA_PROVISIONER] {
+        annotations.insert(key.to_owned(), provisioner.to_owned());
+    }
+    told
 }
 
 /// A claim that names its volume.
@@ -184,6 +208,22 @@ pub(super) fn volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeC
             "Cannot bind PersistentVolume {name:?} to requested PersistentVolumeClaim due to incompatible volumeMode."
         ),
     }]
+}
+
+/// Whether a driver of its own deletes what a volume stands for, which this controller then leaves alone
+/// (`reclaimVolume`, `findDeletablePlugin`).
+pub(super) fn is_deleted_elsewhere(volume: &PersistentVolume) -> bool {
+    let says = |key: &str| {
+        let value = volume.metadata.annotations.as_ref().and_then(|all| all.get(key));
+        value.map(String::as_str).filter(|value| !value.is_empty())
+    };
+    if says(MIGRATED_TO).is_some() {
+        return true;
+    }
+    match says(PROVISIONED_BY) {
+        Some(provisioner) => !provisioner.starts_with("kubernetes.io/"),
+        None => volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some()),
+    }
 }
 
 /// A volume as it must be to be the claim's; `None` when it is.

@@ -1,8 +1,11 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use machinery::{Recorder, WorkQueue};
 use serde_json::{Value, json};
 
 use super::plan::{self, ClaimStep, Facts, VolumeStep};
+use super::{Caches, Controller};
+use crate::fake_api::FakeApi;
 
 fn claim(spec: Value, annotations: Value) -> PersistentVolumeClaim {
     let mut claim = json!({
@@ -34,6 +37,7 @@ fn told(claim: &PersistentVolumeClaim, volumes: &[PersistentVolume], class: Opti
     let word = |step: ClaimStep<'_>| match step {
         ClaimStep::Bind(volume) => format!("bind {}", volume.metadata.name.as_deref().unwrap()),
         ClaimStep::Phase(phase) => phase.to_owned(),
+        ClaimStep::Provisioner(provisioner) => format!("provisioner {provisioner}"),
         ClaimStep::Say(_, reason, text) => format!("{reason}: {text}"),
     };
     plan::claim(claim, &facts).into_iter().map(word).collect::<Vec<_>>().join("; ")
@@ -51,11 +55,42 @@ fn a_claim_gets_what_fits_or_is_told_why_not() {
     let class = |mode: &str| -> StorageClass {
         serde_json::from_value(json!({"provisioner": "example.com/p", "volumeBindingMode": mode})).unwrap()
     };
-    assert!(told(&classed, &[], Some(&class("Immediate"))).starts_with("Pending; ExternalProvisioning: Waiting for"));
+    let steps = told(&classed, &[], Some(&class("Immediate")));
+    assert!(steps.starts_with("Pending; provisioner example.com/p; ExternalProvisioning: Waiting for"), "{steps}");
     let fits = volume("v", json!({"storageClassName": "s"}));
     let text = "Pending; WaitForFirstConsumer: waiting for first consumer to be created before binding";
     assert_eq!(told(&classed, std::slice::from_ref(&fits), Some(&class("WaitForFirstConsumer"))), text);
     assert_eq!(told(&classed, &[fits], Some(&class("Immediate"))), "bind v");
+    // With the node chosen, and once told.
+    let selected = claim(json!({"storageClassName": "s"}), json!({"volume.kubernetes.io/selected-node": "n"}));
+    let steps = told(&selected, &[], Some(&class("WaitForFirstConsumer")));
+    assert!(steps.starts_with("Pending; provisioner example.com/p; ExternalProvisioning: "), "{steps}");
+    let known = plan::with_provisioner(&selected, "example.com/p");
+    let steps = told(&known, &[], Some(&class("WaitForFirstConsumer")));
+    assert!(steps.starts_with("Pending; ExternalProvisioning: "), "{steps}");
+}
+
+fn controller(api: &FakeApi, caches: Caches) -> Controller {
+    let (recorder, _events) = Recorder::new(api.client(), "test");
+    Controller { client: api.client(), caches, recorder, queue: WorkQueue::new() }
+}
+
+#[tokio::test]
+async fn an_external_provisioner_is_told_of_a_new_claim() {
+    let (api, caches) = (FakeApi::new("1"), Caches::default());
+    let mut new = claim(json!({"storageClassName": "s"}), json!({"mine": "kept"}));
+    (new.metadata.resource_version, new.status) = (Some("1".into()), None);
+    caches.claims.apply(new);
+    let class = json!({"metadata": {"name": "s"}, "provisioner": "example.com/p"});
+    caches.storage_classes.apply(serde_json::from_value(class).unwrap());
+    controller(&api, caches).claim("ns/c").await.unwrap();
+    let path = "PUT /api/v1/namespaces/ns/persistentvolumeclaims/c";
+    assert_eq!(api.taken(), [format!("{path}/status"), path.to_owned()]);
+    let annotations = json!({
+        "mine": "kept", "volume.kubernetes.io/storage-provisioner": "example.com/p",
+        "volume.beta.kubernetes.io/storage-provisioner": "example.com/p",
+    });
+    assert_eq!(api.body(path)["metadata"]["annotations"], annotations);
 }
 
 #[test]
@@ -118,4 +153,31 @@ fn phases_of_volumes() {
     let mut failed = own;
     failed.status.as_mut().unwrap().phase = Some("Failed".to_owned());
     assert_eq!(plan::volume(&failed, None), [VolumeStep::Reclaim]);
+}
+
+#[tokio::test]
+async fn a_volume_of_another_driver_is_left_to_it() {
+    let table = [
+        (json!({}), json!({"nfs": {"server": "s", "path": "/p"}}), false),
+        (json!({}), json!({"csi": {"driver": "d", "volumeHandle": "h"}}), true),
+        (
+            json!({"pv.kubernetes.io/provisioned-by": "example.com/nfs"}),
+            json!({"nfs": {"server": "s", "path": "/p"}}),
+            true,
+        ),
+        (
+            json!({"pv.kubernetes.io/provisioned-by": "kubernetes.io/x"}),
+            json!({"nfs": {"server": "s", "path": "/p"}}),
+            false,
+        ),
+        (json!({"pv.kubernetes.io/migrated-to": "example.com/d"}), json!({"nfs": {"server": "s", "path": "/p"}}), true),
+    ];
+    for (annotations, source, is_left) in table {
+        let api = FakeApi::new("1");
+        let mut released = volume("v", source.clone());
+        released.metadata.annotations = serde_json::from_value(annotations.clone()).unwrap();
+        released.spec.as_mut().unwrap().persistent_volume_reclaim_policy = Some("Delete".into());
+        controller(&api, Caches::default()).reclaim(&released).await.unwrap();
+        assert_eq!(api.taken().is_empty(), is_left, "{annotations} {source}: {:?}", api.taken());
+    }
 }

@@ -104,7 +104,7 @@ impl Controller {
         let mut known = candidates(&self.caches.pods, &set.metadata);
         known.retain(|pod| plan::ordinal(&set, pod).is_some());
         let pods = self.pods.claim(&*set, claim(&set.metadata, &spec.selector, known)).await?;
-        let known = self.caches.revisions.indexed(&format!("owner/{}", set.uid().unwrap_or_default()));
+        let known = revisions::claimed(&self.client, &self.caches.revisions, &*set, &spec.selector).await?;
         let Some(revisions) = self.revisions(&set, &known).await? else { return Ok(Outcome::Done) };
         let (current, update) = (revisions.current.name_any(), revisions.update.name_any());
         let facts = Facts { set: &set, spec, pods: &pods, current: &current, update: &update, now: Timestamp::now() };
@@ -188,11 +188,20 @@ impl Controller {
         }
         self.create_claims(set, ordinal).await?;
         match self.api::<Pod>(set).create(&PostParams::default(), &pod).await {
-            // The cache is behind: its next change brings the next pass.
+            // Somebody else's pod has the name, and nobody tells when it goes.
+            Err(error) if machinery::is_already_exists(&error) && !self.has(set, &name) => Err(Retry::Stale),
+            // The cache was behind: its change brought the next pass.
             Err(error) if machinery::is_already_exists(&error) => Ok(()),
             Err(error) if machinery::is_namespace_terminating(&error) => Ok(()),
             result => Ok(self.tell(set, "Create", &name, result.map(drop))?),
         }
+    }
+
+    /// Whether the set has a pod of this name by now.
+    fn has(&self, set: &StatefulSet, pod: &str) -> bool {
+        let known = self.caches.pods.get(&format!("{}/{pod}", set.namespace().unwrap_or_default()));
+        let owner = known.as_ref().and_then(|known| controller_of(&known.metadata));
+        owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
     }
 
     async fn create_claims(&self, set: &StatefulSet, ordinal: i32) -> Pass<()> {

@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use machinery::Recorder;
 use serde_json::{Value, json};
 
 use super::plan::{Facts, Plan, Step, plan};
-use super::{claims, pod as member};
+use super::{Caches, Controller, PodControl, Retry, claims, pod as member};
+use crate::fake_api::FakeApi;
 use crate::revisions;
 
 fn set(more: Value) -> StatefulSet {
@@ -212,4 +214,25 @@ fn claims_are_known_by_their_names() {
     for other in ["data-w-", "data-w-x", "data-w", "other-w-0", "data-v-0"] {
         assert!(!claims::has(&set, other), "{other}");
     }
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_elses_pod_has_is_tried_again() {
+    let pod = "/api/v1/namespaces/n/pods/w-0";
+    let mut wanted = set(json!({}));
+    wanted.spec.as_mut().unwrap().volume_claim_templates = None;
+    let create = async |is_known: bool| {
+        let api = FakeApi::with("1", [(pod, json!({}))]);
+        let caches = Caches::default();
+        caches.stateful_sets.apply(wanted.clone());
+        let (recorder, _events) = Recorder::new(api.client(), "test");
+        let pods = PodControl { client: api.client(), recorder: recorder.clone(), expectations: Arc::default() };
+        let controller = Controller { client: api.client(), caches, recorder, pods };
+        if is_known {
+            controller.caches.pods.apply(member::of(&wanted, &revisions::of(&wanted, &[]), 0));
+        }
+        controller.create(&wanted, &revisions::of(&wanted, &[]), 0).await
+    };
+    assert!(matches!(create(false).await, Err(Retry::Stale)));
+    assert!(matches!(create(true).await, Ok(())));
 }
