@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod network;
 pub mod node;
 mod own_files;
+mod own_limits;
 pub mod pause_image;
 pub mod pods;
 pub mod preflight;

@@ -13,6 +13,9 @@ pub enum Refusal {
     /// cgroup v1, and `failCgroupV1`.
     #[error("this machine uses cgroup v1, which failCgroupV1 forbids")]
     CgroupV1,
+    /// cgroup v1, which kills one process at a time whatever is asked for, and `singleProcessOOMKill: false`.
+    #[error("singleProcessOOMKill must not be explicitly set to false when using cgroup v1")]
+    KillsOne,
 }
 
 /// Looks below `root` (`/` but in tests).
@@ -30,8 +33,11 @@ pub fn all(root: &Path, config: &KubeletConfiguration) -> Vec<Refusal> {
     let swaps = std::fs::read(root.join("proc/swaps")).unwrap_or_default();
     let has_swap = swaps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() > 1;
     let is_v1 = !root.join("sys/fs/cgroup/cgroup.controllers").exists();
-    let conditions =
-        [(config.fail_swap_on && has_swap, Refusal::Swap), (config.fail_cgroup_v1 && is_v1, Refusal::CgroupV1)];
+    let conditions = [
+        (config.fail_swap_on && has_swap, Refusal::Swap),
+        (config.fail_cgroup_v1 && is_v1, Refusal::CgroupV1),
+        (is_v1 && config.single_process_oom_kill == Some(false), Refusal::KillsOne),
+    ];
     conditions.into_iter().filter_map(|(is_unmet, refusal)| is_unmet.then_some(refusal)).collect()
 }
 
@@ -54,6 +60,9 @@ mod tests {
         assert_eq!(all(&root, &config), [Refusal::Swap, Refusal::CgroupV1]);
         config.fail_swap_on = false;
         config.fail_cgroup_v1 = false;
+        config.single_process_oom_kill = Some(false);
+        assert_eq!(check(&root, &config), Err(Refusal::KillsOne));
+        config.single_process_oom_kill = Some(true);
         assert_eq!(check(&root, &config), Ok(()));
         std::fs::remove_dir_all(&root).unwrap();
     }

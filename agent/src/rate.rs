@@ -35,14 +35,19 @@ impl TokenBucket {
         there
     }
 
-    /// Takes a token, waiting for it where there is none.
-    pub async fn take(&mut self) {
-        let Some(interval) = self.interval else { return };
+    /// Takes a token that may be yet to grow, and says how long that takes.
+    pub fn reserve(&mut self) -> Duration {
+        let Some(interval) = self.interval else { return Duration::ZERO };
         let now = Instant::now();
         let full_at = self.full_at.max(now) + interval;
         let room = interval * self.burst;
-        let wait = full_at.saturating_duration_since(now).saturating_sub(room);
         self.full_at = full_at;
+        full_at.saturating_duration_since(now).saturating_sub(room)
+    }
+
+    /// Takes a token, waiting for it where there is none.
+    pub async fn take(&mut self) {
+        let wait = self.reserve();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 
 use crate::client::{self, Credentials, Renewal, Servers, tls};
-use crate::config::Config;
+use crate::config::{Config, KubeletConfiguration};
 use crate::events::Recorder;
 use crate::eviction::Pressures;
 use crate::identity::csr::Purpose;
@@ -27,7 +27,7 @@ use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 use crate::tasks::{self, Tasks};
-use crate::{pause_image, preflight, runtime_info, state_format};
+use crate::{own_limits, pause_image, preflight, runtime_info, state_format};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -61,6 +61,7 @@ fn load(config_dir: &Path) -> anyhow::Result<Arc<Config>> {
         tracing::warn!("{warning}");
     }
     preflight::check(Path::new("/"), &config.kubelet)?;
+    own_limits::set(Path::new("/"), &config.kubelet);
     state_format::take_over(&config.layout.data_dir)?;
     Ok(Arc::new(config))
 }
@@ -87,9 +88,7 @@ impl Node {
     async fn start(config: Arc<Config>) -> anyhow::Result<Self> {
         let credentials = ClientIdentity::load(&config)?;
         let client = credentials.client.clone();
-        let runtime =
-            cri::Client::new(&config.kubelet.container_runtime_endpoint).context("containerRuntimeEndpoint")?;
-        let runtime = runtime.observed(RuntimeCalls);
+        let runtime = runtime(&config.kubelet)?;
         let recorder = Recorder::start(
             client.clone(),
             &config.node.node_name,
@@ -136,6 +135,16 @@ impl Node {
         let server = self.server.as_mut().map(|server| &mut server.tasks);
         let parts = [&mut self.node.tasks, &mut self.network.tasks, &mut self.pods.tasks, &mut self.tasks];
         tasks::panicked(parts.into_iter().chain(server)).await
+    }
+}
+
+/// The container runtime, and the program that has the images where that is another.
+fn runtime(kubelet: &KubeletConfiguration) -> anyhow::Result<cri::Client> {
+    let runtime = cri::Client::new(&kubelet.container_runtime_endpoint).context("containerRuntimeEndpoint")?;
+    let runtime = runtime.within(kubelet.runtime_request_timeout.0).observed(RuntimeCalls);
+    match kubelet.image_service_endpoint.as_str() {
+        "" => Ok(runtime),
+        images => runtime.with_images_at(images).context("imageServiceEndpoint"),
     }
 }
 
@@ -246,8 +255,9 @@ impl ClientIdentity {
             tracing::error!("the client certificate is not valid (any more): join again with a new token");
         }
         let servers = config.node.server.clone();
+        let limit = client::pace::limit(&config.kubelet);
         let config = tls::client_config(&roots, Some(Arc::clone(&identity.certified)))?;
-        let (client, renewal) = client::new(&servers, config, &Credentials::Certificate)?;
+        let (client, renewal) = client::paced(&servers, config, &Credentials::Certificate, limit)?;
         let (current, _) = watch::channel(Some(identity));
         let (roots, _) = watch::channel(roots);
         Ok(Self { client, renewal, servers, roots, current })

@@ -17,10 +17,17 @@ use crate::v1::{self, ContainerStatusResponse, PodSandboxStatusResponse};
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// kubelet's `runtimeRequestTimeout` default.
 const CALL: Duration = Duration::from_secs(120);
-/// kubelet doubles the timeout for sandboxes, whose network may be slow to set up.
-const SANDBOX: Duration = Duration::from_secs(240);
 /// Pulls end by their progress deadline inside the runtime, not by ours.
 const PULL: Duration = Duration::from_secs(3600);
+
+/// How long a call may take.
+#[derive(Clone, Copy)]
+enum Limit {
+    Call,
+    /// kubelet doubles the timeout for sandboxes, whose network may be slow to set up.
+    Sandbox,
+    Pull,
+}
 
 /// What came of a call within its time.
 type Outcome<T> = Result<Result<tonic::Response<T>, tonic::Status>, tokio::time::error::Elapsed>;
@@ -32,6 +39,7 @@ pub struct Client {
     images: ImageServiceClient<Channel>,
     channel: Channel,
     socket: PathBuf,
+    call: Duration,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -42,7 +50,7 @@ pub trait Observer: Send + Sync {
 }
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $service:ident.$name:ident($request:ident) -> $response:ident, $rpc:literal, $timeout:expr;)*) => {
+    ($($(#[$doc:meta])* $service:ident.$name:ident($request:ident) -> $response:ident, $rpc:literal, $limit:ident;)*) => {
         impl Client {
             $(
                 $(#[$doc])*
@@ -51,10 +59,10 @@ macro_rules! calls {
                 /// What the runtime answered, with the rpc's name.
                 pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, CallError> {
                     let mut client = self.$service.clone();
-                    let begun = Instant::now();
-                    let call = client.$name(with_timeout(request, $timeout));
+                    let (begun, limit) = (Instant::now(), self.limit(Limit::$limit));
+                    let call = client.$name(with_timeout(request, limit));
                     // Not by `bounded`: a future that is handed over is held twice.
-                    let outcome = tokio::time::timeout($timeout, call).await;
+                    let outcome = tokio::time::timeout(limit, call).await;
                     self.ended($rpc, begun, outcome)
                 }
             )*
@@ -64,59 +72,59 @@ macro_rules! calls {
 
 calls! {
     /// Name and version of the runtime.
-    runtime.version(VersionRequest) -> VersionResponse, "Version", CALL;
+    runtime.version(VersionRequest) -> VersionResponse, "Version", Call;
     /// RuntimeReady and NetworkReady, runtime handlers and features.
-    runtime.status(StatusRequest) -> StatusResponse, "Status", CALL;
+    runtime.status(StatusRequest) -> StatusResponse, "Status", Call;
     /// The cgroup driver (containerd 2.0 and later).
-    runtime.runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, "RuntimeConfig", CALL;
+    runtime.runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, "RuntimeConfig", Call;
     /// The pod CIDR, for runtimes that template their CNI configuration.
-    runtime.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", CALL;
+    runtime.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", Call;
     /// Creates and starts a sandbox, its network included.
-    runtime.run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse, "RunPodSandbox", SANDBOX;
+    runtime.run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse, "RunPodSandbox", Sandbox;
     /// Stops a sandbox and everything in it; idempotent.
-    runtime.stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse, "StopPodSandbox", SANDBOX;
+    runtime.stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse, "StopPodSandbox", Sandbox;
     /// Removes a stopped sandbox; idempotent.
-    runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse, "RemovePodSandbox", SANDBOX;
+    runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse, "RemovePodSandbox", Sandbox;
     /// One sandbox, with its addresses.
-    runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse, "PodSandboxStatus", CALL;
+    runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse, "PodSandboxStatus", Call;
     /// All sandboxes that a filter lets through.
-    runtime.list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse, "ListPodSandbox", CALL;
+    runtime.list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse, "ListPodSandbox", Call;
     /// Creates a container in a sandbox.
-    runtime.create_container(CreateContainerRequest) -> CreateContainerResponse, "CreateContainer", CALL;
+    runtime.create_container(CreateContainerRequest) -> CreateContainerResponse, "CreateContainer", Call;
     /// Starts a created container.
-    runtime.start_container(StartContainerRequest) -> StartContainerResponse, "StartContainer", CALL;
+    runtime.start_container(StartContainerRequest) -> StartContainerResponse, "StartContainer", Call;
     /// Removes a container; idempotent.
-    runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse, "RemoveContainer", CALL;
+    runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse, "RemoveContainer", Call;
     /// All containers that a filter lets through.
-    runtime.list_containers(ListContainersRequest) -> ListContainersResponse, "ListContainers", CALL;
+    runtime.list_containers(ListContainersRequest) -> ListContainersResponse, "ListContainers", Call;
     /// One container.
-    runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse, "ContainerStatus", CALL;
+    runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse, "ContainerStatus", Call;
     /// Changes the cgroup limits of a running container.
-    runtime.update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources", CALL;
+    runtime.update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources", Call;
     /// Tells of the resources of a pod whose cgroup is about to change (containerd 2.2 and later know the call).
-    runtime.update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse, "UpdatePodSandboxResources", CALL;
+    runtime.update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse, "UpdatePodSandboxResources", Call;
     /// Makes the runtime reopen a log file that was rotated away.
-    runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", CALL;
+    runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", Call;
     /// The URL at which the runtime streams an exec session.
-    runtime.exec(ExecRequest) -> ExecResponse, "Exec", CALL;
+    runtime.exec(ExecRequest) -> ExecResponse, "Exec", Call;
     /// The URL at which the runtime streams an attach session.
-    runtime.attach(AttachRequest) -> AttachResponse, "Attach", CALL;
+    runtime.attach(AttachRequest) -> AttachResponse, "Attach", Call;
     /// The URL at which the runtime streams a port-forward session.
-    runtime.port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward", CALL;
+    runtime.port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward", Call;
     /// CPU, memory and disk use of one container.
-    runtime.container_stats(ContainerStatsRequest) -> ContainerStatsResponse, "ContainerStats", CALL;
+    runtime.container_stats(ContainerStatsRequest) -> ContainerStatsResponse, "ContainerStats", Call;
     /// CPU, memory and disk use of containers.
-    runtime.list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, "ListContainerStats", CALL;
+    runtime.list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, "ListContainerStats", Call;
     /// All images.
-    images.list_images(ListImagesRequest) -> ListImagesResponse, "ListImages", CALL;
+    images.list_images(ListImagesRequest) -> ListImagesResponse, "ListImages", Call;
     /// One image; `image` is unset where there is none.
-    images.image_status(ImageStatusRequest) -> ImageStatusResponse, "ImageStatus", CALL;
+    images.image_status(ImageStatusRequest) -> ImageStatusResponse, "ImageStatus", Call;
     /// Pulls an image and answers its reference.
-    images.pull_image(PullImageRequest) -> PullImageResponse, "PullImage", PULL;
+    images.pull_image(PullImageRequest) -> PullImageResponse, "PullImage", Pull;
     /// Removes an image; idempotent.
-    images.remove_image(RemoveImageRequest) -> RemoveImageResponse, "RemoveImage", CALL;
+    images.remove_image(RemoveImageRequest) -> RemoveImageResponse, "RemoveImage", Call;
     /// Where images lie and how much they take.
-    images.image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse, "ImageFsInfo", CALL;
+    images.image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse, "ImageFsInfo", Call;
 }
 
 impl Client {
@@ -125,12 +133,31 @@ impl Client {
     /// # Errors
     /// When the endpoint is not a unix socket's.
     pub fn new(endpoint: &str) -> Result<Self, EndpointError> {
-        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-        if !path.starts_with('/') {
-            return Err(EndpointError::NotUnix(endpoint.to_owned()));
-        }
-        let socket = PathBuf::from(path);
+        let socket = self::endpoint(endpoint)?;
         Ok(Self::over(channel(&socket), socket))
+    }
+
+    /// The same client, for which images are the affair of another program.
+    ///
+    /// # Errors
+    /// When the endpoint is not a unix socket's.
+    pub fn with_images_at(self, endpoint: &str) -> Result<Self, EndpointError> {
+        let images = ImageServiceClient::new(channel(&self::endpoint(endpoint)?));
+        Ok(Self { images: images.max_decoding_message_size(MAX_MESSAGE), ..self })
+    }
+
+    /// The same client, which gives up after so long: pulls later, sandboxes after twice that.
+    #[must_use]
+    pub fn within(self, call: Duration) -> Self {
+        Self { call, ..self }
+    }
+
+    fn limit(&self, limit: Limit) -> Duration {
+        match limit {
+            Limit::Call => self.call,
+            Limit::Sandbox => self.call * 2,
+            Limit::Pull => PULL,
+        }
     }
 
     /// A client over a channel of the caller's (a fake runtime in the same process).
@@ -138,7 +165,7 @@ impl Client {
     pub fn over(channel: Channel, socket: PathBuf) -> Self {
         let runtime = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let images = ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        Self { runtime, images, channel, socket, observer: None }
+        Self { runtime, images, channel, socket, call: CALL, observer: None }
     }
 
     /// The same client, whose calls somebody is told of.
@@ -169,7 +196,7 @@ impl Client {
     /// What the runtime answered.
     pub async fn stop_container(&self, container_id: &str, grace_seconds: i64) -> Result<(), CallError> {
         const RPC: &str = "StopContainer";
-        let timeout = CALL + Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
+        let timeout = self.call + Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
         let request = v1::StopContainerRequest { container_id: container_id.to_owned(), timeout: grace_seconds };
         let mut client = self.runtime.clone();
         self.bounded(RPC, timeout, client.stop_container(with_timeout(request, timeout))).await.map(drop)
@@ -230,6 +257,15 @@ impl Client {
         }
         result.map_err(|status| CallError::new(rpc, status))
     }
+}
+
+/// The socket that an endpoint names, `unix:///path` or a bare absolute path.
+///
+/// # Errors
+/// When it is not a unix socket's.
+pub fn endpoint(text: &str) -> Result<PathBuf, EndpointError> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    if path.starts_with('/') { Ok(PathBuf::from(path)) } else { Err(EndpointError::NotUnix(text.to_owned())) }
 }
 
 /// The runtime learns the deadline too and gives up with us.

@@ -32,5 +32,5 @@ mod containerd {
     }
 }
 
-pub use client::{Client, Observer};
+pub use client::{Client, Observer, endpoint};
 pub use error::{CallError, EndpointError};

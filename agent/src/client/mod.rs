@@ -7,6 +7,7 @@
 pub mod backoff;
 mod connector;
 mod lanes;
+pub mod pace;
 mod race;
 mod servers;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use rustls::ClientConfig;
 use crate::metrics::families::{REST_DURATION, REST_REQUESTS};
 pub use connector::{ConnectError, Server};
 use lanes::{Answer, Lanes};
+use pace::Pace;
 pub use servers::Servers;
 
 /// Who a client is at first: later renewals go through [`Renewal`].
@@ -65,6 +67,19 @@ pub fn new(
     config: Arc<ClientConfig>,
     credentials: &Credentials,
 ) -> Result<(kube::Client, Renewal), header::InvalidHeaderValue> {
+    paced(servers, config, credentials, None)
+}
+
+/// The same, with no more requests than `pace` allows.
+///
+/// # Errors
+/// As [`new`].
+pub fn paced(
+    servers: &Servers,
+    config: Arc<ClientConfig>,
+    credentials: &Credentials,
+    pace: Option<Pace>,
+) -> Result<(kube::Client, Renewal), header::InvalidHeaderValue> {
     let authorization = match credentials {
         Credentials::Token(token) => {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
@@ -74,7 +89,8 @@ pub fn new(
         Credentials::Certificate => None,
     };
     let current = Arc::new(Mutex::new(Lanes::new(servers.clone(), config)));
-    let service = Service { current: Arc::clone(&current), authority: servers.first().authority(), authorization };
+    let authority = servers.first().authority();
+    let service = Service { current: Arc::clone(&current), authority, authorization, pace };
     let client = kube::Client::new(service, "default");
     Ok((client, Renewal { current }))
 }
@@ -85,6 +101,7 @@ struct Service {
     current: Arc<Mutex<Lanes>>,
     authority: Authority,
     authorization: Option<HeaderValue>,
+    pace: Option<Pace>,
 }
 
 impl Service {
@@ -113,10 +130,16 @@ impl tower::Service<Request<Body>> for Service {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let prepared = self.absolute(&mut request);
-        let (http, load) = lock(&self.current).pick();
+        let current = Arc::clone(&self.current);
+        let wait = self.pace.as_ref().map(|pace| pace.wait(request.method(), request.uri().path()));
         let (method, host) = (request.method().to_string(), self.authority.to_string());
         Box::pin(async move {
             prepared?;
+            if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+                tokio::time::sleep(wait).await;
+            }
+            // A request that waits takes no place.
+            let (http, load) = lock(&current).pick();
             let begun = Instant::now();
             let answer = http.request(request).await;
             let code: Cow<'static, str> =

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Error, check_settings, dropins, layout, read_kubelet};
+use super::{Error, check_settings, dropins, layout, merged, validate};
 use crate::client::watch::describe;
 use crate::doctor::Output;
 
@@ -70,12 +70,9 @@ pub fn run(options: &ConfigOptions) -> anyhow::Result<()> {
 }
 
 fn report(files: &[PathBuf]) -> Report {
-    match read_kubelet(files) {
-        Ok((_, warnings)) => Report { errors: Vec::new(), warnings },
-        Err(Error::Invalid(errors)) => {
-            let errors = errors.into_iter().map(|error| format!("invalid configuration: {error}")).collect();
-            Report { errors, warnings: Vec::new() }
-        }
+    match merged(files) {
+        Ok((kubelet, warnings)) => Report { errors: validate::validate(&kubelet), warnings },
+        Err(Error::Invalid(errors)) => Report { errors, warnings: Vec::new() },
         Err(error) => Report { errors: vec![describe(&error)], warnings: Vec::new() },
     }
 }
@@ -104,6 +101,7 @@ mod tests {
         };
         let base = write("base", "maxPods: -1\npodsPerCore: -2\nmaxPodz: 3");
         let wrong = report(std::slice::from_ref(&base));
+        assert_eq!(wrong.warnings, ["unknown field \"maxPodz\" in KubeletConfiguration"]);
         assert_eq!(
             wrong.errors,
             [

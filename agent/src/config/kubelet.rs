@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::duration::GoDuration;
+use super::gates;
 use crate::pods::userns;
 
 /// `KubeletConfiguration`, the obeyed fields. Absent fields hold upstream's default.
@@ -49,6 +51,14 @@ pub struct KubeletConfiguration {
     pub tls_cert_file: String,
     /// Its key.
     pub tls_private_key_file: String,
+    /// Suites of TLS 1.2 by their IANA names; all that there are where empty.
+    pub tls_cipher_suites: Vec<String>,
+    /// Key exchanges by their numbers in TLS; all that there are where empty.
+    pub tls_curve_preferences: Vec<i32>,
+    /// `VersionTLS12` (also when empty) or `VersionTLS13`; older ones are never spoken.
+    pub tls_min_version: String,
+    /// How long nothing may be said in a session (exec, attach, port-forward) before it ends.
+    pub streaming_connection_idle_timeout: GoDuration,
     /// Whether the client certificate is renewed by CSR.
     pub rotate_certificates: bool,
     /// Who may talk to the HTTPS server.
@@ -75,6 +85,8 @@ pub struct KubeletConfiguration {
     pub node_status_report_frequency: GoDuration,
     /// Duration of the node's lease.
     pub node_lease_duration_seconds: i32,
+    /// Whether the Node is made where there is none.
+    pub register_node: bool,
     /// How long a shutdown of the machine waits for pods; zero for not at all.
     pub shutdown_grace_period: GoDuration,
     /// How much of that time, at its end, is for critical pods.
@@ -143,6 +155,8 @@ pub struct KubeletConfiguration {
     pub merge_default_eviction_settings: bool,
     /// Whether limits of local ephemeral storage are kept.
     pub local_storage_capacity_isolation: bool,
+    /// Feature gates; of most of them nothing depends here.
+    pub feature_gates: BTreeMap<String, bool>,
     /// Whether swap stops the start.
     pub fail_swap_on: bool,
     /// Whether only one process of a container is killed that runs out of memory; not by default.
@@ -156,6 +170,8 @@ pub struct KubeletConfiguration {
     pub container_log_max_files: i32,
     /// How often it is looked whether one is to be rotated.
     pub container_log_monitor_interval: GoDuration,
+    /// Logs that are rotated at the same time.
+    pub container_log_max_workers: i32,
     /// Resources kept from pods for the system.
     pub system_reserved: BTreeMap<String, String>,
     /// Resources kept from pods for Kubernetes.
@@ -179,9 +195,26 @@ pub struct KubeletConfiguration {
     pub register_with_taints: Vec<Taint>,
     /// The runtime's socket.
     pub container_runtime_endpoint: String,
+    /// The socket of another program that has the images; empty where it is the runtime's.
+    pub image_service_endpoint: String,
+    /// Time that the runtime has for an answer, but for pulls and what lasts as long as it was told to.
+    pub runtime_request_timeout: GoDuration,
+    /// Requests a second to the API server; 0 for upstream's default. Limited only where one of the two is set.
+    #[serde(rename = "kubeAPIQPS", skip_serializing_if = "Option::is_none")]
+    pub kube_api_qps: Option<i32>,
+    /// Burst of requests to the API server.
+    #[serde(rename = "kubeAPIBurst", skip_serializing_if = "Option::is_none")]
+    pub kube_api_burst: Option<i32>,
+    /// What the kernel's choice of victims makes of the agent when memory runs out.
+    pub oom_score_adj: i32,
+    /// Files that the agent may have open.
+    pub max_open_files: i64,
     /// Whether cgroup v1 stops the start.
     #[serde(rename = "failCgroupV1")]
     pub fail_cgroup_v1: bool,
+    /// Fields that nothing here acts on, as they were read: they are judged, and written again.
+    #[serde(flatten)]
+    pub unheeded: BTreeMap<String, Value>,
 }
 
 /// `KubeletAuthentication`.
@@ -333,6 +366,10 @@ impl Default for KubeletConfiguration {
             enable_debugging_handlers: true,
             tls_cert_file: String::new(),
             tls_private_key_file: String::new(),
+            tls_cipher_suites: Vec::new(),
+            tls_curve_preferences: Vec::new(),
+            tls_min_version: String::new(),
+            streaming_connection_idle_timeout: GoDuration::secs(4 * 3600),
             // Upstream's default is false for a file without the field, and kubeadm always writes true.
             rotate_certificates: true,
             authentication: Authentication::default(),
@@ -346,6 +383,7 @@ impl Default for KubeletConfiguration {
             node_status_update_frequency: GoDuration::secs(10),
             node_status_report_frequency: GoDuration::secs(300),
             node_lease_duration_seconds: 40,
+            register_node: true,
             shutdown_grace_period: GoDuration::secs(0),
             shutdown_grace_period_critical_pods: GoDuration::secs(0),
             shutdown_grace_period_by_pod_priority: Vec::new(),
@@ -376,12 +414,14 @@ impl Default for KubeletConfiguration {
             eviction_minimum_reclaim: BTreeMap::new(),
             merge_default_eviction_settings: false,
             local_storage_capacity_isolation: true,
+            feature_gates: BTreeMap::new(),
             fail_swap_on: true,
             single_process_oom_kill: None,
             memory_swap: MemorySwap::default(),
             container_log_max_size: "10Mi".into(),
             container_log_max_files: 5,
             container_log_monitor_interval: GoDuration::secs(10),
+            container_log_max_workers: 1,
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
             enforce_node_allocatable: vec!["pods".into()],
@@ -393,7 +433,14 @@ impl Default for KubeletConfiguration {
             user_namespaces: UserNamespaces::default(),
             register_with_taints: Vec::new(),
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
+            image_service_endpoint: String::new(),
+            runtime_request_timeout: GoDuration::secs(120),
+            kube_api_qps: None,
+            kube_api_burst: None,
+            oom_score_adj: -999,
+            max_open_files: 1_000_000,
             fail_cgroup_v1: false,
+            unheeded: BTreeMap::new(),
         }
     }
 }
@@ -410,6 +457,12 @@ impl KubeletConfiguration {
             }
         }
         self
+    }
+
+    /// Whether a kubelet with this configuration would have a feature gate on.
+    #[must_use]
+    pub fn gate(&self, name: &str) -> bool {
+        gates::is_on(&self.feature_gates, name)
     }
 }
 

@@ -5,16 +5,21 @@ pub mod check;
 mod dropins;
 pub mod duration;
 mod fields;
+mod gates;
 pub mod kubelet;
 mod layout;
 pub(crate) mod rescue;
+pub(crate) mod serving_tls;
 pub mod settings;
+mod unheeded;
+mod unset;
 mod validate;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 pub use kubelet::KubeletConfiguration;
@@ -67,8 +72,7 @@ const BROKEN: &str = "this node's configuration cannot be used (agent config che
 
 /// As upstream says one or several errors.
 fn aggregate(messages: &[String]) -> String {
-    let all: Vec<String> = messages.iter().map(|message| format!("invalid configuration: {message}")).collect();
-    match all.as_slice() {
+    match messages {
         [one] => one.clone(),
         several => format!("[{}]", several.join(", ")),
     }
@@ -182,7 +186,7 @@ pub fn parse_kubelet_over(
     let fail = |message: String| Error::Parse { path: origin.to_owned(), message };
     let (document, warnings) = document(origin, text)?;
     let mut fields = serde_json::to_value(base).map_err(|e| fail(e.to_string()))?;
-    match (&mut fields, without_unset(document)) {
+    match (&mut fields, unset::dropped(document)) {
         (Value::Object(fields), Value::Object(set)) => fields.extend(set),
         (fields, set) => *fields = set,
     }
@@ -194,6 +198,12 @@ pub fn parse_kubelet_over(
 /// # Errors
 /// As [`parse_kubelet`].
 pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<String>), Error> {
+    let (kubelet, warnings) = merged(files)?;
+    Ok((checked(kubelet)?, warnings))
+}
+
+/// The same, though what comes out may not be valid.
+fn merged(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<String>), Error> {
     let (mut kubelet, mut warnings) = (KubeletConfiguration::default(), Vec::new());
     for (index, path) in files.iter().enumerate() {
         let (document, more) = document(path, &read(path)?)?;
@@ -202,11 +212,10 @@ pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<Stri
             _ => format!("{}: {warning}", path.display()),
         }));
         kubelet = match index {
-            0 => complete(path, without_unset(document))?,
+            0 => complete(path, unset::dropped(document))?,
             _ => changed(&kubelet, path, document)?,
         };
     }
-    let kubelet = checked(kubelet)?;
     warnings.extend(fields::impossible_here(&kubelet, systemd::is_running()));
     Ok((kubelet, warnings))
 }
@@ -216,13 +225,21 @@ fn changed(kubelet: &KubeletConfiguration, path: &Path, dropin: Value) -> Result
     let fail = |e: serde_json::Error| Error::Parse { path: path.to_owned(), message: e.to_string() };
     let mut fields = serde_json::to_value(kubelet).map_err(fail)?;
     dropins::merge(&mut fields, dropin);
-    complete(path, without_unset(fields))
+    complete(path, unset::dropped(fields))
 }
 
 fn complete(origin: &Path, fields: Value) -> Result<KubeletConfiguration, Error> {
-    let kubelet: KubeletConfiguration =
-        serde_json::from_value(fields).map_err(|e| Error::Parse { path: origin.to_owned(), message: e.to_string() })?;
-    Ok(kubelet.completed())
+    let wrong = validate::ports(&fields);
+    if !wrong.is_empty() {
+        return Err(Error::Invalid(wrong));
+    }
+    let fields = unset::defaulted(fields);
+    let kubelet = KubeletConfiguration::deserialize(&fields);
+    let named = |error: serde_json::Error| Error::Parse {
+        path: origin.to_owned(),
+        message: unset::culprit(&fields).unwrap_or_else(|| error.to_string()),
+    };
+    Ok(kubelet.map_err(named)?.completed())
 }
 
 fn checked(kubelet: KubeletConfiguration) -> Result<KubeletConfiguration, Error> {
@@ -246,19 +263,6 @@ fn document(origin: &Path, text: &str) -> Result<(Value, Vec<String>), Error> {
     }
     let warnings = fields::warnings(&document);
     Ok((document, warnings))
-}
-
-/// Drops what upstream's defaulting takes for "not set": nulls and zero durations, which kubeadm's rendering of a
-/// configuration is full of.
-fn without_unset(document: Value) -> Value {
-    match document {
-        Value::Object(fields) => fields
-            .into_iter()
-            .filter(|(_, value)| !value.is_null() && value != "0s")
-            .map(|(name, value)| (name, without_unset(value)))
-            .collect(),
-        other => other,
-    }
 }
 
 /// Reads a configuration file.

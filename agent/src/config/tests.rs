@@ -103,7 +103,7 @@ fn kubeadms_file_works() {
 #[test]
 fn a_wrong_type_is_an_error_that_names_the_file() {
     let error = parse(&format!("{HEAD}maxPods: many\n")).unwrap_err().to_string();
-    assert!(error.starts_with("agent.yaml: invalid type: string \"many\""), "{error}");
+    assert!(error.starts_with("agent.yaml: maxPods: invalid type: string \"many\""), "{error}");
 }
 
 #[test]
@@ -155,57 +155,165 @@ fn what_is_saved_is_loaded_again() {
     assert_eq!(loaded.layout, config.layout);
 }
 
+/// Values, and what upstream says of them.
+const WRONG: &[(&str, &str)] = &[
+    ("maxPods: -1", "maxPods (--max-pods) -1 must not be a negative number"),
+    ("cgroupDriver: none", "cgroupDriver (--cgroup-driver) \"none\" must be cgroupfs or systemd"),
+    (
+        "authorization: {mode: RBAC}",
+        "authorization.mode (--authorization-mode) \"RBAC\" must be AlwaysAllow or Webhook",
+    ),
+    ("containerLogMaxFiles: 1", "containerLogMaxFiles must be greater than 1"),
+    ("tlsCertFile: /x", "tlsCertFile (--tls-cert-file) must be set together"),
+    (
+        "imageGCHighThresholdPercent: 101",
+        "imageGCHighThresholdPercent (--image-gc-high-threshold) 101 must be between 0 and 100, inclusive",
+    ),
+    (
+        "imageGCLowThresholdPercent: 90",
+        "imageGCLowThresholdPercent (--image-gc-low-threshold) 90 must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) 85",
+    ),
+    ("imageMaximumGCAge: 1m", "imageMaximumGCAge 1m0s must be greater than imageMinimumGCAge 2m0s"),
+    ("maxParallelImagePulls: 0", "maxParallelImagePulls 0 must be a positive number"),
+    (
+        "serializeImagePulls: true\nmaxParallelImagePulls: 2",
+        "maxParallelImagePulls cannot be larger than 1 unless SerializeImagePulls (--serialize-image-pulls) is set to false",
+    ),
+    (
+        "imagePullCredentialsVerificationPolicy: Maybe",
+        "option \"Maybe\" specified for imagePullCredentialsVerificationPolicy. Valid options are",
+    ),
+    ("preloadedImagesVerificationAllowlist: [a]", "can't set `preloadedImagesVerificationAllowlist` if"),
+    ("enforceNodeAllocatable: [none, pods]", "may not contain additional enforcements when \"none\" is specified"),
+    (
+        "enforceNodeAllocatable: [pods, pods]",
+        "duplicated enforcements \"pods\" in enforceNodeAllocatable (--enforce-node-allocatable)",
+    ),
+    ("memorySwap: {swapBehavior: Some}", "memorySwap.swapBehavior \"Some\" must be one of"),
+    ("podLogsDir: logs", "pod logs path \"logs\" must be absolute path"),
+    ("podLogsDir: /var//logs", "pod logs path \"/var//logs\" must be normalized"),
+    (
+        "cpuCFSQuotaPeriod: 2s",
+        "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {2s} must be between 1ms and 1sec, inclusive",
+    ),
+    ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "(got: 301 seconds) must be set between 1s and 300s"),
+    ("systemReserved: {cpu: much}", "systemReserved: cpu"),
+    ("allowedUnsafeSysctls: [\"vm.*\"]", "allowedUnsafeSysctls: "),
+    ("kubeReserved: {memory: -1Gi}", "kubeReserved: memory"),
+    ("evictionHard: {memory.available: 110%}", "evictionHard: "),
+    ("healthzPort: 65536", "healthzPort (--healthz-port) 65536 must be between 1 and 65535, inclusive"),
+    ("readOnlyPort: -1", "readOnlyPort (--read-only-port) -1 must be between 0 and 65535, inclusive"),
+    ("kubeAPIBurst: -1", "kubeAPIBurst (--kube-api-burst) -1 must not be a negative number"),
+    ("kubeAPIQPS: -1", "kubeAPIQPS (--kube-api-qps) -1 must not be a negative number"),
+    ("maxOpenFiles: -1", "maxOpenFiles (--max-open-files) -1 must not be a negative number"),
+    ("oomScoreAdj: 1001", "oomScoreAdj (--oom-score-adj) 1001 must be between -1000 and 1000, inclusive"),
+    ("containerLogMaxWorkers: 0", "containerLogMaxWorkers must be greater than or equal to 1"),
+    ("imageServiceEndpoint: tcp://a", "imageServiceEndpoint (--image-service-endpoint): "),
+    (
+        "registerWithTaints: [{key: a, effect: NoSchedule, timeAdded: \"2026-01-01T00:00:00Z\"}]",
+        "taint.TimeAdded is not nil",
+    ),
+];
+
 #[test]
 fn values_no_node_can_run_with_are_named() {
-    for (change, says) in [
-        ("maxPods: -1", "maxPods (--max-pods) -1 must not be a negative number"),
-        ("cgroupDriver: none", "cgroupDriver (--cgroup-driver) \"none\" must be cgroupfs or systemd"),
-        (
-            "authorization: {mode: RBAC}",
-            "authorization.mode (--authorization-mode) \"RBAC\" must be AlwaysAllow or Webhook",
-        ),
-        ("containerLogMaxFiles: 1", "containerLogMaxFiles must be greater than 1"),
-        ("tlsCertFile: /x", "tlsCertFile (--tls-cert-file) must be set together"),
-        (
-            "imageGCHighThresholdPercent: 101",
-            "imageGCHighThresholdPercent (--image-gc-high-threshold) 101 must be between 0 and 100, inclusive",
-        ),
-        (
-            "imageGCLowThresholdPercent: 90",
-            "imageGCLowThresholdPercent (--image-gc-low-threshold) 90 must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) 85",
-        ),
-        ("imageMaximumGCAge: 1m", "imageMaximumGCAge 1m0s must be greater than imageMinimumGCAge 2m0s"),
-        ("maxParallelImagePulls: 0", "maxParallelImagePulls 0 must be a positive number"),
-        (
-            "serializeImagePulls: true\nmaxParallelImagePulls: 2",
-            "maxParallelImagePulls cannot be larger than 1 unless SerializeImagePulls (--serialize-image-pulls) is set to false",
-        ),
-        (
-            "imagePullCredentialsVerificationPolicy: Maybe",
-            "option \"Maybe\" specified for imagePullCredentialsVerificationPolicy. Valid options are",
-        ),
-        ("preloadedImagesVerificationAllowlist: [a]", "can't set `preloadedImagesVerificationAllowlist` if"),
-        ("enforceNodeAllocatable: [none, pods]", "may not contain additional enforcements when \"none\" is specified"),
-        (
-            "enforceNodeAllocatable: [pods, pods]",
-            "duplicated enforcements \"pods\" in enforceNodeAllocatable (--enforce-node-allocatable)",
-        ),
-        ("memorySwap: {swapBehavior: Some}", "memorySwap.swapBehavior \"Some\" must be one of"),
-        ("podLogsDir: logs", "pod logs path \"logs\" must be absolute path"),
-        ("podLogsDir: /var//logs", "pod logs path \"/var//logs\" must be normalized"),
-        (
-            "cpuCFSQuotaPeriod: 2s",
-            "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) 2s must be between 1ms and 1sec, inclusive",
-        ),
-        ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "(got: 301 seconds) must be set between 1s and 300s"),
-        ("systemReserved: {cpu: much}", "systemReserved: cpu"),
-        ("allowedUnsafeSysctls: [\"vm.*\"]", "allowedUnsafeSysctls: "),
-        ("kubeReserved: {memory: -1Gi}", "kubeReserved: memory"),
-        ("evictionHard: {memory.available: 110%}", "evictionHard: "),
-    ] {
+    for (change, says) in WRONG {
         let error = parse(&format!("{HEAD}{change}\n")).unwrap_err().to_string();
         assert!(error.starts_with("invalid configuration: ") && error.contains(says), "{error}");
     }
+}
+
+/// The same of fields that nothing here acts on, and of gates.
+const WRONG_ALL_THE_SAME: &[(&str, &str)] = &[
+    ("systemCgroups: /system", "systemCgroups (--system-cgroups) was specified and cgroupRoot (--cgroup-root) was not"),
+    ("iptablesDropBit: 32", "iptablesDropBit (--iptables-drop-bit) 32 must be between 0 and 31, inclusive"),
+    ("iptablesMasqueradeBit: -1", "iptablesMasqueradeBit (--iptables-masquerade-bit) -1 must be between 0 and 31"),
+    ("runOnce: true", "runOnce (--runOnce) true, Runonce mode has been deprecated and should not be set"),
+    (
+        "cgroupsPerQOS: false",
+        "cgroupsPerQOS (--cgroups-per-qos) must be set to true when \"pods\" contained in enforceNodeAllocatable (--enforce-node-allocatable)",
+    ),
+    (
+        "topologyManagerPolicy: all",
+        "topologyManagerPolicy (--topology-manager-policy) \"all\" must be one of: [\"none\" \"best-effort\"",
+    ),
+    (
+        "topologyManagerScope: node",
+        "topologyManagerScope (--topology-manager-scope) \"node\" must be one of: \"container\", or \"pod\"",
+    ),
+    ("hairpinMode: all", "option \"all\" specified for hairpinMode (--hairpin-mode). Valid options are \"none\","),
+    (
+        "reservedMemory: [{numaNode: 0, limits: {cpu: 1}}]",
+        "the limit type \"cpu\" for NUMA node 0 is not supported, only [memory",
+    ),
+    (
+        "reservedMemory: [{numaNode: 1, limits: {memory: \"0\"}}]",
+        "reserved memory may not be zero for NUMA node 1 and resource \"memory\"",
+    ),
+    ("showHiddenMetricsForVersion: \"1.1\"", "showHiddenMetricsForVersion: Invalid value: \"1.1\": must be omitted"),
+    ("logging: {format: xml}", "logging.format: Invalid value: \"xml\": Unsupported log format"),
+    (
+        "logging: {options: {json: {splitStream: true}}}",
+        "logging.options.json.splitStream: Forbidden: Feature LoggingAlphaOptions",
+    ),
+    (
+        "tracing: {samplingRatePerMillion: -1}",
+        "tracing.samplingRatePerMillion: Invalid value: -1: sampling rate must be positive",
+    ),
+    ("tracing: {endpoint: \"http://a\"}", "tracing.endpoint: Invalid value: \"http://a\": unsupported scheme: http."),
+    ("featureGates: {None: true}", "unrecognized feature gate: None"),
+    ("featureGates: {NodeSwap: false}", "cannot set feature gate NodeSwap to false, feature is locked to true"),
+    (
+        "featureGates: {CustomCPUCFSQuotaPeriod: false}\ncpuCFSQuotaPeriod: 200ms",
+        "{200ms} requires feature gate CustomCPUCFSQuotaPeriod",
+    ),
+    (
+        "featureGates: {GracefulNodeShutdown: false, AllBeta: false}\nshutdownGracePeriod: 2s",
+        "requires feature gate GracefulNodeShutdown",
+    ),
+    (
+        "featureGates: {RotateKubeletServerCertificate: false}\nserverTLSBootstrap: true",
+        "serverTLSBootstrap true requires",
+    ),
+    (
+        "featureGates: {KubeletCrashLoopBackOffMax: false}\ncrashLoopBackOff: {maxContainerRestartPeriod: 9s}",
+        "FeatureGate KubeletCrashLoopBackOffMax not",
+    ),
+    (
+        "featureGates: {KubeletEnsureSecretPulledImages: false}\nimagePullCredentialsVerificationPolicy: AlwaysVerify",
+        "must not be set if Kubelet",
+    ),
+    ("registerWithTaints: [{key: a b, effect: NoSchedule}]", "invalid taint: "),
+    ("tlsMinVersion: TLS13", "unknown tls version \"TLS13\""),
+    ("tlsCipherSuites: [AES]", "Cipher suite AES not supported or doesn't exist"),
+    ("iptablesDropBit: many", "iptablesDropBit: invalid type: string \"many\""),
+    ("syncFrequency: often", "syncFrequency: time: invalid duration \"often\""),
+    ("enableProfilingHandler: 1", "enableProfilingHandler: invalid type"),
+];
+
+#[test]
+fn what_no_kubelet_would_take_is_refused_though_nothing_acts_on_it() {
+    for (change, says) in WRONG_ALL_THE_SAME {
+        let error = parse(&format!("{HEAD}{change}\n")).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn what_nothing_acts_on_is_kept_and_named_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.yaml");
+    fs::write(
+        &path,
+        format!("{HEAD}tracing: {{endpoint: \"a:1\"}}\nfeatureGates: {{AllAlpha: true}}\nkubeAPIQPS: 5\n"),
+    )
+    .unwrap();
+    let (kubelet, warnings) = read_kubelet(std::slice::from_ref(&path)).unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    fs::write(&path, to_yaml(&kubelet).unwrap()).unwrap();
+    let (again, named) = read_kubelet(&[path]).unwrap();
+    assert_eq!((&again, named.len()), (&kubelet, 2));
+    assert_eq!((again.kube_api_qps, again.kube_api_burst), (Some(5), None));
 }
 
 #[test]

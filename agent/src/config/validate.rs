@@ -1,30 +1,44 @@
-//! The checks that upstream's `ValidateKubeletConfiguration` makes of the fields that are obeyed here, in its words. All that
-//! is wrong is said at once.
+//! The checks that upstream's `ValidateKubeletConfiguration` makes of the fields that are obeyed here, in its words, and what else a kubelet
+//! would not start with. All that is wrong is said at once.
 
 use std::time::Duration;
 
 use api::quantity::Quantity;
+use serde_json::Value;
 
-use super::duration;
 use super::kubelet::KubeletConfiguration;
+use super::{duration, gates, serving_tls, unheeded};
 use crate::eviction::threshold;
 use crate::images::records::check_pattern;
 use crate::pods::{sysctls, userns};
 
-const ENFORCEMENTS: [&str; 6] =
+pub(super) const ENFORCEMENTS: [&str; 6] =
     ["pods", "system-reserved", "system-reserved-compressible", "kube-reserved", "kube-reserved-compressible", "none"];
 const POLICIES: [&str; 4] =
     ["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"];
 
-/// What was found, without upstream's `invalid configuration: `.
+/// The gate of [`POLICIES`], and the one that is in force without it.
+pub(super) const IMAGES_GATE: &str = "KubeletEnsureSecretPulledImages";
+pub(super) const IMAGES_WITHOUT_GATE: &str = "NeverVerify";
+
+/// What was found.
 #[derive(Default)]
-struct Found(Vec<String>);
+pub(super) struct Found(Vec<String>);
 
 impl Found {
-    fn check(&mut self, good: bool, message: impl FnOnce() -> String) {
+    pub(super) fn check(&mut self, good: bool, message: impl FnOnce() -> String) {
         if !good {
-            self.0.push(message());
+            self.say(message());
         }
+    }
+
+    pub(super) fn say(&mut self, message: impl std::fmt::Display) {
+        self.plain(format!("invalid configuration: {message}"));
+    }
+
+    /// What upstream says without these words.
+    pub(super) fn plain(&mut self, message: String) {
+        self.0.push(message);
     }
 }
 
@@ -39,12 +53,32 @@ pub fn validate(config: &KubeletConfiguration) -> Vec<String> {
     shutdown(config, &mut found);
     user_namespaces(config, &mut found);
     logs(config, &mut found);
+    taints(config, &mut found);
+    endpoints(config, &mut found);
+    gated(config, &mut found);
+    unheeded::validate(config, &mut found);
     if let Err(wrong) = threshold::parse(config) {
-        found.0.push(format!("{}: {}", wrong.field, wrong.message));
+        found.say(format!("{}: {}", wrong.field, wrong.message));
     }
     for pattern in &config.allowed_unsafe_sysctls {
         if let Err(message) = sysctls::check_pattern(pattern) {
-            found.0.push(format!("allowedUnsafeSysctls: {message}"));
+            found.say(format!("allowedUnsafeSysctls: {message}"));
+        }
+    }
+    found.0
+}
+
+/// Ports that are none, of a document: they do not fit into the configuration.
+#[must_use]
+pub fn ports(document: &Value) -> Vec<String> {
+    let mut found = Found::default();
+    for (name, flag, least) in
+        [("healthzPort", "--healthz-port", 1), ("port", "--port", 1), ("readOnlyPort", "--read-only-port", 0)]
+    {
+        if let Some(port) = document.get(name).and_then(Value::as_i64) {
+            found.check((0..=65_535).contains(&port), || {
+                format!("{name} ({flag}) {port} must be between {least} and 65535, inclusive")
+            });
         }
     }
     found.0
@@ -60,16 +94,23 @@ fn numbers(config: &KubeletConfiguration, found: &mut Found) {
         ("registryBurst (--registry-burst)", config.registry_burst),
         ("registryPullQPS (--registry-qps)", config.registry_pull_qps),
         ("evictionMaxPodGracePeriod (--eviction-max-pod-grace-period)", config.eviction_max_pod_grace_period),
+        ("kubeAPIBurst (--kube-api-burst)", config.kube_api_burst.unwrap_or(0)),
+        ("kubeAPIQPS (--kube-api-qps)", config.kube_api_qps.unwrap_or(0)),
     ];
-    for (field, value) in numbers {
+    let numbers = numbers.map(|(field, value)| (field, i64::from(value)));
+    for (field, value) in numbers.into_iter().chain([("maxOpenFiles (--max-open-files)", config.max_open_files)]) {
         found.check(value >= 0, || format!("{field} {value} must not be a negative number"));
     }
     let most = config.node_status_max_images;
     found.check(most >= -1, || format!("nodeStatusMaxImages (--node-status-max-images) {most} must be -1 or greater"));
+    let score = config.oom_score_adj;
+    found.check((-1000..=1000).contains(&score), || {
+        format!("oomScoreAdj (--oom-score-adj) {score} must be between -1000 and 1000, inclusive")
+    });
     let period = config.cpu_cfs_quota_period.0;
     found.check((Duration::from_millis(1)..=Duration::from_secs(1)).contains(&period), || {
         let period = duration::format(period);
-        format!("cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {period} must be between 1ms and 1sec, inclusive")
+        format!("cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {{{period}}} must be between 1ms and 1sec, inclusive")
     });
     let swap = &config.memory_swap.swap_behavior;
     found.check(["", "LimitedSwap", "NoSwap"].contains(&swap.as_str()), || {
@@ -118,12 +159,11 @@ fn images(config: &KubeletConfiguration, found: &mut Found) {
     let allowlist = &config.preloaded_images_verification_allowlist;
     if !allowlist.is_empty() && policy != "NeverVerifyAllowlistedImages" {
         // Upstream's spelling of the second field.
-        found.0.push(
-            "can't set `preloadedImagesVerificationAllowlist` if `imagePullCredentialsVertificationPolicy` is not \"NeverVerifyAllowlistedImages\""
-                .into(),
+        found.say(
+            "can't set `preloadedImagesVerificationAllowlist` if `imagePullCredentialsVertificationPolicy` is not \"NeverVerifyAllowlistedImages\"",
         );
     } else if let Some(message) = allowlist.iter().find_map(|pattern| check_pattern(pattern)) {
-        found.0.push(format!("invalid image pattern in `preloadedImagesVerificationAllowlist`: {message}"));
+        found.say(format!("invalid image pattern in `preloadedImagesVerificationAllowlist`: {message}"));
     }
 }
 
@@ -146,7 +186,7 @@ fn allocatable(config: &KubeletConfiguration, found: &mut Found) {
     }
     for (index, what) in wanted.iter().enumerate() {
         if wanted.iter().take(index).any(|before| before == what) {
-            found.0.push(format!("duplicated enforcements {what:?} in {field}"));
+            found.say(format!("duplicated enforcements {what:?} in {field}"));
             continue;
         }
         found.check(ENFORCEMENTS.contains(&what.as_str()), || {
@@ -174,6 +214,7 @@ fn serving(config: &KubeletConfiguration, found: &mut Found) {
     found.check(config.tls_cert_file.is_empty() == config.tls_private_key_file.is_empty(), || {
         "tlsCertFile (--tls-cert-file) must be set together with tlsPrivateKeyFile (--tls-private-key-file)".into()
     });
+    serving_tls::errors(config).into_iter().for_each(|error| found.plain(error));
     found.check(!config.enable_system_log_query || config.enable_system_log_handler, || {
         "enableSystemLogHandler is required for enableSystemLogQuery".into()
     });
@@ -201,17 +242,20 @@ fn user_namespaces(config: &KubeletConfiguration, found: &mut Found) {
     let unit = i64::from(userns::UNIT);
     let most = i64::from(u32::MAX);
     if ids < unit {
-        found.0.push(format!("userNamespaces.idsPerPod must not be less than {unit}"));
+        found.say(format!("userNamespaces.idsPerPod must not be less than {unit}"));
     } else if ids % unit != 0 {
-        found.0.push(format!("userNamespaces.idsPerPod must be a multiple of {unit}"));
+        found.say(format!("userNamespaces.idsPerPod must be a multiple of {unit}"));
     } else if ids > most {
-        found.0.push(format!("userNamespaces.idsPerPod must not be more than {most}"));
+        found.say(format!("userNamespaces.idsPerPod must not be more than {most}"));
     }
 }
 
 fn logs(config: &KubeletConfiguration, found: &mut Found) {
     found.check(config.container_log_monitor_interval.0 >= Duration::from_secs(3), || {
         "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s".into()
+    });
+    found.check(config.container_log_max_workers >= 1, || {
+        "containerLogMaxWorkers must be greater than or equal to 1".into()
     });
     found.check(config.container_log_max_files > 1, || "containerLogMaxFiles must be greater than 1".into());
     let folder = config.pod_logs_dir.as_str();
@@ -220,4 +264,64 @@ fn logs(config: &KubeletConfiguration, found: &mut Found) {
     found.check(is_clean, || format!("pod logs path {folder:?} must be normalized"));
     // Upstream's spelling.
     found.check(folder.is_ascii(), || format!("pod logs path {folder:?} mut contains ASCII characters only"));
+}
+
+fn taints(config: &KubeletConfiguration, found: &mut Found) {
+    for taint in &config.register_with_taints {
+        let value = taint.value.as_deref().unwrap_or_default();
+        let is_good = api::names::label_key_errors(&taint.key).is_empty()
+            && api::names::label_value_errors(value).is_empty()
+            && ["", "NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str());
+        if !is_good {
+            found.plain(format!("invalid taint: registerWithTaints: {{{} {value} {}}}", taint.key, taint.effect));
+        }
+        found.check(taint.time_added.is_none(), || "taint.TimeAdded is not nil".into());
+    }
+}
+
+/// Sockets that the agent would not start with.
+fn endpoints(config: &KubeletConfiguration, found: &mut Found) {
+    let endpoints = [
+        ("containerRuntimeEndpoint (--container-runtime-endpoint)", &config.container_runtime_endpoint),
+        ("imageServiceEndpoint (--image-service-endpoint)", &config.image_service_endpoint),
+    ];
+    for (field, endpoint) in endpoints.into_iter().filter(|(_, endpoint)| !endpoint.is_empty()) {
+        if let Err(error) = cri::endpoint(endpoint) {
+            found.say(format!("{field}: {error}"));
+        }
+    }
+}
+
+/// Feature gates, and what takes one that is set to false.
+fn gated(config: &KubeletConfiguration, found: &mut Found) {
+    gates::errors(&config.feature_gates).into_iter().for_each(|error| found.plain(error));
+    let off = |name: &str| !config.gate(name);
+    let period = config.cpu_cfs_quota_period.0;
+    found.check(!off("CustomCPUCFSQuotaPeriod") || period == Duration::from_millis(100), || {
+        let period = duration::format(period);
+        format!("cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {{{period}}} requires feature gate CustomCPUCFSQuotaPeriod")
+    });
+    let waits = [config.shutdown_grace_period, config.shutdown_grace_period_critical_pods];
+    found.check(!off("GracefulNodeShutdown") || waits.iter().all(|wait| wait.0.is_zero()), || {
+        "specifying shutdownGracePeriod or shutdownGracePeriodCriticalPods requires feature gate GracefulNodeShutdown"
+            .into()
+    });
+    let by_priority = &config.shutdown_grace_period_by_pod_priority;
+    found.check(!off("GracefulNodeShutdownBasedOnPodPriority") || by_priority.is_empty(), || {
+        "Specifying shutdownGracePeriodByPodPriority requires feature gate GracefulNodeShutdownBasedOnPodPriority"
+            .into()
+    });
+    let longest = config.crash_loop_back_off.max_container_restart_period;
+    found.check(!off("KubeletCrashLoopBackOffMax") || longest.is_none(), || {
+        "FeatureGate KubeletCrashLoopBackOffMax not enabled, CrashLoopBackOff.MaxContainerRestartPeriod must not be set"
+            .into()
+    });
+    // Without the gate nobody is asked who they are: that policy is what a file without one then gets.
+    let policy = config.image_pull_credentials_verification_policy.as_str();
+    found.check(!off(IMAGES_GATE) || policy == IMAGES_WITHOUT_GATE, || {
+        format!(
+            "`imagePullCredentialsVerificationPolicy` must not be set if {} feature gate is not enabled",
+            IMAGES_GATE
+        )
+    });
 }

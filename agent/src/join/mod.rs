@@ -325,10 +325,12 @@ impl Joined {
         manager.install(&service)?;
         manager.enable_and_start(Role::Agent, true)?;
         self.progress.say("agent.service is enabled and started");
-        self.ready().await?;
+        let is_ready = self.ready().await?;
         // It may have told the API server before it told systemd.
         manager.await_active(Role::Agent)?;
-        self.progress.done(&self.config.node.node_name);
+        if is_ready {
+            self.progress.done(&self.config.node.node_name);
+        }
         Ok(())
     }
 
@@ -337,14 +339,23 @@ impl Joined {
     /// # Errors
     /// [`JoinError::NotReady`].
     pub async fn wait_ready(&self) -> Result<(), JoinError> {
-        self.ready().await?;
-        self.progress.done(&self.config.node.node_name);
+        if self.ready().await? {
+            self.progress.done(&self.config.node.node_name);
+        }
         Ok(())
     }
 
-    async fn ready(&self) -> Result<(), JoinError> {
+    /// `false`: nothing is to be waited for.
+    async fn ready(&self) -> Result<bool, JoinError> {
         let name = &self.config.node.node_name;
-        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line)).await
+        if !self.config.with_dropins()?.kubelet.register_node {
+            self.progress.say(&format!(
+                "node {name} does not register itself (registerNode): it works once there is a Node of that name"
+            ));
+            return Ok(false);
+        }
+        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line)).await?;
+        Ok(true)
     }
 }
 

@@ -248,14 +248,11 @@ impl NodeTask {
 
     /// Creates the Node, or takes over the one that is there.
     async fn register(&mut self, status: &NodeStatus) -> Result<(), kube::Error> {
-        let node = status::new_node(&self.inputs.config, status.clone());
-        let node = match self.api.create(&PostParams::default(), &node).await {
-            Ok(created) => {
-                tracing::info!(node = %self.name(), "node registered");
-                created
-            }
-            Err(error) if api_code(&error) == Some(409) => self.take_over(&node).await?,
-            Err(error) => return Err(error),
+        let node = if self.inputs.config.kubelet.register_node {
+            self.create(status).await?
+        } else {
+            // An administrator makes it; until then the status has no place.
+            self.find().await?
         };
         if let Some(info) = node.status.as_ref().and_then(|s| s.node_info.as_ref())
             && !info.boot_id.is_empty()
@@ -268,10 +265,28 @@ impl NodeTask {
         Ok(())
     }
 
-    /// The labels and annotations that a node must have are set; all others are somebody's.
-    async fn take_over(&mut self, wanted: &Node) -> Result<Node, kube::Error> {
+    async fn create(&mut self, status: &NodeStatus) -> Result<Node, kube::Error> {
+        let node = status::new_node(&self.inputs.config, status.clone());
+        match self.api.create(&PostParams::default(), &node).await {
+            Ok(created) => {
+                tracing::info!(node = %self.name(), "node registered");
+                Ok(created)
+            }
+            Err(error) if api_code(&error) == Some(409) => self.take_over(&node).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The Node that is there, whose conditions are gone on with.
+    async fn find(&mut self) -> Result<Node, kube::Error> {
         let found = self.api.get(self.name()).await?;
         self.previous = found.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        Ok(found)
+    }
+
+    /// The labels and annotations that a node must have are set; all others are somebody's.
+    async fn take_over(&mut self, wanted: &Node) -> Result<Node, kube::Error> {
+        let found = self.find().await?;
         let missing = |wanted: &Option<std::collections::BTreeMap<String, String>>,
                        found: &Option<std::collections::BTreeMap<String, String>>| {
             wanted.iter().flatten().any(|(k, v)| found.as_ref().and_then(|f| f.get(k)) != Some(v))

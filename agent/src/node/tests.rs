@@ -216,6 +216,26 @@ async fn a_node_that_is_there_is_taken_over() {
     assert_eq!(node.uid.borrow().as_deref(), Some("uid-0"));
 }
 
+/// `registerNode: false`
+#[tokio::test(start_paused = true)]
+async fn a_node_that_may_not_register_waits_for_who_does() {
+    let api = Api::default();
+    let mut config = config();
+    config.kubelet.register_node = false;
+    let _node = start(NodeInputs { config: Arc::new(config), ..inputs(&api, watch::channel(None).1) });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((api.count("POST /api/v1/nodes"), api.count(STATUS)), (0, 0));
+    api.objects.lock().unwrap().insert(NODE.into(), json!({"metadata": {"name": "n1", "uid": "uid-0"}}));
+    api.until(STATUS, 1).await;
+    api.until(&format!("PUT {LEASE}"), 1).await;
+    assert_eq!((api.count("POST /api/v1/nodes"), api.count(&format!("PATCH {NODE}"))), (0, 0));
+    // Nor does it when it is deleted.
+    api.objects.lock().unwrap().remove(NODE);
+    api.until(STATUS, 2).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(api.count("POST /api/v1/nodes"), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deleted_node_registers_again() {
     let api = Api::default();

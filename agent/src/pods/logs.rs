@@ -11,6 +11,7 @@ use api::quantity::Quantity;
 use cri::v1::ReopenContainerLogRequest;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::{StreamExt as _, stream};
 
 use super::Context;
 use super::registry::Running;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub max_size: u64,
     /// `containerLogMaxFiles`.
     pub max_files: usize,
+    /// `containerLogMaxWorkers`: logs at a time.
+    pub workers: usize,
 }
 
 impl Settings {
@@ -36,6 +39,7 @@ impl Settings {
             interval: kubelet.container_log_monitor_interval.0,
             max_size: size.and_then(|size| u64::try_from(size.value()).ok()).unwrap_or(10 << 20),
             max_files: usize::try_from(kubelet.container_log_max_files).unwrap_or(5),
+            workers: usize::try_from(kubelet.container_log_max_workers).unwrap_or(1).max(1),
         }
     }
 }
@@ -49,11 +53,14 @@ pub async fn rotate(context: Arc<Context>) {
     loop {
         tokio::time::sleep(context.config.logs.interval).await;
         let running = context.registry.entries().into_iter().flat_map(|(_, entry)| entry.running);
-        for Running { id, log, .. } in running {
-            if let Err(error) = look(&context, &id, &log).await {
+        let context = &context;
+        let looking = stream::iter(running).for_each_concurrent(context.config.logs.workers, async |running| {
+            let Running { id, log, .. } = running;
+            if let Err(error) = look(context, &id, &log).await {
                 tracing::warn!(container = %id, log = %log.display(), %error, "log not rotated");
             }
-        }
+        });
+        looking.await;
     }
 }
 

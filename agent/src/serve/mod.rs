@@ -8,6 +8,7 @@ mod cache;
 mod container_logs;
 mod containers;
 pub mod healthz;
+mod idle;
 pub mod logline;
 pub mod logs;
 pub(crate) mod metrics;
@@ -87,6 +88,9 @@ pub enum Error {
     /// The CA of clients cannot be read.
     #[error("{0}: cannot be used as the CA of clients: {1}")]
     ClientCa(String, String),
+    /// Nothing that both sides could speak is left of what was asked for.
+    #[error("no TLS is left by tlsMinVersion, tlsCipherSuites and tlsCurvePreferences")]
+    Tls(#[source] rustls::Error),
 }
 
 /// The running servers; dropping it ends them and their connections.

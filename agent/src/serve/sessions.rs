@@ -21,6 +21,10 @@ impl Router {
             .ok_or_else(|| Failure::internal(format!("container not found (\"{}\")\n", target.container)))
     }
 
+    fn idle(&self) -> Duration {
+        self.config.kubelet.streaming_connection_idle_timeout.0
+    }
+
     pub(super) async fn exec(&self, target: Target<'_>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let streams = Streams::read(&query)?;
@@ -34,7 +38,7 @@ impl Router {
             stderr: streams.stderr,
         };
         let url = self.runtime.exec(exec).await?.url;
-        Ok(stream::proxy(request, &url).await)
+        Ok(stream::proxy(request, &url, self.idle()).await)
     }
 
     pub(super) async fn attach(
@@ -52,7 +56,7 @@ impl Router {
             stderr: streams.stderr,
         };
         let url = self.runtime.attach(attach).await?.url;
-        Ok(stream::proxy(request, &url).await)
+        Ok(stream::proxy(request, &url, self.idle()).await)
     }
 
     pub(super) async fn port_forward(
@@ -68,7 +72,7 @@ impl Router {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let port = query.all("port").iter().flat_map(|ports| ports.split(',')).filter_map(|p| p.parse().ok()).collect();
         let url = self.runtime.port_forward(cri::v1::PortForwardRequest { pod_sandbox_id, port }).await?.url;
-        Ok(stream::proxy(request, &url).await)
+        Ok(stream::proxy(request, &url, self.idle()).await)
     }
 
     pub(super) async fn run(&self, target: Target<'_>, query: &str) -> Result<Response<Body>, Failure> {

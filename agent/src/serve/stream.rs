@@ -3,6 +3,8 @@
 //! This is the seam for translating protocols: today client and runtime must speak the same one (SPDY/3.1 or WebSocket
 //! v4), which API servers and containerd do.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -11,6 +13,7 @@ use streams::upgrade::{UpgradeError, upgrade};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::idle;
 use super::routes::{Body, text};
 
 /// Headers that describe the session; everything else (credentials above all) stays here.
@@ -32,15 +35,15 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
         && connection.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-/// Passes the session on to `url`.
-pub(super) async fn proxy(request: Request<Incoming>, url: &str) -> Response<Body> {
+/// Passes the session on to `url`, until nothing was said for `idle`.
+pub(super) async fn proxy(request: Request<Incoming>, url: &str, idle: Duration) -> Response<Body> {
     if !is_upgrade(request.headers()) {
         return text(
             StatusCode::BAD_REQUEST,
             "you must specify at least 1 of stdin, stdout, stderr over an upgraded connection\n",
         );
     }
-    match connect(request, url).await {
+    match connect(request, url, idle).await {
         Ok(response) => response,
         Err(error) => {
             tracing::warn!(%error, "runtime's streaming server cannot be reached");
@@ -51,7 +54,7 @@ pub(super) async fn proxy(request: Request<Incoming>, url: &str) -> Response<Bod
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<Body>, BoxError> {
+async fn connect(mut request: Request<Incoming>, url: &str, idle: Duration) -> Result<Response<Body>, BoxError> {
     let uri: Uri = url.parse()?;
     let authority = uri.authority().ok_or("the runtime's url has no host")?.clone();
     let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
@@ -73,7 +76,7 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<B
         Err(error) => return Err(error.into()),
     };
     tokio::spawn(async move {
-        if let Err(error) = join(client, runtime).await {
+        if let Err(error) = join(client, runtime, idle).await {
             tracing::debug!(%error, "stream ended");
         }
     });
@@ -86,9 +89,14 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<B
 
 async fn join(
     client: hyper::upgrade::OnUpgrade,
-    mut runtime: impl AsyncRead + AsyncWrite + Unpin,
+    runtime: impl AsyncRead + AsyncWrite + Unpin,
+    idle: Duration,
 ) -> Result<(), BoxError> {
-    let mut client = TokioIo::new(client.await?);
-    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut runtime, 16 * 1024, 16 * 1024).await?;
+    if !idle::relay(TokioIo::new(client.await?), runtime, idle).await? {
+        tracing::info!(
+            seconds = idle.as_secs(),
+            "a session ends in which nothing was said (streamingConnectionIdleTimeout)"
+        );
+    }
     Ok(())
 }

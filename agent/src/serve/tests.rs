@@ -86,6 +86,10 @@ async fn running_with(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>) -> 
 }
 
 async fn running_on(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, read_only_port: u16) -> Running {
+    running_as(name, runtime, pods, KubeletConfiguration { read_only_port, ..KubeletConfiguration::default() }).await
+}
+
+async fn running_as(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, kubelet: KubeletConfiguration) -> Running {
     let dir = std::env::temp_dir().join(format!("keelson-serve-{}-{name}", std::process::id()));
     let layout = Layout::new(&dir, &dir, &dir);
     std::fs::create_dir_all(layout.pki_dir()).unwrap();
@@ -93,12 +97,7 @@ async fn running_on(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, read_
     let config = Config {
         layout,
         // Port 0 is refused in files; here it means any.
-        kubelet: KubeletConfiguration {
-            address: "127.0.0.1".into(),
-            port: 0,
-            read_only_port,
-            ..KubeletConfiguration::default()
-        },
+        kubelet: KubeletConfiguration { address: "127.0.0.1".into(), port: 0, ..kubelet },
         node: NodeSettings {
             node_name: "n1".into(),
             server: "https://127.0.0.1:1".parse().unwrap(),
@@ -278,4 +277,50 @@ async fn nobody_shuts_the_port_by_connections_alone() {
     let mut nothing = [0];
     let closed = silent[0].read(&mut nothing);
     assert_eq!(tokio::time::timeout(HANDSHAKE / 2, closed).await.unwrap().unwrap_or(0), 0);
+}
+
+/// What a client that speaks these versions agrees upon with a server of this configuration.
+async fn agreed(
+    name: &str,
+    kubelet: KubeletConfiguration,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Option<(rustls::CipherSuite, rustls::NamedGroup)> {
+    let runtime = cri::Client::new("unix:///nonexistent.sock").unwrap();
+    let running = running_as(name, runtime, Arc::new(NoPods), kubelet).await;
+    running.certificate.send_replace(Some(running.serving()));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(running.ca.der.clone()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(client_tls::provider());
+    let config = config.with_protocol_versions(versions).unwrap().with_root_certificates(roots).with_no_client_auth();
+    let server: crate::client::Server = running.handle.local.to_string().parse().unwrap();
+    let stream = server.connect(Arc::new(config)).await.ok()?;
+    let session = stream.get_ref().1;
+    Some((session.negotiated_cipher_suite()?.suite(), session.negotiated_key_exchange_group()?.name()))
+}
+
+#[tokio::test]
+async fn the_server_offers_the_tls_that_is_configured() {
+    use rustls::version::{TLS12, TLS13};
+    let of =
+        |version: &str| KubeletConfiguration { tls_min_version: version.into(), ..KubeletConfiguration::default() };
+    assert!(agreed("tls12", of("VersionTLS12"), &[&TLS12]).await.is_some());
+    assert_eq!(agreed("tls13-only", of("VersionTLS13"), &[&TLS12]).await, None);
+    assert!(agreed("tls13", of("VersionTLS13"), &[&TLS12, &TLS13]).await.is_some());
+    let one = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+    let chosen = KubeletConfiguration {
+        tls_cipher_suites: vec![one.into(), "TLS_RSA_WITH_RC4_128_SHA".into()],
+        tls_curve_preferences: vec![24],
+        ..KubeletConfiguration::default()
+    };
+    let (suite, group) = agreed("chosen", chosen.clone(), &[&TLS12]).await.unwrap();
+    assert_eq!((suite.as_str(), group), (Some(one), rustls::NamedGroup::secp384r1));
+    let (_, group) = agreed("chosen13", chosen, &[&TLS13]).await.unwrap();
+    assert_eq!(group, rustls::NamedGroup::secp384r1);
+    // Those of RSA alone: what is left is TLS 1.3.
+    let old = KubeletConfiguration {
+        tls_cipher_suites: vec!["TLS_RSA_WITH_RC4_128_SHA".into()],
+        ..KubeletConfiguration::default()
+    };
+    assert_eq!(agreed("old", old.clone(), &[&TLS12]).await, None);
+    assert!(agreed("old13", old, &[&TLS13]).await.is_some());
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Error;
 use crate::client::tls;
-use crate::config::Config;
+use crate::config::{Config, serving_tls};
 use crate::identity::trust::Roots;
 use crate::identity::{Identity, certificates};
 
@@ -28,9 +28,10 @@ pub(super) fn server_config(
     let of_the_moment = verifiers::clients(tls::provider(), move |client| {
         clients(&authorities.borrow())?.verify_client_cert(client.end_entity, client.intermediates, client.now)
     });
-    let mut tls = ServerConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad(e.to_string()))?
+    let offered = Arc::new(serving_tls::provider(&config.kubelet));
+    let mut tls = ServerConfig::builder_with_provider(offered)
+        .with_protocol_versions(serving_tls::versions(&config.kubelet))
+        .map_err(Error::Tls)?
         .with_client_cert_verifier(of_the_moment)
         .with_cert_resolver(Arc::new(Current(certificate)));
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

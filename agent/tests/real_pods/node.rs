@@ -35,7 +35,12 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
             path: Some((folder.join("manifests"), Duration::from_secs(20))),
             ..Manifests::default()
         },
-        logs: agent::pods::logs::Settings { interval: Duration::from_secs(10), max_size: 1 << 20, max_files: 3 },
+        logs: agent::pods::logs::Settings {
+            interval: Duration::from_secs(10),
+            max_size: 1 << 20,
+            max_files: 3,
+            workers: 1,
+        },
         volume_stats_period: Duration::from_secs(60),
         eviction: agent::eviction::Settings {
             thresholds: Vec::new(),

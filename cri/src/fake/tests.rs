@@ -77,3 +77,42 @@ async fn events_say_which_pod() {
     client.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
     assert_eq!(events.recv().await.unwrap(), Event::Ended { id: pod, pod_uid: Some("u-1".into()) });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_does_not_answer_is_given_up_within_the_time_it_was_given() {
+    let fake = Fake::default();
+    let client = fake.client().within(Duration::from_secs(5));
+    let pod = client.run_pod_sandbox(sandbox()).await.unwrap().pod_sandbox_id;
+    let (_first, _second) = (fake.hang(0, false), fake.hang(1, false));
+    let begun = tokio::time::Instant::now();
+    let remove = v1::RemoveContainerRequest { container_id: "c".into() };
+    assert!(client.remove_container(remove).await.unwrap_err().is_unavailable());
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    let stop = v1::StopPodSandboxRequest { pod_sandbox_id: pod };
+    assert!(client.stop_pod_sandbox(stop).await.unwrap_err().is_unavailable());
+    assert_eq!(begun.elapsed().as_secs(), 15);
+}
+
+#[tokio::test]
+async fn images_may_be_the_affair_of_another_program() {
+    let folder = std::env::temp_dir().join(format!("keelson-cri-images-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let socket = folder.join("images.sock");
+    let (runtime, images) = (Fake::default(), Fake::default());
+    images.add_image("theirs");
+    let listening = {
+        let images = images.clone();
+        let socket = socket.clone();
+        tokio::spawn(async move { images.listen(&socket).await })
+    };
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let client = runtime.client().with_images_at(socket.to_str().unwrap()).unwrap();
+    assert_eq!(client.list_images(v1::ListImagesRequest::default()).await.unwrap().images.len(), 1);
+    client.run_pod_sandbox(sandbox()).await.unwrap();
+    assert_eq!((runtime.count("ListImages"), runtime.sandboxes().len(), images.sandboxes().len()), (0, 1, 0));
+    assert!(runtime.client().with_images_at("tcp://a").is_err());
+    listening.abort();
+    std::fs::remove_dir_all(&folder).unwrap();
+}

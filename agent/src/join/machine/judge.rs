@@ -32,9 +32,9 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
             let message = "swap is on, and failSwapOn forbids it; /etc/fstab would turn it on again at the next boot";
             mendable("swap", message, &["swapoff", "--all"])
         }
-        Refusal::CgroupV1 => {
+        Refusal::CgroupV1 | Refusal::KillsOne => {
             let remedy =
-                "boot with systemd.unified_cgroup_hierarchy=1, or have a kubelet configuration without failCgroupV1";
+                "boot with systemd.unified_cgroup_hierarchy=1, or have a kubelet configuration without the field";
             plain(Finding::fault("cgroups", refusal.to_string(), remedy))
         }
     }));
