@@ -8,6 +8,7 @@ mod fields;
 pub mod kubelet;
 mod layout;
 pub(crate) mod rescue;
+pub(crate) mod reserved;
 pub mod settings;
 mod validate;
 
@@ -208,6 +209,8 @@ pub fn read_kubelet(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<Stri
     }
     let kubelet = checked(kubelet)?;
     warnings.extend(fields::impossible_here(&kubelet, systemd::is_running()));
+    let cgroup_v2 = cgroups::detect::detect().is_ok_and(|hierarchy| hierarchy.is_v2());
+    warnings.extend(reserved::without_effect(&kubelet, cgroup_v2));
     Ok((kubelet, warnings))
 }
 
