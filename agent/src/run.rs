@@ -27,7 +27,7 @@ use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 use crate::tasks::{self, Tasks};
-use crate::{pause_image, preflight, runtime_info, state_format};
+use crate::{kernel_flags, pause_image, preflight, runtime_info, state_format};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -62,6 +62,7 @@ fn load(config_dir: &Path) -> anyhow::Result<Arc<Config>> {
     }
     preflight::check(Path::new("/"), &config.kubelet)?;
     state_format::take_over(&config.layout.data_dir)?;
+    kernel_flags::set(&config);
     Ok(Arc::new(config))
 }
 
