@@ -199,11 +199,18 @@ async fn pods(
 ) -> anyhow::Result<PodsHandle> {
     let facts = node::facts::read(Path::new("/"));
     let disk = node::facts::filesystem(&config.layout.data_dir);
+    node::resources::check(&facts, disk, &config.kubelet).map_err(anyhow::Error::msg)?;
     let resources = node::resources::resources(&facts, disk, &config.kubelet);
     let pods_config = PodsConfig::new(config, api::resources::read(Some(&resources.allocatable)), &facts);
     let driver = runtime_info::cgroup_driver(runtime, &config.kubelet).await;
-    let above = pods_config.clone();
-    let cgroups = tokio::task::spawn_blocking(move || pods::open_cgroups(driver, &above)).await?.context("cgroups")?;
+    let reserved = pods::allocatable::enforcements(&config.kubelet, &facts);
+    let (above, events) = (pods_config.clone(), recorder.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let cgroups = pods::open_cgroups(driver, &above).context("cgroups")?;
+        pods::allocatable::enforce(cgroups.as_ref(), &reserved, &events, &above.node_name)?;
+        anyhow::Ok(cgroups)
+    });
+    let cgroups = opening.await??;
     let deps = pods::Deps {
         config: pods_config,
         client: client.clone(),

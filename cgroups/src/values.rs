@@ -430,7 +430,10 @@ mod tests {
         let policy = Policy { protects_memory: true, ..Policy::default() };
         let file = |level, memory| {
             let files = files_v2(&pod(&resources(level, 100, None, memory), &policy));
-            files.iter().find(|f| f.file == "memory.min" || f.file == "memory.low").map(|f| golden(std::slice::from_ref(f)))
+            files
+                .iter()
+                .find(|f| f.file == "memory.min" || f.file == "memory.low")
+                .map(|f| golden(std::slice::from_ref(f)))
         };
         assert_eq!(file(QosLevel::Guaranteed, Some(4096)).as_deref(), Some("memory.min=4096"));
         assert_eq!(file(QosLevel::Burstable, Some(4096)).as_deref(), Some("memory.low=4096"));
