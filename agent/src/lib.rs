@@ -15,6 +15,7 @@ pub mod identity;
 pub mod images;
 pub mod inspect;
 pub mod join;
+pub mod kernel_flags;
 pub mod leave;
 pub mod metrics;
 pub mod network;

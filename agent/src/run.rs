@@ -27,7 +27,7 @@ use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 use crate::tasks::{self, Tasks};
-use crate::{own_limits, pause_image, preflight, runtime_info, state_format};
+use crate::{kernel_flags, own_limits, pause_image, preflight, runtime_info, state_format};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -63,6 +63,7 @@ fn load(config_dir: &Path) -> anyhow::Result<Arc<Config>> {
     preflight::check(Path::new("/"), &config.kubelet)?;
     own_limits::set(Path::new("/"), &config.kubelet);
     state_format::take_over(&config.layout.data_dir)?;
+    kernel_flags::set(&config);
     Ok(Arc::new(config))
 }
 
@@ -207,11 +208,18 @@ async fn pods(
 ) -> anyhow::Result<PodsHandle> {
     let facts = node::facts::read(Path::new("/"));
     let disk = node::facts::filesystem(&config.layout.data_dir);
+    node::resources::check(&facts, disk, &config.kubelet).map_err(anyhow::Error::msg)?;
     let resources = node::resources::resources(&facts, disk, &config.kubelet);
     let pods_config = PodsConfig::new(config, api::resources::read(Some(&resources.allocatable)), &facts);
     let driver = runtime_info::cgroup_driver(runtime, &config.kubelet).await;
-    let above = pods_config.clone();
-    let cgroups = tokio::task::spawn_blocking(move || pods::open_cgroups(driver, &above)).await?.context("cgroups")?;
+    let reserved = pods::allocatable::enforcements(&config.kubelet, &facts);
+    let (above, events) = (pods_config.clone(), recorder.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let cgroups = pods::open_cgroups(driver, &above).context("cgroups")?;
+        pods::allocatable::enforce(cgroups.as_ref(), &reserved, &events, &above.node_name)?;
+        anyhow::Ok(cgroups)
+    });
+    let cgroups = opening.await??;
     let deps = pods::Deps {
         config: pods_config,
         client: client.clone(),

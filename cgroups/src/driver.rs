@@ -21,6 +21,12 @@ pub trait Driver: Send + Sync {
     /// When a folder cannot be made or a value not written.
     fn ensure(&self, name: &CgroupName, values: &Values) -> Result<(), Error>;
 
+    /// Sets `values` on a cgroup that others have made, and that may hold processes: nothing is created.
+    ///
+    /// # Errors
+    /// [`Error::MissingPaths`] or [`Error::LacksControllers`] where it is not there as it must be, or when a value cannot be written.
+    fn update(&self, name: &CgroupName, values: &Values) -> Result<(), Error>;
+
     /// Whether the cgroup is there in every hierarchy that it should be in.
     fn exists(&self, name: &CgroupName) -> bool;
 

@@ -20,6 +20,12 @@ pub enum Error {
     NotMounted { path: PathBuf },
     #[error("cgroup controllers {missing:?} are not available")]
     MissingControllers { missing: Vec<&'static str> },
+    #[error("cgroup {name} has some missing paths: {}", paths.join(", "))]
+    MissingPaths { name: String, paths: Vec<String> },
+    #[error("cgroup {name} has some missing controllers: {}", missing.join(", "))]
+    LacksControllers { name: String, missing: Vec<&'static str> },
+    #[error("could not read controllers for cgroup {name}")]
+    Controllers { name: String, source: io::Error },
     #[error("the cgroup driver systemd needs cgroup v2: set cgroupfs in the runtime's configuration")]
     SystemdOnV1,
     #[error("cgroup {name} as a slice of systemd's")]

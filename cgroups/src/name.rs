@@ -52,6 +52,20 @@ impl fmt::Display for Naming {
 }
 
 impl Naming {
+    /// The name that a configuration spells: [`Self::spell`] the other way round, of which systemd's needs the last part only.
+    #[must_use]
+    pub fn parse(self, text: &str) -> CgroupName {
+        let parts: Vec<String> = match self {
+            Self::Cgroupfs => return Tree::new(text).root,
+            Self::Systemd => {
+                let last = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+                let unit = last.strip_suffix(".slice").unwrap_or(last);
+                unit.split('-').filter(|part| !part.is_empty()).map(|part| part.replace('_', "-")).collect()
+            }
+        };
+        CgroupName(parts)
+    }
+
     /// The path below a hierarchy's mount point; also what CRI's `cgroup_parent` takes.
     #[must_use]
     pub fn spell(self, name: &CgroupName) -> String {
@@ -177,6 +191,18 @@ mod tests {
         );
         assert_eq!(Naming::Systemd.spell(Tree::new("/").root()), "/");
         assert_eq!(Naming::Systemd.spell(&Tree::new("/agent-1").pods()), "/agent_1.slice/agent_1-kubepods.slice");
+    }
+
+    #[test]
+    fn names_of_configurations_are_read_as_the_driver_spells_them() {
+        let spelled = |naming: Naming, text: &str| naming.spell(&naming.parse(text));
+        assert_eq!(spelled(Naming::Cgroupfs, "/system.slice"), "/system.slice");
+        assert_eq!(spelled(Naming::Cgroupfs, "podruntime/kube-reserved"), "/podruntime/kube-reserved");
+        for text in ["/system.slice", "system.slice", "system"] {
+            assert_eq!(spelled(Naming::Systemd, text), "/system.slice");
+        }
+        assert_eq!(spelled(Naming::Systemd, "/a.slice/a-b_c.slice"), "/a.slice/a-b_c.slice");
+        assert_eq!(spelled(Naming::Systemd, "/"), "/");
     }
 
     #[test]

@@ -54,6 +54,8 @@ fn properties(values: &Values) -> Vec<Property> {
         })
     }));
     out.extend(values.memory.map(|limit| Property::MemoryMax(number(limit))));
+    out.extend(values.memory_min.map(Property::MemoryMin));
+    out.extend(values.memory_low.map(Property::MemoryLow));
     out.extend(values.pids.map(|limit| Property::TasksMax(number(limit))));
     out
 }
@@ -75,6 +77,15 @@ impl Driver for Systemd {
             made.map_err(|source| Error::Slice { name: name.to_string(), source })?;
         }
         self.files.ensure(name, values)
+    }
+
+    fn update(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
+        self.files.check(name)?;
+        if let Some(unit) = unit(name) {
+            let set = self.slices.set(&unit, &properties(values));
+            set.map_err(|source| Error::Slice { name: name.to_string(), source })?;
+        }
+        self.files.update(name, values)
     }
 
     fn exists(&self, name: &CgroupName) -> bool {
@@ -110,6 +121,7 @@ impl Driver for Systemd {
 mod tests {
     use super::*;
     use crate::name::{QosLevel, Tree};
+    use crate::values::HugePages;
 
     #[test]
     fn a_cgroup_is_the_last_slice_of_its_path() {
@@ -135,13 +147,18 @@ mod tests {
             cpu_quota: Some(Limit::At(50_000)),
             cpu_period: Some(100_000),
             memory: Some(Limit::At(4096)),
+            memory_min: Some(1024),
+            memory_low: Some(0),
             pids: Some(Limit::Unlimited),
+            huge_pages: vec![HugePages { size: 2 << 20, limit: 0 }],
         };
         let expected = [
             Property::CpuWeight(59),
             Property::CpuQuotaPeriod(100_000),
             Property::CpuQuotaPerSecond(500_000),
             Property::MemoryMax(4096),
+            Property::MemoryMin(1024),
+            Property::MemoryLow(0),
             Property::TasksMax(u64::MAX),
         ];
         assert_eq!(properties(&values), expected);

@@ -12,6 +12,9 @@ use crate::{Error, fs};
 /// Controllers without which limits cannot be kept (the kubelet's list, less `hugetlb` and `cpuset`, which it may miss).
 const REQUIRED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 
+/// Where a cgroup of others' must be, as far as there are such hierarchies.
+const EXPECTED: [&str; 6] = ["cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb"];
+
 /// The hierarchies of a cgroup v1 machine.
 #[derive(Debug)]
 pub struct Cgroupfs {
@@ -39,8 +42,18 @@ impl Cgroupfs {
         self.controllers.get(controller).map(|mount| mount.join(Naming::Cgroupfs.relative(name)))
     }
 
-    fn required(&self, controller: &'static str, name: &CgroupName) -> Result<PathBuf, Error> {
-        self.folder(controller, name).ok_or(Error::MissingControllers { missing: vec![controller] })
+    fn set(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
+        for setting in files_v1(values) {
+            let path = match self.folder(setting.controller, name) {
+                Some(folder) => folder.join(&*setting.file),
+                None if setting.optional => continue,
+                None => return Err(Error::MissingControllers { missing: vec![setting.controller] }),
+            };
+            if !setting.optional || path.exists() {
+                fs::write(&path, &setting.value)?;
+            }
+        }
+        Ok(())
     }
 
     fn create(mount: &Path, name: &CgroupName, cpuset: bool) -> Result<(), Error> {
@@ -79,10 +92,18 @@ impl Driver for Cgroupfs {
         for mount in self.mounts() {
             Self::create(mount, name, cpuset == Some(mount))?;
         }
-        for setting in files_v1(values) {
-            fs::write(&self.required(setting.controller, name)?.join(setting.file), &setting.value)?;
+        self.set(name, values)
+    }
+
+    fn update(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
+        let folders: BTreeSet<_> = EXPECTED.iter().filter_map(|controller| self.folder(controller, name)).collect();
+        let paths: Vec<_> =
+            folders.iter().filter(|path| !path.is_dir()).map(|path| path.display().to_string()).collect();
+        if paths.is_empty() {
+            self.set(name, values)
+        } else {
+            Err(Error::MissingPaths { name: name.to_string(), paths })
         }
-        Ok(())
     }
 
     fn exists(&self, name: &CgroupName) -> bool {

@@ -14,6 +14,9 @@ const REQUIRED: [&str; 3] = ["cpu", "memory", "pids"];
 /// All that are handed down to pods where the kernel has them.
 const WANTED: [&str; 6] = ["cpu", "cpuset", "memory", "io", "pids", "hugetlb"];
 
+/// Those of [`WANTED`] that a cgroup of others' must have, too.
+const EXPECTED: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "hugetlb"];
+
 /// The unified hierarchy.
 #[derive(Debug)]
 pub struct Cgroupfs {
@@ -61,6 +64,27 @@ impl Cgroupfs {
         fs::kill_all(&folder)
     }
 
+    fn set(folder: &Path, values: &Values) -> Result<(), Error> {
+        for setting in files_v2(values) {
+            let path = folder.join(&*setting.file);
+            if !setting.optional || path.exists() {
+                fs::write(&path, &setting.value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a cgroup of others' is there, with all controllers of those that kernel and Kubernetes know.
+    pub(crate) fn check(&self, name: &CgroupName) -> Result<(), Error> {
+        let path = self.folder(name).join("cgroup.controllers");
+        let has =
+            std::fs::read_to_string(path).map_err(|source| Error::Controllers { name: name.to_string(), source })?;
+        let mut missing: Vec<_> = EXPECTED.into_iter().filter(|controller| self.wanted.contains(controller)).collect();
+        missing.retain(|controller| !has.split_whitespace().any(|word| word == *controller));
+        missing.sort_unstable();
+        if missing.is_empty() { Ok(()) } else { Err(Error::LacksControllers { name: name.to_string(), missing }) }
+    }
+
     /// Gives children of `folder` the controllers they lack.
     fn delegate(&self, folder: &Path) -> Result<(), Error> {
         let control = folder.join("cgroup.subtree_control");
@@ -89,10 +113,12 @@ impl Driver for Cgroupfs {
         }
         // Runtimes make a cgroup for each container below, which needs the controllers too.
         self.delegate(&folder)?;
-        for setting in files_v2(values) {
-            fs::write(&folder.join(setting.file), &setting.value)?;
-        }
-        Ok(())
+        Self::set(&folder, values)
+    }
+
+    fn update(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
+        self.check(name)?;
+        Self::set(&self.folder(name), values)
     }
 
     fn exists(&self, name: &CgroupName) -> bool {
@@ -128,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::name::{QosLevel, Tree};
-    use crate::values::Limit;
+    use crate::values::{HugePages, Limit};
 
     /// A plain folder behaves as the cgroup2 file system does for what is written, but has no control files of its own.
     fn fake(controllers: &str) -> tempfile::TempDir {
@@ -158,7 +184,35 @@ mod tests {
         driver.ensure(&name, &Values { memory: Some(Limit::At(4096)), ..Values::default() }).unwrap();
         assert_eq!(std_fs::read_to_string(leaf.join("memory.max")).unwrap(), "4096");
         assert_eq!(std_fs::read_to_string(leaf.join("cgroup.subtree_control")).unwrap(), "+memory +io +pids");
+        // Huge pages only where the kernel has the files.
+        std_fs::write(leaf.join("hugetlb.2MB.max"), "").unwrap();
+        let huge_pages = vec![HugePages { size: 2 << 20, limit: 0 }];
+        driver.ensure(&name, &Values { huge_pages, ..Values::default() }).unwrap();
+        assert_eq!(std_fs::read_to_string(leaf.join("hugetlb.2MB.max")).unwrap(), "0");
+        assert!(!leaf.join("hugetlb.2MB.rsvd.max").exists());
         assert_eq!(driver.children(&tree.qos(QosLevel::Burstable)).unwrap(), ["podu1"]);
         assert_eq!(driver.children(&tree.qos(QosLevel::BestEffort)).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn cgroups_of_others_are_set_and_never_made() {
+        let folder = fake("cpu cpuset memory pids io");
+        let driver = Cgroupfs::new(folder.path().into()).unwrap();
+        let name = Naming::Cgroupfs.parse("/system.slice");
+        let values = Values { memory: Some(Limit::At(4096)), ..Values::default() };
+        let said = || driver.update(&name, &values).unwrap_err().to_string();
+        assert_eq!(said(), "could not read controllers for cgroup /system.slice");
+        assert!(!folder.path().join("system.slice").exists());
+        let own = folder.path().join("system.slice");
+        std_fs::create_dir(&own).unwrap();
+        std_fs::write(own.join("cgroup.controllers"), "memory\n").unwrap();
+        assert_eq!(said(), "cgroup /system.slice has some missing controllers: cpu, cpuset, pids");
+        std_fs::write(own.join("cgroup.controllers"), "cpuset cpu memory pids\n").unwrap();
+        driver.update(&name, &values).unwrap();
+        assert_eq!(std_fs::read_to_string(own.join("memory.max")).unwrap(), "4096");
+        assert!(
+            !own.join("cgroup.subtree_control").exists(),
+            "it may hold processes, and keeps its controllers to itself"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use cgroups::driver;
-use cgroups::values::{self, Allocatable, Limit, Values};
+use cgroups::values::{self, Allocatable, ClassPolicy, HugePages, Limit, Requests, Values};
 use cgroups::{Depth, Driver, Hierarchy, QosLevel, Tree, detect, open};
 
 struct Machine {
@@ -40,6 +40,17 @@ impl Machine {
         mounts.into_iter().map(|mount| mount.join(self.driver.naming().relative(name))).collect()
     }
 
+    /// What of [`huge_pages`] the kernel limits.
+    fn limited_pages(&self) -> Vec<HugePages> {
+        let has = match detect::detect().unwrap() {
+            Hierarchy::V2 { mount } => {
+                std::fs::read_to_string(mount.join("cgroup.controllers")).unwrap().contains("hugetlb")
+            }
+            Hierarchy::V1 { controllers, .. } => controllers.contains_key("hugetlb"),
+        };
+        if has { huge_pages() } else { Vec::new() }
+    }
+
     fn enter(&self, pid: u32, name: &cgroups::name::CgroupName) {
         for folder in self.folders(name) {
             std::fs::create_dir_all(&folder).unwrap();
@@ -54,6 +65,15 @@ impl Drop for Machine {
     }
 }
 
+/// One page of each size that the kernel has.
+fn huge_pages() -> Vec<HugePages> {
+    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+    let size =
+        |name: String| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok().map(|kib| kib << 10);
+    names.filter_map(size).map(|size| HugePages { size, limit: size }).collect()
+}
+
 fn sleeper() -> Child {
     Command::new("sleep").arg("1000").spawn().unwrap()
 }
@@ -65,8 +85,11 @@ fn tree_is_made_with_its_values_and_can_be_entered() {
     let pods = tree.pods();
     let node = Allocatable { cpu: 2000, memory: Some(1 << 30), pids: Some(5000) };
     driver.ensure(&pods, &values::node(&node)).unwrap();
-    driver.ensure(&tree.qos(QosLevel::Burstable), &values::qos(QosLevel::Burstable, 500)).unwrap();
-    driver.ensure(&tree.qos(QosLevel::BestEffort), &values::qos(QosLevel::BestEffort, 0)).unwrap();
+    for level in [QosLevel::Burstable, QosLevel::BestEffort] {
+        let requests = Requests { burstable_cpu: 500, burstable_memory: 1 << 20, guaranteed_memory: 0 };
+        let policy = ClassPolicy { protects_memory: Some(true), reserves: None };
+        driver.ensure(&tree.qos(level), &values::class(level, &requests, &policy)).unwrap();
+    }
     let pod = tree.pod(QosLevel::Burstable, "u1");
     let limits = Values {
         cpu_shares: Some(512),
@@ -74,6 +97,9 @@ fn tree_is_made_with_its_values_and_can_be_entered() {
         cpu_period: Some(100_000),
         memory: Some(Limit::At(64 << 20)),
         pids: Some(Limit::At(100)),
+        memory_min: Some(0),
+        memory_low: Some(1 << 20),
+        huge_pages: huge_pages(),
     };
     driver.ensure(&pod, &limits).unwrap();
     driver.ensure(&pod, &limits).unwrap();
@@ -84,6 +110,8 @@ fn tree_is_made_with_its_values_and_can_be_entered() {
     assert_eq!(machine.read("memory", memory, &pod), (64_u64 << 20).to_string());
     assert_eq!(machine.read("pids", "pids.max", &pod), "100");
     if machine.v2 {
+        assert_eq!(machine.read("memory", "memory.low", &pod), (1_u64 << 20).to_string());
+        assert_eq!(machine.read("memory", "memory.low", &tree.qos(QosLevel::Burstable)), (1_u64 << 20).to_string());
         assert_eq!(machine.read("cpu", "cpu.max", &pod), "50000 100000");
     } else {
         assert_eq!(machine.read("cpu", "cpu.shares", &pod), "512");
@@ -91,10 +119,35 @@ fn tree_is_made_with_its_values_and_can_be_entered() {
         assert!(!machine.read("cpuset", "cpuset.cpus", &pod).is_empty());
         assert!(!machine.read("cpuset", "cpuset.mems", &pod).is_empty());
     }
+    for pages in machine.limited_pages() {
+        let file = if machine.v2 { "max" } else { "limit_in_bytes" };
+        let file = format!("hugetlb.{}.{file}", values::page_size(pages.size));
+        assert_eq!(machine.read("hugetlb", &file, &pod), pages.limit.to_string());
+    }
     let raised = Values { memory: Some(Limit::At(128 << 20)), ..limits };
     driver.ensure(&pod, &raised).unwrap();
     assert_eq!(machine.read("memory", memory, &pod), (128_u64 << 20).to_string());
     assert_eq!(driver::pods(driver.as_ref(), tree).unwrap(), [(QosLevel::Burstable, "u1".to_owned())]);
+}
+
+#[test]
+fn cgroups_of_others_are_updated_and_never_made() {
+    let machine = Machine::new("others");
+    let (driver, name) = (&machine.driver, machine.tree.root());
+    let values = values::reserved(
+        &values::Reservation { cpu: Some(500), memory: Some(64 << 20), pids: Some(100) },
+        false,
+        machine.v2,
+    );
+    let error = driver.update(name, &values).unwrap_err().to_string();
+    assert!(error.contains("some missing paths: /sys/fs/cgroup/") || error.starts_with("could not read"), "{error}");
+    assert!(machine.folders(name).iter().all(|folder| !folder.exists()));
+    driver.ensure(name, &Values::default()).unwrap();
+    driver.update(name, &values).unwrap();
+    assert_eq!(machine.read("pids", "pids.max", name), "100");
+    if machine.v2 {
+        assert_eq!(machine.read("memory", "memory.min", name), (64_u64 << 20).to_string());
+    }
 }
 
 #[test]

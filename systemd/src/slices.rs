@@ -67,6 +67,10 @@ pub enum Property {
     CpuQuotaPeriod(u64),
     /// `MemoryMax` in bytes; `u64::MAX` for none.
     MemoryMax(u64),
+    /// `MemoryMin` in bytes.
+    MemoryMin(u64),
+    /// `MemoryLow` in bytes.
+    MemoryLow(u64),
     /// `TasksMax`; `u64::MAX` for none.
     TasksMax(u64),
 }
@@ -78,6 +82,8 @@ impl Property {
             Self::CpuQuotaPerSecond(value) => ("CPUQuotaPerSecUSec", value.into()),
             Self::CpuQuotaPeriod(value) => ("CPUQuotaPeriodUSec", value.into()),
             Self::MemoryMax(value) => ("MemoryMax", value.into()),
+            Self::MemoryMin(value) => ("MemoryMin", value.into()),
+            Self::MemoryLow(value) => ("MemoryLow", value.into()),
             Self::TasksMax(value) => ("TasksMax", value.into()),
         }
     }
@@ -109,6 +115,14 @@ impl Slices {
             Err(SliceError::Refused { source, .. }) if is(&source, UNIT_EXISTS) => set(&units, name, properties).await,
             other => other,
         })
+    }
+
+    /// Sets `properties` on a slice of others' until the next boot; it must be there.
+    ///
+    /// # Errors
+    /// See [`SliceError`].
+    pub fn set(&self, name: &str, properties: &[Property]) -> Result<(), SliceError> {
+        self.ask("set properties of", name, async |units| set(&units, name, properties).await)
     }
 
     /// Stops a slice and everything in it. One that is not there is stopped.

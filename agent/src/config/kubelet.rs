@@ -157,6 +157,14 @@ pub struct KubeletConfiguration {
     pub local_storage_capacity_isolation: bool,
     /// Feature gates; of most of them nothing depends here.
     pub feature_gates: BTreeMap<String, bool>,
+    /// How much of a container's memory, from what it asks for to its limit, it has before it is slowed down (gate `MemoryQoS`).
+    pub memory_throttling_factor: f64,
+    /// Whether the memory that is asked for is protected: `None` (also when empty) or `TieredReservation` (gate `MemoryQoS`).
+    pub memory_reservation_policy: String,
+    /// How much of what pods ask for is kept from those of lower classes (gate `QOSReserved`); percentages of `memory`.
+    pub qos_reserved: BTreeMap<String, String>,
+    /// Whether flags of the kernel that are not as pods need them stop the start; otherwise they are set.
+    pub protect_kernel_defaults: bool,
     /// Whether swap stops the start.
     pub fail_swap_on: bool,
     /// Whether only one process of a container is killed that runs out of memory; not by default.
@@ -176,7 +184,14 @@ pub struct KubeletConfiguration {
     pub system_reserved: BTreeMap<String, String>,
     /// Resources kept from pods for Kubernetes.
     pub kube_reserved: BTreeMap<String, String>,
-    /// Which of `pods`, `system-reserved`, `kube-reserved` are enforced by cgroups.
+    /// CPUs for both, a list such as `0-1,3`; their number stands for the CPU that the two name.
+    #[serde(rename = "reservedSystemCPUs")]
+    pub reserved_system_cpus: String,
+    /// The cgroup of the system, as the driver spells it.
+    pub system_reserved_cgroup: String,
+    /// The cgroup of Kubernetes' own parts.
+    pub kube_reserved_cgroup: String,
+    /// Which of `pods`, `system-reserved`, `kube-reserved` are enforced by cgroups, and of the latter two whether but CPU is (`…-compressible`).
     pub enforce_node_allocatable: Vec<String>,
     /// Unsafe sysctls that pods may ask for.
     pub allowed_unsafe_sysctls: Vec<String>,
@@ -340,6 +355,12 @@ pub struct CrashLoopBackOff {
     pub max_container_restart_period: Option<GoDuration>,
 }
 
+/// The feature gate of `memoryThrottlingFactor` and `memoryReservationPolicy` (KEP-2570).
+pub const MEMORY_QOS: &str = "MemoryQoS";
+/// The feature gate of `qosReserved`.
+pub const QOS_RESERVED: &str = "QOSReserved";
+/// The policy that protects memory.
+pub const TIERED: &str = "TieredReservation";
 /// The one API version that is read and written.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 /// The kind of the document.
@@ -415,6 +436,10 @@ impl Default for KubeletConfiguration {
             merge_default_eviction_settings: false,
             local_storage_capacity_isolation: true,
             feature_gates: BTreeMap::new(),
+            memory_throttling_factor: 0.9,
+            memory_reservation_policy: "None".into(),
+            qos_reserved: BTreeMap::new(),
+            protect_kernel_defaults: false,
             fail_swap_on: true,
             single_process_oom_kill: None,
             memory_swap: MemorySwap::default(),
@@ -424,6 +449,9 @@ impl Default for KubeletConfiguration {
             container_log_max_workers: 1,
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
+            reserved_system_cpus: String::new(),
+            system_reserved_cgroup: String::new(),
+            kube_reserved_cgroup: String::new(),
             enforce_node_allocatable: vec!["pods".into()],
             allowed_unsafe_sysctls: Vec::new(),
             provider_id: String::new(),
@@ -451,6 +479,9 @@ impl KubeletConfiguration {
     pub fn completed(mut self) -> Self {
         let parallel = self.max_parallel_image_pulls.is_some_and(|max| max > 1);
         self.serialize_image_pulls.get_or_insert(!parallel);
+        if self.memory_reservation_policy.is_empty() {
+            "None".clone_into(&mut self.memory_reservation_policy);
+        }
         if self.merge_default_eviction_settings {
             for (signal, threshold) in default_eviction_hard() {
                 self.eviction_hard.entry(signal).or_insert(threshold);
@@ -463,6 +494,12 @@ impl KubeletConfiguration {
     #[must_use]
     pub fn gate(&self, name: &str) -> bool {
         gates::is_on(&self.feature_gates, name)
+    }
+
+    /// Whether memory is protected as it is asked for.
+    #[must_use]
+    pub fn protects_memory(&self) -> bool {
+        self.gate(MEMORY_QOS) && self.memory_reservation_policy == TIERED
     }
 }
 

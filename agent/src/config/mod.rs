@@ -9,6 +9,7 @@ mod gates;
 pub mod kubelet;
 mod layout;
 pub(crate) mod rescue;
+pub(crate) mod reserved;
 pub(crate) mod serving_tls;
 pub mod settings;
 mod unheeded;
@@ -217,6 +218,8 @@ fn merged(files: &[PathBuf]) -> Result<(KubeletConfiguration, Vec<String>), Erro
         };
     }
     warnings.extend(fields::impossible_here(&kubelet, systemd::is_running()));
+    let cgroup_v2 = cgroups::detect::detect().is_ok_and(|hierarchy| hierarchy.is_v2());
+    warnings.extend(reserved::without_effect(&kubelet, cgroup_v2));
     Ok((kubelet, warnings))
 }
 

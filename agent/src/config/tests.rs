@@ -32,6 +32,8 @@ fn an_empty_document_holds_the_defaults() {
     assert_eq!(config, KubeletConfiguration::default().completed());
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(config.max_pods, 110);
+    assert_eq!((config.memory_throttling_factor, config.memory_reservation_policy.as_str()), (0.9, "None"));
+    assert!(!config.protect_kernel_defaults && !config.protects_memory());
     assert_eq!(config.eviction_hard["memory.available"], "100Mi");
 }
 
@@ -218,8 +220,7 @@ const WRONG: &[(&str, &str)] = &[
 #[test]
 fn values_no_node_can_run_with_are_named() {
     for (change, says) in WRONG {
-        let error = parse(&format!("{HEAD}{change}\n")).unwrap_err().to_string();
-        assert!(error.starts_with("invalid configuration: ") && error.contains(says), "{error}");
+        refused(change, says);
     }
 }
 
@@ -314,6 +315,62 @@ fn what_nothing_acts_on_is_kept_and_named_again() {
     let (again, named) = read_kubelet(&[path]).unwrap();
     assert_eq!((&again, named.len()), (&kubelet, 2));
     assert_eq!((again.kube_api_qps, again.kube_api_burst), (Some(5), None));
+}
+
+#[test]
+fn reservations_that_no_node_can_keep_are_named() {
+    for (change, says) in [
+        ("systemReserved: {hugepages-2Mi: 2Mi}", "systemReserved: cannot reserve \"hugepages-2Mi\" resource"),
+        (
+            "enforceNodeAllocatable: [system-reserved]",
+            "systemReservedCgroup (--system-reserved-cgroup) must be specified when \"system-reserved\" or \"system-reserved-compressible\" included in enforceNodeAllocatable (--enforce-node-allocatable)",
+        ),
+        (
+            "enforceNodeAllocatable: [pods, kube-reserved-compressible]",
+            "kubeReservedCgroup (--kube-reserved-cgroup) must be specified when",
+        ),
+        (
+            "reservedSystemCPUs: \"0\"\nkubeReservedCgroup: /kube",
+            "can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup (--system-reserved-cgroup) or kubeReservedCgroup (--kube-reserved-cgroup)",
+        ),
+        (
+            "reservedSystemCPUs: 1-x",
+            "unable to parse reservedSystemCPUs (--reserved-cpus) 1-x, error: strconv.Atoi: parsing \"x\": invalid syntax",
+        ),
+        ("qosReserved: {cpu: 50%}", "qosReserved: cannot reserve \"cpu\" resource"),
+        ("qosReserved: {memory: half}", "qosReserved: failed to parse percentage \"half\" for \"memory\" resource"),
+        (
+            "memoryThrottlingFactor: 1.5",
+            "memoryThrottlingFactor 1.5 must be greater than 0 and less than or equal to 1.0",
+        ),
+        (
+            "memoryReservationPolicy: TieredReservation",
+            "memoryReservationPolicy \"TieredReservation\" requires MemoryQoS feature gate to be enabled",
+        ),
+        (
+            "memoryReservationPolicy: All",
+            "option \"All\" specified for memoryReservationPolicy. Valid options are \"None\" or \"TieredReservation\"",
+        ),
+    ] {
+        refused(change, says);
+    }
+}
+
+/// `change` is invalid, and what is said of it has `says`.
+fn refused(change: &str, says: &str) {
+    let error = parse(&format!("{HEAD}{change}\n")).unwrap_err().to_string();
+    assert!(error.starts_with("invalid configuration: ") && error.contains(says), "{error}");
+}
+
+#[test]
+fn memory_is_protected_behind_its_gate() {
+    let (config, warnings) =
+        parse(&format!("{HEAD}featureGates: {{MemoryQoS: true}}\nmemoryReservationPolicy: TieredReservation\n"))
+            .unwrap();
+    assert!(config.protects_memory() && warnings.is_empty(), "{warnings:?}");
+    let (unset, _) =
+        parse(&format!("{HEAD}featureGates: {{MemoryQoS: true}}\nmemoryReservationPolicy: \"\"\n")).unwrap();
+    assert_eq!((unset.memory_reservation_policy.as_str(), unset.protects_memory()), ("None", false));
 }
 
 #[test]

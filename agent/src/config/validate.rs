@@ -6,8 +6,8 @@ use std::time::Duration;
 use api::quantity::Quantity;
 use serde_json::Value;
 
-use super::kubelet::KubeletConfiguration;
-use super::{duration, gates, serving_tls, unheeded};
+use super::kubelet::{KubeletConfiguration, MEMORY_QOS, TIERED};
+use super::{duration, gates, reserved, serving_tls, unheeded};
 use crate::eviction::threshold;
 use crate::images::records::check_pattern;
 use crate::pods::{sysctls, userns};
@@ -49,6 +49,8 @@ pub fn validate(config: &KubeletConfiguration) -> Vec<String> {
     numbers(config, &mut found);
     images(config, &mut found);
     allocatable(config, &mut found);
+    reserved(config, &mut found);
+    memory_qos(config, &mut found);
     serving(config, &mut found);
     shutdown(config, &mut found);
     user_namespaces(config, &mut found);
@@ -170,6 +172,9 @@ fn images(config: &KubeletConfiguration, found: &mut Found) {
 fn allocatable(config: &KubeletConfiguration, found: &mut Found) {
     for (field, list) in [("systemReserved", &config.system_reserved), ("kubeReserved", &config.kube_reserved)] {
         for (name, text) in list {
+            found.check(reserved::RESOURCES.contains(&name.as_str()), || {
+                format!("{field}: cannot reserve {name:?} resource")
+            });
             found.check(text.parse::<Quantity>().is_ok_and(|quantity| !quantity.is_negative()), || {
                 format!("{field}: {name}: {text:?} is not a quantity of 0 or more")
             });
@@ -196,12 +201,61 @@ fn allocatable(config: &KubeletConfiguration, found: &mut Found) {
             )
         });
     }
+    cgroups_of_reservations(config, found);
     found.check(!has("none") || wanted.len() == 1, || {
         format!("{field} may not contain additional enforcements when \"none\" is specified")
     });
     let driver = &config.cgroup_driver;
     found.check(["cgroupfs", "systemd"].contains(&driver.as_str()), || {
         format!("cgroupDriver (--cgroup-driver) {driver:?} must be cgroupfs or systemd")
+    });
+}
+
+/// Who enforces a reservation must say of which cgroup.
+fn cgroups_of_reservations(config: &KubeletConfiguration, found: &mut Found) {
+    let field = "enforceNodeAllocatable (--enforce-node-allocatable)";
+    for (what, cgroup, name) in [
+        ("system-reserved", &config.system_reserved_cgroup, "systemReservedCgroup (--system-reserved-cgroup)"),
+        ("kube-reserved", &config.kube_reserved_cgroup, "kubeReservedCgroup (--kube-reserved-cgroup)"),
+    ] {
+        let part = format!("{what}-compressible");
+        found.check(!cgroup.is_empty() || !(config.enforces(what) || config.enforces(&part)), || {
+            format!("{name} must be specified when {what:?} or {part:?} included in {field}")
+        });
+    }
+}
+
+fn reserved(config: &KubeletConfiguration, found: &mut Found) {
+    let cpus = &config.reserved_system_cpus;
+    let cgroups = [&config.system_reserved_cgroup, &config.kube_reserved_cgroup];
+    found.check(cpus.is_empty() || cgroups.iter().all(|cgroup| cgroup.is_empty()), || {
+        "can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup (--system-reserved-cgroup) or \
+         kubeReservedCgroup (--kube-reserved-cgroup)"
+            .into()
+    });
+    if let Err(error) = reserved::cpus(cpus) {
+        found.say(format!("unable to parse reservedSystemCPUs (--reserved-cpus) {cpus}, error: {error}"));
+    }
+    for (name, text) in &config.qos_reserved {
+        found.check(name == "memory", || format!("qosReserved: cannot reserve {name:?} resource"));
+        if let Err(error) = reserved::percentage(text) {
+            let what = format!("failed to parse percentage {text:?} for {name:?} resource");
+            found.check(name != "memory", || format!("qosReserved: {what}: {error}"));
+        }
+    }
+}
+
+fn memory_qos(config: &KubeletConfiguration, found: &mut Found) {
+    let factor = config.memory_throttling_factor;
+    found.check(factor > 0.0 && factor <= 1.0, || {
+        format!("memoryThrottlingFactor {factor} must be greater than 0 and less than or equal to 1.0")
+    });
+    let policy = config.memory_reservation_policy.as_str();
+    found.check(policy != TIERED || config.gate(MEMORY_QOS), || {
+        format!("memoryReservationPolicy {policy:?} requires MemoryQoS feature gate to be enabled")
+    });
+    found.check(["None", TIERED].contains(&policy), || {
+        format!("option {policy:?} specified for memoryReservationPolicy. Valid options are \"None\" or {TIERED:?}")
     });
 }
 

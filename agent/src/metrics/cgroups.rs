@@ -28,6 +28,10 @@ impl Driver for TimedCgroups {
         timed(operation, || self.0.ensure(name, values))
     }
 
+    fn update(&self, name: &CgroupName, values: &Values) -> Result<(), Error> {
+        timed("update", || self.0.update(name, values))
+    }
+
     fn exists(&self, name: &CgroupName) -> bool {
         self.0.exists(name)
     }

@@ -97,6 +97,15 @@ pub static SERVING_CERTIFICATE: Gauge = Gauge::new(
     "[ALPHA] Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate. The value is in seconds until certificate \
      expiry (negative if already expired). If serving certificate is invalid or unused, the value will be +INF.",
 );
+pub static MEMORY_QOS_MIN: Gauge = Gauge::new(
+    "kubelet_memory_qos_node_memory_min_bytes",
+    "[ALPHA] Total cgroup v2 memory.min in bytes for Guaranteed pods. This memory is hard-reserved and never reclaimed by the kernel.",
+);
+pub static MEMORY_QOS_LOW: Gauge = Gauge::new(
+    "kubelet_memory_qos_node_memory_low_bytes",
+    "[ALPHA] Total cgroup v2 memory.low in bytes for Burstable pods. This memory is soft-reserved and may be reclaimed under extreme \
+     pressure.",
+);
 pub static ORPHANED_PODS: Counter<0> = Counter::new(
     "kubelet_orphaned_runtime_pods_total",
     "[ALPHA] Number of pods that have been detected in the container runtime without being already known to the pod worker. This \
@@ -289,6 +298,10 @@ pub fn text() -> String {
     let now = float(jiff::Timestamp::now().as_second().unsigned_abs());
     for certificate in [&CLIENT_CERTIFICATE, &SERVING_CERTIFICATE] {
         certificate.write(&mut text, |end| end - now);
+    }
+    // Only with the feature gate.
+    for memory in [&MEMORY_QOS_MIN, &MEMORY_QOS_LOW] {
+        memory.write_if_seen(&mut text);
     }
     histograms(&mut text);
     counters(&mut text);

@@ -96,6 +96,13 @@ impl Gauge {
         *lock(&self.value) = Some(value);
     }
 
+    /// Writes it, unless nothing was seen: then there is no such family.
+    pub fn write_if_seen(&self, text: &mut Text) {
+        if let Some(value) = *lock(&self.value) {
+            text.single(self.name, Type::Gauge, self.help, value);
+        }
+    }
+
     /// Writes what `figure` makes of it.
     pub fn write(&self, text: &mut Text, figure: impl FnOnce(f64) -> f64) {
         let value = lock(&self.value).map_or(f64::INFINITY, figure);
@@ -221,6 +228,9 @@ mod tests {
             gauge.write(&mut text, |end| end - 100.0);
             text.into_string()
         };
+        let mut text = Text::default();
+        gauge.write_if_seen(&mut text);
+        assert_eq!(text.into_string(), "");
         assert!(told(&gauge).ends_with("\ng_seconds +Inf\n"));
         gauge.set(130.0);
         assert!(told(&gauge).ends_with("\ng_seconds 30\n"));

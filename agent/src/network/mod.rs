@@ -25,6 +25,7 @@ pub use conflist::{ASIDE, BRIDGE, CONFLIST};
 pub(crate) use forwarding::{FORWARDING, remember};
 pub use plugins::PluginError;
 pub(crate) use plugins::source as plugins_source;
+pub(crate) use sysctls::remember as remember_settings;
 
 use crate::client::watch::describe;
 use crate::config::Config;

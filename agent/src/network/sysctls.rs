@@ -16,6 +16,8 @@ const FOLDERS: [&str; 4] = ["etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysct
 const LAST: &str = "etc/sysctl.conf";
 /// The agent's own.
 const OWN: &str = "90-keelson.conf";
+/// What routed links may need.
+const NETWORK: &str = "net/";
 /// Links whose makers route for what is behind them: Docker, libvirt, LXC, LXD and Incus, Podman.
 const ROUTED: [&str; 8] = ["docker", "br-", "virbr", "lxcbr", "lxdbr", "incusbr", "podman", "cni-podman"];
 
@@ -29,7 +31,7 @@ pub(super) enum RestoreError {
 }
 
 /// Writes down the values of `keys`, but for those that an earlier run has: what counts is how they were at first.
-pub(super) fn remember(data_dir: &Path, keys: &[impl AsRef<str>]) -> io::Result<()> {
+pub(crate) fn remember(data_dir: &Path, keys: &[impl AsRef<str>]) -> io::Result<()> {
     let path = data_dir.join(FILE);
     let mut values = remembered(data_dir);
     let known = values.len();
@@ -96,6 +98,9 @@ fn needed_by(root: &Path, key: &str) -> Option<String> {
     let mut settings = files(root).into_iter().filter_map(|path| Some((set(&path, key)?, path)));
     if let Some((_, path)) = settings.next_back().filter(|(value, _)| value != "0") {
         return Some(path.display().to_string());
+    }
+    if !key.starts_with(NETWORK) {
+        return None;
     }
     let mut links: Vec<String> = names(&root.join("sys/class/net")).collect();
     links.sort();
@@ -188,6 +193,7 @@ mod tests {
         write("etc/sysctl.conf", "");
         write("sys/class/net/virbr0", "");
         assert_eq!(who().as_deref(), Some("virbr0"));
+        assert_eq!(needed_by(dir.path(), "kernel/panic"), None, "what is routed needs the network's alone");
         // The namespace that tests run in has it as it is.
         let before = netns::sysctl::read_current(FORWARD).unwrap();
         write(FILE, "{\"net/ipv4/ip_forward\":\"0\"}");

@@ -26,15 +26,15 @@ pub fn resources(facts: &Facts, disk: Option<Filesystem>, config: &KubeletConfig
     let mut lists = Resources { capacity: ResourceList::new(), allocatable: ResourceList::new() };
 
     let cpu = Amount::new(signed(facts.cpus), Format::DecimalSi);
-    lists.put("cpu", cpu, cpu.minus(&reserved(config, "cpu")));
+    lists.put("cpu", cpu, cpu.minus(&config.reserved("cpu")));
 
     let memory = bytes(facts.memory);
     let pages: u64 = facts.hugepages.iter().map(|(_, bytes)| *bytes).sum();
-    let kept = reserved(config, "memory").plus(&bytes(threshold(config, "memory.available", facts.memory)));
+    let kept = config.reserved("memory").plus(&bytes(threshold(config, "memory.available", facts.memory)));
     lists.put("memory", memory, memory.minus(&kept).minus(&bytes(pages)));
 
     if let Some(disk) = disk {
-        let kept = reserved(config, "ephemeral-storage").value().max(0);
+        let kept = config.reserved("ephemeral-storage").value().max(0);
         let kept = kept.saturating_add(signed(threshold(config, "nodefs.available", disk.capacity)));
         // Upstream computes this one in decimal.
         let left = Amount::new(signed(disk.capacity).saturating_sub(kept), Format::DecimalSi);
@@ -46,6 +46,34 @@ pub fn resources(facts: &Facts, disk: Option<Filesystem>, config: &KubeletConfig
     let pods = Amount::new(pods(facts.cpus, config), Format::DecimalSi);
     lists.put("pods", pods, pods);
     lists
+}
+
+/// Whether the machine has what is kept from pods (`validateNodeAllocatable`).
+///
+/// # Errors
+/// All that it has not.
+pub fn check(facts: &Facts, disk: Option<Filesystem>, config: &KubeletConfiguration) -> Result<(), String> {
+    let kept = |name: &str, signal: Option<&str>, has: &Amount| {
+        let capacity = u64::try_from(has.value()).unwrap_or(0);
+        config.reserved(name).plus(&bytes(signal.map_or(0, |signal| threshold(config, signal, capacity))))
+    };
+    let disk = disk.filter(|_| config.local_storage_capacity_isolation).map(|disk| bytes(disk.capacity));
+    let resources = [
+        ("cpu", None, Some(Amount::new(signed(facts.cpus), Format::DecimalSi))),
+        ("memory", Some("memory.available"), Some(bytes(facts.memory))),
+        ("ephemeral-storage", Some("nodefs.available"), disk),
+    ];
+    let mut wrong = Vec::new();
+    for (name, signal, has) in resources {
+        let Some(has) = has else { continue };
+        let kept = kept(name, signal, &has);
+        if has.minus(&kept).is_negative() {
+            wrong.push(format!(
+                "Resource {name:?} has a reservation of {kept} but capacity of {has}. Expected capacity >= reservation."
+            ));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(format!("invalid Node Allocatable configuration. {}", wrong.join(" "))) }
 }
 
 impl Resources {
@@ -62,12 +90,6 @@ fn bytes(count: u64) -> Amount {
 
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// What is kept from pods by configuration; its texts were checked when they were read.
-fn reserved(config: &KubeletConfiguration, name: &str) -> Amount {
-    let of = |list: &BTreeMap<String, String>| list.get(name).and_then(|q| q.parse().ok()).unwrap_or(Amount::ZERO);
-    of(&config.system_reserved).plus(&of(&config.kube_reserved))
 }
 
 fn pods(cpus: u64, config: &KubeletConfiguration) -> i64 {
@@ -131,5 +153,21 @@ mod tests {
         assert_eq!(get(&resources.allocatable, "memory"), "8Gi");
         assert_eq!(get(&resources.allocatable, "pods"), "20");
         assert!(!resources.capacity.contains_key("ephemeral-storage"));
+        let cpus = KubeletConfiguration { reserved_system_cpus: "1".into(), ..config };
+        assert_eq!(get(&super::resources(&facts, None, &cpus).allocatable, "cpu"), "1", "in place of what lists say");
+    }
+
+    #[test]
+    fn no_more_is_reserved_than_there_is() {
+        let disk = Some(Filesystem { capacity: 10 << 30, ..Filesystem::default() });
+        let mut config = KubeletConfiguration::default();
+        assert_eq!(check(&facts(), disk, &config), Ok(()));
+        config.system_reserved = [("cpu".into(), "1500m".into()), ("memory".into(), "23Gi".into())].into();
+        config.kube_reserved = [("cpu".into(), "1".into()), ("memory".into(), "1Gi".into())].into();
+        assert_eq!(
+            check(&facts(), disk, &config).unwrap_err(),
+            "invalid Node Allocatable configuration. Resource \"cpu\" has a reservation of 2500m but capacity of 2. Expected capacity >= reservation. \
+             Resource \"memory\" has a reservation of 24676Mi but capacity of 24683704Ki. Expected capacity >= reservation."
+        );
     }
 }

@@ -17,12 +17,14 @@
 //! * [`userns`]: which ids pods have that do not share the node's users.
 //! * [`checkpoint`], [`record`]: pods, and what they were given, for an agent that is started again.
 //! * [`journal`], [`questions`]: what was decided and what is about to be, for people who ask.
+//! * [`allocatable`]: what all pods may use, and what the system has.
 //! * [`sandbox_seccomp`]: what pause containers may ask of the kernel.
 //! * [`source`], [`gc`], [`qos`], [`logs`], [`log_links`], [`runtime`]: what runs beside the workers.
 //!
 //! The rest of the agent gives [`Deps`] to [`start`] and keeps the [`PodsHandle`].
 
 pub mod admission;
+pub mod allocatable;
 pub mod checkpoint;
 pub mod gc;
 pub mod hooks;
@@ -61,14 +63,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::quantity::Quantity;
 use api::resources::ResourceList;
-use cgroups::values::{Allocatable, Policy};
+use cgroups::values::{Allocatable, ClassPolicy, MemoryReserve, Policy, Requests};
 use cgroups::{Driver, Naming, Tree};
 use pod::resolve::{DnsConfig, DnsFacts};
 use tokio::sync::watch;
 
-use crate::config::kubelet::ShutdownGracePeriodByPodPriority;
+use crate::config::kubelet::{MEMORY_QOS, ShutdownGracePeriodByPodPriority};
 use crate::config::{Config, KubeletConfiguration};
 use crate::events::{Recorder, node_reference};
 use crate::eviction;
@@ -85,7 +86,7 @@ use objects::ApiObjects;
 use orders::Orders;
 use questions::Questions;
 use registry::Registry;
-use stages::limits::Machine;
+use stages::limits::{Machine, MemoryQos};
 
 /// What the pods need of the rest of the agent.
 pub struct Deps {
@@ -121,6 +122,8 @@ pub struct PodsConfig {
     pub machine: Machine,
     /// What the cgroup above all pods is limited to.
     pub enforced: Allocatable,
+    /// What decides on the memory of QoS classes.
+    pub classes: ClassPolicy,
     /// The node's `status.allocatable`.
     pub allocatable: ResourceList,
     pub dns: DnsFacts,
@@ -162,19 +165,14 @@ impl PodsConfig {
     #[must_use]
     pub fn new(config: &Config, allocatable: ResourceList, facts: &Facts) -> Self {
         let kubelet = &config.kubelet;
-        let (cpus, memory) = (facts.cpus, facts.memory);
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let policy = Policy {
             enforce_cpu_limits: kubelet.cpu_cfs_quota,
             cpu_period: micros(kubelet.cpu_cfs_quota_period.0),
             pids_limit: u64::try_from(kubelet.pod_pids_limit).ok(),
+            protects_memory: kubelet.protects_memory(),
         };
-        let reserved = |name: &str, scale: fn(&Quantity) -> i64| {
-            let of = [kubelet.system_reserved.get(name), kubelet.kube_reserved.get(name)];
-            let sizes = of.into_iter().flatten().filter_map(|text| text.parse::<Quantity>().ok());
-            sizes.map(|size| u64::try_from(scale(&size)).unwrap_or(0)).sum::<u64>()
-        };
-        let enforced = kubelet.enforce_node_allocatable.iter().any(|what| what == "pods");
+        let pids = crate::node::facts::pids(Path::new("/")).map(|(_, most)| most);
         let resolv = std::fs::read(&kubelet.resolv_conf).unwrap_or_default();
         let resolv = String::from_utf8_lossy(&resolv);
         Self {
@@ -184,11 +182,8 @@ impl PodsConfig {
             logs_dir: kubelet.pod_logs_dir.clone().into(),
             cgroup_root: kubelet.cgroup_root.clone(),
             machine: machine(kubelet, policy, facts),
-            enforced: Allocatable {
-                cpu: (cpus * 1000).saturating_sub(reserved("cpu", Quantity::milli_value)),
-                memory: enforced.then(|| memory.saturating_sub(reserved("memory", Quantity::value))),
-                pids: None,
-            },
+            enforced: allocatable::of_pods(kubelet, facts, pids),
+            classes: classes(kubelet, facts),
             allocatable,
             dns: DnsFacts {
                 cluster_servers: kubelet.cluster_dns.clone(),
@@ -229,7 +224,27 @@ fn machine(kubelet: &KubeletConfiguration, policy: Policy, facts: &Facts) -> Mac
             .filter(|size| size.is_power_of_two())
             .fold(0, |all, size| all | (1 << size.trailing_zeros())),
         kills_one: kubelet.single_process_oom_kill.unwrap_or(false),
+        memory_qos: kubelet.gate(MEMORY_QOS).then(|| MemoryQos {
+            factor: kubelet.memory_throttling_factor,
+            protects: kubelet.protects_memory(),
+            allocatable: memory_of_pods(kubelet, facts),
+            page: procfs::page_size(),
+        }),
     }
+}
+
+/// What decides on the memory of classes.
+fn classes(kubelet: &KubeletConfiguration, facts: &Facts) -> ClassPolicy {
+    let allocatable = memory_of_pods(kubelet, facts);
+    ClassPolicy {
+        protects_memory: kubelet.gate(MEMORY_QOS).then(|| kubelet.protects_memory()),
+        reserves: kubelet.memory_reserve().map(|percent| MemoryReserve { percent, allocatable }),
+    }
+}
+
+/// Bytes that are not reserved, whether that is enforced or not.
+fn memory_of_pods(kubelet: &KubeletConfiguration, facts: &Facts) -> u64 {
+    facts.memory.saturating_sub(u64::try_from(kubelet.reserved("memory").value()).unwrap_or(0))
 }
 
 fn has_app_armor() -> bool {
@@ -283,7 +298,7 @@ pub struct Context {
     pub orders: Orders,
     pub journal: Arc<Journal>,
     pub questions: Arc<Questions>,
-    pub shares: qos::Shares,
+    pub classes: qos::Classes,
     /// Sandboxes are made in turns, and stopped.
     pub sandboxes: turns::Turns,
     pub stops: turns::Turns,
@@ -338,6 +353,9 @@ impl PodsHandle {
 pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let mut config = deps.config;
     config.machine.cgroup_v2 = cgroups::detect::detect()?.is_v2();
+    if !config.machine.cgroup_v2 {
+        config.classes.protects_memory = None;
+    }
     let seccomp = sandbox_seccomp::write(&config.data_dir);
     let seccomp = seccomp.map_err(|error| StartError::Seccomp(config.data_dir.clone(), error))?;
     let layout = volumes::Layout::new(&config.data_dir);
@@ -364,7 +382,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         orders: Orders::default(),
         journal: Arc::clone(&journal),
         questions: Arc::clone(&questions),
-        shares: qos::Shares::default(),
+        classes: qos::Classes::default(),
         sandboxes: turns::Turns::of_this_machine(),
         stops: turns::Turns::of_this_machine(),
         cgroup_jobs: Arc::new(tokio::sync::Semaphore::new(stages::CGROUP_JOBS)),
@@ -380,13 +398,14 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let manager = eviction::Manager::new(Arc::clone(&context), Arc::clone(&stats), images, deps.pressures);
     let eviction = tokio::spawn(manager.run());
     let shutdown = tokio::spawn(shutdown::Manager::new(Arc::clone(&context), deps.shutting_down).run());
+    let limited = tokio::spawn(allocatable::keep(Arc::clone(&context)));
     let set = tokio::spawn(set::run(context));
     Ok(PodsHandle {
         registry,
         stats,
         journal,
         questions,
-        tasks: [set, eviction, shutdown, rotation, collection, runtime_followed, following].into(),
+        tasks: [set, eviction, shutdown, rotation, collection, limited, runtime_followed, following].into(),
     })
 }
 
@@ -441,10 +460,15 @@ pub fn open_cgroups_of(driver: Naming) -> Result<Box<dyn Driver>, cgroups::Error
 
 fn prepare_tree(driver: &dyn Driver, tree: &Tree, enforced: &Allocatable) -> Result<(), cgroups::Error> {
     use cgroups::QosLevel::{BestEffort, Burstable};
-    driver.ensure(&tree.pods(), &cgroups::values::node(enforced))?;
+    let class = |level| cgroups::values::class(level, &Requests::default(), &ClassPolicy::default());
+    // A limit that pods of an earlier agent exceed is no reason not to start ([`allocatable::keep`]).
+    let limited = driver.ensure(&tree.pods(), &cgroups::values::node(enforced));
+    if !driver.exists(&tree.pods()) {
+        limited?;
+    }
     // That of an earlier agent keeps its shares: its pods run, and what they ask for is known only when they are all listed.
     if !driver.exists(&tree.qos(Burstable)) {
-        driver.ensure(&tree.qos(Burstable), &cgroups::values::qos(Burstable, 0))?;
+        driver.ensure(&tree.qos(Burstable), &class(Burstable))?;
     }
-    driver.ensure(&tree.qos(BestEffort), &cgroups::values::qos(BestEffort, 0))
+    driver.ensure(&tree.qos(BestEffort), &class(BestEffort))
 }

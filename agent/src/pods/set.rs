@@ -142,7 +142,7 @@ impl Set {
         self.adopt_orphans();
         if self.silent.is_empty() {
             let context = Arc::clone(&self.context);
-            tokio::task::spawn_blocking(move || qos::update(&context, None));
+            tokio::task::spawn_blocking(move || qos::update(&context, qos::Change::Some));
         }
         true
     }

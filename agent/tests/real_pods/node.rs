@@ -11,7 +11,7 @@ use agent::node::own;
 use agent::pods::manifests::Manifests;
 use agent::pods::stages::limits::Machine;
 use agent::pods::{Deps, PodsConfig, PodsHandle};
-use cgroups::values::{Allocatable, Policy};
+use cgroups::values::{Allocatable, ClassPolicy, Policy};
 use tokio::sync::watch;
 
 /// Everything below `folder`, and below the cgroup `cgroup_root`.
@@ -24,6 +24,7 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
         cgroup_root: cgroup_root.to_owned(),
         machine: Machine { policy: Policy::default(), memory: 8 << 30, ..Machine::default() },
         enforced: Allocatable { cpu: 2000, memory: None, pids: None },
+        classes: ClassPolicy::default(),
         allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
         dns: pod::resolve::DnsFacts::default(),
         allowed_unsafe_sysctls: Vec::new(),

@@ -24,6 +24,8 @@ fn properties_have_systemds_names_and_types() {
         Property::CpuQuotaPerSecond(500_000),
         Property::CpuQuotaPeriod(100_000),
         Property::MemoryMax(u64::MAX),
+        Property::MemoryMin(5),
+        Property::MemoryLow(0),
         Property::TasksMax(7),
     ]
     .map(Property::pair)
@@ -32,6 +34,7 @@ fn properties_have_systemds_names_and_types() {
     assert_eq!(pairs["CPUQuotaPerSecUSec"], Value::U64(500_000));
     assert_eq!(pairs["CPUQuotaPeriodUSec"], Value::U64(100_000));
     assert_eq!(pairs["MemoryMax"], Value::U64(u64::MAX));
+    assert_eq!((&pairs["MemoryMin"], &pairs["MemoryLow"]), (&Value::U64(5), &Value::U64(0)));
     assert_eq!(pairs["TasksMax"], Value::U64(7));
 }
 

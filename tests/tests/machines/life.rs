@@ -54,6 +54,8 @@ fn join(context: &Context) -> Result<()> {
     ] {
         ensure!(unit.lines().any(|l| l == expected), "{expected} is not in\n{unit}");
     }
+    let flags = guest.say("cd /proc/sys && cat vm/overcommit_memory kernel/panic kernel/panic_on_oops")?;
+    ensure!(flags.split_whitespace().eq(["1", "10", "1"]), "flags of the kernel: {flags}");
     // Or it would lose the default route of IPv6 that routers advertise, for pods that it does not have.
     let ipv6 =
         guest.say("cat /proc/sys/net/ipv6/conf/all/forwarding; grep -c ipv6 /etc/sysctl.d/90-keelson.conf || true")?;
@@ -70,8 +72,11 @@ pub fn starts(context: &Context) -> Result<String> {
     )
 }
 
+/// Also with another configuration, which holds from then on.
 fn restart(context: &Context) -> Result<()> {
-    replaced(context, "systemctl restart agent")
+    replaced(context, super::pods::RESERVE)?;
+    super::pods::reserved(context)?;
+    replaced(context, super::pods::UNRESERVE)
 }
 
 /// The new program takes over what the old one ran.

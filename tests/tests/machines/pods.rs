@@ -47,6 +47,47 @@ pub fn limits(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Changes the configuration: memory is protected and throttled (KEP-2570), and the agent's own slice has what is reserved for Kubernetes.
+pub const RESERVE: &str = "mkdir -p /etc/keelson/agent.conf.d && cat > /etc/keelson/agent.conf.d/30-memory.conf <<'EOF'
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+featureGates: {MemoryQoS: true}
+memoryReservationPolicy: TieredReservation
+enforceNodeAllocatable: [pods, kube-reserved]
+kubeReserved: {memory: 256Mi, cpu: 100m}
+kubeReservedCgroup: /keelson.slice
+EOF
+systemctl restart agent";
+/// Takes it back, also of the slice, which does not forget by itself.
+pub const UNRESERVE: &str = "rm -r /etc/keelson/agent.conf.d && rm -rf /run/systemd/system.control/keelson.slice.d && systemctl daemon-reload && \
+     (cd /sys/fs/cgroup/keelson.slice && echo max > memory.max && echo 0 > memory.min && echo 100 > cpu.weight) && systemctl restart agent";
+
+/// What [`RESERVE`] makes of cgroups.
+pub fn reserved(context: &Context) -> Result<()> {
+    let guest = context.guest();
+    let said = guest.say("cd /sys/fs/cgroup/keelson.slice && cat memory.max memory.min")?;
+    ensure!(said.split_whitespace().eq(["268435456", "268435456"]), "what is reserved for Kubernetes: {said}");
+    context.kubectl.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: throttled}}, spec: {{terminationGracePeriodSeconds: 0, containers: [\
+         {{name: main, image: {BUSYBOX}, command: [sleep, 1d], resources: {{requests: {{memory: 16Mi}}, limits: {{memory: 32Mi}}}}}}]}}}}"
+    ))?;
+    context.wait_pod("throttled")?;
+    let folder = pod_cgroup(context, "throttled")?;
+    // From 16 MiB on nine tenths of the 16 up to the limit, in whole pages. The sandbox has no such limit.
+    let said = guest.say(&format!("cd {folder} && cat */memory.high | grep -v max"))?;
+    ensure!(said == "31875072\n", "a container is throttled from {said}");
+    let said = guest.say(&format!("cd {folder} && cat memory.low ../memory.low ../../memory.min"))?;
+    let values: Vec<u64> = said.split_whitespace().filter_map(|value| value.parse().ok()).collect();
+    // Above all pods it is what Guaranteed ones ask for as well.
+    let is_kept = matches!(values.as_slice(), [16_777_216, 16_777_216, all] if *all >= (16 + 96) << 20);
+    ensure!(is_kept, "memory that is protected: {said}");
+    let said = guest.say(&format!("cd {folder} && cat hugetlb.*.max 2>/dev/null | sort -u"))?;
+    ensure!(said == "0\n" || said.is_empty(), "huge pages that nobody asked for: {said}");
+    let said = context.kubectl.say("get --raw /api/v1/nodes/v1/proxy/metrics")?;
+    ensure!(said.contains("\nkubelet_memory_qos_node_memory_low_bytes 16777216\n"), "no such gauge");
+    context.kubectl.say("delete pod throttled --wait --timeout=120s").map(drop)
+}
+
 /// The folder of a pod's cgroup, found by its UID however the driver spells it.
 pub fn pod_cgroup(context: &Context, name: &str) -> Result<String> {
     let uid = context.pod(name, "{.metadata.uid}")?;

@@ -27,17 +27,7 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
         let remedy = "boot a kernel that has it (after an upgrade of the kernel: reboot)";
         plain(Finding::fault("kernel", format!("this kernel has no module {module}"), remedy))
     }));
-    problems.extend(seen.refusals.iter().map(|refusal| match refusal {
-        Refusal::Swap => {
-            let message = "swap is on, and failSwapOn forbids it; /etc/fstab would turn it on again at the next boot";
-            mendable("swap", message, &["swapoff", "--all"])
-        }
-        Refusal::CgroupV1 | Refusal::KillsOne => {
-            let remedy =
-                "boot with systemd.unified_cgroup_hierarchy=1, or have a kubelet configuration without the field";
-            plain(Finding::fault("cgroups", refusal.to_string(), remedy))
-        }
-    }));
+    problems.extend(seen.refusals.iter().map(refused));
     problems.extend(seen.other_agents.iter().map(|unit| {
         let message = format!("{unit} runs here, and would fight for the same pods");
         mendable("other agents", message, &["systemctl", "disable", "--now", unit])
@@ -68,6 +58,28 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
     problems
 }
 
+fn refused(refusal: &Refusal) -> Problem {
+    match refusal {
+        Refusal::Swap => {
+            let message = "swap is on, and failSwapOn forbids it; /etc/fstab would turn it on again at the next boot";
+            mendable("swap", message, &["swapoff", "--all"])
+        }
+        Refusal::CgroupV1 | Refusal::KillsOne => {
+            let remedy =
+                "boot with systemd.unified_cgroup_hierarchy=1, or have a kubelet configuration without the field";
+            plain(Finding::fault("cgroups", refusal.to_string(), remedy))
+        }
+        Refusal::KernelFlag(flag) => {
+            let message = format!("{refusal}; a file of /etc/sysctl.d keeps it over the next boot");
+            mendable("kernel", message, &["sysctl", "-w", &format!("{}={}", flag.key, flag.expected)])
+        }
+        Refusal::ReservedCpus { .. } => {
+            let remedy = "have a kubelet configuration with other reservedSystemCPUs";
+            plain(Finding::fault("CPUs", refusal.to_string(), remedy))
+        }
+    }
+}
+
 fn runtime((name, version): &(String, String)) -> Option<Problem> {
     let mut numbers = version.trim_start_matches('v').split('.').map_while(|part| part.parse::<u32>().ok());
     let found = (numbers.next()?, numbers.next()?);
@@ -91,6 +103,7 @@ fn mendable(subject: &'static str, message: impl Into<String>, command: &[&str])
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel_flags::Flag;
 
     fn well() -> Seen {
         Seen {
@@ -118,7 +131,12 @@ mod tests {
         let seen = Seen {
             runtime: ("containerd".into(), "1.5.9".into()),
             absent_modules: vec!["overlay"],
-            refusals: vec![Refusal::Swap, Refusal::CgroupV1],
+            refusals: vec![
+                Refusal::Swap,
+                Refusal::CgroupV1,
+                Refusal::KernelFlag(Flag { key: "kernel/panic", expected: 10, actual: 0 }),
+                Refusal::ReservedCpus { reserved: "9".into(), online: "0-1".into() },
+            ],
             other_agents: vec!["kubelet.service".into()],
             taken_ports: vec![10250],
             earlier_networks: vec!["/etc/cni/net.d/05-x.conflist".into()],
@@ -133,12 +151,13 @@ mod tests {
             fixes,
             [
                 "swapoff --all",
+                "sysctl -w kernel/panic=10",
                 "systemctl disable --now kubelet.service",
                 "mv /etc/cni/net.d/05-x.conflist /etc/cni/net.d/05-x.conflist.before-keelson",
             ]
         );
         // The port is the kubelet's.
-        assert_eq!(problems.len(), 9);
+        assert_eq!(problems.len(), 11);
         assert!(messages(&seen).contains(&"kernel: this kernel has no module overlay".to_owned()));
         assert!(messages(&seen).contains(&"disk: 5 MiB are free where pods live".to_owned()));
     }

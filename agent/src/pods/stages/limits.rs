@@ -7,7 +7,7 @@ use api::pod::CRITICAL_PRIORITY;
 use api::qos::QosClass;
 use api::quantity::{Format, Quantity};
 use api::resources::{self, ResourceList};
-use cgroups::values::{self, Limit, PodResources, Policy};
+use cgroups::values::{self, HugePages, Limit, PodResources, Policy, Requests};
 use cgroups::{QosLevel, Values};
 use cri::v1::{HugepageLimit, LinuxContainerResources};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
@@ -15,6 +15,9 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 /// `oom_score_adj` of Guaranteed and node-critical pods: the kernel takes them last.
 const GUARANTEED_OOM: i64 = -997;
 const BEST_EFFORT_OOM: i64 = 1000;
+/// Files of cgroup v2.
+pub const MEMORY_HIGH: &str = "memory.high";
+const MEMORY_LOW: &str = "memory.low";
 /// The class of pods that the node cannot do without (`SystemNodeCritical`).
 const NODE_CRITICAL: &str = "system-node-critical";
 
@@ -31,6 +34,21 @@ pub struct Machine {
     pub huge_pages: u64,
     /// `singleProcessOOMKill`
     pub kills_one: bool,
+    /// Where the feature gate `MemoryQoS` is on; only cgroup v2 knows of it.
+    pub memory_qos: Option<MemoryQos>,
+}
+
+/// How memory is given before there is too little of it (KEP-2570).
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryQos {
+    /// `memoryThrottlingFactor`
+    pub factor: f64,
+    /// `memoryReservationPolicy: TieredReservation`
+    pub protects: bool,
+    /// Bytes that all pods may use: the limit of containers that have none.
+    pub allocatable: u64,
+    /// Bytes of a page.
+    pub page: u64,
 }
 
 /// The level of the cgroup tree of a class.
@@ -47,11 +65,15 @@ pub fn level(class: QosClass) -> QosLevel {
 #[must_use]
 pub fn pod(spec: &PodSpec, machine: &Machine) -> Values {
     let (cpu_limit, memory_limit) = limited(spec);
+    let requests = resources::requests(spec);
+    let pages = sizes(machine.huge_pages);
     let pod = PodResources {
         level: level(api::qos::class(spec)),
-        cpu_request: milli(resources::requests(spec).get("cpu")),
+        cpu_request: milli(requests.get("cpu")),
         cpu_limit,
+        memory_request: whole(requests.get("memory")),
         memory_limit,
+        huge_pages: pages.map(|size| HugePages { size, limit: whole(requests.get(&resource(size))) }).collect(),
     };
     values::pod(&pod, &machine.policy)
 }
@@ -111,10 +133,22 @@ pub fn overhead(spec: &PodSpec, machine: &Machine) -> LinuxContainerResources {
     linux(&overhead, &overhead, machine)
 }
 
-/// Millicores that all Burstable pods ask for: the shares of their class.
-pub fn burstable_requests<'a>(specs: impl Iterator<Item = &'a PodSpec>) -> u64 {
-    let burstable = specs.filter(|spec| api::qos::class(spec) == QosClass::Burstable);
-    burstable.map(|spec| milli(resources::requests(spec).get("cpu"))).sum()
+/// What pods ask for, by their class.
+pub fn class_requests<'a>(specs: impl Iterator<Item = &'a PodSpec>) -> Requests {
+    let mut sum = Requests::default();
+    for spec in specs {
+        let requests = resources::requests(spec);
+        let memory = whole(requests.get("memory"));
+        match api::qos::class(spec) {
+            QosClass::Guaranteed => sum.guaranteed_memory = sum.guaranteed_memory.saturating_add(memory),
+            QosClass::Burstable => {
+                sum.burstable_cpu = sum.burstable_cpu.saturating_add(milli(requests.get("cpu")));
+                sum.burstable_memory = sum.burstable_memory.saturating_add(memory);
+            }
+            QosClass::BestEffort => {}
+        }
+    }
+    sum
 }
 
 /// A container's resources.
@@ -149,7 +183,42 @@ fn unified(
         let swap = swap(spec, (requests, limits), available, machine.memory);
         out.insert("memory.swap.max".to_owned(), swap.to_string());
     }
+    if let Some(qos) = &machine.memory_qos {
+        let amounts = (whole(requests.get("memory")), whole(limits.get("memory")));
+        out.extend(memory_qos(api::qos::class(spec), amounts, qos));
+    }
     out
+}
+
+/// What is protected of a container's memory, and from where on it is slowed down.
+fn memory_qos(class: QosClass, (request, limit): (u64, u64), qos: &MemoryQos) -> HashMap<String, String> {
+    let mut out = HashMap::new();
+    let mut put = |file: &str, bytes: u64| drop(out.insert(file.to_owned(), bytes.to_string()));
+    match class {
+        _ if request == 0 || !qos.protects => {
+            put("memory.min", 0);
+            put(MEMORY_LOW, 0);
+        }
+        QosClass::Guaranteed => put("memory.min", request),
+        _ => put(MEMORY_LOW, request),
+    }
+    if let Some(high) = throttled_from(request, limit, qos) {
+        put(MEMORY_HIGH, high);
+    }
+    out
+}
+
+/// `memory.high`: whole pages, between the request and what there is at most; none where there is nothing between.
+fn throttled_from(request: u64, limit: u64, qos: &MemoryQos) -> Option<u64> {
+    if request == limit {
+        return None;
+    }
+    let most = if limit == 0 { qos.allocatable } else { limit };
+    // As upstream counts; below 2^53 bytes it is exact.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+    let high = (request as f64 + (most as f64 - request as f64) * qos.factor) as u64;
+    let high = high.checked_div(qos.page)?.saturating_mul(qos.page);
+    Some(high).filter(|high| *high > request && most > 0)
 }
 
 /// Bytes that a container may swap: its share of the node's memory, of what there is (`LimitedSwap`). Others' memory stays where it is.
@@ -191,15 +260,22 @@ fn linux(requests: &ResourceList, limits: &ResourceList, machine: &Machine) -> L
     out
 }
 
+/// The sizes, in bytes, of what is a bit a size.
+fn sizes(bits: u64) -> impl Iterator<Item = u64> {
+    (0..u64::BITS).map(|bit| 1 << bit).filter(move |size| bits & size != 0)
+}
+
+/// The resource of huge pages of a size.
+fn resource(size: u64) -> String {
+    format!("hugepages-{}", Quantity::new(signed(size), Format::BinarySi))
+}
+
 /// A limit for every size of pages that there is: what neither the container nor its pod names, it may not have.
-fn hugepages(pod: &ResourceList, container: &ResourceList, sizes: u64) -> Vec<HugepageLimit> {
-    let there = (0..u64::BITS).filter(|bit| sizes & (1 << bit) != 0);
-    let limits = there.map(|bit| {
-        let size = Quantity::new(1 << bit.min(62), Format::BinarySi).to_string();
-        let name = format!("hugepages-{size}");
+fn hugepages(pod: &ResourceList, container: &ResourceList, bits: u64) -> Vec<HugepageLimit> {
+    let limits = sizes(bits).map(|size| {
+        let name = resource(size);
         let limit = container.get(&name).or_else(|| pod.get(&name));
-        // The kernel writes 2MB where Kubernetes writes 2Mi.
-        HugepageLimit { page_size: size.replace('i', "B"), limit: whole(limit) }
+        HugepageLimit { page_size: values::page_size(size), limit: whole(limit) }
     });
     limits.collect()
 }
@@ -275,6 +351,54 @@ mod tests {
         assert_eq!(told(&spec, 1), ["2MB 0", "1GB 0"]);
         spec.resources = serde_json::from_value(serde_json::json!({"limits": {"hugepages-1Gi": "1Gi"}})).unwrap();
         assert_eq!(told(&spec, 0), ["2MB 4194304", "1GB 1073741824"], "its pod may");
+    }
+
+    #[test]
+    fn the_cgroup_of_a_pod_has_the_pages_that_it_asks_for() {
+        let pages = serde_json::json!({"hugepages-2Mi": "4Mi", "memory": "1Mi"});
+        let spec = spec(&[serde_json::json!({"limits": pages, "requests": pages}), serde_json::json!({})]);
+        let machine = Machine { huge_pages: (1 << 21) | (1 << 30), ..machine() };
+        let expected = [HugePages { size: 2 << 20, limit: 4 << 20 }, HugePages { size: 1 << 30, limit: 0 }];
+        assert_eq!(pod(&spec, &machine).huge_pages, expected);
+        assert_eq!(pod(&PodSpec::default(), &machine).huge_pages[0].limit, 0);
+    }
+
+    /// What of its memory a container is told, and its pod, for `RESOURCES` and the policy.
+    fn memory(resources: serde_json::Value, protects: bool) -> String {
+        let qos = MemoryQos { factor: 0.9, protects, allocatable: 10 << 30, page: 4096 };
+        let policy = Policy { protects_memory: protects, ..Policy::default() };
+        let machine = Machine { policy, cgroup_v2: true, memory_qos: Some(qos), ..machine() };
+        let spec = spec(&[resources]);
+        let told = container(&spec, &spec.containers[0], &machine).unified;
+        let told = told.iter().filter(|(file, _)| *file != "memory.oom.group").map(|(f, value)| format!("{f}={value}"));
+        let mut told: Vec<String> = told.collect();
+        told.sort();
+        let of_pod = pod(&spec, &machine);
+        format!("{} | {:?} {:?}", told.join(" "), of_pod.memory_min, of_pod.memory_low)
+    }
+
+    #[test]
+    fn memory_is_throttled_below_its_limit_and_protected_as_it_is_asked_for() {
+        let amounts = |request: u64, limit: Option<u64>| {
+            let of = |amount: u64| serde_json::json!({"memory": amount.to_string(), "cpu": "1"});
+            serde_json::json!({"requests": of(request), "limits": limit.map(of)})
+        };
+        let guaranteed = amounts(4096, Some(4096));
+        assert_eq!(memory(guaranteed.clone(), true), "memory.min=4096 | Some(4096) None");
+        assert_eq!(memory(guaranteed, false), "memory.low=0 memory.min=0 | None None");
+        // Ten pages and a hundred: ninety-one of them, whole ones.
+        let burstable = amounts(40_960, Some(409_600));
+        assert_eq!(memory(burstable.clone(), true), "memory.high=372736 memory.low=40960 | None Some(40960)");
+        assert_eq!(memory(burstable, false), "memory.high=372736 memory.low=0 memory.min=0 | None None");
+        // Without a limit it is what the node has.
+        let high = (9_u64 << 30) + 4096;
+        assert_eq!(
+            memory(amounts(40_960, None), true),
+            format!("memory.high={high} memory.low=40960 | None Some(40960)")
+        );
+        assert_eq!(memory(serde_json::json!({}), true), "memory.low=0 memory.min=0 | None None");
+        // Nothing lies between a request and a page more.
+        assert_eq!(memory(amounts(4096, Some(8191)), true), "memory.low=4096 | None Some(4096)");
     }
 
     #[test]
@@ -364,7 +488,8 @@ mod tests {
         let told = |r: LinuxContainerResources| (r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes);
         assert_eq!(told(sandbox(&spec, &machine())), (102, 0, 1 << 20));
         assert_eq!(told(overhead(&spec, &machine())), (256, 25_000, 2 << 20));
-        assert_eq!(burstable_requests([&spec, &PodSpec::default()].into_iter()), 350);
+        let sum = class_requests([&spec, &PodSpec::default()].into_iter());
+        assert_eq!((sum.burstable_cpu, sum.burstable_memory, sum.guaranteed_memory), (350, 2 << 20, 0));
     }
 
     #[test]

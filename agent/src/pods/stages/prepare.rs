@@ -95,7 +95,7 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
         let values = limits::pod(&spec, &context.config.machine);
         let made = context.cgroups.ensure(&name, &values);
         made.map_err(|error| format!("unable to ensure pod container exists: {}", describe(&error)))?;
-        qos::update(&context, None);
+        qos::update(&context, qos::Change::Came(&uid));
         Ok(())
     })
     .await?;

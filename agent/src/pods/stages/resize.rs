@@ -70,9 +70,9 @@ pub async fn run(job: &Job, resize: &Resize) -> Result<Outcome, StageError> {
         in_force.cgroup.clone_from(&actuated.cgroup);
         write_record(job, Record { given: Allocation::of(pod), actuated: in_force }).await?;
     }
-    let shares = Arc::clone(context);
+    let classes = Arc::clone(context);
     on_cgroups(context, ERROR, move || {
-        qos::update(&shares, None);
+        qos::update(&classes, qos::Change::Some);
         Ok(())
     })
     .await?;
@@ -113,7 +113,7 @@ impl Told {
             cpu_quota: write.cpu_quota.and(then.cpu_quota).or(now.cpu_quota),
             cpu_period: write.cpu_period.and(then.cpu_period).or(now.cpu_period),
             memory: write.memory.and(then.memory).or(now.memory),
-            pids: now.pids,
+            ..now.clone()
         }
     }
 }
@@ -162,7 +162,7 @@ async fn container(context: &Context, id: &ContainerId, resources: LinuxContaine
     answer.map(drop).map_err(|error| StageError::cri(ERROR, &error))
 }
 
-/// All changes in their order.
+/// All changes in their order. What is protected of a pod's memory stays as it was, as with a kubelet: only limits are resized of its cgroup.
 fn writes(from: &PodSpec, to: &PodSpec, containers: &[Resized], machine: &Machine) -> Vec<Write> {
     let (old, new) = (limits::pod(from, machine), limits::pod(to, machine));
     let mut out = Vec::new();
@@ -182,9 +182,9 @@ fn writes(from: &PodSpec, to: &PodSpec, containers: &[Resized], machine: &Machin
 
 /// What grows of the pod, then its containers, then what shrinks of the pod, limits last.
 fn around(out: &mut Vec<Write>, parts: &[(Values, i32)], containers: impl FnOnce(&mut Vec<Write>)) {
-    out.extend(parts.iter().filter(|(_, growth)| *growth > 0).map(|(values, _)| Write::Pod(*values)));
+    out.extend(parts.iter().filter(|(_, growth)| *growth > 0).map(|(values, _)| Write::Pod(values.clone())));
     containers(out);
-    out.extend(parts.iter().rev().filter(|(_, growth)| *growth < 0).map(|(values, _)| Write::Pod(*values)));
+    out.extend(parts.iter().rev().filter(|(_, growth)| *growth < 0).map(|(values, _)| Write::Pod(values.clone())));
 }
 
 /// Whether a limit rises (1) or falls (-1). One that is not set any more stays as it is.
@@ -212,7 +212,11 @@ fn update(out: &mut Vec<Write>, to: &PodSpec, containers: &[Resized], machine: &
         // Memory is changed first: CPU is then still what it was.
         let kept = if resource == "memory" { &resized.has } else { &wants };
         let mixed = Container { resources: Some(mix(&wants, kept, resource)), ..container.into_owned() };
-        let resources = Box::new(limits::container(to, &mixed, machine));
+        let mut resources = Box::new(limits::container(to, &mixed, machine));
+        if machine.cgroup_v2 && machine.memory_qos.is_some() {
+            // Or the one of before would hold for a container that now has none.
+            resources.unified.entry(limits::MEMORY_HIGH.to_owned()).or_insert_with(|| "max".to_owned());
+        }
         updates.push((order, Write::Container { id: resized.id.clone(), resources }));
     }
     updates.sort_by_key(|(order, _)| *order);

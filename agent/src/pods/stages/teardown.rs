@@ -43,7 +43,7 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
             let name = context.tree.pod(level, uid.as_str());
             context.cgroups.destroy(&name).map_err(|error| describe(&error))?;
         }
-        qos::update(&context, Some(&uid));
+        qos::update(&context, qos::Change::Left(&uid));
         Ok(())
     })
     .await?;

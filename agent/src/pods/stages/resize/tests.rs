@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 use super::*;
 
 const MACHINE: Machine = Machine {
-    policy: Policy { enforce_cpu_limits: true, cpu_period: 100_000, pids_limit: None },
+    policy: Policy { enforce_cpu_limits: true, cpu_period: 100_000, pids_limit: None, protects_memory: false },
     memory: 8 << 30,
     cgroup_v2: false,
     swap: None,
     huge_pages: 0,
     kills_one: false,
+    memory_qos: None,
 };
 
 /// Containers `c0`, `c1`, … with equal requests and limits of cpu (millicores) and memory (MiB).
@@ -111,4 +112,17 @@ fn memory_that_shrinks_is_looked_at() {
     let found = shrinking(&from, &to, &resized(&from));
     let told: Vec<_> = found.iter().map(|(c, limit)| (c.as_ref().map(|c| c.name.as_str()), limit >> 20)).collect();
     assert_eq!(told, [(None, 112), (Some("c0"), 32)]);
+}
+
+#[test]
+fn a_throttle_that_does_not_hold_any_more_is_taken_off() {
+    let qos = limits::MemoryQos { factor: 0.9, protects: true, allocatable: 8 << 30, page: 4096 };
+    let machine = Machine { cgroup_v2: true, memory_qos: Some(qos), ..MACHINE };
+    let (from, to) = (spec(&[(100, 64)]), spec(&[(100, 128)]));
+    let told = writes(&from, &to, &resized(&from), &machine).into_iter().find_map(|write| match write {
+        Write::Container { resources, .. } => Some(resources.unified),
+        Write::Pod(_) => None,
+    });
+    let told = told.unwrap();
+    assert_eq!((told["memory.high"].as_str(), told["memory.min"].as_str()), ("max", "134217728"));
 }
