@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::addresses::INVALID_CIDR;
+use crate::addresses::{INVALID_CIDR, warn_of_cidrs};
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, StatusOnCreate, Subresource};
 use crate::meta;
@@ -11,6 +11,7 @@ use crate::names::label_value;
 use crate::pod::{resources, scheduling::EFFECTS};
 use crate::table::{self, or};
 use crate::value::Fields;
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.Node",
@@ -28,7 +29,7 @@ pub static KIND: Kind = Kind {
     status_on_create: StatusOnCreate::Keep,
     fields: &[FieldLabel { absent: "false", ..FieldLabel::text("spec.unschedulable", "/spec/unschedulable") }],
     columns: COLUMNS,
-    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)
 };
 
@@ -160,4 +161,18 @@ fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors
             errors.duplicate(&path.index(index), address.clone());
         }
     }
+}
+
+fn warnings(part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    if part != Part::Main {
+        return;
+    }
+    let (spec, path) = (object.at("spec"), Path::root("spec"));
+    if spec.has("configSource") {
+        warnings.of(&path.child("configSource"), "the feature is removed");
+    }
+    if !spec.text("externalID").is_empty() {
+        warnings.of(&path.child("externalID"), "this field is deprecated, and is unused by Kubernetes");
+    }
+    warn_of_cidrs(spec.list("podCIDRs"), &path.child("podCIDRs"), warnings);
 }
