@@ -106,6 +106,17 @@ fn templates_are_told_of_when_they_are_new_or_change() {
 }
 
 #[test]
+fn nodes_keep_the_source_of_their_configuration_and_are_told_of_it() {
+    let kind = kind("v1 Node");
+    let node = json!({ "metadata": { "name": "n" }, "spec": { "configSource": {} }, "status": { "config": {} } });
+    let mut old = made(kind, node.clone());
+    assert_eq!((old["spec"].get("configSource"), old["status"].get("config")), (None, None));
+    assert_eq!(of_update(kind, Part::Main, node.clone(), &old), [""; 0]);
+    old["spec"]["configSource"] = json!({});
+    assert_eq!(of_update(kind, Part::Main, node, &old), ["spec.configSource: the feature is removed"]);
+}
+
+#[test]
 fn a_hostile_pod_makes_no_texts_without_end() {
     let kind = kind("v1 Pod");
     let ports: Vec<Value> = (0..20_000).map(|_| json!({ "containerPort": 80 })).collect();

@@ -10,7 +10,7 @@ use crate::meta;
 use crate::names::label_value;
 use crate::pod::{resources, scheduling::EFFECTS};
 use crate::table::{self, or};
-use crate::value::Fields;
+use crate::value::{Fields, put};
 use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
@@ -29,7 +29,7 @@ pub static KIND: Kind = Kind {
     status_on_create: StatusOnCreate::Keep,
     fields: &[FieldLabel { absent: "false", ..FieldLabel::text("spec.unschedulable", "/spec/unschedulable") }],
     columns: COLUMNS,
-    hooks: Hooks { row, validate, validate_update, warnings, ..Hooks::PLAIN },
+    hooks: Hooks { row, prepare_create, prepare_update, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)
 };
 
@@ -98,6 +98,27 @@ fn roles(object: &Value) -> Vec<&str> {
 fn address(object: &Value, kind: &str) -> Value {
     let found = object.at("status").list("addresses").iter().find(|a| a.text("type") == kind);
     table::or_none(found.map_or("", |a| a.text("address")))
+}
+
+/// Configuration that comes from the cluster is no more (KEP-281): who has it keeps it, and nobody gets it.
+fn prepare_create(object: &mut Value) {
+    drop_config(object, &Value::Null, [("spec", "configSource"), ("status", "config")]);
+}
+
+fn prepare_update(part: Part, object: &mut Value, old: &Value) {
+    match part {
+        Part::Main => drop_config(object, old, [("spec", "configSource")]),
+        Part::Status => drop_config(object, old, [("status", "config")]),
+        Part::Other(_) => {}
+    }
+}
+
+fn drop_config<const N: usize>(object: &mut Value, old: &Value, fields: [(&str, &str); N]) {
+    for (holder, field) in fields.into_iter().filter(|(holder, field)| !old.at(holder).has(field)) {
+        if let Some(holder) = object.get_mut(holder) {
+            put(holder, field, Value::Null);
+        }
+    }
 }
 
 fn validate(object: &Value, errors: &mut Errors) {
