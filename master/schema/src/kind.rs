@@ -174,6 +174,8 @@ pub struct Hooks {
     pub validate_update: fn(Part, &Value, &Value, &mut Errors),
     /// What the client is told of a part of a valid object, which is new where there is no old one.
     pub warnings: fn(Part, &Value, Option<&Value>, &mut Warnings),
+    /// What the client is told of a new object before it is prepared: of what preparing rewrites.
+    pub warnings_unprepared: fn(&Value, &mut Warnings),
     /// The cells of [`Kind::columns`].
     pub row: fn(&Value, Timestamp) -> Vec<Value>,
     pub to_storage: fn(Value) -> Value,
@@ -189,6 +191,7 @@ impl Hooks {
         revalidate: false,
         validate_update: |_, _, _, _| {},
         warnings: |_, _, _, _| {},
+        warnings_unprepared: |_, _| {},
         row: table::name_and_age,
         to_storage: |object| object,
         from_storage: |object| object,
@@ -349,6 +352,13 @@ impl Kind {
     pub fn warnings(&self, part: Part, object: &Value, old: Option<&Value>) -> Vec<String> {
         let mut warnings = Warnings::default();
         (self.hooks.warnings)(part, object, old, &mut warnings);
+        warnings.into_vec()
+    }
+
+    /// What the client must be told of a new object that is not yet prepared, nor known to be valid.
+    pub fn warnings_unprepared(&self, object: &Value) -> Vec<String> {
+        let mut warnings = Warnings::default();
+        (self.hooks.warnings_unprepared)(object, &mut warnings);
         warnings.into_vec()
     }
 

@@ -259,6 +259,7 @@ proptest! {
             let _ = kind.warnings(part, &new, Some(&old));
         }
         let mut new = object.clone();
+        let _ = kind.warnings_unprepared(&new);
         kind.prepare_create(&mut new);
         let _ = kind.validate_create(&new);
         let _ = kind.warnings(Part::Main, &new, None);

@@ -23,6 +23,15 @@ fn made(kind: &Kind, object: Value) -> Value {
     object
 }
 
+fn of_create(kind: &Kind, object: Value) -> Vec<String> {
+    let object = decoded(kind, object);
+    let mut told = kind.warnings_unprepared(&object);
+    let mut prepared = object;
+    kind.prepare_create(&mut prepared);
+    told.extend(kind.warnings(Part::Main, &prepared, None));
+    told
+}
+
 fn of_update(kind: &Kind, part: Part, object: Value, old: &Value) -> Vec<String> {
     let mut object = decoded(kind, object);
     kind.prepare_update(part, &mut object, old);
@@ -40,7 +49,7 @@ fn texts() {
         let part = if case["part"] == "status" { Part::Status } else { Part::Main };
         let found = match old {
             Some(old) => of_update(kind, part, object, &old),
-            None => kind.warnings(part, &made(kind, object), None),
+            None => of_create(kind, object),
         };
         let expected: Vec<String> = serde_json::from_value(case["warnings"].clone()).unwrap();
         if found != expected {

@@ -156,6 +156,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     meta::clear(&mut object, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
     meta::set(&mut object, "uid", auth::random_uuid());
     meta::set(&mut object, "creationTimestamp", meta::time(Timestamp::now()));
+    call.tell(kind.warnings_unprepared(&object));
     kind.prepare_create(&mut object);
     name_requestor(user, kind, &mut object);
     let name = meta::text(&object, "name").to_owned();

@@ -54,6 +54,11 @@ pub(crate) fn pod(part: Part, object: &Value, old: Option<&Value>, warnings: &mu
     }
 }
 
+/// Of a new pod as the client sent it.
+pub(crate) fn unprepared(object: &Value, warnings: &mut Warnings) {
+    containers::app_armor_profiles(object, warnings);
+}
+
 fn addresses(status: &Value, warnings: &mut Warnings) {
     let path = Path::root("status");
     for list in ["podIPs", "hostIPs"] {

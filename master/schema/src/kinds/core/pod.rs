@@ -24,6 +24,7 @@ pub static KIND: Kind = Kind {
         validate_update: update::pod,
         row: row::pod,
         warnings: pod_warnings::pod,
+        warnings_unprepared: pod_warnings::unprepared,
         ..Hooks::PLAIN
     },
     ..Kind::namespaced("", "v1", NAMES)

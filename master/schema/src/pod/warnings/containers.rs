@@ -41,16 +41,37 @@ pub(super) fn each(
     }
 }
 
-/// Annotations of profiles that have become fields. AppArmor's are asked for of templates, with the profile of the pod; what is
-/// said of a pod's own hangs on what the client sent, before they became fields.
+/// Annotations of profiles that have become fields; AppArmor's where the profile of the template's pod is given.
 fn profiles(container: &Value, annotations: &Value, of_pod: Option<&Value>, path: &Path, warnings: &mut Warnings) {
-    let (name, context) = (container.text("name"), container.at("securityContext"));
-    let key = format!("{SECCOMP}{name}");
-    if annotations.has(&key) && !context.has("seccompProfile") {
+    let key = format!("{SECCOMP}{}", container.text("name"));
+    if annotations.has(&key) && !container.at("securityContext").has("seccompProfile") {
         warnings.of(&path.key(&key), USE_SECCOMP_PROFILE);
     }
-    let Some(of_pod) = of_pod.filter(|_| !context.has("appArmorProfile")) else { return };
-    let key = format!("{}{name}", app_armor::PREFIX);
+    if let Some(of_pod) = of_pod {
+        app_armor_profile(container, annotations, of_pod, path, warnings);
+    }
+}
+
+/// Of a new pod, before the annotations of AppArmor become fields (`applyAppArmorVersionSkew`).
+pub(super) fn app_armor_profiles(pod: &Value, warnings: &mut Warnings) {
+    let (spec, annotations) = (pod.at("spec"), pod.at("metadata").at("annotations"));
+    let is_named = |key: &String| key.starts_with(app_armor::PREFIX);
+    let named = annotations.as_object().is_some_and(|all| all.keys().any(is_named));
+    if !named || spec.at("os").text("name") == "windows" {
+        return;
+    }
+    let (of_pod, path) = (spec.at("securityContext").at("appArmorProfile"), Path::root("metadata.annotations"));
+    for container in LISTS.into_iter().flat_map(|list| spec.list(list)) {
+        app_armor_profile(container, annotations, of_pod, &path, warnings);
+    }
+}
+
+/// An annotation that no field says, neither the container's nor that of its pod.
+fn app_armor_profile(container: &Value, annotations: &Value, of_pod: &Value, path: &Path, warnings: &mut Warnings) {
+    if container.at("securityContext").has("appArmorProfile") {
+        return;
+    }
+    let key = format!("{}{}", app_armor::PREFIX, container.text("name"));
     let Some(annotation) = annotations.at(&key).as_str() else { return };
     if of_pod.is_null() || app_armor::profile(annotation).as_ref() != Some(of_pod) {
         warnings.of(&path.key(&key), "deprecated since v1.30; use the \"appArmorProfile\" field instead");
