@@ -355,6 +355,45 @@ fn configurations_are_applied_by_client_and_by_server() {
     );
 }
 
+/// What kubectl prints of `Warning` headers.
+#[test]
+fn warnings_are_printed_where_something_changes() {
+    let master = Master::started();
+    let config = |image: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: old}}\nspec:\n  replicas: 0\n  selector: {{matchLabels: {{app: old}}}}\n  \
+             template:\n    metadata: {{labels: {{app: old}}}}\n    \
+             spec: {{nodeSelector: {{beta.kubernetes.io/os: linux}}, containers: [{{name: main, image: {image}}}]}}\n"
+        )
+    };
+    let printed = |output: std::process::Output| {
+        said(&output);
+        String::from_utf8_lossy(&output.stderr).trim().to_owned()
+    };
+    let expected = "Warning: spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead";
+    let asked = |image: &str, words: &[&str]| printed(master.kubectl_reading(&config(image), words));
+    assert_eq!(asked("a", &["create", "--dry-run=server", "-f", "-"]), expected);
+    assert_eq!(asked("a", &["apply", "-f", "-"]), expected);
+    assert_eq!(asked("a", &["apply", "-f", "-"]), "");
+    assert_eq!(asked("b", &["apply", "-f", "-"]), expected);
+    assert_eq!(asked("b", &["replace", "-f", "-"]), "");
+    assert_eq!(asked("c", &["replace", "-f", "-"]), expected);
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    assert_eq!(asked("c", &apply), "");
+    assert_eq!(asked("d", &apply), expected);
+    assert_eq!(printed(master.kubectl(&["label", "deployment", "old", "a=b"])), "");
+    assert_eq!(
+        printed(master.kubectl(&["get", "endpoints"])),
+        "Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+    );
+    let policy =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed}\nspec: {podSelector: {}}\n";
+    assert_eq!(
+        printed(master.kubectl_reading(policy, &["apply", "-f", "-"])),
+        "Warning: Keelson's pod network does not enforce NetworkPolicies"
+    );
+}
+
 /// Nothing runs the pods here: the test says how they end.
 #[test]
 fn jobs_count_their_pods_and_go_away() {

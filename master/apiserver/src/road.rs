@@ -50,7 +50,7 @@ pub(crate) struct Call {
     pub head: Parts,
     /// What the client must be told beside the answer (`Warning` headers).
     pub warnings: Vec<String>,
-    /// What webhooks want the client to be told.
+    /// What admission, webhooks and the rules of its kind want the client to be told.
     pub told: Mutex<Vec<String>>,
 }
 
@@ -309,7 +309,7 @@ fn resource_call(core: &Core, head: Parts, asked: Asked, user: Arc<UserInfo>) ->
         tables: kind.verbs.contains(&"get"),
     };
     let accept = if connects || path.subresource == "log" { Accept::JSON } else { Accept::of(&head.headers, offer)? };
-    let warnings = kind.custom.and_then(|custom| custom.deprecation.clone()).into_iter().collect();
+    let warnings = kind.deprecation().map(str::to_owned).into_iter().collect();
     Ok(Some(Call { user, kind, path, verb, query, accept, head, warnings, told: Mutex::default() }))
 }
 

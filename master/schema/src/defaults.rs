@@ -106,10 +106,6 @@ fn pod_spec(spec: &mut Object) {
     set_if_unset(spec, "dnsPolicy", "ClusterFirst");
     set_if_unset(spec, "restartPolicy", "Always");
     set_if_null(spec, GRACE, json!(30));
-    // One that is negative is as short as can be (upstream converts it).
-    if spec.get(GRACE).and_then(Value::as_i64).is_some_and(|grace| grace < 0) {
-        spec.insert(GRACE.to_owned(), json!(1));
-    }
     set_if_unset(spec, "schedulerName", "default-scheduler");
     object_in(spec, "securityContext");
     service_account(spec);
@@ -161,6 +157,10 @@ pub(crate) fn pod(pod: &mut Value) {
     let Value::Object(pod) = pod else { return };
     let spec = object_in(pod, "spec");
     set_if_null(spec, "enableServiceLinks", json!(true));
+    // One that is negative is as short as can be: upstream converts it, of pods but not of templates.
+    if spec.int(GRACE).is_some_and(|grace| grace < 0) {
+        spec.insert(GRACE.to_owned(), json!(1));
+    }
     let host_network = spec.flag("hostNetwork");
     for list in ["containers", "initContainers"] {
         for container in objects_in(spec, list) {

@@ -10,6 +10,7 @@ use crate::errors::{DecodeError, Errors, FieldError, PatchError, UnsupportedFiel
 use crate::managed_fields::{self, ApplyError, Manager};
 use crate::types::{Type, types};
 use crate::value::put;
+use crate::warnings::Warnings;
 use crate::{decode, defaults, fields, strategic, strategy, table};
 
 /// How a request asked for unknown and duplicate fields to be treated (`fieldValidation=`).
@@ -171,6 +172,10 @@ pub struct Hooks {
     pub revalidate: bool,
     /// Runs after that. Where a subresource is validated, too, or in another order, it calls `validate` itself.
     pub validate_update: fn(Part, &Value, &Value, &mut Errors),
+    /// What the client is told of a part of a valid object, which is new where there is no old one.
+    pub warnings: fn(Part, &Value, Option<&Value>, &mut Warnings),
+    /// What the client is told of a new object before it is prepared: of what preparing rewrites.
+    pub warnings_unprepared: fn(&Value, &mut Warnings),
     /// The cells of [`Kind::columns`].
     pub row: fn(&Value, Timestamp) -> Vec<Value>,
     pub to_storage: fn(Value) -> Value,
@@ -185,6 +190,8 @@ impl Hooks {
         validate: |_, _| {},
         revalidate: false,
         validate_update: |_, _, _, _| {},
+        warnings: |_, _, _, _| {},
+        warnings_unprepared: |_, _| {},
         row: table::name_and_age,
         to_storage: |object| object,
         from_storage: |object| object,
@@ -221,6 +228,8 @@ pub struct Kind {
     /// Whether a delete is answered with the object, not with a Status (`ReturnDeletedObject`).
     pub returns_deleted_object: bool,
     pub dependents: Dependents,
+    /// What every request for it is told where the version as a whole is deprecated (`endpoints/deprecation`).
+    pub deprecated: Option<&'static str>,
     /// Selectable beside `metadata.name` and `metadata.namespace`.
     pub fields: &'static [FieldLabel],
     pub columns: &'static [Column],
@@ -261,6 +270,7 @@ impl Kind {
             unconditional_update: true,
             returns_deleted_object: false,
             dependents: Dependents::Deleted,
+            deprecated: None,
             fields: &[],
             columns: table::NAME_AND_AGE,
             hooks: Hooks::PLAIN,
@@ -336,6 +346,25 @@ impl Kind {
     /// Everything wrong with a change of one part of an object.
     pub fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         strategy::validate_update(self, part, object, old)
+    }
+
+    /// What the client must be told of a change of one part of a valid object, or of a new one, in upstream's words.
+    pub fn warnings(&self, part: Part, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Warnings::default();
+        (self.hooks.warnings)(part, object, old, &mut warnings);
+        warnings.into_vec()
+    }
+
+    /// What the client must be told of a new object that is not yet prepared, nor known to be valid.
+    pub fn warnings_unprepared(&self, object: &Value) -> Vec<String> {
+        let mut warnings = Warnings::default();
+        (self.hooks.warnings_unprepared)(object, &mut warnings);
+        warnings.into_vec()
+    }
+
+    /// What every request for this version is told.
+    pub fn deprecation(&self) -> Option<&str> {
+        self.deprecated.or_else(|| self.custom.and_then(|custom| custom.deprecation.as_deref()))
     }
 
     pub fn columns(&self) -> &'static [Column] {

@@ -3,7 +3,7 @@
 //!
 //! An object is one [`serde_json::Value`] from the moment it is decoded until it is encoded. The road of a write is
 //! [`Kind::decode`], [`Kind::default`], [`Kind::prepare_create`] or [`Kind::prepare_update`], admission (elsewhere),
-//! [`Kind::validate_create`] or [`Kind::validate_update`], [`Kind::to_storage`].
+//! [`Kind::validate_create`] or [`Kind::validate_update`], [`Kind::warnings`], [`Kind::to_storage`].
 //!
 //! # Adding a kind
 //! 1. Name its definition in `data/generate.py` (`ROOTS`) and run that script; it writes `data/types.json.gz` (what the
@@ -37,6 +37,7 @@ mod strategy;
 mod table;
 mod types;
 mod value;
+mod warnings;
 
 pub use custom::{Catalog, Custom};
 pub use errors::{DecodeError, Errors, FieldError, PatchError, Path, UnsupportedField};
@@ -50,3 +51,4 @@ pub use pod::update::bind as bind_pod;
 pub use registry::{Group, Registry, newest_first};
 pub use table::human_duration;
 pub use value::{DEEPEST, is_deeper};
+pub use warnings::Warnings;

@@ -79,12 +79,16 @@ fn a_pod() {
 }
 
 #[test]
-fn no_grace_period_is_negative() {
+fn no_grace_period_of_a_pod_is_negative() {
     let grace = |grace: i64| {
         let pod = json!({ "spec": { "containers": [], "terminationGracePeriodSeconds": grace } });
         defaulted("v1", "Pod", pod)["spec"]["terminationGracePeriodSeconds"].clone()
     };
     assert_eq!([-1, 0, 5].map(grace), [1, 0, 5]);
+    // A template keeps what it says, and its maker is told of it.
+    let spec = json!({ "containers": [], "terminationGracePeriodSeconds": -1 });
+    let template = defaulted("v1", "PodTemplate", json!({ "template": { "spec": spec } }));
+    assert_eq!(template["template"]["spec"]["terminationGracePeriodSeconds"], -1);
 }
 
 #[test]

@@ -126,7 +126,9 @@ fn kinds() -> impl Strategy<Value = &'static Kind> {
 
 /// An object of the golden cases with some of its values replaced by arbitrary ones: it reaches deeper than chance does.
 fn mutated() -> impl Strategy<Value = (&'static Kind, Value)> {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("golden/validation.json")).unwrap();
+    let mut cases: Vec<Value> = serde_json::from_str(include_str!("golden/validation.json")).unwrap();
+    let told: Vec<Value> = serde_json::from_str(include_str!("golden/warnings.json")).unwrap();
+    cases.extend(told);
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), json()), 0..4);
     (proptest::sample::select(cases), changes).prop_map(|(case, changes)| {
         let (api_version, kind) = case["kind"].as_str().unwrap().split_once(' ').unwrap();
@@ -254,10 +256,13 @@ proptest! {
             kind.default(&mut new);
             kind.prepare_update(part, &mut new, &old);
             let _ = kind.validate_update(part, &new, &old);
+            let _ = kind.warnings(part, &new, Some(&old));
         }
         let mut new = object.clone();
+        let _ = kind.warnings_unprepared(&new);
         kind.prepare_create(&mut new);
         let _ = kind.validate_create(&new);
+        let _ = kind.warnings(Part::Main, &new, None);
         prop_assert_eq!(kind.table_row(&object, now).len(), kind.columns().len());
         let _ = kind.selectable_fields(&object);
         let _ = kind.strategic_merge(&object, &old);

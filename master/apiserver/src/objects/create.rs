@@ -7,7 +7,7 @@ use auth::UserInfo;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
-use schema::{Kind, Manager};
+use schema::{Kind, Manager, Part};
 use serde_json::Value;
 use store::{CommitError, Expect, Key, Proposal, Write};
 
@@ -156,6 +156,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     meta::clear(&mut object, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
     meta::set(&mut object, "uid", auth::random_uuid());
     meta::set(&mut object, "creationTimestamp", meta::time(Timestamp::now()));
+    call.tell(kind.warnings_unprepared(&object));
     kind.prepare_create(&mut object);
     name_requestor(user, kind, &mut object);
     let name = meta::text(&object, "name").to_owned();
@@ -164,6 +165,7 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
         let shown = if name.is_empty() { meta::text(&object, "generateName") } else { &name };
         return Err(Problem::invalid(kind.group, kind.kind, shown, &errors));
     }
+    call.tell(kind.warnings(Part::Main, &object, None));
     let mut reserved = ip_addresses::allocate(core, kind, (&mut object, None), dry_run).await?;
     let request = request(user, kind, namespace, &name);
     let needs = namespace_of(core, kind, namespace);

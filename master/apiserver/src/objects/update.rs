@@ -147,6 +147,7 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Problem::invalid(kind.group, kind.kind, &call.path.name, &errors));
     }
+    call.tell(kind.warnings(change.part, &new, Some(old)));
     let mut reserved = ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?;
     core.admission.validate(&request, Some(&new))?;
     call.tell(core.admission.warnings(&request, &new));

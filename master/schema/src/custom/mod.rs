@@ -18,6 +18,7 @@ mod rules;
 mod schema;
 pub(crate) mod structural;
 mod types;
+pub(crate) mod warnings;
 
 use std::collections::HashMap;
 
@@ -25,7 +26,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::errors::{DecodeError, Errors, Path};
-use crate::kind::{Column, Decoded, FieldLabel, FieldValidation, Kind, Names, Part, Priority, Storage, Subresource};
+use crate::kind::{
+    Column, Decoded, FieldLabel, FieldValidation, Hooks, Kind, Names, Part, Priority, Storage, Subresource,
+};
 use crate::table;
 use crate::types::{Definition, Type};
 use crate::value::{Fields, Object, put};
@@ -120,6 +123,7 @@ fn kind(spec: &Value, names: &Value, version: &Value, is_terminating: bool) -> &
         fields: labels(version),
         columns,
         custom: Some(Box::leak(Box::new(custom))),
+        hooks: Hooks { warnings: warnings::finalizers, ..Hooks::PLAIN },
         ..base
     }))
 }

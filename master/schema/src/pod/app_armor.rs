@@ -6,7 +6,7 @@ use super::security;
 use crate::errors::{Errors, Path, quote};
 use crate::value::{Fields, Object, objects_in};
 
-const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+pub(super) const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
 const LOCALHOST: &str = "localhost/";
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -42,7 +42,7 @@ fn into_field(container: &mut Object, annotations: &Value, of_pod: &Value) {
 }
 
 /// What an annotation says; `None` for one that says nothing, or nothing valid, which validation tells.
-fn profile(annotation: &str) -> Option<Value> {
+pub(super) fn profile(annotation: &str) -> Option<Value> {
     let profile = match annotation {
         "unconfined" => json!({ "type": "Unconfined" }),
         "runtime/default" => json!({ "type": "RuntimeDefault" }),

@@ -7,6 +7,7 @@ use crate::errors::{Errors, Path};
 use crate::names::qualified_name;
 use crate::quantity::is_integer;
 use crate::value::Fields;
+use crate::warnings::Warnings;
 
 const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
@@ -121,5 +122,17 @@ fn quantity(name: &str, amount: &Value, path: &Path, errors: &mut Errors) {
     let whole = (name.contains('/') && !is_native(name)) || name == "pods";
     if whole && !is_integer(&amount) {
         errors.invalid(path, text, "must be an integer");
+    }
+}
+
+/// Bytes in parts, which nothing can have: an amount by name of a resource list at `path`.
+pub(crate) fn fractional(amounts: &Value, name: &str, path: &Path, warnings: &mut Warnings) {
+    let Some(text) = amounts.at(name).as_str() else { return };
+    // Only such spellings can be no whole number.
+    if !text.contains(['m', 'u', 'n', '.', 'e', 'E']) {
+        return;
+    }
+    if text.parse::<Quantity>().is_ok_and(|amount| !is_integer(&amount)) {
+        warnings.of(&path.key(name), format_args!("fractional byte value {text:?} is invalid, must be an integer"));
     }
 }

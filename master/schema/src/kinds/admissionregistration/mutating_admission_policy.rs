@@ -16,7 +16,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     columns: COLUMNS,
     unconditional_update: false,
-    hooks: Hooks { default: policies::default_policy, row, validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { default: policies::default_policy, row, validate, ..rules::HOOKS },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::policies;
+use super::{policies, rules};
 use crate::errors::{Errors, Path};
 use crate::kind::{Hooks, Kind, Names};
 use crate::table;
@@ -15,7 +15,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     columns: policies::BINDING_COLUMNS,
     unconditional_update: false,
-    hooks: Hooks { default: policies::default_binding, row, validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { default: policies::default_binding, row, validate, ..rules::HOOKS },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::validating_webhook_configuration::{COLUMNS, row};
-use super::webhooks;
+use super::{rules, webhooks};
 use crate::errors::{Errors, Path};
 use crate::kind::{Hooks, Kind, Names};
 use crate::value::{Fields, objects_in, set_if_unset};
@@ -13,7 +13,7 @@ pub static KIND: Kind = Kind {
     categories: &["api-extensions"],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, ..rules::HOOKS },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 

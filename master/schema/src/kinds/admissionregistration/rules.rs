@@ -4,8 +4,13 @@ use expressions::Scope;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
+use crate::kind::{Hooks, Part};
 use crate::names::qualified_name;
 use crate::value::{Fields, Object, object_in, objects_in, set_if_unset};
+use crate::warnings::Warnings;
+
+/// What the hooks of all configurations of admission begin with.
+pub(super) const HOOKS: Hooks = Hooks { revalidate: true, warnings: warn_of_suffix, ..Hooks::PLAIN };
 
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const SCOPES: [&str; 3] = ["*", "Cluster", "Namespaced"];
@@ -126,5 +131,15 @@ pub(super) fn word(holder: &Value, field: &str, words: &[&str], path: &Path<'_>,
     let said = holder.text(field);
     if !said.is_empty() && !words.contains(&said) {
         errors.not_supported(&path.child(field), said, words);
+    }
+}
+
+/// Names of configurations that lie in files (KEP-5793).
+fn warn_of_suffix(_part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    const SUFFIX: &str = ".static.k8s.io";
+    if object.at("metadata").text("name").ends_with(SUFFIX) {
+        warnings.say(format!(
+            "metadata.name: names ending with {SUFFIX:?} are reserved for static manifest-based configurations and cannot be managed via the API"
+        ));
     }
 }

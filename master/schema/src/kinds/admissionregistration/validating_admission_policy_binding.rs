@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{mutating_admission_policy_binding, policies};
+use super::{mutating_admission_policy_binding, policies, rules};
 use crate::errors::{Errors, Path};
 use crate::kind::{Hooks, Kind, Names};
 use crate::value::Fields;
@@ -17,8 +17,7 @@ pub static KIND: Kind = Kind {
         default: policies::default_binding,
         row: mutating_admission_policy_binding::row,
         validate,
-        revalidate: true,
-        ..Hooks::PLAIN
+        ..rules::HOOKS
     },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };

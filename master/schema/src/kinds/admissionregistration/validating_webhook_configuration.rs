@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::webhooks;
+use super::{rules, webhooks};
 use crate::kind::{Column, Hooks, Kind, Names};
 use crate::table;
 use crate::value::Fields;
@@ -13,7 +13,7 @@ pub static KIND: Kind = Kind {
     categories: &["api-extensions"],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default: webhooks::default, row, validate: webhooks::validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { default: webhooks::default, row, validate: webhooks::validate, ..rules::HOOKS },
     ..Kind::cluster("admissionregistration.k8s.io", "v1", NAMES)
 };
 

@@ -7,6 +7,7 @@ use crate::errors::{Errors, Path};
 use crate::kind::{Hooks, Kind, Names, Part, Subresource};
 use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
@@ -23,6 +24,7 @@ pub static KIND: Kind = Kind {
         validate,
         validate_update,
         row: table::name_and_created,
+        warnings,
         ..Hooks::PLAIN
     },
     ..Kind::cluster("apiextensions.k8s.io", "v1", NAMES)
@@ -128,4 +130,10 @@ fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors)
     }
     whole(object, errors);
     definition::immutable(object.at("spec"), old.at("spec"), custom::is_true(old, "Established"), errors);
+}
+
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if part == Part::Main {
+        custom::warnings::formats(object, old, warnings);
+    }
 }

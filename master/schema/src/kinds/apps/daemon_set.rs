@@ -7,9 +7,10 @@ use super::shared;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
 use crate::meta;
-use crate::pod::validate as pod;
+use crate::pod::{validate as pod, warnings as pod_warnings};
 use crate::table::{self, count};
 use crate::value::{Fields, object_in, same, set_if_unset};
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.apps.v1.DaemonSet",
@@ -18,7 +19,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("apps", "v1", "DaemonSet")],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, prepare_create, prepare_update, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, prepare_create, prepare_update, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 
@@ -165,4 +166,16 @@ fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors)
     }
     validate(object, errors);
     shared::selector_unchanged(object, old, errors);
+}
+
+/// Only of a template that has changed.
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if part == Part::Main && old.is_none_or(|old| has_other_template(object, old)) {
+        pod_warnings::template(object.at("spec").at("template"), &Path::root("spec").child("template"), warnings);
+    }
+}
+
+fn has_other_template(object: &Value, old: &Value) -> bool {
+    let [new, old] = [object, old].map(|one| one.at("metadata").at("annotations").text(TEMPLATE_GENERATION));
+    new != old
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::shared;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
+use crate::pod::warnings as pod_warnings;
 use crate::table::{self, count};
 use crate::value::{Fields, object_in, put, set_if_unset};
 
@@ -16,7 +17,15 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::SCALE, Subresource::status("apps", "v1", "Deployment")],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, prepare_update, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks {
+        default,
+        row,
+        prepare_update,
+        validate,
+        validate_update,
+        warnings: pod_warnings::named_maker,
+        ..Hooks::PLAIN
+    },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 

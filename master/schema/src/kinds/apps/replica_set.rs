@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::shared;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
+use crate::pod::warnings as pod_warnings;
 use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
 
@@ -17,7 +18,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     fields: &[FieldLabel { absent: "0", ..FieldLabel::text("status.replicas", "/status/replicas") }],
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, warnings: pod_warnings::named_maker, ..Hooks::PLAIN },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 

@@ -8,8 +8,9 @@ use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, NameRule, Names, Part, Subresource};
 use crate::kinds::core::claim_rules;
 use crate::names::dns_label;
-use crate::pod::validate;
+use crate::pod::{validate, warnings as pod_warnings};
 use crate::value::{Fields, object_in, put, same, set_if_unset};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -20,7 +21,7 @@ pub static KIND: Kind = Kind {
     names: NameRule::Label,
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("apps", "v1", NAMES)
 };
 
@@ -211,5 +212,24 @@ fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors)
                       'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
                       'minReadySeconds' are forbidden";
         errors.forbidden(&Path::root("spec"), detail);
+    }
+}
+
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if part != Part::Main {
+        return;
+    }
+    pod_warnings::maker(part, object, old, warnings);
+    let (spec, path) = (object.at("spec"), Path::root("spec"));
+    let at = path.child("volumeClaimTemplates");
+    for (index, claim) in spec.list("volumeClaimTemplates").iter().enumerate() {
+        let path = at.index(index);
+        // Upstream's path of an update has this step more.
+        let of_update = path.child("Spec");
+        claim_rules::warn_of_spec(claim.at("spec"), if old.is_none() { &path } else { &of_update }, warnings);
+    }
+    if spec.int("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
+        let text = "a negative value retains all historical revisions; a value >= 0 is recommended";
+        warnings.of(&path.child("revisionHistoryLimit"), text);
     }
 }

@@ -4,12 +4,14 @@ use api::cron::Schedule;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::job_rules::job_spec;
+use super::job_rules::{job_spec, warn_of_spec};
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
 use crate::pod::handlers::not_negative;
+use crate::pod::warnings as pod_warnings;
 use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.batch.v1.CronJob",
@@ -18,7 +20,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("batch", "v1", "CronJob")],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("batch", "v1", NAMES)
 };
 
@@ -150,5 +152,21 @@ fn time_zone(spec: &Value, path: &Path, errors: &mut Errors) {
     }
     if jiff::tz::TimeZone::get(name).is_err() {
         errors.invalid(path, name, &format!("unknown time zone {name}"));
+    }
+}
+
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    let spec = object.at("spec");
+    if old.is_none() {
+        pod_warnings::maker_name(object, warnings);
+    }
+    if pod_warnings::is_due(part, object, old) {
+        warn_of_spec(spec.at("jobTemplate").at("spec"), &Path::root("spec").child("jobTemplate.spec"), warnings);
+    }
+    if part == Part::Main && old.is_some() && spec.text("schedule").contains("TZ") {
+        warnings.say(
+            "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
+             https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details",
+        );
     }
 }

@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{job_rules as rules, job_status};
-use crate::errors::Errors;
+use crate::errors::{Errors, Path};
 use crate::kind::{Column, Dependents, FieldLabel, Hooks, Kind, Names, Part, Subresource};
+use crate::pod::warnings as pod_warnings;
 use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.batch.v1.Job",
@@ -17,7 +19,7 @@ pub static KIND: Kind = Kind {
     fields: &[FieldLabel { absent: "0", ..FieldLabel::text("status.successful", "/status/succeeded") }],
     dependents: Dependents::Orphaned,
     columns: COLUMNS,
-    hooks: Hooks { default, row, prepare_create, validate: rules::create, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, prepare_create, validate: rules::create, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("batch", "v1", NAMES)
 };
 
@@ -123,4 +125,13 @@ fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors)
         return job_status::validate(object, old, errors);
     }
     rules::update(object, old, errors);
+}
+
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if old.is_none() {
+        pod_warnings::maker_name(object, warnings);
+    }
+    if pod_warnings::is_due(part, object, old) {
+        rules::warn_of_spec(object.at("spec"), &Path::root("spec"), warnings);
+    }
 }

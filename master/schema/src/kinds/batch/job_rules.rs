@@ -8,8 +8,9 @@ use crate::errors::{Errors, Path};
 use crate::meta;
 use crate::names::{dns_label, dns_subdomain};
 use crate::pod::handlers::not_negative;
-use crate::pod::validate;
+use crate::pod::{validate, warnings as pod_warnings};
 use crate::value::{Fields, put};
+use crate::warnings::Warnings;
 
 /// Of jobs with indexes.
 const MOST_PARALLEL: i64 = 100_000;
@@ -234,4 +235,18 @@ fn take_resources(spec: &mut Value, new: &Value, list: &str) {
             put(container, "resources", wanted.at("resources").clone());
         }
     }
+}
+
+/// Of a job's spec at `path` (upstream's `WarningsForJobSpec`).
+pub(super) fn warn_of_spec(spec: &Value, path: &Path, warnings: &mut Warnings) {
+    let number = |field| spec.int(field).unwrap_or(0);
+    let is_large = number("completions") > MANY_COMPLETIONS && number("parallelism") > MOST_PARALLEL_OF_MANY;
+    if is_indexed(spec) && is_large {
+        warnings.of(
+            path,
+            "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes \
+             might not be able to track completedIndexes when a big number of indexes fail",
+        );
+    }
+    pod_warnings::template(spec.at("template"), &path.child("template"), warnings);
 }

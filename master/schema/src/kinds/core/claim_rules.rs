@@ -5,11 +5,16 @@ use serde_json::{Value, json};
 
 use crate::errors::{Errors, Path};
 use crate::names::{dns_label, dns_subdomain};
+use crate::pod::resources;
 use crate::value::{Fields, same};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 /// The class by annotation, which counts before the field.
 pub(super) const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+pub(super) const USE_CLASS: &str = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+pub(super) const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+pub(super) const USE_MOUNT_OPTIONS: &str = "deprecated since v1.31; use \"mountOptions\" attribute instead";
 pub(super) const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub(super) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 pub(super) const POSITIVE: &str = "must be greater than zero";
@@ -136,4 +141,12 @@ pub(super) fn normalize(spec: &mut Value) {
         _ => return,
     };
     crate::value::put(spec, field, value);
+}
+
+/// Of the spec of a claim, or of a template of one (upstream's `GetWarningsForPersistentVolumeClaimSpec`).
+pub(crate) fn warn_of_spec(spec: &Value, path: &Path, warnings: &mut Warnings) {
+    let path = path.child("resources");
+    for field in ["requests", "limits"] {
+        resources::fractional(spec.at("resources").at(field), "storage", &path.child(field), warnings);
+    }
 }

@@ -3,19 +3,21 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::addresses::endpoint_ip;
+use crate::addresses::{endpoint_ip, warn_of_ip};
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names};
+use crate::kind::{Column, Hooks, Kind, Names, Part};
 use crate::names::{dns_label, dns_subdomain, port_number, qualified_name};
 use crate::table;
 use crate::value::{Fields, objects_in, set_if_unset};
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.Endpoints",
     short_names: &["ep"],
     create_on_update: true,
+    deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     columns: COLUMNS,
-    hooks: Hooks { row, default, validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { row, default, validate, revalidate: true, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 
@@ -99,5 +101,23 @@ fn port(port: &Value, named: bool, path: &Path, errors: &mut Errors) {
     let protocol = port.text("appProtocol");
     if !protocol.is_empty() {
         qualified_name(protocol).iter().for_each(|text| errors.invalid(&path.child("appProtocol"), protocol, text));
+    }
+}
+
+/// Those of the endpoints controller are as they should be, and many.
+fn warnings(_part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    let labels = object.at("metadata").at("labels");
+    if labels.text("endpoints.kubernetes.io/managed-by") == "endpoint-controller" {
+        return;
+    }
+    let subsets = Path::root("subsets");
+    for (index, subset) in object.list("subsets").iter().enumerate() {
+        let path = subsets.index(index);
+        for list in ["addresses", "notReadyAddresses"] {
+            let path = path.child(list);
+            for (index, address) in subset.list(list).iter().enumerate() {
+                warn_of_ip(address.text("ip"), &path.index(index).child("ip"), warnings);
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ pub mod config_map;
 pub mod endpoints;
 pub mod event;
 pub(crate) mod event_rules;
+mod key_pair;
 pub mod limit_range;
 pub mod namespace;
 pub mod node;

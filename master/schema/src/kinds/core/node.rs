@@ -3,14 +3,15 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::addresses::INVALID_CIDR;
+use crate::addresses::{INVALID_CIDR, warn_of_cidrs};
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, StatusOnCreate, Subresource};
 use crate::meta;
 use crate::names::label_value;
 use crate::pod::{resources, scheduling::EFFECTS};
 use crate::table::{self, or};
-use crate::value::Fields;
+use crate::value::{Fields, put};
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.Node",
@@ -28,7 +29,7 @@ pub static KIND: Kind = Kind {
     status_on_create: StatusOnCreate::Keep,
     fields: &[FieldLabel { absent: "false", ..FieldLabel::text("spec.unschedulable", "/spec/unschedulable") }],
     columns: COLUMNS,
-    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { row, prepare_create, prepare_update, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)
 };
 
@@ -99,6 +100,27 @@ fn address(object: &Value, kind: &str) -> Value {
     table::or_none(found.map_or("", |a| a.text("address")))
 }
 
+/// Configuration that comes from the cluster is no more (KEP-281): who has it keeps it, and nobody gets it.
+fn prepare_create(object: &mut Value) {
+    drop_config(object, &Value::Null, [("spec", "configSource"), ("status", "config")]);
+}
+
+fn prepare_update(part: Part, object: &mut Value, old: &Value) {
+    match part {
+        Part::Main => drop_config(object, old, [("spec", "configSource")]),
+        Part::Status => drop_config(object, old, [("status", "config")]),
+        Part::Other(_) => {}
+    }
+}
+
+fn drop_config<const N: usize>(object: &mut Value, old: &Value, fields: [(&str, &str); N]) {
+    for (holder, field) in fields.into_iter().filter(|(holder, field)| !old.at(holder).has(field)) {
+        if let Some(holder) = object.get_mut(holder) {
+            put(holder, field, Value::Null);
+        }
+    }
+}
+
 fn validate(object: &Value, errors: &mut Errors) {
     let spec = Path::root("spec");
     taints(object, &spec.child("taints"), errors);
@@ -160,4 +182,18 @@ fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors
             errors.duplicate(&path.index(index), address.clone());
         }
     }
+}
+
+fn warnings(part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    if part != Part::Main {
+        return;
+    }
+    let (spec, path) = (object.at("spec"), Path::root("spec"));
+    if spec.has("configSource") {
+        warnings.of(&path.child("configSource"), "the feature is removed");
+    }
+    if !spec.text("externalID").is_empty() {
+        warnings.of(&path.child("externalID"), "this field is deprecated, and is unused by Kubernetes");
+    }
+    warn_of_cidrs(spec.list("podCIDRs"), &path.child("podCIDRs"), warnings);
 }

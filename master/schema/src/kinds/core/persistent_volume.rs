@@ -7,8 +7,9 @@ use super::claim_rules as rules;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
 use crate::pod::update::differences;
-use crate::pod::{scheduling, volumes};
+use crate::pod::{node_labels, scheduling, volumes};
 use crate::value::{Fields, object_in, put, same, set_if_unset};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -17,7 +18,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("", "v1", "PersistentVolume")],
     returns_deleted_object: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, prepare_create, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, prepare_create, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("", "v1", NAMES)
 };
 
@@ -67,6 +68,16 @@ const SOURCES: [&str; 22] = [
     "local",
     "storageos",
     "csi",
+];
+
+/// Each volume that nothing mounts any longer, with its name in upstream's paths.
+const NON_FUNCTIONAL: [(&str, &str, &str); 6] = [
+    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
 fn default(object: &mut Value) {
@@ -223,5 +234,34 @@ fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors)
     if before.has("volumeAttributesClassName") && !spec.has("volumeAttributesClassName") {
         let path = Path::root("spec");
         errors.forbidden(&path.child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden");
+    }
+}
+
+fn warnings(part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    if part != Part::Main {
+        return;
+    }
+    let annotations = object.at("metadata").at("annotations");
+    let metadata = Path::root("metadata");
+    let at = metadata.child("annotations");
+    for (key, text) in [(rules::CLASS, rules::USE_CLASS), (rules::MOUNT_OPTIONS, rules::USE_MOUNT_OPTIONS)] {
+        if annotations.has(key) {
+            warnings.of(&at.key(key), text);
+        }
+    }
+    let (spec, path) = (object.at("spec"), Path::root("spec"));
+    if spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
+        warnings.of(
+            &path.child("persistentVolumeReclaimPolicy"),
+            "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.",
+        );
+    }
+    let terms = path.child("nodeAffinity.required.nodeSelectorTerms");
+    let required = spec.at("nodeAffinity").at("required");
+    for (index, term) in required.list("nodeSelectorTerms").iter().enumerate() {
+        node_labels::term(term, false, &terms.index(index), warnings);
+    }
+    for (_, shown, text) in NON_FUNCTIONAL.into_iter().filter(|(field, ..)| spec.has(field)) {
+        warnings.of(&path.child(shown), text);
     }
 }

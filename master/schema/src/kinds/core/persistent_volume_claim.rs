@@ -9,6 +9,7 @@ use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
 use crate::pod::update::differences;
 use crate::value::{Fields, put, same};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -17,7 +18,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("", "v1", "PersistentVolumeClaim")],
     returns_deleted_object: true,
     columns: COLUMNS,
-    hooks: Hooks { row, prepare_create, prepare_update, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { row, prepare_create, prepare_update, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 
@@ -162,4 +163,15 @@ fn status(object: &Value, errors: &mut Errors) {
             errors.invalid(&path.key(name), amount.clone(), "must be a valid resource quantity");
         }
     }
+}
+
+fn warnings(part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    if part != Part::Main {
+        return;
+    }
+    if object.at("metadata").at("annotations").has(rules::CLASS) {
+        let metadata = Path::root("metadata");
+        warnings.of(&metadata.child("annotations").key(rules::CLASS), rules::USE_CLASS);
+    }
+    rules::warn_of_spec(object.at("spec"), &Path::root("spec"), warnings);
 }

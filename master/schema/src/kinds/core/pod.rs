@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::defaults;
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part, Subresource};
-use crate::pod::{app_armor, label_keys, qos, row, update, validate};
+use crate::pod::{app_armor, label_keys, qos, row, update, validate, warnings as pod_warnings};
 use crate::value::{Fields, put};
 
 pub static KIND: Kind = Kind {
@@ -23,6 +23,8 @@ pub static KIND: Kind = Kind {
         validate: validate::new_pod,
         validate_update: update::pod,
         row: row::pod,
+        warnings: pod_warnings::pod,
+        warnings_unprepared: pod_warnings::unprepared,
         ..Hooks::PLAIN
     },
     ..Kind::namespaced("", "v1", NAMES)

@@ -4,17 +4,18 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names};
-use crate::pod::validate;
+use crate::kind::{Column, Hooks, Kind, Names, Part};
+use crate::pod::{validate, warnings as pod_warnings};
 use crate::table;
 use crate::value::Fields;
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.core.v1.PodTemplate",
     generation: true,
     returns_deleted_object: true,
     columns: COLUMNS,
-    hooks: Hooks { row, validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, revalidate: true, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 
@@ -36,4 +37,10 @@ fn row(object: &Value, _: Timestamp) -> Vec<Value> {
 
 fn validate(object: &Value, errors: &mut Errors) {
     validate::template(object.at("template"), &Path::root("template"), errors);
+}
+
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if pod_warnings::is_due(part, object, old) {
+        pod_warnings::template(object.at("template"), &Path::root("template"), warnings);
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Dependents, FieldLabel, Hooks, Kind, Names, Part, Subresource};
 use crate::kinds::apps::shared;
-use crate::pod::validate;
+use crate::pod::{validate, warnings as pod_warnings};
 use crate::table;
 use crate::value::{Fields, object_in, set_if_unset};
 
@@ -19,7 +19,7 @@ pub static KIND: Kind = Kind {
     fields: &[FieldLabel { absent: "0", ..FieldLabel::text("status.replicas", "/status/replicas") }],
     dependents: Dependents::Orphaned,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, warnings: pod_warnings::named_maker, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 

@@ -1,5 +1,6 @@
 //! `v1` ResourceQuota.
 
+use api::quantity::Quantity;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -7,6 +8,7 @@ use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
 use crate::names::qualified_name;
 use crate::value::Fields;
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -15,7 +17,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("", "v1", "ResourceQuota")],
     returns_deleted_object: true,
     columns: COLUMNS,
-    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("", "v1", NAMES)
 };
 
@@ -200,5 +202,27 @@ fn validate_update(part: Part, object: &Value, old: &Value, errors: &mut Errors)
     if sorted(object) != sorted(old) {
         let path = Path::root("spec");
         errors.invalid(&path.child("scopes"), object.at("spec").at("scopes").clone(), meta::IMMUTABLE);
+    }
+}
+
+/// Of a new quota whose requests may be more than its limits.
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if part != Part::Main || old.is_some() {
+        return;
+    }
+    let hard = object.at("spec").at("hard");
+    let names = [
+        ("requests.cpu", "cpu", "limits.cpu"),
+        ("requests.memory", "memory", "limits.memory"),
+        ("requests.storage", "", "limits.storage"),
+        ("requests.ephemeral-storage", "", "limits.ephemeral-storage"),
+    ];
+    for (requests, bare, limits) in names {
+        let asked = if hard.has(requests) { requests } else { bare };
+        let (Some(request), Some(limit)) = (hard.at(asked).as_str(), hard.at(limits).as_str()) else { continue };
+        let amount = |text: &str| text.parse::<Quantity>().unwrap_or_default();
+        if amount(request) > amount(limit) {
+            warnings.say(format!("ResourceQuota {asked} ({request}) should be less than {limits} ({limit})"));
+        }
     }
 }

@@ -4,12 +4,14 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::config_map::{MOST, decoded_len, frozen};
+use super::key_pair;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part};
 use crate::meta;
 use crate::names::config_key;
 use crate::table;
 use crate::value::{Fields, object_in, put, set_if_unset};
+use crate::warnings::Warnings;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -27,6 +29,7 @@ pub static KIND: Kind = Kind {
         },
         validate,
         validate_update,
+        warnings,
         ..Hooks::PLAIN
     },
     ..Kind::namespaced("", "v1", NAMES)
@@ -122,4 +125,15 @@ fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors
     meta::immutable(object.at("type"), old.at("type"), &Path::root("type"), errors);
     frozen(object, old, &["data"], errors);
     validate(object, errors);
+}
+
+/// Of a TLS secret whose key is not that of its certificate.
+fn warnings(_part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    if object.text("type") != "kubernetes.io/tls" {
+        return;
+    }
+    let decoded = |key: &str| STANDARD.decode(object.at("data").text(key)).unwrap_or_default();
+    if let Some(problem) = key_pair::problem(&decoded("tls.crt"), &decoded("tls.key")) {
+        warnings.say(problem);
+    }
 }

@@ -33,6 +33,7 @@ pub static KIND: Kind = Kind {
         validate: service_rules::validate,
         validate_update: service_rules::validate_update,
         row,
+        warnings: service_rules::warnings,
         ..Hooks::PLAIN
     },
     ..Kind::namespaced("", "v1", NAMES)

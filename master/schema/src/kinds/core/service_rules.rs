@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
-use crate::addresses::{INVALID_CIDR, endpoint_ip};
+use crate::addresses::{INVALID_CIDR, endpoint_ip, warn_of_cidrs, warn_of_ip, warn_of_ips, warn_of_load_balancer};
 use crate::errors::{Errors, Path};
 use crate::kind::Part;
 use crate::meta;
 use crate::names::{dns_label, dns_subdomain, port_number, qualified_name};
 use crate::pod::handlers;
 use crate::value::Fields;
+use crate::warnings::Warnings;
 
 const SPEC: Path<'static> = Path::root("spec");
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -248,4 +249,54 @@ pub(crate) fn validate_update(part: Part, object: &Value, old: &Value, errors: &
         errors.invalid(&Path::root(&path), spec.at("ipFamilies").clone(), "may not change once set");
     }
     validate(object, errors);
+}
+
+/// Upstream's `GetWarningsForService`.
+pub(super) fn warnings(part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    if part == Part::Status {
+        return warn_of_load_balancer(object, warnings);
+    }
+    let spec = object.at("spec");
+    if object.at("metadata").at("annotations").has("service.kubernetes.io/topology-aware-hints") {
+        warnings.say(
+            "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use \
+             service.kubernetes.io/topology-mode instead",
+        );
+    }
+    if !matches!(spec.text("clusterIP"), "" | "None") {
+        warn_of_ips(spec.list("clusterIPs"), &SPEC.child("clusterIPs"), warnings);
+    }
+    external_addresses(spec, warnings);
+    warn_of_cidrs(spec.list("loadBalancerSourceRanges"), &SPEC.child("loadBalancerSourceRanges"), warnings);
+    let is_elsewhere = spec.text("type") == "ExternalName";
+    if is_elsewhere && !spec.list("externalIPs").is_empty() {
+        warnings.say("spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    }
+    if !is_elsewhere && !spec.text("externalName").is_empty() {
+        warnings.say("spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    }
+    if spec.text("trafficDistribution") == "PreferClose" {
+        warnings.of(&SPEC.child("trafficDistribution"), "\"PreferClose\" is deprecated; use \"PreferSameZone\"");
+    }
+}
+
+fn external_addresses(spec: &Value, warnings: &mut Warnings) {
+    let is_headless = spec.text("type") == "ClusterIP" && spec.text("clusterIP") == "None";
+    let (balancer, external) = (spec.text("loadBalancerIP"), spec.list("externalIPs"));
+    if is_headless {
+        if !balancer.is_empty() {
+            warnings.say("spec.loadBalancerIP is ignored for headless services");
+        }
+        if !external.is_empty() {
+            warnings.say("spec.externalIPs is ignored for headless services");
+        }
+        if spec.text("sessionAffinity") != "None" {
+            warnings.say("spec.SessionAffinity is ignored for headless services");
+        }
+    }
+    warn_of_ips(external, &SPEC.child("externalIPs"), warnings);
+    if !external.is_empty() && !is_headless && spec.text("type") != "ExternalName" {
+        warnings.say("spec.externalIPs is deprecated and may no longer be implemented in some clusters");
+    }
+    warn_of_ip(balancer, &SPEC.child("loadBalancerIP"), warnings);
 }

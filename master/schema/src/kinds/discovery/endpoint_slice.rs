@@ -3,19 +3,20 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::addresses::endpoint_ip;
+use crate::addresses::{endpoint_ip, warn_of_ips};
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part};
 use crate::meta;
 use crate::names::{dns_label, dns_subdomain, label_value, qualified_name};
 use crate::table;
 use crate::value::{Fields, objects_in, set_if_unset};
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.discovery.v1.EndpointSlice",
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("discovery.k8s.io", "v1", NAMES)
 };
 
@@ -155,4 +156,20 @@ fn hints(hints: &Value, path: &Path, errors: &mut Errors) {
 fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors) {
     validate(object, errors);
     meta::immutable(object.at("addressType"), old.at("addressType"), &Path::root("addressType"), errors);
+}
+
+/// Those of the controllers are as they should be, and many.
+fn warnings(_part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if old.is_none() && object.text("addressType") == "FQDN" {
+        warnings.say("spec.addressType: FQDN endpoints are deprecated");
+    }
+    let manager = object.at("metadata").at("labels").text("endpointslice.kubernetes.io/managed-by");
+    if matches!(manager, "endpointslice-controller.k8s.io" | "endpointslicemirroring-controller.k8s.io") {
+        return;
+    }
+    let path = Path::root("endpoints");
+    for (index, endpoint) in object.list("endpoints").iter().enumerate() {
+        let path = path.index(index);
+        warn_of_ips(endpoint.list("addresses"), &path.child("addresses"), warnings);
+    }
 }

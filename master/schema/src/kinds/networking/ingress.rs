@@ -3,11 +3,13 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::addresses::warn_of_load_balancer;
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names, Subresource};
+use crate::kind::{Column, Hooks, Kind, Names, Part, Subresource};
 use crate::names::{dns_1035_label, dns_subdomain, port_name, port_number};
 use crate::table;
 use crate::value::Fields;
+use crate::warnings::Warnings;
 
 pub static KIND: Kind = Kind {
     definition: "io.k8s.api.networking.v1.Ingress",
@@ -15,7 +17,7 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::status("networking.k8s.io", "v1", "Ingress")],
     generation: true,
     columns: COLUMNS,
-    hooks: Hooks { row, validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, revalidate: true, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("networking.k8s.io", "v1", NAMES)
 };
 
@@ -182,5 +184,16 @@ fn service(service: &Value, path: &Path, errors: &mut Errors) {
             }
         }
         (true, true) => errors.required(path, "port name or number is required"),
+    }
+}
+
+fn warnings(part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    const CLASS: &str = "kubernetes.io/ingress.class";
+    if part == Part::Status {
+        return warn_of_load_balancer(object, warnings);
+    }
+    let is_annotated = object.at("metadata").at("annotations").has(CLASS);
+    if old.is_none() && is_annotated && !object.at("spec").has("ingressClassName") {
+        warnings.say(format!("annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead"));
     }
 }

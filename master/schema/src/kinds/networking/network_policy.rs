@@ -4,11 +4,12 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::addresses::INVALID_CIDR;
+use crate::addresses::{INVALID_CIDR, warn_of_cidr, warn_of_cidrs};
 use crate::errors::{Errors, Path};
-use crate::kind::{Column, Hooks, Kind, Names};
+use crate::kind::{Column, Hooks, Kind, Names, Part};
 use crate::names::port_number;
 use crate::value::{Fields, object_in, objects_in, set_if_unset};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -16,7 +17,7 @@ pub static KIND: Kind = Kind {
     short_names: &["netpol"],
     generation: true,
     columns: &[Column::NAME, Column::text("Pod-Selector", "The pods that it is about"), Column::AGE],
-    hooks: Hooks { default, row, validate, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, revalidate: true, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("networking.k8s.io", "v1", NAMES)
 };
 
@@ -135,6 +136,27 @@ fn ip_block(block: &Value, path: &Path, errors: &mut Errors) {
                 errors.invalid(&at.index(index), except, "must be a strict subset of `cidr`");
             }
             Ok(_) => {}
+        }
+    }
+}
+
+/// Of a new one also what upstream cannot know (docs/limits.md): whoever makes it relies on it.
+fn warnings(_part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    if old.is_none() {
+        warnings.say("Keelson's pod network does not enforce NetworkPolicies");
+    }
+    let (spec, path) = (object.at("spec"), Path::root("spec"));
+    for (direction, side) in DIRECTIONS {
+        let rules = path.child(direction);
+        for (index, rule) in spec.list(direction).iter().enumerate() {
+            let rule_path = rules.index(index);
+            let peers = rule_path.child(side);
+            for (index, peer) in rule.list(side).iter().enumerate() {
+                let (block, path) = (peer.at("ipBlock"), peers.index(index));
+                let path = path.child("ipBlock");
+                warn_of_cidr(block.text("cidr"), &path.child("cidr"), warnings);
+                warn_of_cidrs(block.list("except"), &path.child("except"), warnings);
+            }
         }
     }
 }

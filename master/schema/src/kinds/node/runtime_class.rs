@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part};
 use crate::names::dns_label;
-use crate::pod::{resources, validate};
+use crate::pod::{node_labels, resources, validate};
 use crate::value::Fields;
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -15,7 +16,7 @@ pub static KIND: Kind = Kind {
     create_on_update: true,
     unconditional_update: false,
     columns: &[Column::NAME, Column::text("Handler", "What the runtime calls it"), Column::AGE],
-    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("node.k8s.io", "v1", NAMES)
 };
 
@@ -52,4 +53,12 @@ fn validate(object: &Value, errors: &mut Errors) {
 fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors) {
     validate(object, errors);
     meta::immutable(object.at("handler"), old.at("handler"), &Path::root("handler"), errors);
+}
+
+fn warnings(_part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    for (label, _) in object.at("scheduling").entries("nodeSelector") {
+        if let Some(text) = node_labels::deprecated(label) {
+            warnings.of(&Path::root("scheduling").child("nodeSelector"), text);
+        }
+    }
 }

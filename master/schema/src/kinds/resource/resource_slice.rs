@@ -5,11 +5,12 @@ use serde_json::Value;
 
 use super::device_rules::{counter_name, counters, device, node_name, only_true, set_fields};
 use super::rules::{by_name, each, pool_name, unique};
-use crate::errors::{Errors, Path};
+use crate::errors::{Errors, Path, quote};
 use crate::kind::{Column, FieldLabel, Hooks, Kind, Names, Part};
 use crate::kinds::storage::csi_node::driver_name;
 use crate::pod::scheduling::node_selector;
 use crate::value::{Fields, Object, object_in, objects_in, set_if_unset};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -18,7 +19,7 @@ pub static KIND: Kind = Kind {
     fields: &[FieldLabel::text("spec.nodeName", "/spec/nodeName"), FieldLabel::text("spec.driver", "/spec/driver")],
     returns_deleted_object: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, revalidate: true, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, revalidate: true, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("resource.k8s.io", "v1", NAMES)
 };
 
@@ -130,5 +131,13 @@ fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors
     meta::immutable(spec.at("pool").at("name"), before.at("pool").at("name"), &pool.child("name"), errors);
     for field in ["driver", "nodeName"] {
         meta::immutable(spec.at(field), before.at(field), &path.child(field), errors);
+    }
+}
+
+fn warnings(_part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    let driver = object.at("spec").text("driver");
+    if driver.contains(char::is_uppercase) {
+        let driver = quote(driver);
+        warnings.say(format!("spec.driver: driver names should be lowercase; {driver} contains uppercase characters"));
     }
 }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part};
-use crate::value::{Fields, object_in, set_if_unset};
+use crate::value::{Fields, object_in, same, set_if_unset};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -13,7 +14,7 @@ pub static KIND: Kind = Kind {
     generation: true,
     returns_deleted_object: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("storage.k8s.io", "v1", NAMES)
 };
 
@@ -127,4 +128,15 @@ fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors
     meta::immutable(spec.at("attachRequired"), before.at("attachRequired"), &path.child("attachedRequired"), errors);
     let field = "volumeLifecycleModes";
     meta::immutable(spec.at(field), before.at(field), &path.child(field), errors);
+}
+
+fn warnings(_part: Part, object: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    let (spec, field) = (object.at("spec"), "tokenRequests");
+    let is_new = old.is_none_or(|old| !same(old.at("spec").at(field), spec.at(field)));
+    if is_new && !spec.list(field).is_empty() && !spec.has("serviceAccountTokenInSecrets") {
+        warnings.say(
+            "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible \
+             logging of tokens in volume attributes",
+        );
+    }
 }

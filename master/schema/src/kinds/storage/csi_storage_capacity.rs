@@ -6,7 +6,9 @@ use serde_json::Value;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part};
 use crate::names::dns_subdomain;
+use crate::pod::node_labels;
 use crate::value::Fields;
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -17,7 +19,7 @@ pub static KIND: Kind = Kind {
         Column::text("StorageClassName", "The class that there is room for"),
         Column::text("Capacity", "How much room there is"),
     ],
-    hooks: Hooks { row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::namespaced("storage.k8s.io", "v1", NAMES)
 };
 
@@ -53,4 +55,8 @@ fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors
     for field in ["nodeTopology", "storageClassName"] {
         meta::immutable(object.at(field), old.at(field), &Path::root(field), errors);
     }
+}
+
+fn warnings(_part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    node_labels::selector(object.at("nodeTopology"), &Path::root("nodeTopology"), warnings);
 }

@@ -6,7 +6,9 @@ use serde_json::Value;
 use crate::errors::{Errors, Path};
 use crate::kind::{Column, Hooks, Kind, Names, Part};
 use crate::names::qualified_name;
+use crate::pod::node_labels;
 use crate::value::{Fields, set_if_unset};
+use crate::warnings::Warnings;
 use crate::{meta, table};
 
 pub static KIND: Kind = Kind {
@@ -14,7 +16,7 @@ pub static KIND: Kind = Kind {
     short_names: &["sc"],
     returns_deleted_object: true,
     columns: COLUMNS,
-    hooks: Hooks { default, row, validate, validate_update, ..Hooks::PLAIN },
+    hooks: Hooks { default, row, validate, validate_update, warnings, ..Hooks::PLAIN },
     ..Kind::cluster("storage.k8s.io", "v1", NAMES)
 };
 
@@ -134,5 +136,18 @@ fn validate_update(_part: Part, object: &Value, old: &Value, errors: &mut Errors
     validate(object, errors);
     for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
         meta::immutable(object.at(field), old.at(field), &Path::root(field), errors);
+    }
+}
+
+fn warnings(_part: Part, object: &Value, _old: Option<&Value>, warnings: &mut Warnings) {
+    let topologies = Path::root("allowedTopologies");
+    for (index, topology) in object.list("allowedTopologies").iter().enumerate() {
+        let path = topologies.index(index);
+        let at = path.child("matchLabelExpressions");
+        for (index, expression) in topology.list("matchLabelExpressions").iter().enumerate() {
+            if let Some(text) = node_labels::deprecated(expression.text("key")) {
+                warnings.of(&at.index(index).child("key"), text);
+            }
+        }
     }
 }
