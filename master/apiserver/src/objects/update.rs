@@ -13,6 +13,7 @@ use super::create::{Creation, create};
 use super::delete::{has_namespace_finalizers, is_namespace};
 use super::manager::manager;
 use super::{codec, find, meta, render, store_failed};
+use crate::allocate::Reservation;
 use crate::body::{self, Body};
 use crate::conversion;
 use crate::hooks;
@@ -147,7 +148,10 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Problem::invalid(kind.group, kind.kind, &call.path.name, &errors));
     }
-    let mut reserved = ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?;
+    let mut reserved = match change.part {
+        Part::Main => ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?,
+        _ => Reservation::default(),
+    };
     core.admission.validate(&request, Some(&new))?;
     call.tell(core.admission.warnings(&request, &new));
     ask_to_validate(core, call, asked, &new).await?;
