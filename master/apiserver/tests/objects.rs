@@ -410,3 +410,26 @@ async fn load_balancers_have_a_port_to_ask_nodes_at() {
     let spread = server.typed("PATCH", path, "application/merge-patch+json", spread).await.expect(200);
     assert_eq!(spread["spec"].get("healthCheckNodePort"), None);
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_page_by_page_where_the_client_asks_for_pages() {
+    let server = server().await;
+    for name in ["a", "b", "c"] {
+        let mut object = config_map(name);
+        object["metadata"]["labels"] = json!({ "paged": "yes" });
+        server.call("POST", CONFIG_MAPS, &object).await.expect(201);
+    }
+    let all = format!("{CONFIG_MAPS}?labelSelector=paged%3Dyes");
+    let names = |list: &serde_json::Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = server.delete(&format!("{all}&limit=1")).await.expect(200);
+    assert_eq!(names(&first), ["a"]);
+    let next = first["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&server.get(&all).await.expect(200)), ["b", "c"]);
+    let second = server.delete(&format!("{all}&limit=1&continue={next}")).await.expect(200);
+    assert_eq!(names(&second), ["b"]);
+    let rest = server.delete(&all).await.expect(200);
+    assert_eq!((names(&rest), &rest["metadata"]["continue"]), (vec!["c".to_owned()], &serde_json::Value::Null));
+}
