@@ -184,6 +184,9 @@ fn pods_of_other_nodes_are_out_of_reach() {
         why(status(&mine, &pod("n1", json!({ "a": "b" })))),
         "node \"n1\" cannot update labels through pod status"
     );
+    let mut extended = mine.clone();
+    extended["status"] = json!({ "extendedResourceClaimStatus": { "resourceClaimName": "of-others" } });
+    assert_eq!(why(status(&mine, &extended)), "node \"n1\" cannot update extended resource claim status");
 
     let sub = |operation, subresource, name| {
         let request = Request { subresource, old: Some(&mine), ..on(&user, operation, "pods", "default", name) };
