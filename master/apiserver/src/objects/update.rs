@@ -22,10 +22,13 @@ use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge, Charged};
 use crate::road::{Call, permit_create};
 use crate::server::Core;
+use crate::subresources;
 use crate::webhooks::{self, Attributes, Wishes};
 
 /// How often a change is made anew when others change the object meanwhile.
 const ATTEMPTS: usize = 16;
+/// What the body of `scale` is.
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// One change of an object.
 pub(crate) struct Change<'a> {
@@ -138,11 +141,10 @@ async fn attempt(
         kind.track(Some(old), &mut new, manager);
     }
     let asked = attributes(call, old, change.dry_run);
-    if call.path.subresource == "scale" {
-        core.admission.admit(&request, &mut new)?;
-    } else {
-        call.tell(webhooks::mutate(core, &request, &asked, &mut new).await?);
-    }
+    call.tell(match call.path.subresource.as_str() {
+        "scale" => mutate_scale(core, call, (&request, &asked), &mut new).await?,
+        _ => webhooks::mutate(core, &request, &asked, &mut new).await?,
+    });
     kind.prepare_update(change.part, &mut new, old);
     let errors = kind.validate_update(change.part, &new, old);
     if !errors.is_empty() {
@@ -245,12 +247,30 @@ fn attributes<'a>(call: &'a Call, old: &'a Value, dry_run: bool) -> Attributes<'
     }
 }
 
+/// Lets admission change the Scale of a workload, and the workload by it (`scaleUpdatedObjectInfo`).
+async fn mutate_scale(
+    core: &Core,
+    call: &Call,
+    (request, asked): (&Request<'_>, &Attributes<'_>),
+    workload: &mut Value,
+) -> Result<Vec<String>> {
+    let old = asked.old.map(|old| schema::scale::of(call.kind, old));
+    let asked = Attributes { body: Some(SCALE), old: old.as_ref(), ..*asked };
+    let request = Request { old: old.as_ref(), ..*request };
+    let before = schema::scale::of(call.kind, workload);
+    let mut scale = before.clone();
+    let told = webhooks::mutate(core, &request, &asked, &mut scale).await?;
+    if scale != before {
+        *workload = subresources::scaled(call, workload, &scale)?;
+    }
+    Ok(told)
+}
+
 /// Of a change through `scale`, webhooks see the Scale.
 async fn ask_to_validate(core: &Core, call: &Call, asked: Attributes<'_>, new: &Value) -> Result<()> {
     let told = if call.path.subresource == "scale" {
         let old = asked.old.map(|old| schema::scale::of(call.kind, old));
-        let body = Some(("autoscaling", "v1", "Scale"));
-        let asked = Attributes { body, old: old.as_ref(), ..asked };
+        let asked = Attributes { body: Some(SCALE), old: old.as_ref(), ..asked };
         webhooks::validate(core, &asked, Some(&schema::scale::of(call.kind, new))).await?
     } else {
         webhooks::validate(core, &asked, Some(new)).await?
