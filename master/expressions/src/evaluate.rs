@@ -366,6 +366,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_joined_pays_for_its_size() {
+        let mut variables = Variables::default();
+        variables.set("object", &json!({ "text": "x".repeat(1_000), "list": vec![1; 1_000] }));
+        for sum in [
+            "(object.text + 'y').endsWith('y') && [1] + [2] == [1, 2] && b'a' + b'b' == b'ab'",
+            "1 + 1 == 2 && 1u + 1u == 2u && 1.5 + 1.5 == 3.0 && duration('1h') + duration('1h') == duration('2h')",
+            "timestamp('2026-01-01T00:00:00Z') + duration('1h') == duration('1h') + timestamp('2026-01-01T00:00:00Z')",
+        ] {
+            assert_eq!(variables.holds(sum), Ok(true), "{sum}");
+        }
+        for (start, end) in [("object.text", "''"), ("bytes(object.text)", "b''"), ("object.list", "[]")] {
+            let mut named = vec![("v0".to_owned(), start.to_owned())];
+            named.extend((1..40).map(|n| (format!("v{n}"), format!("variables.v{0} + variables.v{0}", n - 1))));
+            variables.compose(named.iter().map(|(name, expression)| (name.as_str(), expression.as_str())));
+            let why = variables.holds(&format!("variables.v39 == {end}")).unwrap_err().to_string();
+            assert!(why.contains("composited variable \"v39\" fails to evaluate"), "{why}");
+            variables.grant(crate::WHOLE);
+            assert_eq!(variables.holds(&format!("variables.v2 != {end}")), Ok(true), "{start}");
+        }
+        variables.grant(150);
+        assert_eq!(variables.text("object.text + object.text"), Err(CelError::OutOfBudget));
+    }
+
+    #[test]
     fn objects_are_made() {
         let made = variables().configuration(
             "Object{ metadata: Object.metadata{ ?labels: optional.none(), annotations: { 'a': object.metadata.name } }, \
