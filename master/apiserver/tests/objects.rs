@@ -433,3 +433,24 @@ async fn a_collection_is_deleted_page_by_page_where_the_client_asks_for_pages() 
     let rest = server.delete(&all).await.expect(200);
     assert_eq!((names(&rest), &rest["metadata"]["continue"]), (vec!["c".to_owned()], &serde_json::Value::Null));
 }
+
+#[tokio::test]
+async fn an_owner_that_is_named_twice_is_kept_once() {
+    let server = server().await;
+    let owner = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u" });
+    let twice = json!([owner, owner]);
+    let mut object = config_map("a");
+    object["metadata"]["ownerReferences"] = twice.clone();
+    let kept = |answer: common::Answer, after: bool| {
+        let warning = answer.headers["warning"].to_str().unwrap().to_owned();
+        assert!(warning.contains("duplicate UID(s) observed: u"), "{warning}");
+        assert_eq!(warning.contains("after mutating admission"), after, "{warning}");
+        assert!([200, 201].contains(&answer.code), "{}", answer.text);
+        assert_eq!(answer.json()["metadata"]["ownerReferences"], json!([owner]));
+    };
+    kept(server.call("POST", CONFIG_MAPS, &object).await, false);
+    let path = format!("{CONFIG_MAPS}/a");
+    kept(server.call("PUT", &path, &object).await, false);
+    let patch = json!({ "metadata": { "ownerReferences": twice } }).to_string();
+    kept(server.typed("PATCH", &path, "application/merge-patch+json", &patch).await, true);
+}

@@ -13,6 +13,7 @@ use store::{CommitError, Expect, Key, Proposal, Write};
 
 use super::delete::is_namespace;
 use super::manager::manager;
+use super::owners::{self, Stage};
 use super::{codec, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::conversion;
@@ -69,10 +70,12 @@ pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Resu
     meta::clear(&mut object, &["selfLink"]);
     kind.default(&mut object);
     if let Some(manager) = &manager {
+        call.tell(owners::once(&mut object, Stage::AsSent).into_iter().collect());
         kind.track(None, &mut object, manager);
     }
     let generated = meta::text(&object, "name").is_empty() && !meta::text(&object, "generateName").is_empty();
     call.tell(mutate(core, call, dry_run, &mut object).await?);
+    call.tell(owners::once(&mut object, Stage::AfterAdmission).into_iter().collect());
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     for attempt in 1..=attempts {
         let mut object = if attempt == attempts { std::mem::take(&mut object) } else { object.clone() };

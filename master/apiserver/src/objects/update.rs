@@ -12,6 +12,7 @@ use store::{CommitError, Entry, Expect, Facets, Key, Proposal, Write};
 use super::create::{Creation, create};
 use super::delete::{has_namespace_finalizers, is_namespace};
 use super::manager::manager;
+use super::owners::{self, Stage};
 use super::{codec, find, meta, render, store_failed};
 use crate::allocate::Reservation;
 use crate::body::{self, Body};
@@ -49,6 +50,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
     let mut object = codec::decode(call.kind, &call.head.headers, &bytes, validation, &mut call.warnings)?;
     named(call, &object)?;
     meta::clear(&mut object, &["selfLink"]);
+    call.warnings.extend(owners::once(&mut object, Stage::AsSent));
     let manager = Some(manager(call, "UpdateOptions")?);
     if part == Part::Main && call.kind.create_on_update && find(core, call).is_err() {
         permit_create(core, call)?;
@@ -145,6 +147,7 @@ async fn attempt(
         "scale" => mutate_scale(core, call, (&request, &asked), &mut new).await?,
         _ => webhooks::mutate(core, &request, &asked, &mut new).await?,
     });
+    call.tell(owners::once(&mut new, Stage::AfterAdmission).into_iter().collect());
     kind.prepare_update(change.part, &mut new, old);
     let errors = kind.validate_update(change.part, &new, old);
     if !errors.is_empty() {
