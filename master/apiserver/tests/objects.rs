@@ -454,3 +454,22 @@ async fn an_owner_that_is_named_twice_is_kept_once() {
     let patch = json!({ "metadata": { "ownerReferences": twice } }).to_string();
     kept(server.typed("PATCH", &path, "application/merge-patch+json", &patch).await, true);
 }
+
+#[tokio::test]
+async fn a_dry_run_answers_with_the_version_that_it_would_replace() {
+    let server = server().await;
+    let mut object = config_map("a");
+    object["metadata"]["finalizers"] = json!(["x.io/y"]);
+    let made = server.call("POST", CONFIG_MAPS, &object).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a?dryRun=All");
+    let version = |answer: serde_json::Value| {
+        assert_eq!(answer["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"], "{answer}");
+        answer
+    };
+    object["data"]["key"] = "new".into();
+    assert_eq!(version(server.call("PUT", &path, &object).await.expect(200))["data"]["key"], "new");
+    let patch = r#"{"data":{"key":"newer"}}"#;
+    version(server.typed("PATCH", &path, "application/merge-patch+json", patch).await.expect(200));
+    let marked = version(server.delete(&path).await.expect(200));
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+}

@@ -271,7 +271,7 @@ pub(crate) async fn delete_one(
             Step::Update(object) => Some(conversion::to_storage(core, kind, *object).await?),
         };
         if options.is_dry_run() {
-            let marked = value.as_ref().map(|object| codec::encode(object).json);
+            let marked = value.as_ref().map(|object| codec::encode(object).json_at(entry.revision));
             return Ok(marked.map_or(Deletion::Gone(entry), Deletion::Marked));
         }
         let facets = value.as_ref().map(|object| hooks::stored_facets(kind, object)).unwrap_or_default();

@@ -185,7 +185,8 @@ async fn store(
     let object = conversion::to_storage(core, kind, new).await?;
     let value = codec::encode(&object);
     if dry_run {
-        return Ok(Some(value.json));
+        // It is still the version that it would replace (`DryRunnableStorage.GuaranteedUpdate`).
+        return Ok(Some(value.json_at(entry.revision)));
     }
     let facets = hooks::stored_facets(kind, &object);
     let last = gone.then(|| value.json.clone());
