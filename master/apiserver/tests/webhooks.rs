@@ -151,6 +151,21 @@ async fn a_mutating_webhook_changes_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_namespace_lies_in_itself() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    let rules =
+        json!([{ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["namespaces"] }]);
+    for (path, kind) in [(VALIDATING, "ValidatingWebhookConfiguration"), (MUTATING, "MutatingWebhookConfiguration")] {
+        configure(&server, path, &webhook.configuration(kind, json!({ "rules": rules }))).await;
+    }
+    let namespace = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": "x" } });
+    server.call("POST", "/api/v1/namespaces", &namespace).await.expect(201);
+    let asked = webhook.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|review| review["request"]["namespace"] == "x" && review["request"]["name"] == "x"));
+}
+
+#[tokio::test]
 async fn a_mutating_webhook_is_asked_about_a_scale() {
     let (server, webhook) = (server().await, Webhook::start().await);
     let rules = json!({ "rules": [{

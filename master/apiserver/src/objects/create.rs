@@ -130,7 +130,7 @@ fn attributes<'a>(call: &'a Call, name: &'a str, dry_run: bool) -> Attributes<'a
         kind: call.kind,
         subresource: "",
         body: None,
-        namespace: &call.path.namespace,
+        namespace: namespace_in(call.kind, &call.path.namespace, name),
         name,
         old: None,
         wishes: Wishes::Query(&call.query),
@@ -138,16 +138,19 @@ fn attributes<'a>(call: &'a Call, name: &'a str, dry_run: bool) -> Attributes<'a
     }
 }
 
+/// A namespace lies in itself, as far as admission is concerned.
+fn namespace_in<'a>(kind: &Kind, namespace: &'a str, name: &'a str) -> &'a str {
+    if is_namespace(kind) { name } else { namespace }
+}
+
 fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a str) -> Request<'a> {
-    // A namespace lies in itself, as far as admission is concerned.
-    let namespace = if is_namespace(kind) { name } else { namespace };
     Request {
         user,
         operation: Operation::Create,
         group: kind.group,
         resource: kind.plural,
         subresource: "",
-        namespace,
+        namespace: namespace_in(kind, namespace, name),
         name,
         old: None,
     }
