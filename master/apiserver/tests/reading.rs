@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{CONFIG_MAPS, Server, config_map, server};
+use common::{CONFIG_MAPS, PODS, Server, config_map, pod, server, with_service_account};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -163,4 +163,16 @@ async fn kube_takes_the_transport() {
     assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), 1);
     let missing = api.get("b").await.unwrap_err();
     assert!(matches!(missing, kube::Error::Api(status) if status.code == 404));
+}
+
+#[tokio::test]
+async fn a_pod_without_a_node_has_said_nothing() {
+    let server = server().await;
+    with_service_account(&server).await;
+    server.call("POST", PODS, &pod("a")).await.expect(201);
+    let logs = server.get(&format!("{PODS}/a/log")).await;
+    assert_eq!((logs.code, logs.text.as_str()), (204, ""));
+    let refused = server.get(&format!("{PODS}/a/log?container=x")).await.expect(400);
+    assert_eq!(refused["message"], "container x is not valid for pod a");
+    server.get(&format!("{PODS}/none/log")).await.expect(404);
 }
