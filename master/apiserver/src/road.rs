@@ -313,11 +313,13 @@ fn resource_call(core: &Core, head: Parts, asked: Asked, user: Arc<UserInfo>) ->
     Ok(Some(Call { user, kind, path, verb, query, accept, head, warnings, told: Mutex::default() }))
 }
 
-/// The verb that authorization sees; empty for a method that no resource has.
+/// The verb that authorization sees; empty for a method that no resource has. One object is watched by its path only, or as a
+/// list of one.
 fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
     let one = !path.name.is_empty();
     match (method.as_str(), one) {
-        ("GET" | "HEAD", true) if path.subresource.is_empty() && query.flag("watch") => "watch",
+        ("GET" | "HEAD", _) if path.watches => "watch",
+        _ if path.watches => "",
         ("GET" | "HEAD", true) => "get",
         ("GET" | "HEAD", false) if query.flag("watch") => "watch",
         ("GET" | "HEAD", false) => "list",

@@ -176,3 +176,20 @@ async fn a_pod_without_a_node_has_said_nothing() {
     assert_eq!(refused["message"], "container x is not valid for pod a");
     server.get(&format!("{PODS}/none/log")).await.expect(404);
 }
+
+#[tokio::test]
+async fn paths_that_ask_for_a_watch() {
+    let server = server().await;
+    for name in ["a", "b"] {
+        labelled(&server, name, "one").await;
+    }
+    let mut one = server.watch("/api/v1/watch/namespaces/default/configmaps/b").await;
+    let mut all = server.watch("/api/v1/watch/namespaces/default/configmaps?labelSelector=tier%3Done").await;
+    let mut namespace = server.watch("/api/v1/watch/namespaces/default").await;
+    assert_eq!((one.seen().await.as_str(), all.seen().await.as_str()), ("ADDED b", "ADDED a"));
+    assert_eq!(namespace.seen().await, "ADDED default");
+    server.call("POST", "/api/v1/watch/namespaces/default/configmaps", &config_map("c")).await.expect(405);
+    // What names one object is no watch without.
+    let one = server.get(&format!("{CONFIG_MAPS}/a?watch=true")).await.expect(200);
+    assert_eq!(one["kind"], "ConfigMap");
+}

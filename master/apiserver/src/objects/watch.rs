@@ -46,7 +46,8 @@ pub(super) fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>> {
     };
     let request = WatchRequest {
         resource: stored_resource(call.kind),
-        namespace: call.path.namespace.clone(),
+        // The path of a namespace names it as one that things are in.
+        namespace: if call.kind.namespaced { call.path.namespace.clone() } else { String::new() },
         start,
         filter,
         buffer: BUFFER,
