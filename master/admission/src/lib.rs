@@ -10,6 +10,7 @@
 mod certificates;
 mod default_class;
 mod default_toleration_seconds;
+mod device_admin_access;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_declared_feature_validator;
@@ -139,6 +140,7 @@ impl Chain {
             Box::new(node_declared_feature_validator::NodeDeclaredFeatureValidator),
             Box::new(pod_resize_validator::PodResizeValidator),
             Box::new(rbac_escalation::RbacEscalation),
+            Box::new(device_admin_access::DeviceAdminAccess),
         ];
         Chain { context, plugins }
     }
