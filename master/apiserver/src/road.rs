@@ -17,7 +17,7 @@ use schema::Kind;
 
 use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
-use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target};
+use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target, socket_token};
 use crate::server::Core;
 use crate::{aggregation, discovery, flow_control, health, hooks, objects, openapi, subresources, warnings};
 
@@ -85,8 +85,9 @@ fn format_of_refusals(headers: &HeaderMap) -> Format {
 }
 
 async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin, format: Format) -> Result<Response<Body>> {
-    let (head, body) = request.into_parts();
-    let user = acting_user(&core, &head, authenticate(&core, &head, &origin)?)?;
+    let (mut head, body) = request.into_parts();
+    let offered = socket_token::take(&mut head.headers);
+    let user = acting_user(&core, &head, authenticate(&core, &head, &origin, offered.as_deref())?)?;
     let asked = Asked::of(&head);
     // Our own parts are few and must not be starved by others.
     let counted = matches!(origin, Origin::Connection { .. }) && !asked.is_connection();
@@ -135,7 +136,8 @@ async fn other_path(core: Arc<Core>, head: Parts, body: Body, user: Arc<UserInfo
     }
 }
 
-fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserInfo>> {
+/// `offered` is a token that came otherwise than in the `Authorization` header, as if it had.
+fn authenticate(core: &Core, head: &Parts, origin: &Origin, offered: Option<&str>) -> Result<Arc<UserInfo>> {
     let (certificate, is_front_proxy) = match origin {
         Origin::InProcess(user) => return Ok(Arc::clone(user)),
         Origin::Connection { certificate, is_front_proxy } => (certificate.as_deref(), *is_front_proxy),
@@ -149,7 +151,7 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserIn
         // A front proxy is nobody itself.
         client_certificate: certificate.filter(|_| !is_front_proxy),
         // One that is no text is there, and is no token.
-        authorization: head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()),
+        authorization: head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()).or(offered),
     };
     core.authenticator.authenticate(credentials, head.uri.path(), Timestamp::now()).map(Arc::new).map_err(|error| {
         if error != AuthenticationError::Missing {
