@@ -62,6 +62,15 @@ impl Charged {
     }
 }
 
+/// Does what is to be done whole: a client that goes away ends its request, but not what was begun for it, which would leave a
+/// charge for nothing.
+pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a write ended early");
+        Err(Problem::internal("the request could not be handled"))
+    })
+}
+
 /// Adds to what is used of a quota, if it is still there.
 async fn change(core: &Core, (namespace, name): (&str, &str), more: &ResourceList) -> Result<()> {
     let kind = kind()?;

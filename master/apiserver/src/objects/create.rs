@@ -1,5 +1,6 @@
 //! Creating objects.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use admission::{Operation, Request};
@@ -35,7 +36,7 @@ const NAMESPACE_ATTEMPTS: usize = 16;
 const EARLY_ATTEMPTS: usize = 10;
 const EARLY_PAUSE: Duration = Duration::from_millis(150);
 
-pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
+pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let dry_run = call.query.dry_run("CreateOptions")?;
     let validation = call.query.field_validation("CreateOptions")?;
     let bytes = body::read(body).await?;
@@ -63,7 +64,7 @@ pub(super) struct Creation {
 }
 
 /// Takes an object all the way into the store; the answer is what was stored.
-pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Result<Bytes> {
+pub(super) async fn create(core: &Arc<Core>, call: &Call, creation: Creation) -> Result<Bytes> {
     let (kind, namespace) = (call.kind, call.path.namespace.as_str());
     let Creation { mut object, dry_run, manager } = creation;
     in_namespace(kind, namespace, &mut object)?;
@@ -157,7 +158,7 @@ fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a
 }
 
 /// Prepares, validates and commits; `None` when the name is taken.
-async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -> Result<Option<Bytes>> {
+async fn store(core: &Arc<Core>, call: &Call, (mut object, dry_run): (Value, bool)) -> Result<Option<Bytes>> {
     let (user, kind, namespace) = (call.user.as_ref(), call.kind, call.path.namespace.as_str());
     meta::clear(&mut object, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
     meta::set(&mut object, "uid", auth::random_uuid());
@@ -187,10 +188,16 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     if core.store.get(&key).is_some() {
         return Ok(None);
     }
-    let charged = quota::charge(core, &Charge { kind, namespace, object: &object, old: None, dry_run }).await?;
     let write = Write { key, expect: Expect::Absent, needs, value: None };
-    let committed = reserved.during(commit(core, (kind, &request), (object, write), dry_run)).await;
-    charged.unless_made(core, committed).await
+    let (core, user, namespace) = (Arc::clone(core), Arc::clone(&call.user), namespace.to_owned());
+    let charged_and_committed = async move {
+        let charge = Charge { kind, namespace: &namespace, object: &object, old: None, dry_run };
+        let charged = quota::charge(&core, &charge).await?;
+        let request = self::request(&user, kind, &namespace, &name);
+        let committed = reserved.during(commit(&core, (kind, &request), (object, write), dry_run)).await;
+        charged.unless_made(&core, committed).await
+    };
+    quota::whole(charged_and_committed).await
 }
 
 /// The namespace as it is now.

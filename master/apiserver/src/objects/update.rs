@@ -78,13 +78,13 @@ pub(super) fn named(call: &Call, object: &Value) -> Result<()> {
 }
 
 /// Changes one part of the object that the request names, and answers with what is stored then.
-pub(crate) async fn modify(core: &Core, call: &Call, change: Change<'_>) -> Result<Bytes> {
+pub(crate) async fn modify(core: &Arc<Core>, call: &Call, change: Change<'_>) -> Result<Bytes> {
     for _ in 0..ATTEMPTS {
         let entry = find(core, call)?;
         let old = conversion::shown(core, call.kind, entry.json()).await?;
         let mut new = (change.make)(&old)?;
         same_object(call, &mut new, &old, change.unconditional)?;
-        match attempt(core, call, &change, (&entry, &old, new)).await? {
+        match attempt(core, call, &change, (entry, old, new)).await? {
             Some(json) => return Ok(json),
             None => tokio::task::yield_now().await,
         }
@@ -131,12 +131,12 @@ fn same_object(call: &Call, new: &mut Value, old: &Value, unconditional: bool) -
 
 /// Admits, prepares, validates and commits; `None` when the object changed meanwhile.
 async fn attempt(
-    core: &Core,
+    core: &Arc<Core>,
     call: &Call,
     change: &Change<'_>,
-    (entry, old, mut new): (&Arc<Entry>, &Value, Value),
+    (entry, before, mut new): (Arc<Entry>, Value, Value),
 ) -> Result<Option<Bytes>> {
-    let kind = call.kind;
+    let (kind, old) = (call.kind, &before);
     let request = request(call, old);
     kind.default(&mut new);
     if let Some(manager) = &change.manager {
@@ -165,14 +165,15 @@ async fn attempt(
         return Ok(Some(entry.json().clone()));
     }
     let gone = is_released(kind, &new, old);
-    let charged = if matches!(change.part, Part::Main | Part::Other("resize")) && !gone {
-        let namespace = &call.path.namespace;
-        quota::charge(core, &Charge { kind, namespace, object: &new, old: Some(old), dry_run: change.dry_run }).await?
-    } else {
-        Charged::default()
+    let is_counted = matches!(change.part, Part::Main | Part::Other("resize")) && !gone;
+    let (core, namespace, dry_run) = (Arc::clone(core), call.path.namespace.clone(), change.dry_run);
+    let charged_and_committed = async move {
+        let charge = Charge { kind, namespace: &namespace, object: &new, old: Some(&before), dry_run };
+        let charged = if is_counted { quota::charge(&core, &charge).await? } else { Charged::default() };
+        let committed = reserved.during(store(&core, kind, (&entry, new, gone), dry_run)).await;
+        charged.unless_made(&core, committed).await
     };
-    let committed = reserved.during(store(core, kind, (entry, new, gone), change.dry_run)).await;
-    charged.unless_made(core, committed).await
+    quota::whole(charged_and_committed).await
 }
 
 /// Commits what was judged, or removes the object that nothing keeps; `None` when it changed meanwhile.

@@ -43,7 +43,7 @@ fn scale_kind() -> Result<&'static Kind> {
 
 /// Makes the workload what `make` makes of it.
 async fn change(
-    core: &Core,
+    core: &Arc<Core>,
     call: &Call,
     (dry_run, manager): (bool, Option<Manager>),
     make: &(dyn Fn(&Value) -> Result<Value> + Send + Sync),
