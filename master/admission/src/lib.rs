@@ -132,6 +132,7 @@ impl Chain {
             Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
             Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
+            Box::new(certificates::CertificateRequestFormat),
             Box::new(certificates::CertificateApproval),
             Box::new(certificates::CertificateSigning),
             Box::new(certificates::CertificateSubjectRestriction),
