@@ -87,8 +87,9 @@ fn format_of_refusals(headers: &HeaderMap) -> Format {
 async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin, format: Format) -> Result<Response<Body>> {
     let (mut head, body) = request.into_parts();
     let offered = socket_token::take(&mut head.headers);
-    let user = acting_user(&core, &head, authenticate(&core, &head, &origin, offered.as_deref())?)?;
+    let sender = authenticate(&core, &head, &origin, offered.as_deref())?;
     let asked = Asked::of(&head);
+    let user = acting_user(&core, &head, &asked, sender)?;
     // Our own parts are few and must not be starved by others.
     let counted = matches!(origin, Origin::Connection { .. }) && !asked.is_connection();
     let class = counted.then(|| core.flow_control.classify(&asked.attributes(&user, &head))).flatten();
@@ -162,8 +163,9 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin, offered: Option<&str
 }
 
 /// Whom the request acts as: its sender, unless `Impersonate-*` headers ask for another and he may.
-fn acting_user(core: &Core, head: &Parts, sender: Arc<UserInfo>) -> Result<Arc<UserInfo>> {
-    let other = auth::impersonate(&sender, values(&head.headers), core.authorizer.as_ref())?;
+fn acting_user(core: &Core, head: &Parts, asked: &Asked, sender: Arc<UserInfo>) -> Result<Arc<UserInfo>> {
+    let asked = asked.attributes(&sender, head);
+    let other = auth::impersonate(&asked, values(&head.headers), core.authorizer.as_ref())?;
     Ok(other.map_or(sender, Arc::new))
 }
 
