@@ -1,6 +1,7 @@
-//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction: who may have which signer sign.
+//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction: who may have which signer sign; and what is no request
+//! at all, which upstream's validation refuses (`validateCertificateSigningRequest`).
 
-use auth::{Attributes, UserInfo, pki};
+use auth::{Attributes, FieldCause, UserInfo, pki};
 use serde_json::Value;
 
 use crate::{Context, Operation, Plugin, Refusal, Request, text};
@@ -38,6 +39,20 @@ impl Plugin for CertificateSigning {
             return Ok(());
         }
         Err(request.forbidden(object, &format!("user not permitted to sign requests with signerName {signer:?}")))
+    }
+}
+
+pub struct CertificateRequestFormat;
+
+impl Plugin for CertificateRequestFormat {
+    fn validate(&self, _: &Context, request: &Request<'_>, object: Option<&Value>) -> Result<(), Refusal> {
+        let is_create = request.is(GROUP, RESOURCE, "") && request.operation == Operation::Create;
+        let Some(csr) = object.filter(|_| is_create) else { return Ok(()) };
+        let said = text(csr, "/spec/request");
+        let Err(error) = pki::check_csr(said) else { return Ok(()) };
+        let message = format!("Invalid value: {said:?}: {error}");
+        let cause = FieldCause { reason: "FieldValueInvalid", field: "spec.request", message: &message };
+        Err(Refusal::invalid(GROUP, "CertificateSigningRequest", request.object_name(object), &[cause]))
     }
 }
 

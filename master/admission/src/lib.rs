@@ -10,6 +10,7 @@
 mod certificates;
 mod default_class;
 mod default_toleration_seconds;
+mod device_admin_access;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_declared_feature_validator;
@@ -131,6 +132,7 @@ impl Chain {
             Box::new(storage_object_in_use_protection::StorageObjectInUseProtection),
             Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
+            Box::new(certificates::CertificateRequestFormat),
             Box::new(certificates::CertificateApproval),
             Box::new(certificates::CertificateSigning),
             Box::new(certificates::CertificateSubjectRestriction),
@@ -139,6 +141,7 @@ impl Chain {
             Box::new(node_declared_feature_validator::NodeDeclaredFeatureValidator),
             Box::new(pod_resize_validator::PodResizeValidator),
             Box::new(rbac_escalation::RbacEscalation),
+            Box::new(device_admin_access::DeviceAdminAccess),
         ];
         Chain { context, plugins }
     }

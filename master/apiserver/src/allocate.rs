@@ -179,8 +179,8 @@ impl Allocators {
         let reservation = Reservation { shared, owner, claims: Claims::default(), committing: false };
         let mut work = Work { allocators: self, reservation };
         work.cluster_ip(spec, old)
-            .and_then(|()| work.node_ports(spec))
-            .and_then(|()| work.health_check(spec))
+            .and_then(|()| work.node_ports(spec, old))
+            .and_then(|()| work.health_check(spec, old))
             .map_err(|error| Problem::invalid_field(kind.group, kind.kind, &name, error))?;
         Ok(work.reservation)
     }
@@ -198,12 +198,19 @@ fn text<'a>(spec: &'a Value, field: &str) -> &'a str {
     spec.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn needs_ports(spec: &Value) -> bool {
-    match text(spec, "type") {
-        "NodePort" => true,
-        "LoadBalancer" => spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
-        _ => false,
-    }
+/// Whether its ports may have numbers on nodes.
+fn has_node_ports(spec: &Value) -> bool {
+    matches!(text(spec, "type"), "NodePort" | "LoadBalancer")
+}
+
+/// Whether ports that ask for no number get one.
+fn draws_ports(spec: &Value) -> bool {
+    text(spec, "type") == "NodePort" || spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false))
+}
+
+/// `apiservice.NeedsHealthCheck`
+fn needs_health_check(spec: &Value) -> bool {
+    text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
 }
 
 impl Work<'_> {
@@ -273,40 +280,46 @@ impl Work<'_> {
         Ok(ip)
     }
 
-    /// What an update left out was filled in from the old object before ([`Kind::prepare_update`]).
-    fn node_ports(&mut self, spec: &mut Value) -> Outcome<()> {
-        if !needs_ports(spec) {
+    /// What an update left out was filled in from the old object before ([`Kind::prepare_update`]). Numbers that the old object
+    /// has are not asked for again: another request under way may write them, too.
+    fn node_ports(&mut self, spec: &mut Value, old: Option<&Value>) -> Outcome<()> {
+        if !has_node_ports(spec) {
             return Ok(());
         }
-        let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
+        let draws = draws_ports(spec);
         // TCP and UDP of one Service may share a number.
-        let mut own: HashSet<u16> = HashSet::new();
+        let mut own: HashSet<u64> = old.into_iter().flat_map(numbers).collect();
+        let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
         for (index, port) in ports.iter_mut().enumerate() {
-            let chosen = match port.get("nodePort").and_then(Value::as_u64).unwrap_or(0) {
+            let chosen = match number(port, "nodePort") {
+                0 if !draws => continue,
                 0 => self.any_port()?,
-                asked => self.this_port(&format!("spec.ports[{index}].nodePort"), asked, &own)?,
+                kept if own.contains(&kept) => continue,
+                asked => self.this_port(&format!("spec.ports[{index}].nodePort"), asked)?,
             };
-            own.insert(chosen);
+            own.insert(chosen.into());
             port["nodePort"] = chosen.into();
         }
         Ok(())
     }
 
     /// The port at which load balancers ask a node if it has endpoints.
-    fn health_check(&mut self, spec: &mut Value) -> Outcome<()> {
-        if text(spec, "type") != "LoadBalancer" || text(spec, "externalTrafficPolicy") != "Local" {
+    fn health_check(&mut self, spec: &mut Value, old: Option<&Value>) -> Outcome<()> {
+        if !needs_health_check(spec) {
             return Ok(());
         }
         let field = "healthCheckNodePort";
-        let chosen = match spec.get(field).and_then(Value::as_u64).unwrap_or(0) {
+        let kept = old.filter(|old| needs_health_check(old)).map(|old| number(old, field)).unwrap_or_default();
+        let chosen = match number(spec, field) {
             0 => self.any_port()?,
-            asked => self.this_port(&format!("spec.{field}"), asked, &HashSet::new())?,
+            asked if asked == kept => return Ok(()),
+            asked => self.this_port(&format!("spec.{field}"), asked)?,
         };
         spec[field] = chosen.into();
         Ok(())
     }
 
-    fn this_port(&mut self, field: &str, asked: u64, own: &HashSet<u16>) -> Outcome<u16> {
+    fn this_port(&mut self, field: &str, asked: u64) -> Outcome<u16> {
         let refuse = |why: String| FieldError {
             reason: "FieldValueInvalid",
             field: field.to_owned(),
@@ -318,7 +331,7 @@ impl Work<'_> {
             refuse(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"))
         })?;
         let mut taken = self.allocators.taken();
-        if !own.contains(&port) && taken.is_port_taken(port, &self.reservation.owner) {
+        if taken.is_port_taken(port, &self.reservation.owner) {
             return Err(refuse("provided port is already allocated".into()));
         }
         taken.held.ports.insert(port);
@@ -488,13 +501,21 @@ impl Observer for Allocators {
 
 fn claims(spec: &Value) -> Claims {
     let ips = spec.get("clusterIPs").and_then(Value::as_array).into_iter().flatten();
-    let ports = spec.get("ports").and_then(Value::as_array).into_iter().flatten();
-    let health = spec.get("healthCheckNodePort").and_then(Value::as_u64);
-    let numbers = ports.filter_map(|port| port.get("nodePort")?.as_u64()).chain(health);
+    let ports = numbers(spec).chain([number(spec, "healthCheckNodePort")]);
     Claims {
         ips: ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect(),
-        ports: numbers.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0).collect(),
+        ports: ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0).collect(),
     }
+}
+
+/// The numbers that ports have on nodes; 0 where they have none.
+fn numbers(spec: &Value) -> impl Iterator<Item = u64> {
+    let ports = spec.get("ports").and_then(Value::as_array).into_iter().flatten();
+    ports.map(|port| number(port, "nodePort"))
+}
+
+fn number(object: &Value, field: &str) -> u64 {
+    object.get(field).and_then(Value::as_u64).unwrap_or_default()
 }
 
 fn has_another<K: Hash + Eq>(owners: &HashMap<K, BTreeSet<String>>, key: &K, owner: &str) -> bool {

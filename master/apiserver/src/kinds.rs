@@ -1,18 +1,19 @@
 //! The kinds that the server has now: the built-in ones, and those of CustomResourceDefinitions.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use auth::Observer;
 use schema::{Catalog, Kind, Registry};
 use serde_json::Value;
+use tokio::sync::watch;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const RESOURCE: &str = "customresourcedefinitions";
 
 /// Follows the definitions in the order of their commits, so that a kind is there once its definition says so.
 pub(crate) struct Kinds {
-    current: RwLock<Arc<Registry>>,
+    current: watch::Sender<Arc<Registry>>,
     custom: Mutex<CustomKinds>,
 }
 
@@ -24,11 +25,16 @@ struct CustomKinds {
 
 impl Kinds {
     pub(crate) fn new() -> Self {
-        Kinds { current: RwLock::new(Arc::new(Registry::builtin().with([]))), custom: Mutex::default() }
+        Kinds { current: watch::Sender::new(Arc::new(Registry::builtin().with([]))), custom: Mutex::default() }
     }
 
     pub(crate) fn registry(&self) -> Arc<Registry> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Tells of the kinds whenever there are others.
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Registry>> {
+        self.current.subscribe()
     }
 }
 
@@ -56,6 +62,6 @@ impl Observer for Kinds {
             return;
         }
         let registry = Registry::builtin().with(by_definition.values().flatten().copied());
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+        self.current.send_replace(Arc::new(registry));
     }
 }

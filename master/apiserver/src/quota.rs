@@ -62,6 +62,27 @@ impl Charged {
     }
 }
 
+/// Whether a write of such an object may be charged to anybody.
+pub(crate) fn may_charge(core: &Core, kind: &Kind, namespace: &str, is_new: bool) -> bool {
+    counts(kind, is_new)
+        && self::kind().and_then(|quotas| entries(core, quotas, namespace)).is_ok_and(|all| !all.is_empty())
+}
+
+/// Does `work` whole, where it may be charged for: a client that goes away ends its request, but not what was begun for it, which
+/// would leave a charge for nothing.
+pub(crate) async fn whole<T: Send + 'static>(
+    may_charge: bool,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    if !may_charge {
+        return work.await;
+    }
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a write ended early");
+        Err(Problem::internal("the request could not be handled"))
+    })
+}
+
 /// Adds to what is used of a quota, if it is still there.
 async fn change(core: &Core, (namespace, name): (&str, &str), more: &ResourceList) -> Result<()> {
     let kind = kind()?;
@@ -76,12 +97,16 @@ async fn change(core: &Core, (namespace, name): (&str, &str), more: &ResourceLis
     Err(Problem::modified(kind, name))
 }
 
+/// Whether such an object uses more of anything, once it is made or changed.
+fn counts(kind: &Kind, is_new: bool) -> bool {
+    let changes_use = || matches!((kind.group, kind.plural), ("", "pods" | "services" | "persistentvolumeclaims"));
+    kind.namespaced && (is_new || changes_use())
+}
+
 /// Charges what an object uses beyond what it used to all quotas that count it, or refuses it.
 pub(crate) async fn charge(core: &Core, charge: &Charge<'_>) -> Result<Charged> {
-    let kind = charge.kind;
-    let changes_use = matches!((kind.group, kind.plural), ("", "pods" | "services" | "persistentvolumeclaims"));
     let mut charged = Charged { namespace: charge.namespace.to_owned(), quotas: Vec::new() };
-    if !kind.namespaced || (charge.old.is_some() && !changes_use) {
+    if !counts(charge.kind, charge.old.is_none()) {
         return Ok(charged);
     }
     match charge_all(core, charge, &mut charged).await {

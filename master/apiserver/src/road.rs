@@ -17,7 +17,7 @@ use schema::Kind;
 
 use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
-use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target};
+use crate::request::{Accept, Format, Offer, Query, ResourcePath, Target, socket_token};
 use crate::server::Core;
 use crate::{aggregation, discovery, flow_control, health, hooks, objects, openapi, subresources, warnings};
 
@@ -85,9 +85,11 @@ fn format_of_refusals(headers: &HeaderMap) -> Format {
 }
 
 async fn go(core: Arc<Core>, request: Request<Body>, origin: Origin, format: Format) -> Result<Response<Body>> {
-    let (head, body) = request.into_parts();
-    let user = acting_user(&core, &head, authenticate(&core, &head, &origin)?)?;
+    let (mut head, body) = request.into_parts();
+    let offered = socket_token::take(&mut head.headers);
+    let sender = authenticate(&core, &head, &origin, offered.as_deref())?;
     let asked = Asked::of(&head);
+    let user = acting_user(&core, &head, &asked, sender)?;
     // Our own parts are few and must not be starved by others.
     let counted = matches!(origin, Origin::Connection { .. }) && !asked.is_connection();
     let class = counted.then(|| core.flow_control.classify(&asked.attributes(&user, &head))).flatten();
@@ -135,7 +137,8 @@ async fn other_path(core: Arc<Core>, head: Parts, body: Body, user: Arc<UserInfo
     }
 }
 
-fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserInfo>> {
+/// `offered` is a token that came otherwise than in the `Authorization` header, as if it had.
+fn authenticate(core: &Core, head: &Parts, origin: &Origin, offered: Option<&str>) -> Result<Arc<UserInfo>> {
     let (certificate, is_front_proxy) = match origin {
         Origin::InProcess(user) => return Ok(Arc::clone(user)),
         Origin::Connection { certificate, is_front_proxy } => (certificate.as_deref(), *is_front_proxy),
@@ -149,7 +152,7 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserIn
         // A front proxy is nobody itself.
         client_certificate: certificate.filter(|_| !is_front_proxy),
         // One that is no text is there, and is no token.
-        authorization: head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()),
+        authorization: head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()).or(offered),
     };
     core.authenticator.authenticate(credentials, head.uri.path(), Timestamp::now()).map(Arc::new).map_err(|error| {
         if error != AuthenticationError::Missing {
@@ -160,8 +163,9 @@ fn authenticate(core: &Core, head: &Parts, origin: &Origin) -> Result<Arc<UserIn
 }
 
 /// Whom the request acts as: its sender, unless `Impersonate-*` headers ask for another and he may.
-fn acting_user(core: &Core, head: &Parts, sender: Arc<UserInfo>) -> Result<Arc<UserInfo>> {
-    let other = auth::impersonate(&sender, values(&head.headers), core.authorizer.as_ref())?;
+fn acting_user(core: &Core, head: &Parts, asked: &Asked, sender: Arc<UserInfo>) -> Result<Arc<UserInfo>> {
+    let asked = asked.attributes(&sender, head);
+    let other = auth::impersonate(&asked, values(&head.headers), core.authorizer.as_ref())?;
     Ok(other.map_or(sender, Arc::new))
 }
 
@@ -313,11 +317,13 @@ fn resource_call(core: &Core, head: Parts, asked: Asked, user: Arc<UserInfo>) ->
     Ok(Some(Call { user, kind, path, verb, query, accept, head, warnings, told: Mutex::default() }))
 }
 
-/// The verb that authorization sees; empty for a method that no resource has.
+/// The verb that authorization sees; empty for a method that no resource has. One object is watched by its path only, or as a
+/// list of one.
 fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
     let one = !path.name.is_empty();
     match (method.as_str(), one) {
-        ("GET" | "HEAD", true) if path.subresource.is_empty() && query.flag("watch") => "watch",
+        ("GET" | "HEAD", _) if path.watches => "watch",
+        _ if path.watches => "",
         ("GET" | "HEAD", true) => "get",
         ("GET" | "HEAD", false) if query.flag("watch") => "watch",
         ("GET" | "HEAD", false) => "list",

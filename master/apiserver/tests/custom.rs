@@ -107,6 +107,37 @@ async fn a_watch_sees_custom_resources_and_a_restart_keeps_them() {
 }
 
 #[tokio::test]
+async fn a_watch_ends_with_the_schema_that_it_began_with() {
+    let server = server().await;
+    established(&server).await;
+    let path = format!("{DEFINITIONS}/foos.example.com");
+    let merge = async |patch: &str| {
+        server.typed("PATCH", &path, "application/merge-patch+json", patch).await.expect(200);
+    };
+    let mut watch = server.watch(&format!("{FOOS}?watch=1")).await;
+    server.call("POST", FOOS, &foo("a", json!({}))).await.expect(201);
+    // What says nothing of the objects ends no watch.
+    merge(r#"{"metadata":{"labels":{"a":"b"}}}"#).await;
+    server.call("POST", FOOS, &foo("b", json!({}))).await.expect(201);
+    assert_eq!((watch.seen().await.as_str(), watch.seen().await.as_str()), ("ADDED a", "ADDED b"));
+    merge(
+        r#"{"spec":{"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{
+        "type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}}"#,
+    )
+    .await;
+    assert_eq!(watch.next().await, None);
+    // Nor does the end of a definition, before that of its objects.
+    let mut watch = server.watch(&format!("{FOOS}?watch=1")).await;
+    assert_eq!((watch.seen().await.as_str(), watch.seen().await.as_str()), ("ADDED a", "ADDED b"));
+    server.delete(&path).await.expect(200);
+    server.delete(&format!("{FOOS}/a")).await.expect(200);
+    server.delete(&format!("{FOOS}/b")).await.expect(200);
+    merge(r#"{"metadata":{"finalizers":null}}"#).await;
+    assert_eq!((watch.seen().await.as_str(), watch.seen().await.as_str()), ("DELETED a", "DELETED b"));
+    assert_eq!(watch.next().await, None);
+}
+
+#[tokio::test]
 async fn a_deleted_definition_waits_for_its_resources() {
     let server = server().await;
     established(&server).await;

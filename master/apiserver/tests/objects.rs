@@ -410,3 +410,66 @@ async fn load_balancers_have_a_port_to_ask_nodes_at() {
     let spread = server.typed("PATCH", path, "application/merge-patch+json", spread).await.expect(200);
     assert_eq!(spread["spec"].get("healthCheckNodePort"), None);
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_page_by_page_where_the_client_asks_for_pages() {
+    let server = server().await;
+    for name in ["a", "b", "c"] {
+        let mut object = config_map(name);
+        object["metadata"]["labels"] = json!({ "paged": "yes" });
+        server.call("POST", CONFIG_MAPS, &object).await.expect(201);
+    }
+    let all = format!("{CONFIG_MAPS}?labelSelector=paged%3Dyes");
+    let names = |list: &serde_json::Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = server.delete(&format!("{all}&limit=1")).await.expect(200);
+    assert_eq!(names(&first), ["a"]);
+    let next = first["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&server.get(&all).await.expect(200)), ["b", "c"]);
+    let second = server.delete(&format!("{all}&limit=1&continue={next}")).await.expect(200);
+    assert_eq!(names(&second), ["b"]);
+    let rest = server.delete(&all).await.expect(200);
+    assert_eq!((names(&rest), &rest["metadata"]["continue"]), (vec!["c".to_owned()], &serde_json::Value::Null));
+}
+
+#[tokio::test]
+async fn an_owner_that_is_named_twice_is_kept_once() {
+    let server = server().await;
+    let owner = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u" });
+    let twice = json!([owner, owner]);
+    let mut object = config_map("a");
+    object["metadata"]["ownerReferences"] = twice.clone();
+    let kept = |answer: common::Answer, after: bool| {
+        let warning = answer.headers["warning"].to_str().unwrap().to_owned();
+        assert!(warning.contains("duplicate UID(s) observed: u"), "{warning}");
+        assert_eq!(warning.contains("after mutating admission"), after, "{warning}");
+        assert!([200, 201].contains(&answer.code), "{}", answer.text);
+        assert_eq!(answer.json()["metadata"]["ownerReferences"], json!([owner]));
+    };
+    kept(server.call("POST", CONFIG_MAPS, &object).await, false);
+    let path = format!("{CONFIG_MAPS}/a");
+    kept(server.call("PUT", &path, &object).await, false);
+    let patch = json!({ "metadata": { "ownerReferences": twice } }).to_string();
+    kept(server.typed("PATCH", &path, "application/merge-patch+json", &patch).await, true);
+}
+
+#[tokio::test]
+async fn a_dry_run_answers_with_the_version_that_it_would_replace() {
+    let server = server().await;
+    let mut object = config_map("a");
+    object["metadata"]["finalizers"] = json!(["x.io/y"]);
+    let made = server.call("POST", CONFIG_MAPS, &object).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a?dryRun=All");
+    let version = |answer: serde_json::Value| {
+        assert_eq!(answer["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"], "{answer}");
+        answer
+    };
+    object["data"]["key"] = "new".into();
+    assert_eq!(version(server.call("PUT", &path, &object).await.expect(200))["data"]["key"], "new");
+    let patch = r#"{"data":{"key":"newer"}}"#;
+    version(server.typed("PATCH", &path, "application/merge-patch+json", patch).await.expect(200));
+    let marked = version(server.delete(&path).await.expect(200));
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+}

@@ -266,3 +266,31 @@ async fn who_puts_parameters_into_force_can_read_them() {
     assert_eq!(as_user(&server, "joe", &bindings, &binding(selected)).await.0, 422);
     assert_eq!(as_user(&server, "joe", &bindings, &binding(named)).await.0, 201);
 }
+
+#[tokio::test]
+async fn a_policy_changes_a_scale() {
+    let server = server().await;
+    let mut policy = spec(&[patch("[JSONPatch{ op: 'replace', path: '/spec/replicas', value: 3 }]")]);
+    policy["matchConstraints"] = json!({ "resourceRules": [{
+        "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments/scale"],
+    }] });
+    policy["matchConditions"] = json!([{ "name": "many", "expression": "object.kind == 'Scale' && object.spec.replicas > 3 && oldObject.spec.replicas == 1" }]);
+    mutating(&server, "cap", policy).await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({ "app": "x" });
+    let template =
+        json!({ "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    let deployment = json!({
+        "kind": "Deployment", "apiVersion": "apps/v1", "metadata": { "name": "x" },
+        "spec": { "selector": { "matchLabels": labels }, "template": template },
+    });
+    server.call("POST", deployments, &deployment).await.expect(201);
+    let scale = format!("{deployments}/x/scale");
+    let to = async |replicas: i64| {
+        let patch = json!({ "spec": { "replicas": replicas } }).to_string();
+        server.typed("PATCH", &scale, "application/merge-patch+json", &patch).await.expect(200)
+    };
+    assert_eq!(to(9).await["spec"]["replicas"], 3);
+    assert_eq!(server.get(&format!("{deployments}/x")).await.expect(200)["spec"]["replicas"], 3);
+    assert_eq!(to(9).await["spec"]["replicas"], 9);
+}

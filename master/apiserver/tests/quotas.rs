@@ -4,8 +4,16 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::https::Https;
 use common::{CONFIG_MAPS, Server, config_map, server};
+use http::Response;
+use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::unbounded_channel;
 
 const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
 
@@ -52,11 +60,8 @@ async fn what_one_quota_refuses_is_charged_to_none() {
     }
 }
 
-#[tokio::test]
-async fn a_charge_is_taken_back_when_nothing_comes_of_the_write() {
-    let server = server().await;
-    // Nobody listens where its objects would be converted.
-    let client = json!({ "url": "https://127.0.0.1:1/convert", "caBundle": "" });
+/// Makes a kind `Foo` with two versions, of which something converts the second.
+async fn converted(server: &Server, client: Value) {
     let version = |name: &str, storage: bool| {
         json!({ "name": name, "served": true, "storage": storage,
             "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } })
@@ -79,6 +84,13 @@ async fn a_charge_is_taken_back_when_nothing_comes_of_the_write() {
         ],
     });
     server.call("PUT", &format!("{definitions}/foos.example.com/status"), &made).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_charge_is_taken_back_when_nothing_comes_of_the_write() {
+    let server = server().await;
+    // Nobody listens where its objects would be converted.
+    converted(&server, json!({ "url": "https://127.0.0.1:1/convert", "caBundle": "" })).await;
     bounded(&server, "q", json!({ "count/foos.example.com": "1" })).await;
     for (version, code) in [("v2", 500), ("v2", 500), ("v1", 201), ("v1", 403)] {
         let path = format!("/apis/example.com/{version}/namespaces/default/foos");
@@ -91,5 +103,31 @@ async fn a_charge_is_taken_back_when_nothing_comes_of_the_write() {
         if code != 403 {
             assert_eq!(used(&server, "q", "count/foos.example.com").await, wanted, "{refused}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_charge_is_taken_back_when_its_client_has_gone() {
+    let server = server().await;
+    let ((asked, mut is_asked), (may, go)) = (unbounded_channel(), mpsc::channel::<()>());
+    let go = Arc::new(Mutex::new(go));
+    let webhook = Https::start("127.0.0.1", move |_, _| {
+        asked.send(()).unwrap();
+        tokio::task::block_in_place(|| go.lock().unwrap().recv().unwrap());
+        Response::new(Full::new(Bytes::from("no review")))
+    });
+    let webhook = webhook.await;
+    let client = json!({ "url": format!("https://127.0.0.1:{}/convert", webhook.port), "caBundle": webhook.bundle });
+    converted(&server, client).await;
+    bounded(&server, "q", json!({ "count/foos.example.com": "1" })).await;
+    let foo = json!({ "apiVersion": "example.com/v2", "kind": "Foo", "metadata": { "name": "a" } });
+    tokio::select! {
+        answer = server.call("POST", "/apis/example.com/v2/namespaces/default/foos", &foo) => panic!("{}", answer.text),
+        _ = is_asked.recv() => {}
+    }
+    assert_eq!(used(&server, "q", "count/foos.example.com").await, "1");
+    may.send(()).unwrap();
+    while used(&server, "q", "count/foos.example.com").await != "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

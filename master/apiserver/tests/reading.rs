@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{CONFIG_MAPS, Server, config_map, server};
+use common::{CONFIG_MAPS, PODS, Server, config_map, pod, server, with_service_account};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -163,4 +163,33 @@ async fn kube_takes_the_transport() {
     assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), 1);
     let missing = api.get("b").await.unwrap_err();
     assert!(matches!(missing, kube::Error::Api(status) if status.code == 404));
+}
+
+#[tokio::test]
+async fn a_pod_without_a_node_has_said_nothing() {
+    let server = server().await;
+    with_service_account(&server).await;
+    server.call("POST", PODS, &pod("a")).await.expect(201);
+    let logs = server.get(&format!("{PODS}/a/log")).await;
+    assert_eq!((logs.code, logs.text.as_str()), (204, ""));
+    let refused = server.get(&format!("{PODS}/a/log?container=x")).await.expect(400);
+    assert_eq!(refused["message"], "container x is not valid for pod a");
+    server.get(&format!("{PODS}/none/log")).await.expect(404);
+}
+
+#[tokio::test]
+async fn paths_that_ask_for_a_watch() {
+    let server = server().await;
+    for name in ["a", "b"] {
+        labelled(&server, name, "one").await;
+    }
+    let mut one = server.watch("/api/v1/watch/namespaces/default/configmaps/b").await;
+    let mut all = server.watch("/api/v1/watch/namespaces/default/configmaps?labelSelector=tier%3Done").await;
+    let mut namespace = server.watch("/api/v1/watch/namespaces/default").await;
+    assert_eq!((one.seen().await.as_str(), all.seen().await.as_str()), ("ADDED b", "ADDED a"));
+    assert_eq!(namespace.seen().await, "ADDED default");
+    server.call("POST", "/api/v1/watch/namespaces/default/configmaps", &config_map("c")).await.expect(405);
+    // What names one object is no watch without.
+    let one = server.get(&format!("{CONFIG_MAPS}/a?watch=true")).await.expect(200);
+    assert_eq!(one["kind"], "ConfigMap");
 }

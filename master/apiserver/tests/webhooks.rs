@@ -151,6 +151,48 @@ async fn a_mutating_webhook_changes_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_namespace_lies_in_itself() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    let rules =
+        json!([{ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["namespaces"] }]);
+    for (path, kind) in [(VALIDATING, "ValidatingWebhookConfiguration"), (MUTATING, "MutatingWebhookConfiguration")] {
+        configure(&server, path, &webhook.configuration(kind, json!({ "rules": rules }))).await;
+    }
+    let namespace = json!({ "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": "x" } });
+    server.call("POST", "/api/v1/namespaces", &namespace).await.expect(201);
+    let asked = webhook.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|review| review["request"]["namespace"] == "x" && review["request"]["name"] == "x"));
+}
+
+#[tokio::test]
+async fn a_mutating_webhook_is_asked_about_a_scale() {
+    let (server, webhook) = (server().await, Webhook::start().await);
+    let rules = json!({ "rules": [{
+        "operations": ["UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["replicationcontrollers/scale"],
+    }] });
+    configure(&server, MUTATING, &webhook.configuration("MutatingWebhookConfiguration", rules)).await;
+    let controllers = "/api/v1/namespaces/default/replicationcontrollers";
+    let spec = pod("x")["spec"].clone();
+    let controller = json!({
+        "kind": "ReplicationController", "apiVersion": "v1", "metadata": { "name": "x" },
+        "spec": { "replicas": 1, "template": { "metadata": { "labels": { "app": "x" } }, "spec": spec } },
+    });
+    server.call("POST", controllers, &controller).await.expect(201);
+    let patch = r#"{"spec":{"replicas":2}}"#;
+    let path = format!("{controllers}/x/scale");
+    let scaled = server.typed("PATCH", &path, "application/merge-patch+json", patch).await;
+    assert_eq!(scaled.headers["warning"], "299 - \"seen\"");
+    assert_eq!(scaled.expect(200)["spec"]["replicas"], 2);
+    let asked = webhook.asked();
+    let request = &asked[0]["request"];
+    assert_eq!(request["kind"], json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" }));
+    assert_eq!((&request["object"]["kind"], &request["subResource"]), (&json!("Scale"), &json!("scale")));
+    let replicas = |object: &str| request[object]["spec"]["replicas"].as_i64();
+    assert_eq!((replicas("object"), replicas("oldObject")), (Some(2), Some(1)));
+}
+
+#[tokio::test]
 async fn a_deletion_is_told_of_and_may_be_refused_by_those_that_mutate_too() {
     let (server, webhook) = (server().await, Webhook::start().await);
     for name in ["good", "bad"] {

@@ -7,8 +7,8 @@ use crate::{BootstrapToken, Facts, Refusal, ServiceAccountTokens, UserInfo, x509
 
 /// What anyone may ask, exactly these paths (the `anonymous` conditions of an AuthenticationConfiguration): health, version, and what
 /// `kubeadm join` reads before it believes anyone, by the signatures in it.
-const OPEN_PATHS: [&str; 4] =
-    ["/livez", "/readyz", "/version", "/api/v1/namespaces/kube-public/configmaps/cluster-info"];
+const OPEN_PATHS: [&str; 5] =
+    ["/healthz", "/livez", "/readyz", "/version", "/api/v1/namespaces/kube-public/configmaps/cluster-info"];
 
 /// What a request brings that may say who sent it.
 #[derive(Default, Clone, Copy)]

@@ -2,15 +2,17 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/>,
 //! `apiserver/pkg/endpoints/filters/impersonation`).
 
+mod modes;
+
 use crate::{Attributes, Authorizer, Refusal, UserInfo, names};
 
 const PREFIX: &str = "impersonate-";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// Whom the headers ask to act as; `None` when they ask for nobody. `headers` are names in lower case with their values.
-/// Each part of the identity must be allowed to `requester` by the verb `impersonate`.
+/// Each part of the identity must be allowed to who sends the request that is `asked`.
 pub fn impersonate<'a>(
-    requester: &UserInfo,
+    asked: &Attributes<'_>,
     headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     authorizer: &dyn Authorizer,
 ) -> Result<Option<UserInfo>, Refusal> {
@@ -19,12 +21,10 @@ pub fn impersonate<'a>(
         return Ok(None);
     }
     if wanted.username.is_empty() {
-        return Err(Refusal::internal("requested impersonation of groups, uid or extra without impersonating a user"));
+        let why = "requested impersonation of groups, uid or extra without impersonating a user name";
+        return Err(Refusal::bad_request(why));
     }
-    for part in parts(&wanted) {
-        part.authorize(requester, authorizer)?;
-    }
-    Ok(Some(complete(wanted)))
+    modes::permitted(&wanted, asked, authorizer).map(Some)
 }
 
 /// The user whom headers of a prefix name, by `user`, `uid`, `group` and `extra-…`. Of several names the first counts.
@@ -52,68 +52,17 @@ pub(crate) fn read<'a>(
     Ok(user)
 }
 
-/// One question to the authorizer.
-struct Part<'a> {
-    group: &'a str,
-    resource: &'a str,
-    subresource: &'a str,
-    namespace: &'a str,
-    name: &'a str,
-}
-
-impl Part<'_> {
-    fn authorize(&self, requester: &UserInfo, authorizer: &dyn Authorizer) -> Result<(), Refusal> {
-        let attributes = Attributes {
-            group: self.group,
-            version: "v1",
-            resource: self.resource,
-            subresource: self.subresource,
-            namespace: self.namespace,
-            name: self.name,
-            ..Attributes::of(requester, "impersonate")
-        };
-        let decision = authorizer.authorize(&attributes);
-        if decision.allowed() { Ok(()) } else { Err(attributes.forbidden(decision.reason())) }
-    }
-}
-
-fn parts(wanted: &UserInfo) -> Vec<Part<'_>> {
-    let of_core = |resource, namespace, name| Part { group: "", resource, subresource: "", namespace, name };
-    let mut parts = vec![match service_account(&wanted.username) {
-        Some((namespace, name)) => of_core("serviceaccounts", namespace, name),
-        None => of_core("users", "", wanted.username.as_str()),
-    }];
-    parts.extend(wanted.groups.iter().map(|group| of_core("groups", "", group)));
-    if !wanted.uid.is_empty() {
-        parts.push(Part { group: AUTHENTICATION, ..of_core("uids", "", &wanted.uid) });
-    }
-    for (key, values) in &wanted.extra {
-        parts.extend(values.iter().map(|value| Part {
-            group: AUTHENTICATION,
-            subresource: key,
-            ..of_core("userextras", "", value)
-        }));
-    }
-    parts
-}
-
 fn service_account(username: &str) -> Option<(&str, &str)> {
     username.strip_prefix(names::SERVICE_ACCOUNT_PREFIX)?.split_once(':')
-}
-
-/// Adds the groups that such a user has when he comes himself.
-fn complete(mut user: UserInfo) -> UserInfo {
-    if let Some((namespace, name)) = service_account(&user.username).filter(|_| user.groups.is_empty()) {
-        user.groups = UserInfo::service_account(namespace, name, "").groups;
-    }
-    with_everyone(user)
 }
 
 /// Adds the group that everybody is in who has authenticated himself, or has not.
 pub(crate) fn with_everyone(mut user: UserInfo) -> UserInfo {
     let everyone =
         if user.username == names::ANONYMOUS { names::ALL_UNAUTHENTICATED } else { names::ALL_AUTHENTICATED };
-    if !user.in_group(everyone) {
+    // Who is said to be nobody in particular has not.
+    let is_nobody = user.in_group(names::ALL_UNAUTHENTICATED);
+    if !user.in_group(everyone) && !is_nobody {
         user.groups.push(everyone.to_owned());
     }
     user
@@ -148,8 +97,7 @@ mod tests {
             let join = |parts: [&str; 3]| parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
             let what = join([attributes.group, attributes.resource, attributes.subresource]);
             let wanted = format!("{what} {}", join([attributes.namespace, attributes.name, ""]));
-            assert_eq!(attributes.verb, "impersonate");
-            if self.0.contains(&wanted.as_str()) {
+            if attributes.verb == "impersonate" && self.0.contains(&wanted.as_str()) {
                 Decision::Allow(String::new())
             } else {
                 Decision::NoOpinion(String::new())
@@ -159,7 +107,7 @@ mod tests {
 
     fn act(headers: &[(&str, &str)], rights: &'static [&'static str]) -> Result<Option<UserInfo>, Refusal> {
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-        impersonate(&UserInfo::new("admin", &[]), headers, &Listed(rights))
+        impersonate(&Attributes::of(&UserInfo::new("admin", &[]), "get"), headers, &Listed(rights))
     }
 
     #[test]
@@ -187,7 +135,7 @@ mod tests {
         assert_eq!(user.extra["acme.com/project"], ["some"]);
         assert_eq!(
             act(&headers, &["users jane"]).unwrap_err().message,
-            "groups \"developers\" is forbidden: User \"admin\" cannot impersonate resource \"groups\" in API group \"\" at the cluster scope"
+            "forbidden: User \"admin\" cannot impersonate-on:user-info:get resource \"\" in API group \"\" at the cluster scope"
         );
     }
 
@@ -210,15 +158,16 @@ mod tests {
         let user = act(&[("impersonate-user", "j\u{f6}rg")], &["users j\u{f6}rg"]).unwrap().unwrap();
         assert_eq!(user.username, "j\u{f6}rg");
         let admin = UserInfo::new("admin", &[]);
+        let asked = Attributes::of(&admin, "get");
         for name in ["impersonate-user", "impersonate-group", "impersonate-extra-a", "impersonate-other"] {
-            let refusal = impersonate(&admin, [(name, b"j\xf6rg".as_slice())], &Listed(&[])).unwrap_err();
+            let refusal = impersonate(&asked, [(name, b"j\xf6rg".as_slice())], &Listed(&[])).unwrap_err();
             assert_eq!((refusal.code, refusal.message), (400, format!("the header {name} is not UTF-8")));
         }
-        assert_eq!(impersonate(&admin, [("accept", b"\xff".as_slice())], &Listed(&[])), Ok(None));
+        assert_eq!(impersonate(&asked, [("accept", b"\xff".as_slice())], &Listed(&[])), Ok(None));
     }
 
     #[test]
     fn groups_without_a_user_are_an_error() {
-        assert_eq!(act(&[("impersonate-group", "system:masters")], &[]).unwrap_err().code, 500);
+        assert_eq!(act(&[("impersonate-group", "system:masters")], &[]).unwrap_err().code, 400);
     }
 }

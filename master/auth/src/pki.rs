@@ -14,7 +14,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::parse_x509_pem;
+use x509_parser::error::X509Error;
+use x509_parser::pem::{Pem, parse_x509_pem};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
@@ -187,13 +188,8 @@ pub struct CsrSubject {
 /// Reads the subject of a CertificateSigningRequest's `spec.request`: base64 of PEM, as the API carries it. One that others
 /// could read as somebody else's is an error: several common names, or an attribute that is no text.
 pub fn csr_subject(request: &str) -> Result<CsrSubject, PkiError> {
-    let pem = STANDARD.decode(request).map_err(|_| PkiError::Request("not base64"))?;
-    // The first block, as the signer takes it.
-    let (_, block) = parse_x509_pem(&pem).map_err(|_| PkiError::Request("not PEM"))?;
-    if block.label != "CERTIFICATE REQUEST" {
-        return Err(PkiError::Request("PEM block type must be CERTIFICATE REQUEST"));
-    }
-    let (_, csr) = X509CertificationRequest::from_der(&block.contents).map_err(|_| PkiError::Request("not PKCS#10"))?;
+    let block = csr_block(request)?;
+    let csr = parsed_csr(&block)?;
     let subject = &csr.certification_request_info.subject;
     if !is_text(subject) {
         return Err(PkiError::Request("an attribute of the subject is not text"));
@@ -204,6 +200,35 @@ pub fn csr_subject(request: &str) -> Result<CsrSubject, PkiError> {
         return Err(PkiError::Request("the subject has more than one common name"));
     }
     Ok(CsrSubject { common_name, organizations: subject.iter_organization().filter_map(text).collect() })
+}
+
+/// Whether a CertificateSigningRequest's `spec.request` is one, signed with the key that it is about
+/// (`certificates/validation.validateCSR`).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_csr(request: &str) -> Result<(), PkiError> {
+    let block = csr_block(request)?;
+    match parsed_csr(&block)?.verify_signature() {
+        // Of a sort that only its signer may know.
+        Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => Ok(()),
+        Err(_) => Err(PkiError::Request("the signature is not valid")),
+    }
+}
+
+/// The first block, as the signer takes it.
+fn csr_block(request: &str) -> Result<Pem, PkiError> {
+    let pem = STANDARD.decode(request).map_err(|_| PkiError::Request("not base64"))?;
+    let (_, block) = parse_x509_pem(&pem).map_err(|_| PkiError::Request("not PEM"))?;
+    match block.label.as_str() {
+        "CERTIFICATE REQUEST" => Ok(block),
+        _ => Err(PkiError::Request("PEM block type must be CERTIFICATE REQUEST")),
+    }
+}
+
+fn parsed_csr(block: &Pem) -> Result<X509CertificationRequest<'_>, PkiError> {
+    let parsed = X509CertificationRequest::from_der(&block.contents);
+    parsed.map(|(_, csr)| csr).map_err(|_| PkiError::Request("not PKCS#10"))
 }
 
 /// Whether all attributes of a name are texts in one of the encodings that every reader reads alike.

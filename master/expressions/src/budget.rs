@@ -1,6 +1,6 @@
 //! What evaluation may cost (`apiserver/pkg/apis/cel/config.go`): a few words can loop over what a client sends for hours.
 //! The engine counts nothing. So each turn of a loop is made to pay first: as much as its parts are, and what the engine copies
-//! of the list or map that the loop makes.
+//! of the list or map that the loop makes. So is what is joined, by its size.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +9,8 @@ use kube_cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op,
 };
 use kube_cel::cel::{Context, ExecutionError, ResolveResult, Value};
+
+use crate::macros::MADE;
 
 /// `PerCallLimit`
 const PER_CALL: u64 = 1_000_000;
@@ -20,8 +22,12 @@ pub const CONDITIONS: u64 = 2_500_000;
 const COPIES: usize = 16;
 /// What is said where one expression costs too much (cel-go).
 pub(crate) const EXCEEDED: &str = "operation cancelled: actual cost limit exceeded";
+/// How many letters or bytes are joined for the cost of one (cel-go's `StringTraversalCostFactor`).
+const LETTERS: usize = 10;
 /// What a turn pays with. No expression can call a function of this name.
 const SPEND: &str = "@spend";
+/// `+`, which pays for what it makes: a text that is joined with itself again and again has no end otherwise.
+const ADD: &str = "@add";
 
 /// What is left to be spent, and what the evaluation that goes on has spent of it.
 pub(crate) struct Budget {
@@ -34,6 +40,27 @@ pub(crate) struct Budget {
 struct Purse {
     limit: AtomicU64,
     spent: AtomicU64,
+}
+
+impl Purse {
+    fn pay(&self, cost: u64) -> Result<(), ExecutionError> {
+        let before = self.spent.fetch_add(cost, Ordering::Relaxed);
+        match before.saturating_add(cost) <= self.limit.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(ExecutionError::function_error(SPEND, EXCEEDED)),
+        }
+    }
+}
+
+/// What it costs to join a value with another. Items of lists are larger than letters.
+fn joined(value: &Value) -> u64 {
+    let cost = match value {
+        Value::String(text) => text.len().div_ceil(LETTERS),
+        Value::Bytes(bytes) => bytes.len().div_ceil(LETTERS),
+        Value::List(list) => list.len(),
+        _ => 0,
+    };
+    cost as u64
 }
 
 /// Which limit did not suffice.
@@ -55,11 +82,19 @@ impl Budget {
                 Value::Map(map) => map.map.len() / COPIES,
                 _ => 0,
             };
-            let cost = u64::try_from(turn).unwrap_or_default().saturating_add(copies as u64);
-            let before = payer.spent.fetch_add(cost, Ordering::Relaxed);
-            match before.saturating_add(cost) <= payer.limit.load(Ordering::Relaxed) {
-                true => Ok(Value::Bool(true)),
-                false => Err(ExecutionError::function_error(SPEND, EXCEEDED)),
+            payer.pay(u64::try_from(turn).unwrap_or_default().saturating_add(copies as u64))?;
+            Ok(Value::Bool(true))
+        });
+        let payer = Arc::clone(&purse);
+        context.add_function(ADD, move |left: Value, right: Value| -> ResolveResult {
+            payer.pay(joined(&left).saturating_add(joined(&right)))?;
+            match (left, right) {
+                // The engine's values leave this to its parts.
+                (Value::Bytes(mut left), Value::Bytes(right)) => {
+                    Arc::make_mut(&mut left).extend_from_slice(&right);
+                    Ok(Value::Bytes(left))
+                }
+                (left, right) => left + right,
             }
         });
         Budget { left: AtomicU64::new(WHOLE), purse }
@@ -96,6 +131,14 @@ pub(crate) fn charge(looped: &mut ComprehensionExpr) {
     let pay = call(SPEND, vec![of(Expr::Literal(LiteralValue::Int(turn.into()))), of(made)]);
     let going_on = std::mem::take(&mut looped.loop_cond);
     looped.loop_cond = of(call(op::LOGICAL_AND, vec![of(pay), going_on]));
+}
+
+/// Has a call of `+` pay; a loop has paid for what it adds to what it makes.
+pub(crate) fn price(call: &mut CallExpr) {
+    let is_loops = matches!(call.args.first(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == MADE);
+    if call.func_name == op::ADD && !is_loops {
+        call.func_name = ADD.to_owned();
+    }
 }
 
 fn of(expr: Expr) -> IdedExpr {

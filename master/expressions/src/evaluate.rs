@@ -1,7 +1,7 @@
 //! Values of expressions.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::common::ast::{CallExpr, Expr, LiteralValue};
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::authorizer::{self, Asked, Authorizer};
 use crate::budget::{self, Budget, Exceeded};
+use crate::composed::{Known, VARIABLES, Variable, Wanted};
 use crate::shapes::Shape;
 use crate::{Programs, library, objects, with_room};
 
@@ -35,8 +36,9 @@ pub struct Variables {
     /// The same for all expressions: what they are about is made once.
     context: Context<'static>,
     programs: Arc<Programs>,
-    /// Why composed variables have no value.
-    failed: HashMap<String, String>,
+    /// What is named by [`Variables::compose`], and the values that were asked for so far.
+    named: Vec<Variable>,
+    known: Mutex<Known>,
     budget: Budget,
 }
 
@@ -53,7 +55,7 @@ impl Variables {
         library::register(&mut context);
         authorizer::register(&mut context);
         let budget = Budget::new(&mut context);
-        Variables { context, programs, failed: HashMap::new(), budget }
+        Variables { context, programs, named: Vec::new(), known: Mutex::default(), budget }
     }
 
     pub fn set(&mut self, name: &str, value: &Value) {
@@ -104,8 +106,61 @@ impl Variables {
     fn evaluate_here(&self, source: &str) -> Result<Cel, CelError> {
         let program = self.programs.of(source);
         let expression = program.as_ref().as_ref().map_err(Clone::clone)?;
+        for index in self.due(expression) {
+            self.make(index);
+        }
+        self.resolve((source, expression), self.named.len())
+    }
+
+    /// The variables that an expression needs, and those that they need, which stand before them.
+    fn due(&self, expression: &IdedExpr) -> BTreeSet<usize> {
+        let mut due = BTreeSet::new();
+        if self.named.is_empty() {
+            return due;
+        }
+        let mut left = vec![(Wanted::of(expression), self.named.len())];
+        while let Some((wanted, before)) = left.pop() {
+            for (index, variable) in self.named.iter().enumerate().take(before) {
+                if wanted.has(&variable.name)
+                    && due.insert(index)
+                    && let Ok(expression) = self.programs.of(&variable.expression).as_ref()
+                {
+                    left.push((Wanted::of(expression), index));
+                }
+            }
+        }
+        due
+    }
+
+    /// Gives a variable its value, once; those that it needs have theirs.
+    fn make(&self, index: usize) {
+        let Some(Variable { expression: source, .. }) = self.named.get(index) else { return };
+        if self.known().contains_key(&index) {
+            return;
+        }
+        let made = match self.programs.of(source).as_ref() {
+            Ok(expression) => self.resolve((source, expression), index),
+            Err(error) => Err(error.clone()),
+        };
+        let made = made.map_err(|error| match error {
+            CelError::Evaluate { reason, .. } => reason,
+            other => other.to_string(),
+        });
+        self.known().insert(index, made);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value of an expression that knows the variables before a place.
+    fn resolve(&self, (source, expression): (&str, &IdedExpr), before: usize) -> Result<Cel, CelError> {
+        let mut scope = self.context.new_inner_scope();
+        if !self.named.is_empty() {
+            scope.add_variable_from_value(VARIABLES, self.values(&Wanted::of(expression), before));
+        }
         self.budget.open();
-        let value = Cel::resolve(expression, &self.context);
+        let value = Cel::resolve(expression, &scope);
         let failed = |reason: String| CelError::Evaluate { expression: source.to_owned(), reason };
         self.budget.close().map_err(|exceeded| match exceeded {
             Exceeded::Call => failed(budget::EXCEEDED.to_owned()),
@@ -114,10 +169,27 @@ impl Variables {
         value.map_err(|error| failed(self.reason(&error)))
     }
 
+    /// Those that have none are not there, and fail who asks for them.
+    fn values(&self, wanted: &Wanted, before: usize) -> Cel {
+        let known = self.known();
+        let named = self.named.iter().enumerate().take(before).filter(|(_, variable)| wanted.has(&variable.name));
+        let values = named.filter_map(|(index, variable)| {
+            let value = known.get(&index)?.as_ref().ok()?;
+            Some((Key::String(Arc::new(variable.name.clone())), value.clone()))
+        });
+        Cel::Map(Map { map: Arc::new(values.collect()) })
+    }
+
+    /// Why a variable has no value.
+    fn failure(&self, name: &str) -> Option<String> {
+        let index = self.named.iter().position(|variable| variable.name == name)?;
+        self.known().get(&index)?.as_ref().err().cloned()
+    }
+
     /// As cel-go words it.
     fn reason(&self, error: &ExecutionError) -> String {
         match error {
-            ExecutionError::NoSuchKey(key) => match self.failed.get(key.as_str()) {
+            ExecutionError::NoSuchKey(key) => match self.failure(key.as_str()) {
                 Some(why) => format!("composited variable {key:?} fails to evaluate: {why}"),
                 None => format!("no such key: {key}"),
             },
@@ -177,24 +249,10 @@ impl Variables {
 
     /// Names the values of other expressions, each of which knows the ones before it: `variables.NAME`.
     pub fn compose<'a>(&mut self, named: impl Iterator<Item = (&'a str, &'a str)>) {
-        let mut values: HashMap<Key, Cel> = HashMap::new();
-        self.failed.clear();
-        for (name, expression) in named {
-            self.put("variables", Cel::Map(Map { map: Arc::new(values.clone()) }));
-            // One that has no value fails those who ask for it.
-            match self.evaluate(expression) {
-                Ok(value) => {
-                    values.insert(Key::String(Arc::new(name.to_owned())), value);
-                }
-                Err(CelError::Evaluate { reason, .. }) => {
-                    self.failed.insert(name.to_owned(), reason);
-                }
-                Err(other) => {
-                    self.failed.insert(name.to_owned(), other.to_string());
-                }
-            }
-        }
-        self.put("variables", Cel::Map(Map { map: Arc::new(values) }));
+        let variable = |(name, expression): (&str, &str)| Variable { name: name.into(), expression: expression.into() };
+        self.named = named.map(variable).collect();
+        self.known = Mutex::default();
+        self.put(VARIABLES, Cel::Map(Map { map: Arc::new(HashMap::new()) }));
     }
 }
 
@@ -335,6 +393,30 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_nobody_asks_for_costs_nothing() {
+        let mut variables = Variables::default();
+        variables.set("object", &json!({ "list": vec![1; 1_000] }));
+        let dear = "object.list.map(x, x).size()";
+        variables
+            .compose([("dear", dear), ("cheap", "1"), ("both", "variables.dear + variables['cheap']")].into_iter());
+        variables.grant(100);
+        assert_eq!(variables.holds("variables.cheap == 1"), Ok(true));
+        assert_eq!(variables.holds("has(variables.cheap) && variables.?cheap.orValue(2) == 1"), Ok(true));
+        variables.grant(crate::WHOLE);
+        assert_eq!(variables.holds("[1].all(x, variables.both == 1001)"), Ok(true));
+        // Once known, it costs no more.
+        variables.grant(100);
+        assert_eq!(variables.holds("variables.dear == 1000"), Ok(true));
+        assert_eq!(
+            variables.holds("['dear', 'both'].all(name, variables[name] > 1) && size(variables) == 3"),
+            Ok(true)
+        );
+        // What comes later is not known to what comes before.
+        variables.compose([("early", "variables.late"), ("late", "1")].into_iter());
+        assert!(variables.holds("variables.late == 1 && variables.early == 1").is_err());
+    }
+
+    #[test]
     fn an_expression_is_read_once() {
         let programs = Arc::new(Programs::default());
         for count in [1, 2] {
@@ -363,6 +445,30 @@ mod tests {
         // A list that is made costs the more the longer it gets.
         variables.grant(100_000);
         assert_eq!(variables.holds("object.list.map(x, x).size() == 2000"), Err(CelError::OutOfBudget));
+    }
+
+    #[test]
+    fn what_is_joined_pays_for_its_size() {
+        let mut variables = Variables::default();
+        variables.set("object", &json!({ "text": "x".repeat(1_000), "list": vec![1; 1_000] }));
+        for sum in [
+            "(object.text + 'y').endsWith('y') && [1] + [2] == [1, 2] && b'a' + b'b' == b'ab'",
+            "1 + 1 == 2 && 1u + 1u == 2u && 1.5 + 1.5 == 3.0 && duration('1h') + duration('1h') == duration('2h')",
+            "timestamp('2026-01-01T00:00:00Z') + duration('1h') == duration('1h') + timestamp('2026-01-01T00:00:00Z')",
+        ] {
+            assert_eq!(variables.holds(sum), Ok(true), "{sum}");
+        }
+        for (start, end) in [("object.text", "''"), ("bytes(object.text)", "b''"), ("object.list", "[]")] {
+            let mut named = vec![("v0".to_owned(), start.to_owned())];
+            named.extend((1..40).map(|n| (format!("v{n}"), format!("variables.v{0} + variables.v{0}", n - 1))));
+            variables.compose(named.iter().map(|(name, expression)| (name.as_str(), expression.as_str())));
+            let why = variables.holds(&format!("variables.v39 == {end}")).unwrap_err().to_string();
+            assert!(why.contains("composited variable \"v39\" fails to evaluate"), "{why}");
+            variables.grant(crate::WHOLE);
+            assert_eq!(variables.holds(&format!("variables.v2 != {end}")), Ok(true), "{start}");
+        }
+        variables.grant(150);
+        assert_eq!(variables.text("object.text + object.text"), Err(CelError::OutOfBudget));
     }
 
     #[test]

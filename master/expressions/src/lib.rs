@@ -7,6 +7,7 @@
 mod authorizer;
 mod budget;
 mod check;
+mod composed;
 mod environment;
 mod evaluate;
 mod library;

@@ -6,7 +6,7 @@ use kube_cel::cel::common::ast::{
 };
 
 /// What a loop has made so far, as the parser calls it.
-const MADE: &str = "@result";
+pub(crate) const MADE: &str = "@result";
 /// Of a loop that never turns.
 const UNUSED: &str = "#unused";
 /// Functions that only macros call: `(map, key, value)`, `(map, entries)`, `(list, keys)`.

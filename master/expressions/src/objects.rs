@@ -64,6 +64,7 @@ fn lowered(expression: Expr) -> Result<Expr, String> {
             }
             call.target = call.target.map(|target| lower(*target).map(Box::new)).transpose()?;
             call.args = all(call.args)?;
+            budget::price(&mut call);
             Expr::Call(call)
         }
         Expr::Comprehension(mut looped) => {

@@ -111,6 +111,51 @@ fn pods_change_their_images_only() {
 }
 
 #[test]
+fn where_a_gated_pod_may_run_is_narrowed_only() {
+    let kind = kind("v1 Pod");
+    let zone = json!({ "key": "zone", "operator": "In", "values": ["a", "b"] });
+    let disk = json!({ "key": "disk", "operator": "Exists" });
+    let gated = |affinity: Value, selector: Value| {
+        let mut pod = pod("a:1", "");
+        let spec = pod["spec"].as_object_mut().unwrap();
+        spec.insert("schedulingGates".into(), json!([{ "name": "x.io/wait" }]));
+        spec.insert("affinity".into(), affinity);
+        spec.insert("nodeSelector".into(), selector);
+        pod
+    };
+    let required = |terms: &[&[&Value]]| {
+        let terms: Vec<Value> = terms.iter().map(|one| json!({ "matchExpressions": one })).collect();
+        json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } } })
+    };
+    let changed = |old: &Value, new: Value| {
+        let old = prepared(kind, gated(old.clone(), json!({ "a": "b" })));
+        update_errors(kind, Part::Main, gated(new, json!({ "a": "b", "c": "d" })), &old)
+    };
+    let one = required(&[&[&zone]]);
+    assert_eq!(changed(&one, required(&[&[&zone, &disk]])), [""; 0]);
+    assert_eq!(changed(&json!({}), one.clone()), [""; 0]);
+    assert_eq!(changed(&Value::Null, one.clone()), [""; 0]);
+    let path = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let refused = |new: Value, field: &str, why: &str| {
+        let errors = changed(&one, new);
+        assert!(errors.len() == 1 && errors[0].starts_with(field) && errors[0].ends_with(why), "{errors:?}");
+    };
+    let mutation = "only additions are allowed (no mutations or deletions)";
+    refused(required(&[&[&disk, &zone]]), &format!("{path}[0]: Invalid value: "), mutation);
+    let deletion = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+    refused(required(&[&[&zone], &[&disk]]), &format!("{path}: Invalid value: "), deletion);
+    refused(json!({}), &format!("{path}: Invalid value: "), deletion);
+    // All else of it stays, and so does that of a pod that nothing holds back.
+    let mut more = required(&[&[&zone, &disk]]);
+    more["podAffinity"] = json!({ "requiredDuringSchedulingIgnoredDuringExecution": [
+        { "topologyKey": "zone", "labelSelector": { "matchLabels": { "a": "b" } } } ] });
+    refused(more, "spec: Forbidden: pod updates may not change fields other than", "");
+    let old = prepared(kind, gated(one.clone(), json!({ "a": "b" })));
+    let errors = update_errors(kind, Part::Main, gated(one.clone(), json!({ "a": "c" })), &old);
+    assert!(errors.len() == 1 && errors[0].contains("only additions to spec.nodeSelector are allowed"), "{errors:?}");
+}
+
+#[test]
 fn a_status_that_does_not_say_of_which_generation_it_is_keeps_what_was_said() {
     let kind = kind("v1 Pod");
     let mut old = prepared(kind, pod("a:1", "n1"));

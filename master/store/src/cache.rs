@@ -165,7 +165,14 @@ impl Cache {
         }
         let prefix = Key::prefix(request.resource, request.namespace);
         let undone = resource.undone_since(revision, &prefix);
-        let entries = resource.snapshot(&prefix, request.after, &undone);
+        let mut entries = resource.entries(&prefix, request.after, &undone);
+        if request.limit > 0 && request.filter.is_none() {
+            // What does not come into the page is only counted: commits wait meanwhile.
+            let first: Vec<_> = entries.by_ref().take(request.limit).cloned().collect();
+            let last = first.last().map(|entry| entry.key.clone());
+            return Ok(Page { entries: first, revision, remaining: entries.count(), last });
+        }
+        let entries = entries.cloned().collect();
         drop(resource);
         Ok(page(entries, revision, request))
     }
@@ -177,7 +184,7 @@ impl Cache {
         let prefix = Key::prefix(&request.resource, &request.namespace);
         let (initial, backlog, from) = match request.start {
             Start::Now => (Vec::new(), Vec::new(), current),
-            Start::State => (resource.snapshot(&prefix, None, &BTreeMap::new()), Vec::new(), current),
+            Start::State => (resource.present(&prefix), Vec::new(), current),
             Start::After(revision) if revision < resource.ring.forgotten() => {
                 return Err(TooOld { asked: revision, oldest: resource.ring.forgotten() });
             }
@@ -211,30 +218,47 @@ impl Resource {
         undone
     }
 
-    fn snapshot(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        undone: &BTreeMap<Key, Option<Arc<Entry>>>,
-    ) -> Vec<Arc<Entry>> {
+    fn present(&self, prefix: &str) -> Vec<Arc<Entry>> {
+        self.entries(prefix, None, &BTreeMap::new()).cloned().collect()
+    }
+
+    /// What is there, and what was there before it was undone, in the order of keys.
+    fn entries<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        undone: &'a BTreeMap<Key, Option<Arc<Entry>>>,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let here = |key: &Key| key.as_str().starts_with(prefix);
-        let present = self.live.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| here(key));
-        if undone.is_empty() {
-            return present.map(|(_, entry)| Arc::clone(entry)).collect();
-        }
-        let mut entries: BTreeMap<&Key, &Arc<Entry>> = present.collect();
-        for (key, entry) in undone.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| here(key)) {
-            match entry {
-                Some(entry) => entries.insert(key, entry),
-                None => entries.remove(key),
-            };
-        }
-        entries.into_values().cloned().collect()
+        let here = move |key: &Key| key.as_str().starts_with(prefix);
+        let range = (start, Bound::Unbounded);
+        let present = self.live.range::<str, _>(range).take_while(move |(key, _)| here(key));
+        let undone = undone.range::<str, _>(range).take_while(move |(key, _)| here(key));
+        merged(present, undone)
     }
+}
+
+/// Both in the order of keys; what it was before stands for what it is.
+fn merged<'a>(
+    present: impl Iterator<Item = (&'a Key, &'a Arc<Entry>)>,
+    undone: impl Iterator<Item = (&'a Key, &'a Option<Arc<Entry>>)>,
+) -> impl Iterator<Item = &'a Arc<Entry>> {
+    let (mut present, mut undone) = (present.peekable(), undone.peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let Some((next, _)) = undone.peek().copied() else { return present.next().map(|(_, entry)| entry) };
+            if let Some((_, entry)) = present.next_if(|(key, _)| *key < next) {
+                return Some(entry);
+            }
+            present.next_if(|(key, _)| *key == next);
+            if let Some((_, Some(entry))) = undone.next() {
+                return Some(entry);
+            }
+        }
+    })
 }
 
 /// Cuts one page out of all that follows its start.

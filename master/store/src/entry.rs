@@ -33,11 +33,17 @@ pub struct Entry {
     splice: u32,
 }
 
+impl Encoded {
+    /// The object at a revision.
+    pub fn json_at(&self, revision: u64) -> Bytes {
+        let (head, tail) = self.json.split_at((self.splice as usize).min(self.json.len()));
+        spliced(head, revision, tail)
+    }
+}
+
 impl Entry {
     pub(crate) fn new(key: Key, revision: u64, value: &Encoded, facets: Facets) -> Self {
-        let at = (value.splice as usize).min(value.json.len());
-        let (head, tail) = value.json.split_at(at);
-        Entry { key, revision, facets, json: spliced(head, revision, tail), splice: value.splice }
+        Entry { key, revision, facets, json: value.json_at(revision), splice: value.splice }
     }
 
     /// The object as clients see it.

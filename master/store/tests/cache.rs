@@ -201,3 +201,41 @@ async fn the_size_of_a_resource_is_that_of_what_there_is() {
     write(&store, "a", None, Expect::Present).await.unwrap();
     assert_eq!(store.size("things"), Size { objects: 1, bytes: json("b") });
 }
+
+#[tokio::test]
+async fn the_pages_of_a_revision_are_its_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let mut revisions = Vec::new();
+    // Names come, go and change, in no order.
+    for step in 0..200_usize {
+        let name = format!("n{}", step * 7 % 23);
+        let text = (step % 3 != 0).then_some("1");
+        if write(&store, &name, text, if text.is_some() && step % 2 == 0 { Expect::Absent } else { Expect::Present })
+            .await
+            .is_ok()
+        {
+            revisions.push(store.revision());
+        }
+    }
+    for revision in revisions {
+        let whole = list(&store, Some(revision));
+        for limit in [1, 3, 100] {
+            let (mut paged, mut after) = (Vec::new(), None::<Key>);
+            loop {
+                let after_text = after.as_ref().map(Key::as_str);
+                let at = Some(revision);
+                let request =
+                    ListRequest { resource: "things", namespace: "a", after: after_text, limit, at, filter: None };
+                let page = store.list(&request).unwrap();
+                paged.extend(page.entries.iter().map(|entry| entry.key.name().to_owned()));
+                assert_eq!(page.remaining, whole.len() - paged.len());
+                if page.remaining == 0 {
+                    break;
+                }
+                after = page.last;
+            }
+            assert_eq!(paged, whole, "{limit} at {revision}");
+        }
+    }
+}

@@ -78,6 +78,35 @@ fn nobody_asks_for_the_privileged_group() {
 }
 
 #[test]
+fn what_is_no_request_is_refused_whoever_is_to_sign_it() {
+    let (cluster, user) = (Cluster::new(), UserInfo::new("jane", &[]));
+    let judge = |request: &str| {
+        let csr = json!({ "spec": { "signerName": "example.org/own", "request": request } });
+        cluster.chain().validate(&on_csr(&user, Operation::Create, "", None), Some(&csr))
+    };
+    let good = request_for("jane", "developers");
+    judge(&good).unwrap();
+    let pem = String::from_utf8(STANDARD.decode(&good).unwrap()).unwrap();
+    let other = STANDARD.encode(pem.replace("CERTIFICATE REQUEST", "CERTIFICATE"));
+    // Another name under the same signature.
+    let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let mut der = STANDARD.decode(base64).unwrap();
+    let at = der.windows(4).position(|part| part == b"jane").unwrap();
+    der[at + 1] = b'u';
+    let body = STANDARD.encode(&der);
+    let forged =
+        STANDARD.encode(format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n"));
+    for bad in ["", "bm8=", &other, &forged] {
+        let refused = judge(bad).unwrap_err();
+        assert_eq!(
+            (refused.code, refused.details["causes"][0]["field"].as_str()),
+            (422, Some("spec.request")),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
 fn a_node_asks_in_its_own_name() {
     let (cluster, user) = (Cluster::new(), crate::testing::node_user("n1"));
     let judge = |name: &str| {

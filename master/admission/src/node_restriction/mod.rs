@@ -1,6 +1,7 @@
 //! NodeRestriction: a node writes its own Node and Lease, the status of its own pods, and asks for tokens of pods that run
 //! on it; nothing else (`plugin/pkg/admission/noderestriction`).
 
+mod claim;
 mod node;
 mod pod;
 
@@ -24,9 +25,7 @@ impl NodeRestriction {
         match (request.group, request.resource) {
             ("", "pods") => pod::check(context, request, object, node),
             ("", "nodes") => node::check(request, object, node),
-            ("", "persistentvolumeclaims") if request.subresource != "status" => {
-                Err(request.forbidden(object, "may only update PVC status"))
-            }
+            ("", "persistentvolumeclaims") => claim::check(request, object, node),
             ("", "serviceaccounts") => pod::check_token_request(context, request, object, node),
             ("coordination.k8s.io", "leases") => lease(request, object, node),
             ("storage.k8s.io", "csinodes") => csi_node(request, object, node),

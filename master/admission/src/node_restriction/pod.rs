@@ -102,6 +102,8 @@ fn status(request: &Request<'_>, object: Option<&Value>, node: &str) -> Result<(
         format!("node {node:?} cannot update labels through pod status")
     } else if old.pointer("/status/resourceClaimStatuses") != new.pointer("/status/resourceClaimStatuses") {
         format!("node {node:?} cannot update resource claim statues")
+    } else if old.pointer("/status/extendedResourceClaimStatus") != new.pointer("/status/extendedResourceClaimStatus") {
+        format!("node {node:?} cannot update extended resource claim status")
     } else {
         return Ok(());
     };

@@ -184,6 +184,9 @@ fn pods_of_other_nodes_are_out_of_reach() {
         why(status(&mine, &pod("n1", json!({ "a": "b" })))),
         "node \"n1\" cannot update labels through pod status"
     );
+    let mut extended = mine.clone();
+    extended["status"] = json!({ "extendedResourceClaimStatus": { "resourceClaimName": "of-others" } });
+    assert_eq!(why(status(&mine, &extended)), "node \"n1\" cannot update extended resource claim status");
 
     let sub = |operation, subresource, name| {
         let request = Request { subresource, old: Some(&mine), ..on(&user, operation, "pods", "default", name) };
@@ -257,4 +260,42 @@ fn a_lease_is_the_nodes_own() {
 fn others_are_not_restricted() {
     let user = crate::testing::admin();
     admit(&on(&user, Create, "nodes", "", "n2"), &json!({ "metadata": { "name": "n2" } })).unwrap();
+}
+
+#[test]
+fn of_a_claim_a_node_changes_how_large_its_volume_is() {
+    let user = node_user("n1");
+    let old = json!({
+        "metadata": { "name": "c", "resourceVersion": "7", "labels": { "a": "b" } },
+        "spec": { "volumeName": "v" }, "status": { "phase": "Bound", "capacity": { "storage": "1Gi" } },
+    });
+    let with = |pointer: &str, value: Value| {
+        let mut new = old.clone();
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        new.pointer_mut(parent).unwrap()[field] = value;
+        let update = on(&user, Update, "persistentvolumeclaims", "default", "c");
+        admit(&Request { subresource: "status", old: Some(&old), ..update }, &new)
+    };
+    for (pointer, value) in [
+        ("/status/capacity", json!({ "storage": "2Gi" })),
+        ("/status/conditions", json!([{ "type": "FileSystemResizePending", "status": "True" }])),
+        ("/status/allocatedResources", json!({ "storage": "2Gi" })),
+        ("/status/allocatedResourceStatuses", json!({ "storage": "NodeResizeInProgress" })),
+        ("/metadata/resourceVersion", json!("")),
+        ("/metadata/annotations", json!({})),
+    ] {
+        with(pointer, value).unwrap();
+    }
+    let refused = "node \"n1\" is not allowed to update fields other than status.quantity and status.conditions";
+    for (pointer, value) in [
+        ("/metadata/labels", json!({ "a": "c" })),
+        ("/metadata/finalizers", json!(["x/y"])),
+        ("/metadata/ownerReferences", json!([{ "kind": "Pod" }])),
+        ("/status/phase", json!("Lost")),
+        ("/spec/volumeName", json!("w")),
+    ] {
+        assert_eq!(why(with(pointer, value)), refused, "{pointer}");
+    }
+    let main = on(&user, Update, "persistentvolumeclaims", "default", "c");
+    assert_eq!(why(admit(&Request { old: Some(&old), ..main }, &old)), "may only update PVC status");
 }

@@ -156,3 +156,47 @@ fn what_a_request_that_was_given_up_chose_is_kept_while_its_commit_may_come() {
     assert!(allocators.is_freed(ip.parse().unwrap()));
     assert!(choose("b").is_ok());
 }
+
+#[test]
+fn balancers_without_node_ports_of_their_own_may_ask_for_some() {
+    let allocators = Allocators::new("10.0.0.0/24".parse().unwrap(), 30_000..=30_010);
+    let kind = schema::Registry::builtin().kind("", "v1", "services").unwrap();
+    allocators.observe("", "services", "d", "other", Some(&json!({ "spec": { "ports": [{ "nodePort": 30_005 }] } })));
+    let chosen = |ports: serde_json::Value| {
+        let spec = json!({ "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": ports });
+        let mut object = json!({ "metadata": { "namespace": "d", "name": "a" }, "spec": spec });
+        allocators.allocate(kind, &mut object, None).map(|_| object["spec"]["ports"].clone()).map_err(|e| e.message)
+    };
+    let asked = json!([{ "port": 80 }, { "port": 81, "nodePort": 30_006 }]);
+    assert_eq!(chosen(asked.clone()), Ok(asked));
+    let taken = chosen(json!([{ "port": 80, "nodePort": 30_005 }])).unwrap_err();
+    assert!(taken.ends_with("spec.ports[0].nodePort: Invalid value: 30005: provided port is already allocated"));
+    let outside = chosen(json!([{ "port": 80, "nodePort": 22 }])).unwrap_err();
+    assert!(outside.contains("provided port is not in the valid range"), "{outside}");
+}
+
+#[test]
+fn two_may_write_a_service_with_its_ports_at_a_time() {
+    let allocators = Allocators::new("10.0.0.0/24".parse().unwrap(), 30_000..=30_010);
+    let kind = schema::Registry::builtin().kind("", "v1", "services").unwrap();
+    let service = |ports: serde_json::Value| {
+        let spec = json!({
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30_009,
+            "clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"], "ports": ports,
+        });
+        json!({ "metadata": { "namespace": "d", "name": "a" }, "spec": spec })
+    };
+    let old = service(json!([{ "port": 80, "nodePort": 30_005 }]));
+    allocators.observe("", "services", "d", "a", Some(&old));
+    let update = |ports: serde_json::Value| {
+        let mut new = service(ports);
+        allocators.allocate(kind, &mut new, Some(&old)).map(|reserved| (reserved, new))
+    };
+    let kept = json!([{ "port": 80, "nodePort": 30_005 }]);
+    let first = update(kept.clone()).unwrap();
+    let second = update(kept).unwrap();
+    // What the Service does not have yet is held.
+    let third = update(json!([{ "port": 80, "nodePort": 30_006 }])).unwrap();
+    assert!(update(json!([{ "port": 80, "nodePort": 30_006 }])).is_err());
+    drop((first, second, third));
+}

@@ -1,5 +1,6 @@
 //! Creating objects.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use admission::{Operation, Request};
@@ -13,6 +14,7 @@ use store::{CommitError, Expect, Key, Proposal, Write};
 
 use super::delete::is_namespace;
 use super::manager::manager;
+use super::owners::{self, Stage};
 use super::{codec, meta, render, store_failed};
 use crate::body::{self, Body};
 use crate::conversion;
@@ -34,7 +36,7 @@ const NAMESPACE_ATTEMPTS: usize = 16;
 const EARLY_ATTEMPTS: usize = 10;
 const EARLY_PAUSE: Duration = Duration::from_millis(150);
 
-pub(super) async fn answer(core: &Core, call: &mut Call, body: Body) -> Result<Response<Body>> {
+pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let dry_run = call.query.dry_run("CreateOptions")?;
     let validation = call.query.field_validation("CreateOptions")?;
     let bytes = body::read(body).await?;
@@ -62,17 +64,19 @@ pub(super) struct Creation {
 }
 
 /// Takes an object all the way into the store; the answer is what was stored.
-pub(super) async fn create(core: &Core, call: &Call, creation: Creation) -> Result<Bytes> {
+pub(super) async fn create(core: &Arc<Core>, call: &Call, creation: Creation) -> Result<Bytes> {
     let (kind, namespace) = (call.kind, call.path.namespace.as_str());
     let Creation { mut object, dry_run, manager } = creation;
     in_namespace(kind, namespace, &mut object)?;
     meta::clear(&mut object, &["selfLink"]);
     kind.default(&mut object);
     if let Some(manager) = &manager {
+        call.tell(owners::once(&mut object, Stage::AsSent).into_iter().collect());
         kind.track(None, &mut object, manager);
     }
     let generated = meta::text(&object, "name").is_empty() && !meta::text(&object, "generateName").is_empty();
     call.tell(mutate(core, call, dry_run, &mut object).await?);
+    call.tell(owners::once(&mut object, Stage::AfterAdmission).into_iter().collect());
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     for attempt in 1..=attempts {
         let mut object = if attempt == attempts { std::mem::take(&mut object) } else { object.clone() };
@@ -127,7 +131,7 @@ fn attributes<'a>(call: &'a Call, name: &'a str, dry_run: bool) -> Attributes<'a
         kind: call.kind,
         subresource: "",
         body: None,
-        namespace: &call.path.namespace,
+        namespace: namespace_in(call.kind, &call.path.namespace, name),
         name,
         old: None,
         wishes: Wishes::Query(&call.query),
@@ -135,23 +139,26 @@ fn attributes<'a>(call: &'a Call, name: &'a str, dry_run: bool) -> Attributes<'a
     }
 }
 
+/// A namespace lies in itself, as far as admission is concerned.
+fn namespace_in<'a>(kind: &Kind, namespace: &'a str, name: &'a str) -> &'a str {
+    if is_namespace(kind) { name } else { namespace }
+}
+
 fn request<'a>(user: &'a UserInfo, kind: &'a Kind, namespace: &'a str, name: &'a str) -> Request<'a> {
-    // A namespace lies in itself, as far as admission is concerned.
-    let namespace = if is_namespace(kind) { name } else { namespace };
     Request {
         user,
         operation: Operation::Create,
         group: kind.group,
         resource: kind.plural,
         subresource: "",
-        namespace,
+        namespace: namespace_in(kind, namespace, name),
         name,
         old: None,
     }
 }
 
 /// Prepares, validates and commits; `None` when the name is taken.
-async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -> Result<Option<Bytes>> {
+async fn store(core: &Arc<Core>, call: &Call, (mut object, dry_run): (Value, bool)) -> Result<Option<Bytes>> {
     let (user, kind, namespace) = (call.user.as_ref(), call.kind, call.path.namespace.as_str());
     meta::clear(&mut object, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
     meta::set(&mut object, "uid", auth::random_uuid());
@@ -183,10 +190,17 @@ async fn store(core: &Core, call: &Call, (mut object, dry_run): (Value, bool)) -
     if core.store.get(&key).is_some() {
         return Ok(None);
     }
-    let charged = quota::charge(core, &Charge { kind, namespace, object: &object, old: None, dry_run }).await?;
     let write = Write { key, expect: Expect::Absent, needs, value: None };
-    let committed = reserved.during(commit(core, (kind, &request), (object, write), dry_run)).await;
-    charged.unless_made(core, committed).await
+    let may_charge = quota::may_charge(core, kind, namespace, true);
+    let (core, user, namespace) = (Arc::clone(core), Arc::clone(&call.user), namespace.to_owned());
+    let charged_and_committed = async move {
+        let charge = Charge { kind, namespace: &namespace, object: &object, old: None, dry_run };
+        let charged = quota::charge(&core, &charge).await?;
+        let request = self::request(&user, kind, &namespace, &name);
+        let committed = reserved.during(commit(&core, (kind, &request), (object, write), dry_run)).await;
+        charged.unless_made(&core, committed).await
+    };
+    quota::whole(may_charge, charged_and_committed).await
 }
 
 /// The namespace as it is now.

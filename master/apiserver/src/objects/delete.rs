@@ -10,9 +10,10 @@ use http::{HeaderMap, Response, StatusCode};
 use jiff::Timestamp;
 use schema::{FieldError, Kind};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use store::{CommitError, Entry, Expect, ListRequest, Proposal, Write};
+use serde_json::Value;
+use store::{CommitError, Entry, Expect, Page, Proposal, Write};
 
+use super::list::Plan;
 use super::{codec, meta, render, store_failed, success};
 use crate::body::{self, Body};
 use crate::conversion;
@@ -183,27 +184,9 @@ pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Resu
     let bytes = body::read(body).await?;
     let options = DeleteOptions::of(&call.head.headers, &call.query, &bytes)?;
     options.warn(call);
-    let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
-    let (selector, late) = selector.split(call.kind);
-    let filter = selector.filter(super::list::fields_of(call.kind));
-    let resource = hooks::stored_resource(call.kind);
-    let request = ListRequest {
-        resource: &resource,
-        namespace: &call.path.namespace,
-        after: None,
-        limit: 0,
-        at: None,
-        filter: filter.as_ref(),
-    };
-    let page = core.store.list(&request).map_err(|error| Problem::internal(&error.to_string()))?;
-    let mut entries = page.entries;
-    if let Some(late) = late {
-        let shown = conversion::all_shown(core, call.kind, entries.iter().map(|entry| entry.json())).await?;
-        let mut selected = shown.iter().map(|object| late.selects(call.kind, object));
-        entries.retain(|_| selected.next().unwrap_or_default());
-    }
-    let mut deleted = Vec::with_capacity(entries.len());
-    for entry in &entries {
+    let (page, metadata) = due(core, call).await?;
+    let mut deleted = Vec::with_capacity(page.entries.len());
+    for entry in &page.entries {
         let place = (entry.key.namespace(), entry.key.name());
         match delete_one(core, call, place, &options).await {
             Ok(_) => deleted.push(entry),
@@ -213,8 +196,34 @@ pub(super) async fn collection(core: &Core, call: &mut Call, body: Body) -> Resu
         }
     }
     let items = conversion::all_shown(core, call.kind, deleted.into_iter().map(|entry| entry.json())).await?;
-    let metadata = json!({ "resourceVersion": core.store.revision().to_string() });
     body::value(call.accept.format, StatusCode::OK, &render::View::of(call).list(metadata, items))
+}
+
+/// What a request deletes, which may be one page of a list, and the metadata of that list.
+async fn due(core: &Core, call: &Call) -> Result<(Page, Value)> {
+    let mut plan = Plan::of(core, call)?;
+    let selector = Selector::parse(call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
+    let selects = !selector.is_empty();
+    let (selector, late) = selector.split(call.kind);
+    let filter = selector.filter(super::list::fields_of(call.kind));
+    let Some(late) = late else {
+        let page = plan.page(core, call, filter.as_ref())?;
+        let metadata = plan.metadata(&page, selects);
+        return Ok((page, metadata));
+    };
+    // How many of a page are left is not known before they are converted.
+    let limit = std::mem::take(&mut plan.limit);
+    let mut page = plan.page(core, call, filter.as_ref())?;
+    let shown = conversion::all_shown(core, call.kind, page.entries.iter().map(|entry| entry.json())).await?;
+    let mut selected = shown.iter().map(|object| late.selects(call.kind, object));
+    page.entries.retain(|_| selected.next().unwrap_or_default());
+    if limit > 0 && page.entries.len() > limit {
+        page.remaining = page.entries.len() - limit;
+        page.entries.truncate(limit);
+        page.last = page.entries.last().map(|entry| entry.key.clone());
+    }
+    let metadata = plan.metadata(&page, selects);
+    Ok((page, metadata))
 }
 
 /// Deletes one object as far as it can be at once.
@@ -262,7 +271,7 @@ pub(crate) async fn delete_one(
             Step::Update(object) => Some(conversion::to_storage(core, kind, *object).await?),
         };
         if options.is_dry_run() {
-            let marked = value.as_ref().map(|object| codec::encode(object).json);
+            let marked = value.as_ref().map(|object| codec::encode(object).json_at(entry.revision));
             return Ok(marked.map_or(Deletion::Gone(entry), Deletion::Marked));
         }
         let facets = value.as_ref().map(|object| hooks::stored_facets(kind, object)).unwrap_or_default();

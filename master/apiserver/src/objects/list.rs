@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use schema::{Kind, protobuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{Entry, Key, ListError, ListRequest, Page};
+use store::{Entry, Filter, Key, ListError, ListRequest, Page};
 
 use super::codec::{item_offset, stored};
 use super::render::View;
@@ -54,11 +54,11 @@ impl Token {
 }
 
 /// What a list request asks of the store, taken apart.
-struct Plan {
+pub(super) struct Plan {
     resource: String,
     prefix: String,
     after: Option<String>,
-    limit: usize,
+    pub limit: usize,
     at: Option<u64>,
     continued: Option<Token>,
 }
@@ -73,15 +73,7 @@ pub(super) async fn list(core: &Core, call: &Call) -> Result<Response<Body>> {
         plan.limit = 0;
     }
     let filter = selector.filter(fields_of(call.kind));
-    let request = ListRequest {
-        resource: &plan.resource,
-        namespace: &call.path.namespace,
-        after: plan.after.as_deref(),
-        limit: plan.limit,
-        at: plan.at,
-        filter: filter.as_ref(),
-    };
-    let page = core.store.list(&request).map_err(|error| plan.refused(error))?;
+    let page = plan.page(core, call, filter.as_ref())?;
     let metadata = plan.metadata(&page, selects);
     let view = View::of(call);
     match call.accept.format {
@@ -113,7 +105,7 @@ pub(super) fn fields_of(kind: &'static Kind) -> Option<crate::request::FieldsOf>
 }
 
 impl Plan {
-    fn of(core: &Core, call: &Call) -> Result<Self> {
+    pub(super) fn of(core: &Core, call: &Call) -> Result<Self> {
         let query = &call.query;
         let (version, matching) = (query.resource_version()?, query.version_match()?);
         let resource = stored_resource(call.kind);
@@ -144,7 +136,20 @@ impl Plan {
         if version > current { Err(Problem::too_large_version(version, current)) } else { Ok(plan) }
     }
 
-    fn metadata(&self, page: &Page, selects: bool) -> Value {
+    /// What the store has of it.
+    pub(super) fn page(&self, core: &Core, call: &Call, filter: Option<&Filter>) -> Result<Page> {
+        let request = ListRequest {
+            resource: &self.resource,
+            namespace: &call.path.namespace,
+            after: self.after.as_deref(),
+            limit: self.limit,
+            at: self.at,
+            filter,
+        };
+        core.store.list(&request).map_err(|error| self.refused(error))
+    }
+
+    pub(super) fn metadata(&self, page: &Page, selects: bool) -> Value {
         let mut metadata = json!({ "resourceVersion": page.revision.to_string() });
         if page.remaining > 0
             && let Some(last) = &page.last

@@ -7,6 +7,7 @@ mod list;
 mod manager;
 mod meta;
 mod operations;
+mod owners;
 mod patch;
 mod render;
 mod update;

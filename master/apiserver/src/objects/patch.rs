@@ -199,7 +199,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
 
 /// An apply to a name that does not exist creates the object. `None` when somebody else has just made it.
 async fn create_applied(
-    core: &Core,
+    core: &Arc<Core>,
     call: &mut Call,
     config: &Value,
     (applier, validation, dry_run): (&Applier, FieldValidation, bool),

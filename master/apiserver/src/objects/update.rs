@@ -12,7 +12,9 @@ use store::{CommitError, Entry, Expect, Facets, Key, Proposal, Write};
 use super::create::{Creation, create};
 use super::delete::{has_namespace_finalizers, is_namespace};
 use super::manager::manager;
+use super::owners::{self, Stage};
 use super::{codec, find, meta, render, store_failed};
+use crate::allocate::Reservation;
 use crate::body::{self, Body};
 use crate::conversion;
 use crate::hooks;
@@ -21,10 +23,13 @@ use crate::problem::{Problem, Result};
 use crate::quota::{self, Charge, Charged};
 use crate::road::{Call, permit_create};
 use crate::server::Core;
+use crate::subresources;
 use crate::webhooks::{self, Attributes, Wishes};
 
 /// How often a change is made anew when others change the object meanwhile.
 const ATTEMPTS: usize = 16;
+/// What the body of `scale` is.
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// One change of an object.
 pub(crate) struct Change<'a> {
@@ -45,6 +50,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body, part: 
     let mut object = codec::decode(call.kind, &call.head.headers, &bytes, validation, &mut call.warnings)?;
     named(call, &object)?;
     meta::clear(&mut object, &["selfLink"]);
+    call.warnings.extend(owners::once(&mut object, Stage::AsSent));
     let manager = Some(manager(call, "UpdateOptions")?);
     if part == Part::Main && call.kind.create_on_update && find(core, call).is_err() {
         permit_create(core, call)?;
@@ -72,13 +78,13 @@ pub(super) fn named(call: &Call, object: &Value) -> Result<()> {
 }
 
 /// Changes one part of the object that the request names, and answers with what is stored then.
-pub(crate) async fn modify(core: &Core, call: &Call, change: Change<'_>) -> Result<Bytes> {
+pub(crate) async fn modify(core: &Arc<Core>, call: &Call, change: Change<'_>) -> Result<Bytes> {
     for _ in 0..ATTEMPTS {
         let entry = find(core, call)?;
         let old = conversion::shown(core, call.kind, entry.json()).await?;
         let mut new = (change.make)(&old)?;
         same_object(call, &mut new, &old, change.unconditional)?;
-        match attempt(core, call, &change, (&entry, &old, new)).await? {
+        match attempt(core, call, &change, (entry, old, new)).await? {
             Some(json) => return Ok(json),
             None => tokio::task::yield_now().await,
         }
@@ -125,30 +131,33 @@ fn same_object(call: &Call, new: &mut Value, old: &Value, unconditional: bool) -
 
 /// Admits, prepares, validates and commits; `None` when the object changed meanwhile.
 async fn attempt(
-    core: &Core,
+    core: &Arc<Core>,
     call: &Call,
     change: &Change<'_>,
-    (entry, old, mut new): (&Arc<Entry>, &Value, Value),
+    (entry, before, mut new): (Arc<Entry>, Value, Value),
 ) -> Result<Option<Bytes>> {
-    let kind = call.kind;
+    let (kind, old) = (call.kind, &before);
     let request = request(call, old);
     kind.default(&mut new);
     if let Some(manager) = &change.manager {
         kind.track(Some(old), &mut new, manager);
     }
     let asked = attributes(call, old, change.dry_run);
-    if call.path.subresource == "scale" {
-        core.admission.admit(&request, &mut new)?;
-    } else {
-        call.tell(webhooks::mutate(core, &request, &asked, &mut new).await?);
-    }
+    call.tell(match call.path.subresource.as_str() {
+        "scale" => mutate_scale(core, call, (&request, &asked), &mut new).await?,
+        _ => webhooks::mutate(core, &request, &asked, &mut new).await?,
+    });
+    call.tell(owners::once(&mut new, Stage::AfterAdmission).into_iter().collect());
     kind.prepare_update(change.part, &mut new, old);
     let errors = kind.validate_update(change.part, &new, old);
     if !errors.is_empty() {
         return Err(Problem::invalid(kind.group, kind.kind, &call.path.name, &errors));
     }
     call.tell(kind.warnings(change.part, &new, Some(old)));
-    let mut reserved = ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?;
+    let mut reserved = match change.part {
+        Part::Main => ip_addresses::allocate(core, kind, (&mut new, Some(old)), change.dry_run).await?,
+        _ => Reservation::default(),
+    };
     core.admission.validate(&request, Some(&new))?;
     call.tell(core.admission.warnings(&request, &new));
     ask_to_validate(core, call, asked, &new).await?;
@@ -157,14 +166,16 @@ async fn attempt(
         return Ok(Some(entry.json().clone()));
     }
     let gone = is_released(kind, &new, old);
-    let charged = if matches!(change.part, Part::Main | Part::Other("resize")) && !gone {
-        let namespace = &call.path.namespace;
-        quota::charge(core, &Charge { kind, namespace, object: &new, old: Some(old), dry_run: change.dry_run }).await?
-    } else {
-        Charged::default()
+    let is_counted = matches!(change.part, Part::Main | Part::Other("resize")) && !gone;
+    let may_charge = is_counted && quota::may_charge(core, kind, &call.path.namespace, false);
+    let (core, namespace, dry_run) = (Arc::clone(core), call.path.namespace.clone(), change.dry_run);
+    let charged_and_committed = async move {
+        let charge = Charge { kind, namespace: &namespace, object: &new, old: Some(&before), dry_run };
+        let charged = if is_counted { quota::charge(&core, &charge).await? } else { Charged::default() };
+        let committed = reserved.during(store(&core, kind, (&entry, new, gone), dry_run)).await;
+        charged.unless_made(&core, committed).await
     };
-    let committed = reserved.during(store(core, kind, (entry, new, gone), change.dry_run)).await;
-    charged.unless_made(core, committed).await
+    quota::whole(may_charge, charged_and_committed).await
 }
 
 /// Commits what was judged, or removes the object that nothing keeps; `None` when it changed meanwhile.
@@ -177,7 +188,8 @@ async fn store(
     let object = conversion::to_storage(core, kind, new).await?;
     let value = codec::encode(&object);
     if dry_run {
-        return Ok(Some(value.json));
+        // It is still the version that it would replace (`DryRunnableStorage.GuaranteedUpdate`).
+        return Ok(Some(value.json_at(entry.revision)));
     }
     let facets = hooks::stored_facets(kind, &object);
     let last = gone.then(|| value.json.clone());
@@ -242,12 +254,30 @@ fn attributes<'a>(call: &'a Call, old: &'a Value, dry_run: bool) -> Attributes<'
     }
 }
 
+/// Lets admission change the Scale of a workload, and the workload by it (`scaleUpdatedObjectInfo`).
+async fn mutate_scale(
+    core: &Core,
+    call: &Call,
+    (request, asked): (&Request<'_>, &Attributes<'_>),
+    workload: &mut Value,
+) -> Result<Vec<String>> {
+    let old = asked.old.map(|old| schema::scale::of(call.kind, old));
+    let asked = Attributes { body: Some(SCALE), old: old.as_ref(), ..*asked };
+    let request = Request { old: old.as_ref(), ..*request };
+    let before = schema::scale::of(call.kind, workload);
+    let mut scale = before.clone();
+    let told = webhooks::mutate(core, &request, &asked, &mut scale).await?;
+    if scale != before {
+        *workload = subresources::scaled(call, workload, &scale)?;
+    }
+    Ok(told)
+}
+
 /// Of a change through `scale`, webhooks see the Scale.
 async fn ask_to_validate(core: &Core, call: &Call, asked: Attributes<'_>, new: &Value) -> Result<()> {
     let told = if call.path.subresource == "scale" {
         let old = asked.old.map(|old| schema::scale::of(call.kind, old));
-        let body = Some(("autoscaling", "v1", "Scale"));
-        let asked = Attributes { body, old: old.as_ref(), ..asked };
+        let asked = Attributes { body: Some(SCALE), old: old.as_ref(), ..asked };
         webhooks::validate(core, &asked, Some(&schema::scale::of(call.kind, new))).await?
     } else {
         webhooks::validate(core, &asked, Some(new)).await?

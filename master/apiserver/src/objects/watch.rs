@@ -8,7 +8,7 @@ use futures::stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use rand::Rng as _;
-use schema::{FieldError, protobuf};
+use schema::{FieldError, Kind, Registry, protobuf};
 use serde_json::{Value, json};
 use store::{Change, Delivery, Filter, Start, TooOld, Watch, WatchRequest};
 use tokio::time::{Instant, sleep_until};
@@ -46,7 +46,8 @@ pub(super) fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>> {
     };
     let request = WatchRequest {
         resource: stored_resource(call.kind),
-        namespace: call.path.namespace.clone(),
+        // The path of a namespace names it as one that things are in.
+        namespace: if call.kind.namespaced { call.path.namespace.clone() } else { String::new() },
         start,
         filter,
         buffer: BUFFER,
@@ -148,6 +149,9 @@ struct Follow {
     core: Arc<Core>,
     watch: Watch,
     view: View,
+    kinds: tokio::sync::watch::Receiver<Arc<Registry>>,
+    /// The kind as its definition says it now.
+    current: &'static Kind,
     /// Fields that are judged after conversion.
     late: Option<Selector>,
     format: Format,
@@ -167,8 +171,13 @@ impl Follow {
         let now = Instant::now();
         // Times beyond the clock's range are as good as the longest watch.
         let deadline = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now + Duration::from_secs(2 * SHORTEST));
+        let mut kinds = core.kinds.follow();
+        // It may be another than the request's already.
+        kinds.mark_changed();
         Ok(Follow {
             core: Arc::clone(core),
+            kinds,
+            current: call.kind,
             initial: watch.initial(),
             watch,
             view: View::of(call),
@@ -191,7 +200,7 @@ impl Follow {
                 let bookmark = self.view.bookmark(self.watch.revision(), Some(annotations));
                 return event(self.format, "BOOKMARK", &bookmark);
             }
-            // All arms are cancel-safe: a change stays queued until it is taken, and times are absolute.
+            // All arms are cancel-safe: a change stays queued until it is taken, kinds are remembered, and times are absolute.
             tokio::select! {
                 biased;
                 () = sleep_until(self.deadline) => return None,
@@ -200,6 +209,12 @@ impl Follow {
                     // Of what a webhook has converted nothing may be for this client.
                     if !chunk.is_empty() {
                         return Some(chunk);
+                    }
+                }
+                // Behind the changes, the last of which are those that end with a definition.
+                _ = self.kinds.changed(), if self.current.custom.is_some() => {
+                    if !self.is_served() {
+                        return None;
                     }
                 }
                 () = sleep_until(self.next_bookmark), if self.bookmarks => {
@@ -211,6 +226,17 @@ impl Follow {
                 }
             }
         }
+    }
+
+    /// Whether the kind is what it was when the watch began: what is stored from now on may look otherwise to clients, who are to
+    /// begin anew (`crdHandler.updateCustomResourceDefinition`). That its definition is about to go changes nothing.
+    fn is_served(&mut self) -> bool {
+        let Kind { group, version, plural, .. } = *self.current;
+        let Some(now) = self.kinds.borrow_and_update().kind(group, version, plural) else { return false };
+        let is_terminating = |kind: &Kind| kind.custom.is_some_and(|custom| custom.is_terminating);
+        let is_same = std::ptr::eq(now, self.current) || (is_terminating(now) && !is_terminating(self.current));
+        self.current = now;
+        is_same
     }
 
     /// One change and those that wait behind it.

@@ -4,6 +4,7 @@ mod media;
 mod path;
 mod query;
 mod selector;
+pub(crate) mod socket_token;
 
 pub(crate) use media::{Accept, Format, Offer, Shape, body_format, media_type};
 pub(crate) use path::{ResourcePath, Target};

@@ -19,6 +19,8 @@ pub(crate) struct ResourcePath {
     pub resource: String,
     pub name: String,
     pub subresource: String,
+    /// Whether it asks for a watch by itself: `/api/v1/watch/…`.
+    pub watches: bool,
     /// What follows the subresource, as it was sent: the path of a proxied request.
     pub rest: String,
 }
@@ -47,6 +49,10 @@ impl ResourcePath {
     fn parse(group: &str, version: &str, rest: &str) -> Self {
         let mut found = ResourcePath { group: decode(group), version: decode(version), ..Self::default() };
         let mut rest = rest;
+        if let Some(watched) = rest.strip_prefix("watch/").filter(|watched| !watched.is_empty()) {
+            found.watches = true;
+            rest = watched;
+        }
         if let Some(scoped) = rest.strip_prefix("namespaces/").filter(|scoped| !scoped.is_empty()) {
             let (namespace, tail) = next(scoped);
             // These two are the namespace's own, everything else lies inside it.
@@ -84,11 +90,10 @@ mod tests {
     use super::{ResourcePath, Target};
 
     fn parsed(path: &str) -> [String; 7] {
-        let Target::Resource(ResourcePath { group, version, namespace, resource, name, subresource, rest }) =
-            Target::of(path)
-        else {
+        let Target::Resource(path) = Target::of(path) else {
             return Default::default();
         };
+        let ResourcePath { group, version, namespace, resource, name, subresource, rest, .. } = path;
         [group, version, namespace, resource, name, subresource, rest]
     }
 
@@ -105,6 +110,18 @@ mod tests {
             parsed("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode"),
             ["rbac.authorization.k8s.io", "v1", "", "clusterroles", "system:node", "", ""]
         );
+    }
+
+    #[test]
+    fn a_path_may_ask_for_a_watch() {
+        for path in ["/api/v1/pods", "/api/v1/namespaces/x/pods/y", "/api/v1/namespaces/x", "/apis/apps/v1/deployments"]
+        {
+            let at = path.match_indices("/v1/").next().unwrap().0 + "/v1/".len();
+            let watch = format!("{}watch/{}", &path[..at], &path[at..]);
+            assert_eq!(parsed(&watch), parsed(path));
+            let watches = |path: &str| matches!(Target::of(path), Target::Resource(path) if path.watches);
+            assert_eq!((watches(&watch), watches(path)), (true, false), "{path}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Res
 
 /// `POST …/bindings`, the older way: the pod is named by the body.
 pub(crate) async fn bind_from_collection(
-    core: &Core,
+    core: &Arc<Core>,
     call: &mut Call,
     binding: Value,
     dry_run: bool,
@@ -36,7 +36,7 @@ pub(crate) async fn bind_from_collection(
     bind(core, call, binding, dry_run).await
 }
 
-async fn bind(core: &Core, call: &Call, mut binding: Value, dry_run: bool) -> Result<Response<Body>> {
+async fn bind(core: &Arc<Core>, call: &Call, mut binding: Value, dry_run: bool) -> Result<Response<Body>> {
     check(&call.path.name, &binding)?;
     admit(core, call, ("", "v1", "Binding"), &mut binding, dry_run).await?;
     let make = |pod: &Value| bound(call.kind, &call.path.name, pod, &binding);

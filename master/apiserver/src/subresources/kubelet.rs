@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admission::{Operation, Request as Admission};
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
@@ -19,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::target::Destination;
 use super::{pages, websocket};
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::problem::{Problem, Result};
 use crate::relay;
 use crate::road::{Call, permit_create};
@@ -78,7 +79,11 @@ impl Kubelets {
 
 pub(super) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     admit(core, call).await?;
-    let destination = Destination::of(core, call)?;
+    let Some(destination) = Destination::of(core, call)? else {
+        let mut nothing = Response::new(body::full(Bytes::new()));
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
+    };
     if let Some(session) = websocket::Session::asked(call)
         && let Some(client) = relay::asked(&mut call.head)
     {

@@ -27,6 +27,7 @@ use crate::webhooks::{self, Attributes, Wishes};
 
 pub(crate) use binding::bind_from_collection;
 pub(crate) use kubelet::Kubelets;
+pub(crate) use scale::scaled;
 
 pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, body: Body) -> Result<Response<Body>> {
     let Some(subresource) = call.kind.subresource(&call.path.subresource) else { return Ok(body::no_such_path()) };

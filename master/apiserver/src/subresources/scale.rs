@@ -43,7 +43,7 @@ fn scale_kind() -> Result<&'static Kind> {
 
 /// Makes the workload what `make` makes of it.
 async fn change(
-    core: &Core,
+    core: &Arc<Core>,
     call: &Call,
     (dry_run, manager): (bool, Option<Manager>),
     make: &(dyn Fn(&Value) -> Result<Value> + Send + Sync),
@@ -66,7 +66,7 @@ fn patched(call: &Call, old: &Value, (patch, applier): (&Patch, &Applier)) -> Re
 }
 
 /// The workload with the replicas of a Scale.
-fn scaled(call: &Call, old: &Value, scale: &Value) -> Result<Value> {
+pub(crate) fn scaled(call: &Call, old: &Value, scale: &Value) -> Result<Value> {
     checked(call, scale)?;
     Ok(scale::apply(call.kind, old, scale))
 }

@@ -36,13 +36,14 @@ impl Destination {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    pub(super) fn of(core: &Core, call: &Call) -> Result<Self> {
+    /// `None` where nothing can have been said yet: logs of a pod without a node.
+    pub(super) fn of(core: &Core, call: &Call) -> Result<Option<Self>> {
         let query = &call.query;
-        match (call.kind.plural, call.path.subresource.as_str()) {
+        let found = match (call.kind.plural, call.path.subresource.as_str()) {
             ("nodes", _) => node_proxy(core, call),
             ("services", _) => service_proxy(core, call),
             ("pods", "proxy") => pod_proxy(core, call),
-            ("pods", "log") => at_container(core, call, "containerLogs", query.get("container"), log_query(query)?),
+            ("pods", "log") => return logs(core, call),
             ("pods", "exec") => at_container(core, call, "exec", query.get("container"), stream_query(query)),
             ("pods", "attach") => at_container(core, call, "attach", query.get("container"), stream_query(query)),
             ("pods", "portforward") => {
@@ -52,7 +53,8 @@ impl Destination {
                 agent_of(core, &pod, &call.path.name, with_query(path, &ports))
             }
             _ => Err(Problem::method_not_allowed()),
-        }
+        };
+        found.map(Some)
     }
 
     /// Whether this is where it may be (`IsGlobalUnicast`): a client must not make the server talk to itself.
@@ -68,6 +70,15 @@ impl Destination {
 
 fn pod(core: &Core, call: &Call) -> Result<Value> {
     objects::stored(call.kind, objects::find(core, call)?.json())
+}
+
+/// `pod.LogLocation`
+fn logs(core: &Core, call: &Call) -> Result<Option<Destination>> {
+    let (query, container) = (log_query(&call.query)?, call.query.get("container"));
+    let pod = pod(core, call)?;
+    container_of(&pod, &call.path.name, container)?;
+    let is_placed = pod["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty());
+    is_placed.then(|| at_container(core, call, "containerLogs", container, query)).transpose()
 }
 
 fn at_container(

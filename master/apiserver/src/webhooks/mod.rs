@@ -77,6 +77,14 @@ impl Attributes<'_> {
         }
     }
 
+    /// An object of one version as another shows it; what is of another kind than the resource is the same in all of them.
+    async fn between(&self, core: &Core, from: &'static Kind, to: &'static Kind, object: &Value) -> Result<Value> {
+        match self.body {
+            Some(_) => Ok(object.clone()),
+            None => conversion::between(core, from, to, object).await,
+        }
+    }
+
     /// `admission.NewForbidden`
     fn forbidden(&self, object: Option<&Value>, why: &str) -> Problem {
         let named = object.and_then(|object| object["metadata"]["name"].as_str()).unwrap_or_default();
@@ -161,14 +169,14 @@ async fn ask_to_mutate(
             continue;
         }
         let Some(due) = due(core, attributes, &hook, Some(object))? else { continue };
-        let shown = conversion::between(core, attributes.kind, due.version, object).await?;
+        let shown = attributes.between(core, attributes.kind, due.version, object).await?;
         let answer = ask(core, attributes, &due, Some(&shown)).await?;
         let (warnings, patch) = answer.map(|answer| (answer.warnings, answer.patch)).unwrap_or_default();
         told.extend(warnings);
         let before = object.clone();
         if let Some(patch) = patch {
             let patched = apply(&due, &patch, shown)?;
-            let back = conversion::between(core, due.version, attributes.kind, &patched).await?;
+            let back = attributes.between(core, due.version, attributes.kind, &patched).await?;
             *object = if attributes.body.is_some() { back } else { taken(attributes.kind, back)? };
         }
         round.asked(key, *object != before, hook.said()["reinvocationPolicy"] == "IfNeeded");
@@ -199,7 +207,7 @@ pub(crate) async fn validate(core: &Core, attributes: &Attributes<'_>, object: O
     let asks = hooks.iter().map(|hook| async move {
         let Some(due) = due(core, attributes, hook, object)? else { return Ok(None) };
         let shown = match object {
-            Some(object) => Some(conversion::between(core, attributes.kind, due.version, object).await?),
+            Some(object) => Some(attributes.between(core, attributes.kind, due.version, object).await?),
             None => None,
         };
         ask(core, attributes, &due, shown.as_ref()).await
@@ -293,7 +301,7 @@ async fn ask(
         return Err(Problem::bad_request(why));
     }
     let old = match attributes.old {
-        Some(old) => Some(conversion::between(core, attributes.kind, due.version, old).await?),
+        Some(old) => Some(attributes.between(core, attributes.kind, due.version, old).await?),
         None => None,
     };
     let request = review::request(attributes, due.version, (object, old.as_ref()));

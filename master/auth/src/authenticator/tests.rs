@@ -54,7 +54,7 @@ fn a_nameless_certificate_is_nobody() {
 fn without_credentials_health_version_and_what_is_signed_are_open() {
     let authenticator = authenticator();
     let info = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
-    for path in ["/livez", "/readyz", "/version", info] {
+    for path in ["/healthz", "/livez", "/readyz", "/version", info] {
         let user = authenticator.authenticate(Credentials::default(), path, now()).unwrap();
         assert_eq!(user, UserInfo::anonymous());
     }

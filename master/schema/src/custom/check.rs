@@ -3,6 +3,7 @@
 use serde_json::{Number, Value};
 
 use super::formats;
+use super::lists::Counterparts;
 use super::schema::{Checks, Schema};
 use crate::errors::{Errors, Path};
 
@@ -155,9 +156,10 @@ fn number(schema: &Schema, found: &Number, place: Place<'_>, errors: &mut Errors
 fn array(schema: &Schema, list: &[Value], place: Place<'_>, errors: &mut Errors) {
     let size = list.len() as u64;
     if let Some(items) = &schema.items {
+        let known = Counterparts::new((schema.list_type == "map").then_some(schema.list_keys.as_slice()), place.old);
         for (index, value) in list.iter().enumerate() {
             let path = place.path().index(index);
-            let old = place.old.and_then(|old| counterpart(schema, old, value));
+            let old = known.of(value);
             check(items, Place { value, old, path: Some(&path) }, errors);
         }
     }
@@ -167,14 +169,6 @@ fn array(schema: &Schema, list: &[Value], place: Place<'_>, errors: &mut Errors)
     if let Some(most) = schema.checks.max_items.filter(|most| size > *most) {
         errors.too_many(place.path(), list.len(), usize::try_from(most).unwrap_or(usize::MAX));
     }
-}
-
-/// The old item of a list that the new one goes on from: only those of maps can be told.
-fn counterpart<'a>(schema: &Schema, old: &'a Value, item: &Value) -> Option<&'a Value> {
-    if schema.list_type != "map" {
-        return None;
-    }
-    old.as_array()?.iter().find(|old| schema.list_keys.iter().all(|key| old.get(key) == item.get(key)))
 }
 
 fn object(schema: &Schema, place: Place<'_>, errors: &mut Errors) {

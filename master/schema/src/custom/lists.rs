@@ -1,4 +1,5 @@
-//! Items of lists that are sets or maps are there once (`apiextensions-apiserver/pkg/apiserver/schema/listtype`).
+//! Items of lists that are sets or maps are there once (`apiextensions-apiserver/pkg/apiserver/schema/listtype`); those of maps are
+//! known again by their keys.
 
 use std::collections::HashMap;
 
@@ -6,6 +7,35 @@ use serde_json::{Map, Value};
 
 use super::schema::Schema;
 use crate::errors::{Errors, Path};
+
+/// The old items that the new ones of a list go on from: only those of maps can be told.
+pub(super) struct Counterparts<'a> {
+    keys: &'a [String],
+    old: HashMap<String, &'a Value>,
+}
+
+impl<'a> Counterparts<'a> {
+    /// `keys` are those of a map.
+    pub(super) fn new(keys: Option<&'a [String]>, old: Option<&'a Value>) -> Self {
+        let mut found = Counterparts { keys: keys.unwrap_or_default(), old: HashMap::new() };
+        let old = keys.and(old).and_then(Value::as_array);
+        for item in old.into_iter().flatten() {
+            let key = found.key(item);
+            found.old.entry(key).or_insert(item);
+        }
+        found
+    }
+
+    pub(super) fn of(&self, item: &Value) -> Option<&'a Value> {
+        if self.old.is_empty() { None } else { self.old.get(&self.key(item)).copied() }
+    }
+
+    /// No value is written with a line break in it.
+    fn key(&self, item: &Value) -> String {
+        let parts = self.keys.iter().map(|key| item.get(key).map(Value::to_string).unwrap_or_default());
+        parts.collect::<Vec<_>>().join("\n")
+    }
+}
 
 pub(super) fn check(schema: &Schema, value: &Value, at: Option<&Path<'_>>, errors: &mut Errors) {
     match value {
@@ -69,5 +99,33 @@ fn map(schema: &Schema, list: &[Value], at: &Path<'_>, errors: &mut Errors) {
     };
     for (index, key) in repeated(list.iter().map(key)) {
         errors.duplicate(&at.index(index), key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::Counterparts;
+
+    #[test]
+    fn items_of_maps_are_known_by_their_keys() {
+        let keys = ["name".to_owned(), "port".to_owned()];
+        let old =
+            json!([{ "name": "a", "port": 1, "x": 1 }, { "name": "a", "port": 1, "x": 2 }, { "name": "a", "x": 3 }, 4]);
+        let found = |keys, item: &Value| Counterparts::new(keys, Some(&old)).of(item).map(|item| item["x"].clone());
+        assert_eq!(found(Some(&keys), &json!({ "port": 1, "name": "a" })), Some(json!(1)));
+        assert_eq!(found(Some(&keys), &json!({ "name": "a" })), Some(json!(3)));
+        assert_eq!(found(Some(&keys), &json!({ "name": "a", "port": null })), None);
+        assert_eq!(found(Some(&keys), &json!({ "name": "a\n1" })), None);
+        assert_eq!(found(None, &json!({ "name": "a" })), None);
+    }
+
+    #[test]
+    fn long_lists_take_no_longer_an_item() {
+        let keys = ["name".to_owned()];
+        let list: Value = (0..200_000).map(|name| json!({ "name": name })).collect();
+        let old = Counterparts::new(Some(&keys), Some(&list));
+        assert!(list.as_array().unwrap().iter().all(|item| old.of(item) == Some(item)));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use expressions::{CelError, Programs, Shape, Variables, WHOLE, mentions};
 use serde_json::Value;
 
+use super::lists::Counterparts;
 use crate::errors::{Errors, Path};
 use crate::value::Fields;
 
@@ -162,10 +163,10 @@ impl Judge<'_> {
         match place.value {
             Value::Array(list) => {
                 let Some(items) = &node.items else { return Ok(()) };
+                let old = Counterparts::new(node.list_keys.as_deref(), place.old);
                 for (index, item) in list.iter().enumerate() {
                     let path = child(place.path, |path| path.index(index));
-                    let old = counterpart(node.list_keys.as_deref(), place.old, item);
-                    self.judge(items, place.inside(item, old, &path))?;
+                    self.judge(items, place.inside(item, old.of(item), &path))?;
                 }
             }
             Value::Object(object) => {
@@ -298,10 +299,4 @@ const ROOT: Path<'static> = Path::root("<nil>");
 /// The path of something inside a place; an object as a whole is no list and no map.
 fn child<'a>(path: Option<&'a Path<'a>>, step: impl FnOnce(&'a Path<'a>) -> Path<'a>) -> Path<'a> {
     step(path.unwrap_or(&ROOT))
-}
-
-/// The old item of a list that a new one goes on from: only those of maps can be told.
-fn counterpart<'a>(keys: Option<&[String]>, old: Option<&'a Value>, item: &Value) -> Option<&'a Value> {
-    let keys = keys?;
-    old?.as_array()?.iter().find(|old| keys.iter().all(|key| old.get(key) == item.get(key)))
 }

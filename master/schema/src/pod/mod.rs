@@ -3,6 +3,7 @@
 pub(crate) mod app_armor;
 mod containers;
 mod environment;
+mod gated;
 pub(crate) mod handlers;
 pub(crate) mod label_keys;
 pub(crate) mod node_labels;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{app_armor, resize, validate};
+use super::{app_armor, gated, resize, validate};
 use crate::errors::{Errors, Path, quote};
 use crate::kind::Part;
 use crate::value::{Fields, put, same};
@@ -96,7 +96,10 @@ fn main(object: &Value, old: &Value, errors: &mut Errors) {
     if same(spec, before) {
         return;
     }
-    let munged = munge(spec, before);
+    let mut munged = munge(spec, before);
+    if !before.list("schedulingGates").is_empty() {
+        gated::narrow(&mut munged, before, errors);
+    }
     if !same(&munged, before) {
         let mut detail = format!("pod updates may not change fields other than {UPDATABLE}\n");
         differences(before, &munged, "", &mut detail);
@@ -184,13 +187,6 @@ fn munge(spec: &Value, before: &Value) -> Value {
     let grace = "terminationGracePeriodSeconds";
     if before.int(grace).is_some_and(|g| g < 0) && spec.int(grace) == Some(1) {
         set_back.push(grace);
-    }
-    // A gated pod is not scheduled yet: where it may run can still be narrowed (KEP-3838).
-    if !before.list("schedulingGates").is_empty() {
-        let narrowed = before.entries("nodeSelector").all(|(k, v)| spec.at("nodeSelector").at(k) == v);
-        if narrowed {
-            set_back.push("nodeSelector");
-        }
     }
     for field in set_back {
         put(&mut munged, field, before.at(field).clone());
