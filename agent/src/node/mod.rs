@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod facts;
 mod lease;
 pub mod own;
+mod patch;
 pub mod resources;
 pub mod runtime;
 mod status;
@@ -100,6 +101,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         uid,
         look: Arc::clone(&look),
         sent: None,
+        stored: patch::Stored::default(),
         previous: Vec::new(),
         runtime_version: None,
         images_at: None,
@@ -124,6 +126,7 @@ struct NodeTask {
     uid: watch::Sender<Option<String>>,
     look: Arc<Notify>,
     sent: Option<Sent>,
+    stored: patch::Stored,
     previous: Vec<NodeCondition>,
     runtime_version: Option<String>,
     images_at: Option<Instant>,
@@ -177,7 +180,10 @@ impl NodeTask {
         }
         self.sent = None;
         match self.api.get(self.name()).await {
-            Ok(node) => self.previous = node.status.and_then(|status| status.conditions).unwrap_or_default(),
+            Ok(node) => {
+                self.stored = patch::Stored::of(&node);
+                self.previous = node.status.and_then(|status| status.conditions).unwrap_or_default();
+            }
             Err(error) => tracing::debug!(error = %describe(&error), "own node not read"),
         }
     }
@@ -264,6 +270,7 @@ impl NodeTask {
             let message = format!("Node {} has been rebooted, boot id: {}", self.name(), self.facts.boot_id);
             self.inputs.recorder.event(&node_reference(self.name()), Kind::Warning, "Rebooted", &message);
         }
+        self.stored = patch::Stored::of(&node);
         self.uid.send_replace(node.metadata.uid);
         Ok(())
     }
@@ -286,14 +293,14 @@ impl NodeTask {
     }
 
     async fn patch(&mut self, status: &NodeStatus) -> Result<(), kube::Error> {
-        let mut patch = json!({"status": status});
-        if let Some(allocatable) = patch.pointer_mut("/status/allocatable").and_then(Value::as_object_mut) {
-            let own = self.inputs.own.borrow();
-            allocatable.extend(own.iter().flat_map(|own| &own.orphaned).map(|name| (name.clone(), Value::Null)));
-        }
-        let patch = Patch::Strategic(patch);
+        let own = self.inputs.own.borrow().clone();
+        let orphaned = own.iter().flat_map(|own| &own.orphaned);
+        let patch = Patch::Strategic(patch::patch(status, &self.stored, orphaned));
         match self.api.patch_status(self.name(), &PatchParams::default(), &patch).await {
-            Ok(_) => Ok(()),
+            Ok(node) => {
+                self.stored = patch::Stored::of(&node);
+                Ok(())
+            }
             Err(error) => {
                 if is_not_found(&error) {
                     // Somebody deleted the Node: it is registered anew by the next pass.
