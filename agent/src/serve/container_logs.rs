@@ -21,7 +21,9 @@ impl Router {
         let query = Query::parse(query);
         let (mut options, previous) =
             log_options(&query, jiff::Timestamp::now()).map_err(|m| Failure(StatusCode::UNPROCESSABLE_ENTITY, m))?;
-        let runs = containers::runs(&self.runtime, target).await?;
+        let known = self.pods.get(target.namespace, target.pod);
+        let uid = target.uid.or(known.as_deref().and_then(|pod| pod.metadata.uid.as_deref()));
+        let runs = containers::runs(&self.runtime, &Target { uid, ..target.clone() }).await?;
         // The run before is the one that ended last: while a restart is awaited, that is the latest of all.
         let ended = cri::v1::ContainerState::ContainerExited as i32;
         let is_wanted = |run: &&cri::v1::Container| !previous || run.state == ended;
