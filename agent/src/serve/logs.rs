@@ -65,7 +65,13 @@ pub async fn read(
         let start = tail_start(&mut file, lines).await?;
         file.seek(SeekFrom::Start(start)).await?;
     }
-    let mut writer = Writer { options, sink, left: options.limit_bytes, at_line_start: true, out: BytesMut::new() };
+    // What is written meanwhile is not asked for (upstream's limited mode).
+    let entries_left = options.tail_lines.filter(|_| !options.follow);
+    if entries_left == Some(0) {
+        return Ok(());
+    }
+    let left = options.limit_bytes;
+    let mut writer = Writer { options, sink, left, entries_left, at_line_start: true, out: BytesMut::new() };
     let mut reader = Reader::new(file);
     loop {
         if !reader.drain(&mut writer).await? {
@@ -161,6 +167,7 @@ struct Writer<'a> {
     options: &'a LogOptions,
     sink: mpsc::Sender<Bytes>,
     left: Option<u64>,
+    entries_left: Option<u64>,
     at_line_start: bool,
     out: BytesMut,
 }
@@ -170,13 +177,12 @@ impl Writer<'_> {
     async fn line(&mut self, line: &[u8]) -> bool {
         // What is no entry was not written by a runtime: kubelet skips it, too.
         let Some(entry) = parse(line) else { return true };
-        if self.options.stream.is_some_and(|stream| stream != entry.stream)
-            || self.options.since.is_some_and(|since| entry.time < since)
-        {
-            return true;
+        let is_other = self.options.stream.is_some_and(|stream| stream != entry.stream);
+        if !is_other && self.options.since.is_none_or(|since| entry.time >= since) {
+            self.entry(&entry);
         }
-        self.entry(&entry);
-        if self.left == Some(0) {
+        self.entries_left = self.entries_left.map(|left| left.saturating_sub(1));
+        if self.left == Some(0) || self.entries_left == Some(0) {
             return false;
         }
         self.out.len() < BLOCK as usize || self.flush().await

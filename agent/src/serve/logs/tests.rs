@@ -97,6 +97,28 @@ async fn tail_since_limit_and_stream() {
     assert_eq!(read_all(GOLDEN, "stream", &stderr).await, "two\n");
 }
 
+/// Once `tail -n 2` knows where to begin, a container that goes on writing changes nothing.
+#[tokio::test]
+async fn a_tail_is_no_longer_than_asked_for() {
+    let temp = Temp::new("limited", "");
+    let line = |n: u32| format!("2026-01-01T00:00:01Z stdout F {n} {}\n", "x".repeat(40_000));
+    temp.append(&(1..=8).map(line).collect::<String>());
+    let (sink, mut chunks) = mpsc::channel(1);
+    let path = temp.log();
+    let options = LogOptions { tail_lines: Some(7), ..LogOptions::default() };
+    let reading = tokio::spawn(async move { read(&path, &options, sink, dead()).await });
+    let mut all = chunks.recv().await.unwrap().to_vec();
+    // It waits with the third of four blocks.
+    temp.append(&line(9));
+    while let Some(chunk) = chunks.recv().await {
+        all.extend_from_slice(&chunk);
+    }
+    reading.await.unwrap().unwrap();
+    let lines = String::from_utf8(all).unwrap();
+    let numbers: Vec<&str> = lines.lines().map(|line| &line[..1]).collect();
+    assert_eq!(numbers, ["2", "3", "4", "5", "6", "7", "8"]);
+}
+
 #[tokio::test]
 async fn an_unfinished_last_line_is_not_lost() {
     assert_eq!(read_all("2026-01-01T00:00:01Z stdout F cut", "cut", &LogOptions::default()).await, "cut\n");
