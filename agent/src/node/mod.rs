@@ -103,6 +103,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         sent: None,
         stored: patch::Stored::default(),
         previous: Vec::new(),
+        runtime_seen: runtime::LastSeen::default(),
         runtime_version: None,
         images_at: None,
         images: None,
@@ -128,6 +129,7 @@ struct NodeTask {
     sent: Option<Sent>,
     stored: patch::Stored,
     previous: Vec<NodeCondition>,
+    runtime_seen: runtime::LastSeen,
     runtime_version: Option<String>,
     images_at: Option<Instant>,
     images: Option<Vec<k8s_openapi::api::core::v1::ContainerImage>>,
@@ -217,11 +219,11 @@ impl NodeTask {
     async fn observe(&mut self) -> (NodeStatus, Vec<conditions::Changed>) {
         let runtime = &self.inputs.runtime;
         let config = Arc::clone(&self.inputs.config);
-        let state = runtime::observe(runtime).await;
-        if state.problems.is_empty() || self.runtime_version.is_none() {
+        let state = self.runtime_seen.look(runtime).await;
+        if state.answers {
             self.runtime_version = runtime::version(runtime).await.ok().or(self.runtime_version.take());
         }
-        if self.images_at.is_none_or(|at| at.elapsed() >= config.kubelet.node_status_report_frequency.0) {
+        if state.answers && self.images_at.is_none_or(|at| at.elapsed() >= config.kubelet.node_status_report_frequency.0) {
             self.images = runtime::images(runtime, config.kubelet.node_status_max_images).await.or(self.images.take());
             self.images_at = Some(Instant::now());
         }
