@@ -128,6 +128,8 @@ pub struct PodsConfig {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// The kernel has AppArmor.
     pub app_armor: bool,
+    /// The kernel has SELinux.
+    pub selinux: bool,
     /// `seccompDefault`.
     pub seccomp_default: bool,
     /// How images are got.
@@ -197,6 +199,7 @@ impl PodsConfig {
             },
             allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
             app_armor: has_app_armor(),
+            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
             seccomp_default: kubelet.seccomp_default,
             images: images::Settings::new(kubelet, config.layout.data_dir.clone()),
             backoff_max: kubelet
