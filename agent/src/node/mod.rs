@@ -227,7 +227,7 @@ impl NodeTask {
             self.images = runtime::images(runtime, config.kubelet.node_status_max_images).await.or(self.images.take());
             self.images_at = Some(Instant::now());
         }
-        let addresses = status::addresses(&config);
+        let addresses = status::addresses(&config).await;
         self.addresses.send_if_modified(|known| {
             let changed = *known != addresses && !addresses.is_empty();
             if changed {
