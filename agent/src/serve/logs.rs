@@ -15,7 +15,7 @@ use tokio::fs::File;
 use tokio::io::{self, AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
 
-use super::logline::{Entry, Stream, parse};
+use super::logline::{Entry, Stream, fixed, parse};
 
 /// How often a follower asks whether the container still runs, when its log is silent (kubelet's `stateCheckPeriod`).
 const STATE_CHECK: Duration = Duration::from_secs(5);
@@ -197,7 +197,7 @@ impl Writer<'_> {
 
     fn entry(&mut self, entry: &Entry<'_>) {
         if self.options.timestamps && self.at_line_start {
-            self.put(entry.stamp);
+            self.put(&fixed(entry.stamp));
             self.put(b" ");
         }
         self.put(entry.content);

@@ -83,6 +83,13 @@ async fn time_stamps_stand_at_line_starts() {
 }
 
 #[tokio::test]
+async fn time_stamps_have_one_width() {
+    let options = LogOptions { timestamps: true, ..LogOptions::default() };
+    let text = read_all("2026-01-01T00:00:01.25+01:00 stdout F one\n", "width", &options).await;
+    assert_eq!(text, "2026-01-01T00:00:01.250000000+01:00 one\n");
+}
+
+#[tokio::test]
 async fn tail_since_limit_and_stream() {
     let tail = |lines| LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
     assert_eq!(read_all(GOLDEN, "tail0", &tail(0)).await, "");
