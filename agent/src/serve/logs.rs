@@ -14,11 +14,12 @@ use inotify::{EventMask, EventStream, Inotify, WatchMask};
 use tokio::fs::File;
 use tokio::io::{self, AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::logline::{Entry, Stream, fixed, parse};
 
-/// How often a follower asks whether the container still runs, when its log is silent (kubelet's `stateCheckPeriod`).
-const STATE_CHECK: Duration = Duration::from_secs(5);
+/// How often a follower that has come to the end of the log asks whether the container still runs (upstream's `logForceCheckPeriod`).
+const STATE_CHECK: Duration = Duration::from_secs(1);
 /// Runtimes split at 16 KiB; a longer line is somebody else's file, and is passed on in pieces.
 const MAX_LINE: u64 = 256 * 1024;
 const BLOCK: u64 = 64 * 1024;
@@ -40,7 +41,7 @@ pub struct LogOptions {
     pub stream: Option<Stream>,
 }
 
-/// Whether the container still runs: followers ask this when nothing comes.
+/// Whether the container still runs: followers ask this when they have come to the end.
 pub trait Liveness: Send {
     /// Answers at once or after asking the runtime.
     fn is_running(&mut self) -> impl Future<Output = bool> + Send;
@@ -73,6 +74,7 @@ pub async fn read(
     let left = options.limit_bytes;
     let mut writer = Writer { options, sink, left, entries_left, at_line_start: true, out: BytesMut::new() };
     let mut reader = Reader::new(file);
+    let mut ask_at = Instant::now();
     loop {
         if !reader.drain(&mut writer).await? {
             return Ok(());
@@ -82,24 +84,23 @@ pub async fn read(
             writer.unfinished(&reader.pending).await;
             return Ok(());
         };
-        // Cancel-safe: reading inotify events is; closed() holds nothing.
+        if Instant::now() >= ask_at {
+            if !liveness.is_running().await {
+                // What was written between the last read and the end.
+                reader.drain(&mut writer).await?;
+                return Ok(());
+            }
+            ask_at = Instant::now() + STATE_CHECK;
+        }
+        // Cancel-safe: reading inotify events is; closed() and the clock hold nothing.
         let change = tokio::select! {
             change = changes.next() => change,
+            () = tokio::time::sleep_until(ask_at) => Change::Grown,
             () = writer.sink.closed() => return Ok(()),
         };
-        match change {
-            Change::Grown => {}
-            Change::Rotated => {
-                reader.drain(&mut writer).await?;
-                reader = Reader::new(File::open(&path).await?);
-            }
-            Change::Silent => {
-                if !liveness.is_running().await {
-                    // What was written between the last read and the end.
-                    reader.drain(&mut writer).await?;
-                    return Ok(());
-                }
-            }
+        if matches!(change, Change::Rotated) {
+            reader.drain(&mut writer).await?;
+            reader = Reader::new(File::open(&path).await?);
         }
     }
 }
@@ -229,9 +230,9 @@ impl Writer<'_> {
 }
 
 enum Change {
+    /// There may be more in it.
     Grown,
     Rotated,
-    Silent,
 }
 
 /// What happens to a log file and its name.
@@ -251,11 +252,12 @@ impl Changes {
 
     async fn next(&mut self) -> Change {
         loop {
-            match tokio::time::timeout(STATE_CHECK, self.events.next()).await {
-                Err(_) | Ok(None) => return Change::Silent,
+            match self.events.next().await {
+                // It never ends.
+                None => std::future::pending().await,
                 // An overflowing queue reads as an error or a nameless event: look at the file in any case.
-                Ok(Some(Err(_))) => return Change::Grown,
-                Ok(Some(Ok(event))) => match event.name {
+                Some(Err(_)) => return Change::Grown,
+                Some(Ok(event)) => match event.name {
                     Some(name) if Path::new(&name) != self.name => {}
                     Some(_) if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) => {
                         return Change::Rotated;

@@ -167,6 +167,44 @@ async fn following_goes_over_a_rotation_and_ends_with_the_container() {
     reading.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_follower_of_what_has_ended_ends_at_once() {
+    let temp = Temp::new("ended", "2026-01-01T00:00:01Z stdout F one\n");
+    let (sink, mut chunks) = mpsc::channel(1);
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let begun = Instant::now();
+    read(&temp.log(), &options, sink, dead()).await.unwrap();
+    assert_eq!(chunks.recv().await.unwrap(), "one\n");
+    assert_eq!((chunks.recv().await, begun.elapsed()), (None, Duration::ZERO));
+}
+
+/// Rotated logs, and those of earlier runs, lie in the same folder.
+#[tokio::test]
+async fn a_follower_ends_soon_whatever_else_is_written_beside_its_log() {
+    let temp = Temp::new("beside", "2026-01-01T00:00:01Z stdout F one\n");
+    let running = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (sink, mut chunks) = mpsc::channel(1);
+    let (path, flag) = (temp.log(), Flag(running.clone()));
+    let reading = tokio::spawn(async move {
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        read(&path, &options, sink, flag).await
+    });
+    assert_eq!(chunks.recv().await.unwrap(), "one\n");
+    running.store(false, std::sync::atomic::Ordering::SeqCst);
+    let beside = temp.0.join("1.log");
+    let writing = async {
+        loop {
+            fs::write(&beside, "x").unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        done = reading => done.unwrap().unwrap(),
+        () = writing => {}
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it goes on"),
+    }
+}
+
 #[tokio::test]
 async fn a_follower_ends_when_nobody_listens() {
     let temp = Temp::new("deaf", "2026-01-01T00:00:01Z stdout F one\n");
