@@ -22,21 +22,7 @@ impl Pods for NoPods {
     }
 }
 
-/// A pod `ns/p` with a container `c`.
-struct OnePod;
-
-impl Pods for OnePod {
-    fn all(&self) -> Vec<Arc<Pod>> {
-        Vec::new()
-    }
-
-    fn get(&self, _: &str, name: &str) -> Option<Arc<Pod>> {
-        let pod = serde_json::json!({"spec": {"containers": [{"name": "c"}]}});
-        (name == "p").then(|| Arc::new(serde_json::from_value(pod).unwrap()))
-    }
-}
-
-/// Whatever one asks for is this pod.
+/// Every pod `p` is this one.
 struct Known(Arc<Pod>);
 
 impl Pods for Known {
@@ -44,9 +30,19 @@ impl Pods for Known {
         Vec::new()
     }
 
-    fn get(&self, _: &str, _: &str) -> Option<Arc<Pod>> {
-        Some(Arc::clone(&self.0))
+    fn get(&self, _: &str, name: &str) -> Option<Arc<Pod>> {
+        (name == "p").then(|| Arc::clone(&self.0))
     }
+}
+
+/// A pod with a container `c`, which runs as `id`.
+fn with_container(id: &str) -> serde_json::Value {
+    serde_json::json!({
+        "metadata": {"namespace": "ns", "name": "p", "uid": "meant"},
+        "spec": {"containers": [{"name": "c"}]},
+        "status": {"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+            "containerID": format!("containerd://{id}"), "state": {"running": {}}}]},
+    })
 }
 
 fn known(pod: serde_json::Value) -> Arc<dyn Pods> {
@@ -61,8 +57,7 @@ async fn start_container(fake: &cri::fake::Fake, uid: &str, log: &std::path::Pat
     let labels = [("pod.namespace", "ns"), ("pod.name", "p"), ("pod.uid", uid), ("container.name", "c")];
     let labels = labels.map(|(key, value)| (format!("io.kubernetes.{key}"), value.to_owned()));
     let metadata = v1::PodSandboxMetadata { name: "p".into(), uid: uid.into(), namespace: "ns".into(), attempt: 0 };
-    let config =
-        v1::PodSandboxConfig { metadata: Some(metadata), labels: labels.clone().into(), ..Default::default() };
+    let config = v1::PodSandboxConfig { metadata: Some(metadata), labels: labels.clone().into(), ..Default::default() };
     let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
     let pod_sandbox_id = client.run_pod_sandbox(request).await.unwrap().pod_sandbox_id;
     let config = v1::ContainerConfig {
@@ -224,25 +219,29 @@ async fn only_certificates_of_the_cluster_are_served() {
 
 #[tokio::test]
 async fn bad_requests_are_answered_and_a_missing_runtime_is_said() {
-    let running = running("bad").await;
+    let runtime = cri::Client::new("unix:///nonexistent.sock").unwrap();
+    let running = running_with("bad", runtime, known(with_container("1"))).await;
     running.certificate.send_replace(Some(running.serving()));
     let client = running.ca.identity("master", &Purpose::Client);
     let answer = running.get("/containerLogs/ns/p/c?tailLines=x", Some(&client)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 422") && answer.contains("tailLines: Invalid value"), "{answer}");
     let answer = running.get("/containerLogs/ns/p/c", Some(&client)).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    let unable = "unable to retrieve container logs for containerd://1";
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(unable), "{answer}");
     let answer = running.get("/exec/ns/p/c?command=sh", Some(&client)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("at least 1 of stdin, stdout, stderr"), "{answer}");
 }
 
 #[tokio::test]
 async fn logs_that_are_not_there_are_told_apart() {
-    let running = running_with("logs", cri::fake::Fake::default().client(), Arc::new(OnePod)).await;
+    let (fake, gone) = (cri::fake::Fake::default(), "/nonexistent/0.log");
+    let id = start_container(&fake, "meant", std::path::Path::new(gone)).await;
+    let running = running_with("logs", fake.client(), known(with_container(&id))).await;
     running.certificate.send_replace(Some(running.serving()));
     let client = running.ca.identity("master", &Purpose::Client);
     for (path, code, text) in [
         ("p/c?previous=true", 400, "previous terminated container \"c\" in pod \"p\" not found"),
-        ("p/c", 400, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"),
+        ("p/c", 400, "failed to try resolving symlinks in path \"/nonexistent/0.log\": lstat"),
         ("p/d", 404, "container \"d\" not found in pod \"p\""),
         ("q/c", 404, "pod \"q\" does not exist"),
     ] {
@@ -262,12 +261,7 @@ async fn logs_and_sessions_are_those_of_the_pod_that_is_meant_now() {
     };
     let id = start_container(&fake, "meant", &log("meant")).await;
     start_container(&fake, "other", &log("other")).await;
-    let pods = known(serde_json::json!({
-        "metadata": {"namespace": "ns", "name": "p", "uid": "meant"},
-        "spec": {"containers": [{"name": "c"}]},
-        "status": {"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
-            "containerID": format!("containerd://{id}"), "state": {"running": {}}}]},
-    }));
+    let pods = known(with_container(&id));
     let running = running_with("same-name", fake.client(), pods).await;
     running.certificate.send_replace(Some(running.serving()));
     let client = running.ca.identity("master", &Purpose::Client);
