@@ -379,7 +379,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let stats = Arc::new(provider(&context, deps.facts));
     let images = Arc::new(collector(&context));
     let collection = tokio::spawn(Arc::clone(&images).run());
-    let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
+    let rotation = tokio::spawn(logs::tend(Arc::clone(&context)));
     let manager = eviction::Manager::new(Arc::clone(&context), Arc::clone(&stats), images, deps.pressures);
     let eviction = tokio::spawn(manager.run());
     let shutdown = tokio::spawn(shutdown::Manager::new(Arc::clone(&context), deps.shutting_down).run());
