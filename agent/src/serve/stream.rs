@@ -3,6 +3,7 @@
 //! This is the seam for translating protocols: today client and runtime must speak the same one (SPDY/3.1 or WebSocket
 //! v4), which API servers and containerd do.
 
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -54,7 +55,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<Body>, BoxError> {
     let uri: Uri = url.parse()?;
     let authority = uri.authority().ok_or("the runtime's url has no host")?.clone();
-    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
+    let stream = dial(&authority).await?;
     stream.set_nodelay(true)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut onward = Request::builder().method(request.method()).uri(path).header(header::HOST, authority.as_str());
@@ -84,6 +85,12 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> Result<Response<B
     Ok(response.body(Empty::new().map_err(|never| match never {}).boxed_unsync())?)
 }
 
+async fn dial(authority: &Authority) -> std::io::Result<TcpStream> {
+    // An address of IPv6 has brackets there.
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await
+}
+
 async fn join(
     client: hyper::upgrade::OnUpgrade,
     mut runtime: impl AsyncRead + AsyncWrite + Unpin,
@@ -91,4 +98,19 @@ async fn join(
     let mut client = TokioIo::new(client.await?);
     tokio::io::copy_bidirectional_with_sizes(&mut client, &mut runtime, 16 * 1024, 16 * 1024).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_runtime_may_stream_at_an_address_of_either_family() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+            let local = listener.local_addr().unwrap();
+            let uri: Uri = format!("http://{local}/exec/token").parse().unwrap();
+            assert_eq!(dial(uri.authority().unwrap()).await.unwrap().peer_addr().unwrap(), local);
+        }
+    }
 }
