@@ -27,7 +27,7 @@ pub use error::JoinError;
 use invitation::Invitation;
 use options::{JoinOptions, Token, node_name};
 pub use progress::Progress;
-pub(crate) use ready::wait as wait_ready;
+pub(crate) use ready::{unit as unit_says, wait as wait_ready};
 
 use crate::client::{self, Credentials, Servers, tls};
 use crate::commands::CommandError;
@@ -325,7 +325,7 @@ impl Joined {
         manager.install(&service)?;
         manager.enable_and_start(Role::Agent, true)?;
         self.progress.say("agent.service is enabled and started");
-        self.ready().await?;
+        self.ready(ready::unit).await?;
         // It may have told the API server before it told systemd.
         manager.await_active(Role::Agent)?;
         self.progress.done(&self.config.node.node_name);
@@ -337,14 +337,15 @@ impl Joined {
     /// # Errors
     /// [`JoinError::NotReady`].
     pub async fn wait_ready(&self) -> Result<(), JoinError> {
-        self.ready().await?;
+        // What this very program reports.
+        self.ready(|| None).await?;
         self.progress.done(&self.config.node.node_name);
         Ok(())
     }
 
-    async fn ready(&self) -> Result<(), JoinError> {
+    async fn ready(&self, said: impl Fn() -> Option<String> + Clone + Send + 'static) -> Result<(), JoinError> {
         let name = &self.config.node.node_name;
-        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line)).await
+        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line), said).await
     }
 }
 

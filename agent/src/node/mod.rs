@@ -101,6 +101,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         uid,
         look: Arc::clone(&look),
         sent: None,
+        told: None,
         stored: patch::Stored::default(),
         previous: Vec::new(),
         runtime_seen: runtime::LastSeen::default(),
@@ -127,6 +128,8 @@ struct NodeTask {
     uid: watch::Sender<Option<String>>,
     look: Arc<Notify>,
     sent: Option<Sent>,
+    /// The last line for systemd.
+    told: Option<String>,
     stored: patch::Stored,
     previous: Vec<NodeCondition>,
     runtime_seen: runtime::LastSeen,
@@ -143,7 +146,9 @@ impl NodeTask {
         let mut backoff = Backoff::new(Duration::from_millis(200), frequency.max(Duration::from_secs(1)));
         let mut looks_left = UNREADY_LOOKS;
         loop {
-            let pause = match self.pass().await {
+            let passed = self.pass().await;
+            self.tell(&passed);
+            let pause = match passed {
                 Ok(true) => {
                     backoff.reset();
                     looks_left = UNREADY_LOOKS;
@@ -154,10 +159,7 @@ impl NodeTask {
                     looks_left = looks_left.saturating_sub(1);
                     if looks_left > 0 { UNREADY_LOOK } else { frequency }
                 }
-                Err(error) => {
-                    tracing::debug!(error = %describe(&error), "node status not sent, will retry");
-                    backoff.pause()
-                }
+                Err(_) => backoff.pause(),
             };
             let look = Arc::clone(&self.look);
             // Cancel-safe: watches keep what is not read, and a notification that comes while nobody waits is a permit.
@@ -172,6 +174,22 @@ impl NodeTask {
                 }
             }
         }
+    }
+
+    /// Says how the node is to who asks systemd, and who joins it. Where all is well nothing is repeated; else it may have been said before the
+    /// agent said that it had started, which replaced it.
+    fn tell(&mut self, passed: &Result<bool, kube::Error>) {
+        let line = summary(self.name(), self.uid.borrow().is_some(), passed, &self.previous);
+        let is_new = self.told.as_ref() != Some(&line);
+        if is_new || !matches!(passed, Ok(true)) {
+            systemd::notify::status(&line);
+        }
+        match passed {
+            Err(error) if is_new => tracing::warn!(error = %describe(error), "node status not sent, will retry"),
+            Err(error) => tracing::debug!(error = %describe(error), "node status not sent, will retry"),
+            Ok(_) => {}
+        }
+        self.told = Some(line);
     }
 
     /// The node lifecycle controller writes into the status of a node that it has not heard of for a while: what is true is
@@ -223,7 +241,9 @@ impl NodeTask {
         if state.answers {
             self.runtime_version = runtime::version(runtime).await.ok().or(self.runtime_version.take());
         }
-        if state.answers && self.images_at.is_none_or(|at| at.elapsed() >= config.kubelet.node_status_report_frequency.0) {
+        if state.answers
+            && self.images_at.is_none_or(|at| at.elapsed() >= config.kubelet.node_status_report_frequency.0)
+        {
             self.images = runtime::images(runtime, config.kubelet.node_status_max_images).await.or(self.images.take());
             self.images_at = Some(Instant::now());
         }
@@ -324,6 +344,25 @@ impl NodeTask {
 #[must_use]
 pub fn labels(config: &Config) -> std::collections::BTreeMap<String, String> {
     status::labels(config)
+}
+
+/// How the node is, in a line.
+fn summary(
+    name: &str,
+    is_registered: bool,
+    passed: &Result<bool, kube::Error>,
+    conditions: &[NodeCondition],
+) -> String {
+    match passed {
+        Ok(true) => format!("node {name}"),
+        Ok(false) => {
+            let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+            let message = ready.and_then(|ready| ready.message.as_deref()).unwrap_or_default();
+            format!("node {name}: not Ready: {message}")
+        }
+        Err(error) if is_registered => format!("node {name}: status not sent: {}", describe(error)),
+        Err(error) => format!("node {name}: not registered: {}", describe(error)),
+    }
 }
 
 /// What is compared to tell a change: everything but the time of looking.

@@ -203,6 +203,25 @@ async fn a_node_that_goes_down_says_so_at_once() {
     assert_eq!(ready["message"], "[container runtime is down, node is shutting down]");
 }
 
+#[test]
+fn systemd_is_told_why_a_node_is_not_there_yet() {
+    let condition = |type_: &str, message: &str| NodeCondition {
+        type_: type_.into(),
+        message: Some(message.into()),
+        ..NodeCondition::default()
+    };
+    let conditions = [condition("DiskPressure", "fine"), condition("Ready", "no network")];
+    let said = |is_registered, passed| summary("n1", is_registered, &passed, &conditions);
+    let refused = || {
+        let status = kube::core::Status::failure("nodes \"n1\" is forbidden", "Forbidden").with_code(403);
+        Err(kube::Error::Api(Box::new(status)))
+    };
+    assert_eq!(said(true, Ok(true)), "node n1");
+    assert_eq!(said(true, Ok(false)), "node n1: not Ready: no network");
+    assert!(said(false, refused()).starts_with("node n1: not registered: "), "{}", said(false, refused()));
+    assert!(said(true, refused()).contains("status not sent: ") && said(true, refused()).contains("is forbidden"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_renewed_every_ten_seconds_and_owned_by_the_node() {
     let api = Api::default();
