@@ -98,7 +98,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     match command {
         Command::Join(options) => runtime.block_on(join_told(&options)),
-        Command::Run { config_dir } => runtime.block_on(run::run(&config_dir)),
+        Command::Run { config_dir } => {
+            // Who joins this machine, or asks systemd, reads why it does not run.
+            runtime.block_on(run::run(&config_dir)).inspect_err(|error| systemd::notify::status(&format!("{error:#}")))
+        }
         Command::Doctor(options) => runtime.block_on(doctor::doctor(&options)),
         Command::Status(options) => runtime.block_on(inspect::status(&options)),
         Command::Pods(options) => runtime.block_on(inspect::pods(&options)),

@@ -17,8 +17,8 @@ use crate::v1::{self, ContainerStatusResponse, PodSandboxStatusResponse};
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// kubelet's `runtimeRequestTimeout` default.
 const CALL: Duration = Duration::from_secs(120);
-/// Pulls end by their progress deadline inside the runtime, not by ours.
-const PULL: Duration = Duration::from_secs(3600);
+/// Ten years. Neither pulls, which the runtime ends when they make no progress, nor hooks have a deadline in a kubelet.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How long a call may take.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ enum Limit {
     Call,
     /// kubelet doubles the timeout for sandboxes, whose network may be slow to set up.
     Sandbox,
-    Pull,
+    None,
 }
 
 /// What came of a call within its time.
@@ -120,7 +120,7 @@ calls! {
     /// One image; `image` is unset where there is none.
     images.image_status(ImageStatusRequest) -> ImageStatusResponse, "ImageStatus", Call;
     /// Pulls an image and answers its reference.
-    images.pull_image(PullImageRequest) -> PullImageResponse, "PullImage", Pull;
+    images.pull_image(PullImageRequest) -> PullImageResponse, "PullImage", None;
     /// Removes an image; idempotent.
     images.remove_image(RemoveImageRequest) -> RemoveImageResponse, "RemoveImage", Call;
     /// Where images lie and how much they take.
@@ -156,7 +156,7 @@ impl Client {
         match limit {
             Limit::Call => self.call,
             Limit::Sandbox => self.call * 2,
-            Limit::Pull => PULL,
+            Limit::None => FOREVER,
         }
     }
 
@@ -218,7 +218,7 @@ impl Client {
         let request = v1::ExecSyncRequest { container_id: container_id.to_owned(), cmd, timeout: seconds };
         let mut client = self.runtime.clone();
         // The runtime keeps the deadline; ours is later by enough for its answer to arrive.
-        let ours = if timeout.is_zero() { PULL } else { timeout + Duration::from_secs(10) };
+        let ours = if timeout.is_zero() { FOREVER } else { timeout + Duration::from_secs(10) };
         self.bounded(RPC, ours, client.exec_sync(with_timeout(request, ours))).await
     }
 

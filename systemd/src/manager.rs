@@ -157,6 +157,13 @@ impl Manager {
         String::from_utf8_lossy(&out.stdout).trim().parse().ok().filter(|pid| *pid != 0)
     }
 
+    /// What the unit says of itself ([`crate::notify::status`]); `None` where it says nothing, or `systemctl` cannot tell.
+    #[must_use]
+    pub fn status_text(&self, role: Role) -> Option<String> {
+        let out = self.output(&["show", "--value", "--property", "StatusText", role.unit_name()]).ok()?;
+        Some(String::from_utf8_lossy(&out.stdout).trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
     /// Whether nothing of the unit runs, nor is about to.
     fn is_stopped(&self, role: Role) -> bool {
         let said = self.output(&["is-active", role.unit_name()]);
@@ -294,6 +301,14 @@ mod tests {
         let dir = temp("pid");
         let pid = |text: &str| saying(&dir, text).main_pid(Role::Agent);
         assert_eq!((pid("4711"), pid("0"), pid("")), (Some(4711), None, None));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_unit_says_how_it_is() {
+        let dir = temp("status-text");
+        let text = |text: &str| saying(&dir, text).status_text(Role::Agent);
+        assert_eq!((text("node n1: not Ready").as_deref(), text("")), (Some("node n1: not Ready"), None));
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -49,13 +49,11 @@ impl Inspector {
     /// What is about to be done for a pod, and what was; `None` when nothing is known of it.
     pub async fn explain(&self, namespace: &str, name: &str) -> Option<Explained> {
         let history = self.journal.of(namespace, name);
-        let entries = self.registry.entries();
-        let found = entries.iter().find(|(_, entry)| views::is_named(&entry.pod, namespace, name));
-        let Some((uid, entry)) = found else {
+        let Some((uid, entry)) = self.registry.named(namespace, name) else {
             return (!history.is_empty()).then_some(Explained { pod: None, now: None, history });
         };
-        let now = tokio::time::timeout(PATIENCE, self.questions.ask(uid)).await.ok().flatten();
-        Some(Explained { pod: Some(views::pod(uid, entry)), now, history })
+        let now = tokio::time::timeout(PATIENCE, self.questions.ask(&uid)).await.ok().flatten();
+        Some(Explained { pod: Some(views::pod(&uid, &entry)), now, history })
     }
 
     async fn answer(&self, path: &str) -> Response<Full<Bytes>> {

@@ -3,7 +3,7 @@
 use api::PodUid;
 use api::quantity::Quantity;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodStatus};
 use pod::{Explanation, Role};
 use serde::{Deserialize, Serialize};
 
@@ -100,12 +100,6 @@ pub struct Explained {
     pub now: Option<Explanation>,
     /// What was decided before, of every pod that had the name.
     pub history: Vec<History>,
-}
-
-/// Whether a pod has this name.
-#[must_use]
-pub fn is_named(pod: &Pod, namespace: &str, name: &str) -> bool {
-    pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
 }
 
 /// All pods, by namespace and name.

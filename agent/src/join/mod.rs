@@ -27,7 +27,7 @@ pub use error::JoinError;
 use invitation::Invitation;
 use options::{JoinOptions, Token, node_name};
 pub use progress::Progress;
-pub(crate) use ready::wait as wait_ready;
+pub(crate) use ready::{unit as unit_says, wait as wait_ready};
 
 use crate::client::{self, Credentials, Servers, tls};
 use crate::commands::CommandError;
@@ -325,7 +325,7 @@ impl Joined {
         manager.install(&service)?;
         manager.enable_and_start(Role::Agent, true)?;
         self.progress.say("agent.service is enabled and started");
-        let is_ready = self.ready().await?;
+        let is_ready = self.ready(ready::unit).await?;
         // It may have told the API server before it told systemd.
         manager.await_active(Role::Agent)?;
         if is_ready {
@@ -339,14 +339,15 @@ impl Joined {
     /// # Errors
     /// [`JoinError::NotReady`].
     pub async fn wait_ready(&self) -> Result<(), JoinError> {
-        if self.ready().await? {
+        // What this very program reports.
+        if self.ready(|| None).await? {
             self.progress.done(&self.config.node.node_name);
         }
         Ok(())
     }
 
     /// `false`: nothing is to be waited for.
-    async fn ready(&self) -> Result<bool, JoinError> {
+    async fn ready(&self, said: impl Fn() -> Option<String> + Clone + Send + 'static) -> Result<bool, JoinError> {
         let name = &self.config.node.node_name;
         if !self.config.with_dropins()?.kubelet.register_node {
             self.progress.say(&format!(
@@ -354,7 +355,7 @@ impl Joined {
             ));
             return Ok(false);
         }
-        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line)).await?;
+        ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line), said).await?;
         Ok(true)
     }
 }

@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod facts;
 mod lease;
 pub mod own;
+mod patch;
 pub mod resources;
 pub mod runtime;
 mod status;
@@ -100,7 +101,10 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         uid,
         look: Arc::clone(&look),
         sent: None,
+        told: None,
+        stored: patch::Stored::default(),
         previous: Vec::new(),
+        runtime_seen: runtime::LastSeen::default(),
         runtime_version: None,
         images_at: None,
         images: None,
@@ -124,7 +128,11 @@ struct NodeTask {
     uid: watch::Sender<Option<String>>,
     look: Arc<Notify>,
     sent: Option<Sent>,
+    /// The last line for systemd.
+    told: Option<String>,
+    stored: patch::Stored,
     previous: Vec<NodeCondition>,
+    runtime_seen: runtime::LastSeen,
     runtime_version: Option<String>,
     images_at: Option<Instant>,
     images: Option<Vec<k8s_openapi::api::core::v1::ContainerImage>>,
@@ -138,7 +146,9 @@ impl NodeTask {
         let mut backoff = Backoff::new(Duration::from_millis(200), frequency.max(Duration::from_secs(1)));
         let mut looks_left = UNREADY_LOOKS;
         loop {
-            let pause = match self.pass().await {
+            let passed = self.pass().await;
+            self.tell(&passed);
+            let pause = match passed {
                 Ok(true) => {
                     backoff.reset();
                     looks_left = UNREADY_LOOKS;
@@ -149,10 +159,7 @@ impl NodeTask {
                     looks_left = looks_left.saturating_sub(1);
                     if looks_left > 0 { UNREADY_LOOK } else { frequency }
                 }
-                Err(error) => {
-                    tracing::debug!(error = %describe(&error), "node status not sent, will retry");
-                    backoff.pause()
-                }
+                Err(_) => backoff.pause(),
             };
             let look = Arc::clone(&self.look);
             // Cancel-safe: watches keep what is not read, and a notification that comes while nobody waits is a permit.
@@ -169,6 +176,22 @@ impl NodeTask {
         }
     }
 
+    /// Says how the node is to who asks systemd, and who joins it. Where all is well nothing is repeated; else it may have been said before the
+    /// agent said that it had started, which replaced it.
+    fn tell(&mut self, passed: &Result<bool, kube::Error>) {
+        let line = summary(self.name(), self.uid.borrow().is_some(), passed, &self.previous);
+        let is_new = self.told.as_ref() != Some(&line);
+        if is_new || !matches!(passed, Ok(true)) {
+            systemd::notify::status(&line);
+        }
+        match passed {
+            Err(error) if is_new => tracing::warn!(error = %describe(error), "node status not sent, will retry"),
+            Err(error) => tracing::debug!(error = %describe(error), "node status not sent, will retry"),
+            Ok(_) => {}
+        }
+        self.told = Some(line);
+    }
+
     /// The node lifecycle controller writes into the status of a node that it has not heard of for a while: what is true is
     /// sent again at once. What it wrote is what is compared with next, so that its end is a transition.
     async fn doubt(&mut self) {
@@ -177,7 +200,10 @@ impl NodeTask {
         }
         self.sent = None;
         match self.api.get(self.name()).await {
-            Ok(node) => self.previous = node.status.and_then(|status| status.conditions).unwrap_or_default(),
+            Ok(node) => {
+                self.stored = patch::Stored::of(&node);
+                self.previous = node.status.and_then(|status| status.conditions).unwrap_or_default();
+            }
             Err(error) => tracing::debug!(error = %describe(&error), "own node not read"),
         }
     }
@@ -211,15 +237,17 @@ impl NodeTask {
     async fn observe(&mut self) -> (NodeStatus, Vec<conditions::Changed>) {
         let runtime = &self.inputs.runtime;
         let config = Arc::clone(&self.inputs.config);
-        let state = runtime::observe(runtime).await;
-        if state.problems.is_empty() || self.runtime_version.is_none() {
+        let state = self.runtime_seen.look(runtime).await;
+        if state.answers {
             self.runtime_version = runtime::version(runtime).await.ok().or(self.runtime_version.take());
         }
-        if self.images_at.is_none_or(|at| at.elapsed() >= config.kubelet.node_status_report_frequency.0) {
+        if state.answers
+            && self.images_at.is_none_or(|at| at.elapsed() >= config.kubelet.node_status_report_frequency.0)
+        {
             self.images = runtime::images(runtime, config.kubelet.node_status_max_images).await.or(self.images.take());
             self.images_at = Some(Instant::now());
         }
-        let addresses = status::addresses(&config);
+        let addresses = status::addresses(&config).await;
         self.addresses.send_if_modified(|known| {
             let changed = *known != addresses && !addresses.is_empty();
             if changed {
@@ -261,6 +289,7 @@ impl NodeTask {
             let message = format!("Node {} has been rebooted, boot id: {}", self.name(), self.facts.boot_id);
             self.inputs.recorder.event(&node_reference(self.name()), Kind::Warning, "Rebooted", &message);
         }
+        self.stored = patch::Stored::of(&node);
         self.uid.send_replace(node.metadata.uid);
         Ok(())
     }
@@ -301,14 +330,14 @@ impl NodeTask {
     }
 
     async fn patch(&mut self, status: &NodeStatus) -> Result<(), kube::Error> {
-        let mut patch = json!({"status": status});
-        if let Some(allocatable) = patch.pointer_mut("/status/allocatable").and_then(Value::as_object_mut) {
-            let own = self.inputs.own.borrow();
-            allocatable.extend(own.iter().flat_map(|own| &own.orphaned).map(|name| (name.clone(), Value::Null)));
-        }
-        let patch = Patch::Strategic(patch);
+        let own = self.inputs.own.borrow().clone();
+        let orphaned = own.iter().flat_map(|own| &own.orphaned);
+        let patch = Patch::Strategic(patch::patch(status, &self.stored, orphaned));
         match self.api.patch_status(self.name(), &PatchParams::default(), &patch).await {
-            Ok(_) => Ok(()),
+            Ok(node) => {
+                self.stored = patch::Stored::of(&node);
+                Ok(())
+            }
             Err(error) => {
                 if is_not_found(&error) {
                     // Somebody deleted the Node: it is registered anew by the next pass.
@@ -330,6 +359,25 @@ impl NodeTask {
 #[must_use]
 pub fn labels(config: &Config) -> std::collections::BTreeMap<String, String> {
     status::labels(config)
+}
+
+/// How the node is, in a line.
+fn summary(
+    name: &str,
+    is_registered: bool,
+    passed: &Result<bool, kube::Error>,
+    conditions: &[NodeCondition],
+) -> String {
+    match passed {
+        Ok(true) => format!("node {name}"),
+        Ok(false) => {
+            let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+            let message = ready.and_then(|ready| ready.message.as_deref()).unwrap_or_default();
+            format!("node {name}: not Ready: {message}")
+        }
+        Err(error) if is_registered => format!("node {name}: status not sent: {}", describe(error)),
+        Err(error) => format!("node {name}: not registered: {}", describe(error)),
+    }
 }
 
 /// What is compared to tell a change: everything but the time of looking.

@@ -1,15 +1,19 @@
 //! What the container runtime says about itself.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cri::v1;
 use k8s_openapi::api::core::v1::{ContainerImage, NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures};
+use tokio::time::Instant;
 
 use crate::client::watch::describe;
 
 /// One look at the runtime.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RuntimeState {
+    /// Whether it answered this time.
+    pub answers: bool,
     /// Why the node is not ready, in kubelet's words; empty when the runtime is.
     pub problems: Vec<String>,
     /// `status.runtimeHandlers`.
@@ -18,14 +22,45 @@ pub struct RuntimeState {
     pub features: Option<NodeFeatures>,
 }
 
-/// Asks for conditions, handlers and features.
-pub async fn observe(runtime: &cri::Client) -> RuntimeState {
-    match runtime.status(v1::StatusRequest { verbose: false }).await {
-        Ok(answer) => state(answer),
-        Err(error) => {
-            tracing::debug!(error = %describe(&error), "container runtime does not answer");
-            RuntimeState { problems: vec!["container runtime is down".to_owned()], ..RuntimeState::default() }
+/// How long a runtime may leave the question unanswered (`maxWaitForContainerRuntime`): one that is restarted is not down.
+const TOLERATED: Duration = Duration::from_secs(30);
+
+/// What the runtime said last.
+#[derive(Debug, Default)]
+pub struct LastSeen {
+    state: RuntimeState,
+    at: Option<Instant>,
+}
+
+impl LastSeen {
+    /// Asks for conditions, handlers and features.
+    pub async fn look(&mut self, runtime: &cri::Client) -> RuntimeState {
+        let asked = tokio::time::timeout(TOLERATED, runtime.status(v1::StatusRequest { verbose: false })).await;
+        let answer = match asked {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %describe(&error), "container runtime does not answer");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("container runtime does not answer in time");
+                None
+            }
+        };
+        self.after(answer, Instant::now())
+    }
+
+    /// Without an answer that counts which was there last, but not for ever (`runtimeErrors`, `updateRuntimeUp`).
+    fn after(&mut self, answer: Option<v1::StatusResponse>, now: Instant) -> RuntimeState {
+        if let Some(answer) = answer {
+            (self.state, self.at) = (state(answer), Some(now));
+            return self.state.clone();
         }
+        let mut state = RuntimeState { answers: false, ..self.state.clone() };
+        if self.at.is_none_or(|at| now.saturating_duration_since(at) >= TOLERATED) {
+            state.problems.insert(0, "container runtime is down".to_owned());
+        }
+        state
     }
 }
 
@@ -43,9 +78,13 @@ fn state(answer: v1::StatusResponse) -> RuntimeState {
         problem("RuntimeReady", "container runtime not ready"),
         problem("NetworkReady", "container runtime network not ready"),
     ];
+    let mut handlers: Vec<_> = answer.runtime_handlers.into_iter().map(handler).collect();
+    // containerd has them in another order each time, which is no change.
+    handlers.sort_by(|a, b| a.name.cmp(&b.name));
     RuntimeState {
+        answers: true,
         problems: problems.into_iter().flatten().collect(),
-        handlers: answer.runtime_handlers.into_iter().map(handler).collect(),
+        handlers,
         features: answer
             .features
             .map(|f| NodeFeatures { supplemental_groups_policy: Some(f.supplemental_groups_policy) }),
@@ -124,6 +163,30 @@ mod tests {
             ["container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \
               message:Network plugin returns error: cni plugin not initialized"]
         );
+    }
+
+    #[test]
+    fn a_runtime_is_down_when_it_was_silent_for_half_a_minute() {
+        let answer = |network| v1::StatusResponse {
+            status: Some(v1::RuntimeStatus {
+                conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", network)],
+            }),
+            runtime_handlers: ["b", "a"].map(|name| v1::RuntimeHandler { name: name.into(), features: None }).into(),
+            ..v1::StatusResponse::default()
+        };
+        let (begun, mut last) = (Instant::now(), LastSeen::default());
+        let mut after = |answer, seconds| last.after(answer, begun + Duration::from_secs(seconds));
+        assert_eq!(after(None, 0).problems, ["container runtime is down"], "it never answered");
+        let well = after(Some(answer(true)), 1);
+        assert_eq!((well.problems.as_slice(), well.answers), ([].as_slice(), true));
+        let silent = after(None, 30);
+        assert_eq!((&silent.problems, &silent.handlers, silent.answers), (&well.problems, &well.handlers, false));
+        assert_eq!(silent.handlers[0].name.as_deref(), Some("a"));
+        assert_eq!(after(None, 31).problems, ["container runtime is down"]);
+        // What it says of itself counts at once, and goes on to count.
+        assert_eq!(after(Some(answer(false)), 32).problems.len(), 1);
+        assert!(after(None, 40).problems[0].starts_with("container runtime network not ready"));
+        assert_eq!(after(None, 70).problems.len(), 2);
     }
 
     #[test]

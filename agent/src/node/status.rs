@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use api::resources::ResourceList;
 use k8s_openapi::api::core::v1::{
@@ -26,6 +27,9 @@ pub(super) struct Parts<'a> {
     /// Resources that others advertise for this node in its capacity: pods may have all of them.
     pub(super) extended: &'a ResourceList,
 }
+
+/// How long a name of the API server may take to resolve. Without an answer the addresses are those of before.
+const RESOLVING: Duration = Duration::from_secs(5);
 
 /// What this node can do that not every node of a cluster can, by upstream's feature gates (KEP-5328): the scheduler and the admission
 /// of updates keep pods that need it from nodes that do not say so.
@@ -107,16 +111,22 @@ pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
 
 /// The configured addresses, or the one from which this machine reaches the API server: with several networks that is the
 /// one the cluster is on.
-pub(super) fn addresses(config: &Config) -> Vec<IpAddr> {
-    match &config.node.node_ip {
-        Some(ips) => ips.all().to_vec(),
-        None => config.node.server.iter().find_map(source_address).into_iter().collect(),
+pub(super) async fn addresses(config: &Config) -> Vec<IpAddr> {
+    if let Some(ips) = &config.node.node_ip {
+        return ips.all().to_vec();
     }
+    for server in config.node.server.iter() {
+        if let Some(address) = source_address(server).await {
+            return vec![address];
+        }
+    }
+    Vec::new()
 }
 
-fn source_address(server: &Server) -> Option<IpAddr> {
-    // A name that is no address is left to the resolver, whose blocking is bounded by resolv.conf.
-    let target = std::net::ToSocketAddrs::to_socket_addrs(&(server.host(), server.port())).ok()?.next()?;
+async fn source_address(server: &Server) -> Option<IpAddr> {
+    // A name is looked up on a thread of its own: the resolver blocks, and may do so for half a minute.
+    let found = tokio::net::lookup_host((server.host(), server.port()));
+    let target = tokio::time::timeout(RESOLVING, found).await.ok()?.ok()?.next()?;
     let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     // Connecting a datagram socket sends nothing; it only chooses route and source.
     let socket = UdpSocket::bind(any).ok()?;
@@ -153,8 +163,18 @@ mod tests {
         assert!(status.declared_features.unwrap().is_sorted(), "as upstream has them");
     }
 
-    #[test]
-    fn the_address_is_the_one_towards_the_server() {
-        assert_eq!(addresses(&config()), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+    #[tokio::test]
+    async fn the_address_is_the_one_towards_the_server() {
+        assert_eq!(addresses(&config()).await, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn only_names_are_waited_for_and_nothing_blocks() {
+        use futures::FutureExt as _;
+        assert!(addresses(&config()).now_or_never().is_some());
+        let mut named = config();
+        named.node.server = "https://localhost:6443".parse().unwrap();
+        assert!(addresses(&named).now_or_never().is_none(), "the resolver is asked elsewhere");
+        assert!(addresses(&named).await.iter().all(IpAddr::is_loopback));
     }
 }

@@ -51,9 +51,8 @@ impl Api {
             }
             _ => match objects.get_mut(path.trim_end_matches("/status")) {
                 Some(object) => {
-                    for (key, value) in body.as_object().unwrap() {
-                        object[key] = value.clone();
-                    }
+                    let kind = schema::Registry::builtin().by_kind("v1", "Node").unwrap();
+                    *object = kind.strategic_merge(object, &body).unwrap();
                     (200, object.clone())
                 }
                 None => missing(),
@@ -132,6 +131,20 @@ async fn a_node_registers_and_reports_only_changes() {
     assert_eq!(api.count(STATUS), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_of_two_families_reports_both_addresses_again_and_again() {
+    let api = Api::default();
+    let mut config = config();
+    config.node.node_ip = Some("10.0.0.1,fd00::1".parse().unwrap());
+    let _node = start(NodeInputs { config: Arc::new(config), ..inputs(&api, watch::channel(None).1) });
+    for reports in 1..=2 {
+        api.until(STATUS, reports).await;
+        let stored = api.objects.lock().unwrap()[NODE]["status"]["addresses"].clone();
+        let addresses: Vec<&str> = stored.as_array().unwrap().iter().filter_map(|a| a["address"].as_str()).collect();
+        assert_eq!(addresses, ["10.0.0.1", "fd00::1", "n1"], "{reports}");
+    }
+}
+
 /// The node lifecycle controller says that nothing is known of a node that it has not heard of for a while.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_doubted_reports_at_once() {
@@ -160,6 +173,7 @@ async fn what_is_advertised_for_the_node_is_allocatable() {
     let (own, seen) = watch::channel(None);
     let _node = begin_with(&api, seen);
     api.until(STATUS, 1).await;
+    api.objects.lock().unwrap().get_mut(NODE).unwrap()["status"]["allocatable"]["example.com/gone"] = json!("1");
     own.send_replace(Some(Arc::new(OwnNode {
         extended: [("example.com/token".to_owned(), "3".parse().unwrap())].into(),
         orphaned: vec!["example.com/gone".to_owned()],
@@ -169,7 +183,7 @@ async fn what_is_advertised_for_the_node_is_allocatable() {
     let stored = api.objects.lock().unwrap()[NODE].clone();
     let allocatable = stored["status"]["allocatable"].as_object().unwrap();
     assert_eq!(allocatable["example.com/token"], "3");
-    assert_eq!(allocatable["example.com/gone"], Value::Null, "taken out");
+    assert_eq!(allocatable.get("example.com/gone"), None);
     assert!(stored["status"]["capacity"].get("example.com/token").is_none(), "it is somebody else's to say");
 }
 
@@ -187,6 +201,25 @@ async fn a_node_that_goes_down_says_so_at_once() {
     let ready = stored["status"]["conditions"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("KubeletNotReady")));
     assert_eq!(ready["message"], "[container runtime is down, node is shutting down]");
+}
+
+#[test]
+fn systemd_is_told_why_a_node_is_not_there_yet() {
+    let condition = |type_: &str, message: &str| NodeCondition {
+        type_: type_.into(),
+        message: Some(message.into()),
+        ..NodeCondition::default()
+    };
+    let conditions = [condition("DiskPressure", "fine"), condition("Ready", "no network")];
+    let said = |is_registered, passed| summary("n1", is_registered, &passed, &conditions);
+    let refused = || {
+        let status = kube::core::Status::failure("nodes \"n1\" is forbidden", "Forbidden").with_code(403);
+        Err(kube::Error::Api(Box::new(status)))
+    };
+    assert_eq!(said(true, Ok(true)), "node n1");
+    assert_eq!(said(true, Ok(false)), "node n1: not Ready: no network");
+    assert!(said(false, refused()).starts_with("node n1: not registered: "), "{}", said(false, refused()));
+    assert!(said(true, refused()).contains("status not sent: ") && said(true, refused()).contains("is forbidden"));
 }
 
 #[tokio::test(start_paused = true)]

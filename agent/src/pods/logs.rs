@@ -13,8 +13,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::{StreamExt as _, stream};
 
-use super::Context;
 use super::registry::Running;
+use super::{Context, log_links};
 use crate::config::KubeletConfiguration;
 
 /// When logs are rotated, and how many files of one are kept.
@@ -48,8 +48,14 @@ impl Settings {
 const UNFINISHED: &str = "tmp";
 const COMPRESSED: &str = "gz";
 
-/// Looks at the logs of running containers for as long as the agent runs.
-pub async fn rotate(context: Arc<Context>) {
+/// Rotates logs and removes dead links to them, for as long as the agent runs.
+pub async fn tend(context: Arc<Context>) {
+    let sweeping = log_links::keep_swept(&context.config.logs_dir, &context.runtime);
+    tokio::join!(rotate(Arc::clone(&context)), sweeping);
+}
+
+/// Looks at the logs of running containers.
+async fn rotate(context: Arc<Context>) {
     loop {
         tokio::time::sleep(context.config.logs.interval).await;
         let running = context.registry.entries().into_iter().flat_map(|(_, entry)| entry.running);

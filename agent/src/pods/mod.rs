@@ -131,6 +131,8 @@ pub struct PodsConfig {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// The kernel has AppArmor.
     pub app_armor: bool,
+    /// The kernel has SELinux.
+    pub selinux: bool,
     /// `seccompDefault`.
     pub seccomp_default: bool,
     /// How images are got.
@@ -192,6 +194,7 @@ impl PodsConfig {
             },
             allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
             app_armor: has_app_armor(),
+            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
             seccomp_default: kubelet.seccomp_default,
             images: images::Settings::new(kubelet, config.layout.data_dir.clone()),
             backoff_max: kubelet
@@ -394,7 +397,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
     let stats = Arc::new(provider(&context, deps.facts));
     let images = Arc::new(collector(&context));
     let collection = tokio::spawn(Arc::clone(&images).run());
-    let rotation = tokio::spawn(logs::rotate(Arc::clone(&context)));
+    let rotation = tokio::spawn(logs::tend(Arc::clone(&context)));
     let manager = eviction::Manager::new(Arc::clone(&context), Arc::clone(&stats), images, deps.pressures);
     let eviction = tokio::spawn(manager.run());
     let shutdown = tokio::spawn(shutdown::Manager::new(Arc::clone(&context), deps.shutting_down).run());

@@ -194,7 +194,7 @@ async fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
         created_at: status.created_at,
         started_at: status.started_at,
         image: if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image },
-        image_id: if status.image_id.is_empty() { status.image_ref } else { status.image_id },
+        image_id: status.image_ref,
         spec_hash: text(labels::HASH),
         backoff: text(labels::BACKOFF).and_then(|level| level.parse().ok()).unwrap_or(0),
         resources: text(labels::RESOURCES).and_then(|json| serde_json::from_str(&json).ok()),
@@ -379,6 +379,8 @@ mod tests {
             exit_code: 3,
             reason: "Error".into(),
             finished_at: 7,
+            image_id: "sha256:1".into(),
+            image_ref: "docker.io/library/a@sha256:2".into(),
             mounts: vec![v1::Mount {
                 container_path: "/dev/termination-log".into(),
                 host_path: file.to_string_lossy().into_owned(),
@@ -389,6 +391,7 @@ mod tests {
             ..v1::ContainerStatus::default()
         };
         let container = container(status, "s1").await;
+        assert_eq!(container.image_id, "docker.io/library/a@sha256:2");
         assert_eq!((container.attempt, container.backoff, container.spec_hash.as_deref()), (2, 4, Some("h")));
         let expected =
             ContainerState::Exited { exit_code: 3, reason: "Error".into(), message: "because".into(), finished_at: 7 };

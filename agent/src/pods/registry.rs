@@ -278,6 +278,18 @@ impl Registry {
         pods.iter().map(|(uid, entry)| (uid.clone(), entry.clone())).collect()
     }
 
+    /// The pod that a name means now. Another one of that name may still end on the node: it is meant only while there is no other.
+    #[must_use]
+    pub fn named(&self, namespace: &str, name: &str) -> Option<(PodUid, Entry)> {
+        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is = |entry: &Entry| {
+            let meta = &entry.pod.metadata;
+            meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
+        };
+        let found = pods.iter().filter(|(_, entry)| is(entry)).max_by_key(|(_, entry)| entry.wanted);
+        found.map(|(uid, entry)| (uid.clone(), entry.clone()))
+    }
+
     /// The object with the status that the worker computed last.
     fn current(entry: &Entry) -> Arc<Pod> {
         match &entry.status {
@@ -289,22 +301,40 @@ impl Registry {
 
 impl crate::serve::Pods for Registry {
     fn all(&self) -> Vec<Arc<Pod>> {
-        self.entries().iter().map(|(_, entry)| Self::current(entry)).collect()
+        let entries = self.entries();
+        entries.iter().filter(|(_, entry)| entry.wanted).map(|(_, entry)| Self::current(entry)).collect()
     }
 
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        let pods = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is = |entry: &&Entry| {
-            let meta = &entry.pod.metadata;
-            meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
-        };
-        pods.values().find(is).map(Self::current)
+        self.named(namespace, name).map(|(_, entry)| Self::current(&entry))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::Pods as _;
+
+    #[test]
+    fn a_name_means_the_pod_that_is_wanted_and_only_that_is_listed() {
+        let registry = Registry::default();
+        let pod = |uid: &str| {
+            let metadata = serde_json::json!({"namespace": "ns", "name": "p", "uid": uid});
+            Arc::new(serde_json::from_value::<Pod>(serde_json::json!({"metadata": metadata})).unwrap())
+        };
+        let meant = || registry.get("ns", "p").and_then(|pod| pod.metadata.uid.clone());
+        // The one that ends first and last in the order of the map.
+        for (ends, follows) in [("a", "b"), ("d", "c")] {
+            registry.update(&PodUid::new(ends), &pod(ends), |entry| entry.wanted = false);
+            assert_eq!((meant().as_deref(), registry.all().len()), (Some(ends), 0));
+            registry.update(&PodUid::new(follows), &pod(follows), |_| {});
+            assert_eq!((meant().as_deref(), registry.all().len()), (Some(follows), 1));
+            for uid in [ends, follows] {
+                registry.remove(&PodUid::new(uid));
+            }
+        }
+        assert_eq!(meant(), None);
+    }
 
     #[test]
     fn a_pod_whose_object_is_gone_gives_its_place_back_and_says_so() {

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -15,29 +15,32 @@ use super::containers::{self, RunningInRuntime, Target};
 use super::logs;
 use super::query::{Query, log_options};
 use super::routes::{Body, Failure, Router};
+use crate::client::watch::describe;
 
 impl Router {
     pub(super) async fn container_logs(&self, target: &Target<'_>, query: &str) -> Result<Response<Body>, Failure> {
         let query = Query::parse(query);
-        let (mut options, previous) =
+        let (options, previous) =
             log_options(&query, jiff::Timestamp::now()).map_err(|m| Failure(StatusCode::UNPROCESSABLE_ENTITY, m))?;
-        let runs = containers::runs(&self.runtime, target).await?;
-        // The run before is the one that ended last: while a restart is awaited, that is the latest of all.
-        let ended = cri::v1::ContainerState::ContainerExited as i32;
-        let is_wanted = |run: &&cri::v1::Container| !previous || run.state == ended;
-        let waits = previous && self.awaits_restart(target);
-        let candidates = runs.iter().skip(usize::from(previous && !waits));
-        let run = candidates.into_iter().find(is_wanted).ok_or_else(|| self.no_such_run(target, previous))?;
-        let path = containers::log_path(&self.runtime, &run.id)
-            .await?
-            .ok_or_else(|| Failure::bad_request(format!("container {:?} has no log\n", target.container)))?;
-        // A container that ended writes no more.
-        options.follow &= run.state == cri::v1::ContainerState::ContainerRunning as i32;
-        if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
-            let message = format!("failed to try resolving symlinks in path {:?}: no such file\n", path.display());
-            return Err(Failure::internal(message));
+        let Target { namespace, pod, container, .. } = *target;
+        let missing = || Failure::not_found(format!("pod {pod:?} does not exist\n"));
+        let known = self.pods.get(namespace, pod).ok_or_else(missing)?;
+        if !has_container(&known, container) {
+            return Err(Failure::not_found(format!("container {container:?} not found in pod {pod:?}\n")));
         }
-        let liveness = RunningInRuntime { runtime: self.runtime.clone(), id: run.id.clone() };
+        let run = run(&known, pod, container, previous).map_err(|text| Failure::bad_request(text + "\n"))?;
+        let id = run.split_once("://").map_or(run, |(_, id)| id).to_owned();
+        let path = containers::log_path(&self.runtime, &id).await.map_err(|error| {
+            tracing::debug!(error = %describe(&error), container = run, "log of a container not found");
+            Failure::bad_request(format!("unable to retrieve container logs for {run}\n"))
+        })?;
+        let path = path.ok_or_else(|| Failure::bad_request(format!("container {container:?} has no log\n")))?;
+        if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
+            let path = path.display().to_string();
+            let why = format!("lstat {path}: no such file or directory");
+            return Err(Failure::bad_request(format!("failed to try resolving symlinks in path {path:?}: {why}\n")));
+        }
+        let liveness = RunningInRuntime { runtime: self.runtime.clone(), id };
         let (sink, chunks) = mpsc::channel(2);
         tokio::spawn(async move {
             if let Err(error) = logs::read(&path, &options, sink, liveness).await {
@@ -45,29 +48,6 @@ impl Router {
             }
         });
         Ok(stream(chunks))
-    }
-
-    /// Whether the container has ended and will be started again (`CrashLoopBackOff`).
-    fn awaits_restart(&self, target: &Target<'_>) -> bool {
-        let known = self.pods.get(target.namespace, target.pod);
-        known.is_some_and(|pod| waiting_reason(&pod, target.container).is_some())
-    }
-
-    /// Tells apart what is missing: pod, container, its first or its previous run.
-    fn no_such_run(&self, target: &Target<'_>, previous: bool) -> Failure {
-        let Target { namespace, pod, container, .. } = target;
-        let Some(known) = self.pods.get(namespace, pod) else {
-            return Failure::not_found(format!("pod {pod:?} does not exist\n"));
-        };
-        if !has_container(&known, container) {
-            return Failure::not_found(format!("container {container:?} not found in pod {pod:?}\n"));
-        }
-        if previous {
-            let message = format!("previous terminated container {container:?} in pod {pod:?} not found\n");
-            return Failure::bad_request(message);
-        }
-        let reason = waiting_reason(&known, container).unwrap_or("ContainerCreating");
-        Failure::bad_request(format!("container {container:?} in pod {pod:?} is waiting to start: {reason}\n"))
     }
 }
 
@@ -86,9 +66,91 @@ fn has_container(pod: &Pod, name: &str) -> bool {
     })
 }
 
-fn waiting_reason<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
-    let status = pod.status.as_ref()?;
-    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
-    let found = all.into_iter().find(|c| c.name == container)?;
-    found.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
+/// The id of the run of a container whose log is meant, as its status has it, or why there is none (`validateContainerLogStatus`).
+fn run<'a>(pod: &'a Pod, name: &str, container: &str, previous: bool) -> Result<&'a str, String> {
+    let of = format!("container {container:?} in pod {name:?}");
+    let statuses = pod.status.iter().flat_map(|status| {
+        let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+        lists.into_iter().flatten().flatten()
+    });
+    let found = statuses.into_iter().find(|status| status.name == container);
+    let found = found.ok_or_else(|| format!("{of} is not available"))?;
+    let ended = |state: &'a Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.as_ref());
+    let id = |ended: &'a ContainerStateTerminated| ended.container_id.as_deref().filter(|id| !id.is_empty());
+    let last = ended(&found.last_state);
+    if previous {
+        return last.and_then(id).ok_or_else(|| format!("previous terminated {of} not found"));
+    }
+    let state = found.state.as_ref();
+    if state.is_some_and(|state| state.running.is_some()) {
+        return found.container_id.as_deref().ok_or_else(|| format!("{of} is not available"));
+    }
+    // The next one may not have started: then the log is that of the one before.
+    let now = ended(&found.state);
+    if now.is_some() || last.is_some() {
+        return now.and_then(id).or_else(|| last.and_then(id)).ok_or_else(|| format!("{of} is terminated"));
+    }
+    let waiting = state.and_then(|state| state.waiting.as_ref());
+    Err(match waiting.map(|waiting| waiting.reason.as_deref().unwrap_or_default()) {
+        Some("ErrImagePull") => format!("{of} is waiting to start: image can't be pulled"),
+        Some("ImagePullBackOff") => format!("{of} is waiting to start: trying and failing to pull image"),
+        Some(reason) => format!("{of} is waiting to start: {reason}"),
+        None => format!("{of} is waiting to start - no logs yet"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn asked(status: &Value, previous: bool) -> Result<String, String> {
+        let pod: Pod = serde_json::from_value(json!({ "status": status })).unwrap();
+        run(&pod, "p", "c", previous).map(str::to_owned)
+    }
+
+    fn with(state: Value, last: Value) -> Value {
+        json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "containerID": "r://now",
+            "state": state, "lastState": last})
+    }
+
+    #[test]
+    fn the_status_says_which_run_is_meant() {
+        let ended = |id: &str| json!({"terminated": {"exitCode": 0, "containerID": id}});
+        let waiting = || json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        for (state, last, now, before) in [
+            (json!({"running": {}}), json!({}), Ok("r://now"), Err("previous terminated _ not found")),
+            (json!({"running": {}}), ended("r://b"), Ok("r://now"), Ok("r://b")),
+            (ended("r://a"), ended("r://b"), Ok("r://a"), Ok("r://b")),
+            (ended(""), ended("r://b"), Ok("r://b"), Ok("r://b")),
+            (ended(""), json!({}), Err("_ is terminated"), Err("previous terminated _ not found")),
+            (waiting(), ended("r://b"), Ok("r://b"), Ok("r://b")),
+            (waiting(), ended(""), Err("_ is terminated"), Err("previous terminated _ not found")),
+        ] {
+            for kind in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+                let status = json!({kind: [with(state.clone(), last.clone())]});
+                let text = |text: &str| text.replace('_', "container \"c\" in pod \"p\"");
+                assert_eq!(asked(&status, false), now.map(str::to_owned).map_err(text), "{status}");
+                assert_eq!(asked(&status, true), before.map(str::to_owned).map_err(text), "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_not_begun_says_what_it_waits_for() {
+        for (state, text) in [
+            (json!({"waiting": {"reason": "ErrImagePull"}}), "is waiting to start: image can't be pulled"),
+            (
+                json!({"waiting": {"reason": "ImagePullBackOff"}}),
+                "is waiting to start: trying and failing to pull image",
+            ),
+            (json!({"waiting": {"reason": "PodInitializing"}}), "is waiting to start: PodInitializing"),
+            (json!({}), "is waiting to start - no logs yet"),
+        ] {
+            let status = json!({"ephemeralContainerStatuses": [with(state, json!({}))]});
+            assert_eq!(asked(&status, false).unwrap_err(), format!("container \"c\" in pod \"p\" {text}"));
+        }
+        assert_eq!(asked(&json!({}), false).unwrap_err(), "container \"c\" in pod \"p\" is not available");
+    }
 }

@@ -38,7 +38,7 @@ fn pod_labels(namespace: &str, pod: &str, uid: Option<&str>) -> HashMap<String, 
 }
 
 /// The runs of a container, latest first.
-pub(super) async fn runs(runtime: &cri::Client, target: &Target<'_>) -> Result<Vec<v1::Container>, cri::CallError> {
+async fn runs(runtime: &cri::Client, target: &Target<'_>) -> Result<Vec<v1::Container>, cri::CallError> {
     let filter = v1::ContainerFilter { label_selector: target.labels(), ..v1::ContainerFilter::default() };
     let answer = runtime.list_containers(v1::ListContainersRequest { filter: Some(filter) }).await?;
     let mut runs = answer.containers;

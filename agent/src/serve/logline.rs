@@ -48,6 +48,22 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
     Some(Entry { time, stamp, stream, partial, content })
 }
 
+/// A time stamp of an entry as it is shown: nine digits of a second, the zone as it stands (upstream's `RFC3339NanoFixed`).
+#[must_use]
+pub fn fixed(stamp: &[u8]) -> Vec<u8> {
+    const SECONDS: usize = "2016-10-06T00:17:09".len();
+    const DIGITS: usize = 9;
+    let Some((seconds, rest)) = stamp.split_at_checked(SECONDS) else { return stamp.to_vec() };
+    let fraction = rest.strip_prefix(b".").unwrap_or_default();
+    let count = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, zone) = if rest.starts_with(b".") { fraction.split_at(count) } else { (&[][..], rest) };
+    let mut out = seconds.to_vec();
+    out.push(b'.');
+    out.extend(digits.iter().chain(std::iter::repeat(&b'0')).take(DIGITS));
+    out.extend_from_slice(if zone == b"+00:00" { b"Z" } else { zone });
+    out
+}
+
 fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let space = text.iter().position(|byte| *byte == b' ')?;
     let (head, tail) = text.split_at(space);
@@ -65,6 +81,19 @@ mod tests {
         assert_eq!(entry.time.subsec_nanosecond(), 669_794_202);
         assert_eq!(parse(b"2016-10-06T00:17:09.669794202+02:00 stdout F \n").unwrap().content, b"");
         assert_eq!(parse(b"2016-10-06T00:17:09.669794202Z stdout F").unwrap().content, b"");
+    }
+
+    #[test]
+    fn time_stamps_are_shown_with_nine_digits() {
+        for (stamp, shown) in [
+            ("2016-10-06T00:17:09.669794202Z", "2016-10-06T00:17:09.669794202Z"),
+            ("2016-10-06T00:17:09.66979Z", "2016-10-06T00:17:09.669790000Z"),
+            ("2016-10-06T00:17:09+02:00", "2016-10-06T00:17:09.000000000+02:00"),
+            ("2016-10-06T00:17:09.5-07:30", "2016-10-06T00:17:09.500000000-07:30"),
+            ("2016-10-06T00:17:09.1234567891+00:00", "2016-10-06T00:17:09.123456789Z"),
+        ] {
+            assert_eq!(String::from_utf8(fixed(stamp.as_bytes())).unwrap(), shown);
+        }
     }
 
     #[test]

@@ -14,11 +14,12 @@ use inotify::{EventMask, EventStream, Inotify, WatchMask};
 use tokio::fs::File;
 use tokio::io::{self, AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::logline::{Entry, Stream, parse};
+use super::logline::{Entry, Stream, fixed, parse};
 
-/// How often a follower asks whether the container still runs, when its log is silent (kubelet's `stateCheckPeriod`).
-const STATE_CHECK: Duration = Duration::from_secs(5);
+/// How often a follower that has come to the end of the log asks whether the container still runs (upstream's `logForceCheckPeriod`).
+const STATE_CHECK: Duration = Duration::from_secs(1);
 /// Runtimes split at 16 KiB; a longer line is somebody else's file, and is passed on in pieces.
 const MAX_LINE: u64 = 256 * 1024;
 const BLOCK: u64 = 64 * 1024;
@@ -40,7 +41,7 @@ pub struct LogOptions {
     pub stream: Option<Stream>,
 }
 
-/// Whether the container still runs: followers ask this when nothing comes.
+/// Whether the container still runs: followers ask this when they have come to the end.
 pub trait Liveness: Send {
     /// Answers at once or after asking the runtime.
     fn is_running(&mut self) -> impl Future<Output = bool> + Send;
@@ -65,8 +66,15 @@ pub async fn read(
         let start = tail_start(&mut file, lines).await?;
         file.seek(SeekFrom::Start(start)).await?;
     }
-    let mut writer = Writer { options, sink, left: options.limit_bytes, at_line_start: true, out: BytesMut::new() };
+    // What is written meanwhile is not asked for (upstream's limited mode).
+    let entries_left = options.tail_lines.filter(|_| !options.follow);
+    if entries_left == Some(0) {
+        return Ok(());
+    }
+    let left = options.limit_bytes;
+    let mut writer = Writer { options, sink, left, entries_left, at_line_start: true, out: BytesMut::new() };
     let mut reader = Reader::new(file);
+    let mut ask_at = Instant::now();
     loop {
         if !reader.drain(&mut writer).await? {
             return Ok(());
@@ -76,24 +84,23 @@ pub async fn read(
             writer.unfinished(&reader.pending).await;
             return Ok(());
         };
-        // Cancel-safe: reading inotify events is; closed() holds nothing.
+        if Instant::now() >= ask_at {
+            if !liveness.is_running().await {
+                // What was written between the last read and the end.
+                reader.drain(&mut writer).await?;
+                return Ok(());
+            }
+            ask_at = Instant::now() + STATE_CHECK;
+        }
+        // Cancel-safe: reading inotify events is; closed() and the clock hold nothing.
         let change = tokio::select! {
             change = changes.next() => change,
+            () = tokio::time::sleep_until(ask_at) => Change::Grown,
             () = writer.sink.closed() => return Ok(()),
         };
-        match change {
-            Change::Grown => {}
-            Change::Rotated => {
-                reader.drain(&mut writer).await?;
-                reader = Reader::new(File::open(&path).await?);
-            }
-            Change::Silent => {
-                if !liveness.is_running().await {
-                    // What was written between the last read and the end.
-                    reader.drain(&mut writer).await?;
-                    return Ok(());
-                }
-            }
+        if matches!(change, Change::Rotated) {
+            reader.drain(&mut writer).await?;
+            reader = Reader::new(File::open(&path).await?);
         }
     }
 }
@@ -161,6 +168,7 @@ struct Writer<'a> {
     options: &'a LogOptions,
     sink: mpsc::Sender<Bytes>,
     left: Option<u64>,
+    entries_left: Option<u64>,
     at_line_start: bool,
     out: BytesMut,
 }
@@ -170,13 +178,12 @@ impl Writer<'_> {
     async fn line(&mut self, line: &[u8]) -> bool {
         // What is no entry was not written by a runtime: kubelet skips it, too.
         let Some(entry) = parse(line) else { return true };
-        if self.options.stream.is_some_and(|stream| stream != entry.stream)
-            || self.options.since.is_some_and(|since| entry.time < since)
-        {
-            return true;
+        let is_other = self.options.stream.is_some_and(|stream| stream != entry.stream);
+        if !is_other && self.options.since.is_none_or(|since| entry.time >= since) {
+            self.entry(&entry);
         }
-        self.entry(&entry);
-        if self.left == Some(0) {
+        self.entries_left = self.entries_left.map(|left| left.saturating_sub(1));
+        if self.left == Some(0) || self.entries_left == Some(0) {
             return false;
         }
         self.out.len() < BLOCK as usize || self.flush().await
@@ -191,7 +198,7 @@ impl Writer<'_> {
 
     fn entry(&mut self, entry: &Entry<'_>) {
         if self.options.timestamps && self.at_line_start {
-            self.put(entry.stamp);
+            self.put(&fixed(entry.stamp));
             self.put(b" ");
         }
         self.put(entry.content);
@@ -223,9 +230,9 @@ impl Writer<'_> {
 }
 
 enum Change {
+    /// There may be more in it.
     Grown,
     Rotated,
-    Silent,
 }
 
 /// What happens to a log file and its name.
@@ -245,11 +252,12 @@ impl Changes {
 
     async fn next(&mut self) -> Change {
         loop {
-            match tokio::time::timeout(STATE_CHECK, self.events.next()).await {
-                Err(_) | Ok(None) => return Change::Silent,
+            match self.events.next().await {
+                // It never ends.
+                None => std::future::pending().await,
                 // An overflowing queue reads as an error or a nameless event: look at the file in any case.
-                Ok(Some(Err(_))) => return Change::Grown,
-                Ok(Some(Ok(event))) => match event.name {
+                Some(Err(_)) => return Change::Grown,
+                Some(Ok(event)) => match event.name {
                     Some(name) if Path::new(&name) != self.name => {}
                     Some(_) if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) => {
                         return Change::Rotated;

@@ -1,13 +1,14 @@
 //! `/logs/`: the files of `/var/log`, and queries for logs of services (KEP-2258), from the journal or from files.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode, header};
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ const FOLDER: &str = "/var/log";
 /// How long a query may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 const CHUNK: usize = 32 * 1024;
+/// As many as the kernel follows.
+const MAX_LINKS: usize = 40;
 const MAX_SERVICES: usize = 4;
 const MAX_SERVICE_NAME: usize = 256;
 const MAX_TAIL: u64 = 100_000;
@@ -48,13 +51,25 @@ pub(super) async fn file(parts: &[&str], slash: bool) -> Result<Response<Body>, 
     Ok(typed(StatusCode::OK, "text/html; charset=utf-8", Bytes::from(listing)))
 }
 
-/// Opens a file below a folder; no link leads out of it.
+/// Opens a file below a folder; no link leads out of it. Links that begin at the machine's root, as those of containers' logs do, are
+/// followed where they lead into it.
 fn open(folder: &Path, path: &str) -> std::io::Result<std::fs::File> {
     let root: OwnedFd = std::fs::File::open(folder)?.into();
-    let path = if path.is_empty() { "." } else { path };
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    Ok(openat2(&root, path, how)?.into())
+    let below = |path: &Path, flags: OFlag| {
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        openat2(&root, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))
+    };
+    let mut path = PathBuf::from(if path.is_empty() { "." } else { path });
+    for _ in 0..MAX_LINKS {
+        match below(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY) {
+            Err(Errno::ENOENT) => {}
+            opened => return Ok(opened?.into()),
+        }
+        let link = below(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        let target = PathBuf::from(readlinkat(&link, "")?);
+        path = target.strip_prefix(folder).map_err(|_| Errno::ENOENT)?.to_owned();
+    }
+    Err(Errno::ELOOP.into())
 }
 
 /// What Go's file server shows of a folder.
@@ -277,7 +292,15 @@ mod tests {
         std::fs::write(folder.path().join("sub/a.log"), "text").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("out")).unwrap();
         assert!(open(folder.path(), "sub/a.log").is_ok());
-        for path in ["out", "../../etc/passwd", "missing"] {
+        let link = |target: PathBuf, name: &str| std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+        link(folder.path().join("sub/a.log"), "of-container");
+        link(folder.path().join("of-container"), "of-link");
+        for path in ["of-container", "of-link"] {
+            assert_eq!(std::io::read_to_string(open(folder.path(), path).unwrap()).unwrap(), "text", "{path}");
+        }
+        link(folder.path().join("../../../../../../etc/passwd"), "up");
+        link(folder.path().join("round"), "round");
+        for path in ["out", "../../etc/passwd", "missing", "up", "round"] {
             assert!(open(folder.path(), path).is_err(), "{path}");
         }
         let listing = list(&open(folder.path(), "").unwrap().into()).unwrap();

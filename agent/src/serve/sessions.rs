@@ -13,10 +13,9 @@ use super::stream;
 
 impl Router {
     async fn running(&self, target: &Target<'_>) -> Result<String, Failure> {
-        if self.pods.get(target.namespace, target.pod).is_none() {
-            return Err(Failure::not_found("pod does not exist\n".into()));
-        }
-        containers::running(&self.runtime, target)
+        let known = self.pods.get(target.namespace, target.pod).ok_or_else(no_such_pod)?;
+        let uid = target.uid.or(known.metadata.uid.as_deref());
+        containers::running(&self.runtime, &Target { uid, ..target.clone() })
             .await?
             .ok_or_else(|| Failure::internal(format!("container not found (\"{}\")\n", target.container)))
     }
@@ -66,8 +65,9 @@ impl Router {
         uid: Option<&str>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Failure> {
-        let sandbox = containers::sandbox(&self.runtime, namespace, pod, uid).await?;
-        let pod_sandbox_id = sandbox.ok_or_else(|| Failure::not_found("pod does not exist\n".into()))?;
+        let known = self.pods.get(namespace, pod).ok_or_else(no_such_pod)?;
+        let uid = uid.or(known.metadata.uid.as_deref());
+        let pod_sandbox_id = containers::sandbox(&self.runtime, namespace, pod, uid).await?.ok_or_else(no_such_pod)?;
         // WebSocket clients name the ports here; SPDY clients name them in each stream.
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let port = query.all("port").iter().flat_map(|ports| ports.split(',')).filter_map(|p| p.parse().ok()).collect();
@@ -83,6 +83,10 @@ impl Router {
         output.extend(answer.stderr);
         Ok(typed(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from(output)))
     }
+}
+
+fn no_such_pod() -> Failure {
+    Failure::not_found("pod does not exist\n".into())
 }
 
 /// The streams of an exec or attach session.

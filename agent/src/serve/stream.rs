@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -57,7 +58,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 async fn connect(mut request: Request<Incoming>, url: &str, idle: Duration) -> Result<Response<Body>, BoxError> {
     let uri: Uri = url.parse()?;
     let authority = uri.authority().ok_or("the runtime's url has no host")?.clone();
-    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
+    let stream = dial(&authority).await?;
     stream.set_nodelay(true)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut onward = Request::builder().method(request.method()).uri(path).header(header::HOST, authority.as_str());
@@ -87,6 +88,12 @@ async fn connect(mut request: Request<Incoming>, url: &str, idle: Duration) -> R
     Ok(response.body(Empty::new().map_err(|never| match never {}).boxed_unsync())?)
 }
 
+async fn dial(authority: &Authority) -> std::io::Result<TcpStream> {
+    // An address of IPv6 has brackets there.
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await
+}
+
 async fn join(
     client: hyper::upgrade::OnUpgrade,
     runtime: impl AsyncRead + AsyncWrite + Unpin,
@@ -99,4 +106,19 @@ async fn join(
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_runtime_may_stream_at_an_address_of_either_family() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+            let local = listener.local_addr().unwrap();
+            let uri: Uri = format!("http://{local}/exec/token").parse().unwrap();
+            assert_eq!(dial(uri.authority().unwrap()).await.unwrap().peer_addr().unwrap(), local);
+        }
+    }
 }

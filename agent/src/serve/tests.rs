@@ -1,4 +1,5 @@
 //! The whole server over real TLS, with an API server that allows everything and a runtime that is not there.
+#![allow(clippy::large_futures)] // CRI's requests are large, tests are short
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -21,18 +22,55 @@ impl Pods for NoPods {
     }
 }
 
-/// A pod `ns/p` with a container `c`.
-struct OnePod;
+/// Every pod `p` is this one.
+struct Known(Arc<Pod>);
 
-impl Pods for OnePod {
+impl Pods for Known {
     fn all(&self) -> Vec<Arc<Pod>> {
         Vec::new()
     }
 
     fn get(&self, _: &str, name: &str) -> Option<Arc<Pod>> {
-        let pod = serde_json::json!({"spec": {"containers": [{"name": "c"}]}});
-        (name == "p").then(|| Arc::new(serde_json::from_value(pod).unwrap()))
+        (name == "p").then(|| Arc::clone(&self.0))
     }
+}
+
+/// A pod with a container `c`, which runs as `id`.
+fn with_container(id: &str) -> serde_json::Value {
+    serde_json::json!({
+        "metadata": {"namespace": "ns", "name": "p", "uid": "meant"},
+        "spec": {"containers": [{"name": "c"}]},
+        "status": {"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+            "containerID": format!("containerd://{id}"), "state": {"running": {}}}]},
+    })
+}
+
+fn known(pod: serde_json::Value) -> Arc<dyn Pods> {
+    Arc::new(Known(Arc::new(serde_json::from_value(pod).unwrap())))
+}
+
+/// Runs container `c` of pod `ns/p` with this uid, and answers its id.
+async fn start_container(fake: &cri::fake::Fake, uid: &str, log: &std::path::Path) -> String {
+    use cri::v1;
+    let client = fake.client();
+    fake.add_image("i");
+    let labels = [("pod.namespace", "ns"), ("pod.name", "p"), ("pod.uid", uid), ("container.name", "c")];
+    let labels = labels.map(|(key, value)| (format!("io.kubernetes.{key}"), value.to_owned()));
+    let metadata = v1::PodSandboxMetadata { name: "p".into(), uid: uid.into(), namespace: "ns".into(), attempt: 0 };
+    let config = v1::PodSandboxConfig { metadata: Some(metadata), labels: labels.clone().into(), ..Default::default() };
+    let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let pod_sandbox_id = client.run_pod_sandbox(request).await.unwrap().pod_sandbox_id;
+    let config = v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 0 }),
+        image: Some(v1::ImageSpec { image: "i".into(), ..Default::default() }),
+        labels: labels.into(),
+        log_path: log.to_str().unwrap().to_owned(),
+        ..Default::default()
+    };
+    let request = v1::CreateContainerRequest { pod_sandbox_id, config: Some(config), sandbox_config: None };
+    let id = client.create_container(request).await.unwrap().container_id;
+    client.start_container(v1::StartContainerRequest { container_id: id.clone() }).await.unwrap();
+    id
 }
 
 fn allowing() -> kube::Client {
@@ -131,12 +169,21 @@ impl Running {
     }
 
     async fn get(&self, path: &str, identity: Option<&Identity>) -> Result<String, crate::client::ConnectError> {
+        self.ask("GET", path, identity).await
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        identity: Option<&Identity>,
+    ) -> Result<String, crate::client::ConnectError> {
         let certified = identity.map(|identity| Arc::clone(&identity.certified));
         let mut tls = (*client_tls::client_config(std::slice::from_ref(&self.ca.der), certified).unwrap()).clone();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let server: crate::client::Server = self.handle.local.to_string().parse().unwrap();
         let mut stream = server.connect(Arc::new(tls)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         // The server's close without close_notify is an error to rustls and none to us.
@@ -171,31 +218,57 @@ async fn only_certificates_of_the_cluster_are_served() {
 
 #[tokio::test]
 async fn bad_requests_are_answered_and_a_missing_runtime_is_said() {
-    let running = running("bad").await;
+    let runtime = cri::Client::new("unix:///nonexistent.sock").unwrap();
+    let running = running_with("bad", runtime, known(with_container("1"))).await;
     running.certificate.send_replace(Some(running.serving()));
     let client = running.ca.identity("master", &Purpose::Client);
     let answer = running.get("/containerLogs/ns/p/c?tailLines=x", Some(&client)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 422") && answer.contains("tailLines: Invalid value"), "{answer}");
     let answer = running.get("/containerLogs/ns/p/c", Some(&client)).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    let unable = "unable to retrieve container logs for containerd://1";
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(unable), "{answer}");
     let answer = running.get("/exec/ns/p/c?command=sh", Some(&client)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("at least 1 of stdin, stdout, stderr"), "{answer}");
 }
 
 #[tokio::test]
 async fn logs_that_are_not_there_are_told_apart() {
-    let running = running_with("logs", cri::fake::Fake::default().client(), Arc::new(OnePod)).await;
+    let (fake, gone) = (cri::fake::Fake::default(), "/nonexistent/0.log");
+    let id = start_container(&fake, "meant", std::path::Path::new(gone)).await;
+    let running = running_with("logs", fake.client(), known(with_container(&id))).await;
     running.certificate.send_replace(Some(running.serving()));
     let client = running.ca.identity("master", &Purpose::Client);
     for (path, code, text) in [
         ("p/c?previous=true", 400, "previous terminated container \"c\" in pod \"p\" not found"),
-        ("p/c", 400, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"),
+        ("p/c", 400, "failed to try resolving symlinks in path \"/nonexistent/0.log\": lstat"),
         ("p/d", 404, "container \"d\" not found in pod \"p\""),
         ("q/c", 404, "pod \"q\" does not exist"),
     ] {
         let answer = running.get(&format!("/containerLogs/ns/{path}"), Some(&client)).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(text), "{path}: {answer}");
     }
+}
+
+/// A pod that was deleted by force still ends while another has its name.
+#[tokio::test]
+async fn logs_and_sessions_are_those_of_the_pod_that_is_meant_now() {
+    let (fake, folder) = (cri::fake::Fake::default(), tempfile::tempdir().unwrap());
+    let log = |uid: &str| {
+        let path = folder.path().join(uid);
+        std::fs::write(&path, format!("2026-01-01T00:00:01Z stdout F of {uid}\n")).unwrap();
+        path
+    };
+    let id = start_container(&fake, "meant", &log("meant")).await;
+    start_container(&fake, "other", &log("other")).await;
+    let pods = known(with_container(&id));
+    let running = running_with("same-name", fake.client(), pods).await;
+    running.certificate.send_replace(Some(running.serving()));
+    let client = running.ca.identity("master", &Purpose::Client);
+    let answer = running.get("/containerLogs/ns/p/c", Some(&client)).await.unwrap();
+    assert!(answer.contains("of meant") && !answer.contains("of other"), "{answer}");
+    running.ask("POST", "/run/ns/p/c?cmd=true", Some(&client)).await.unwrap();
+    let asked: Vec<String> = fake.calls().into_iter().filter(|c| c.rpc == "ExecSync").map(|c| c.id).collect();
+    assert_eq!(asked, [id]);
 }
 
 #[tokio::test]

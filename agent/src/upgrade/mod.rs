@@ -30,7 +30,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::{CommandError, run};
 use crate::config::Config;
-use crate::join::wait_ready;
+use crate::join::{unit_says, wait_ready};
 use crate::state_format::Stamp;
 use crate::{identity, leave, network};
 
@@ -243,7 +243,8 @@ impl Upgrade<'_> {
         tokio::task::spawn_blocking(|| Manager::default().restart(Role::Agent)).await??;
         let client = leave::node_client(&self.config)?;
         let name = &self.config.node.node_name;
-        wait_ready(client.clone(), name, since, Duration::from_secs(self.options.timeout), &say).await?;
+        let patience = Duration::from_secs(self.options.timeout);
+        wait_ready(client.clone(), name, since, patience, &say, unit_says).await?;
         let node = Api::<Node>::all(client).get(name).await?;
         let said = node.status.and_then(|status| status.node_info).map(|info| info.kubelet_version).unwrap_or_default();
         anyhow::ensure!(said == version, "node {name} says that its agent is {said}");

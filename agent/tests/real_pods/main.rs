@@ -10,4 +10,5 @@ mod node;
 mod objects;
 mod pressure;
 mod resize;
+mod selinux;
 mod statics;

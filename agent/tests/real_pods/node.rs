@@ -29,6 +29,7 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
         dns: pod::resolve::DnsFacts::default(),
         allowed_unsafe_sysctls: Vec::new(),
         app_armor: false,
+        selinux: false,
         seccomp_default: false,
         images: agent::images::Settings::new(&KubeletConfiguration::default(), folder.join("data")),
         backoff_max: Duration::from_secs(300),

@@ -48,11 +48,13 @@ pub struct Program {
     pub on_term: Option<Duration>,
     /// What a command run in it answers: exit code and output.
     pub exec: (i32, Vec<u8>),
+    /// How long such a command takes.
+    pub exec_takes: Duration,
 }
 
 impl Default for Program {
     fn default() -> Self {
-        Self { ends: None, on_term: Some(Duration::ZERO), exec: (0, Vec::new()) }
+        Self { ends: None, on_term: Some(Duration::ZERO), exec: (0, Vec::new()), exec_takes: Duration::ZERO }
     }
 }
 

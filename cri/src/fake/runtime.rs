@@ -287,13 +287,17 @@ impl RuntimeService for Fake {
 
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
         let id = request.into_inner().container_id;
-        let mut state = self.lock();
-        state.log("ExecSync", &id);
-        let container = state.container(&id)?;
-        if container.state != ContainerState::ContainerRunning {
-            return Err(Status::unknown(format!("container {id:?} is in {} state", container.state.as_str_name())));
-        }
-        let (exit_code, stdout) = state.program_of(&id).exec;
+        let program = {
+            let mut state = self.lock();
+            state.log("ExecSync", &id);
+            let container = state.container(&id)?;
+            if container.state != ContainerState::ContainerRunning {
+                return Err(Status::unknown(format!("container {id:?} is in {} state", container.state.as_str_name())));
+            }
+            state.program_of(&id)
+        };
+        tokio::time::sleep(program.exec_takes).await;
+        let (exit_code, stdout) = program.exec;
         Ok(Response::new(v1::ExecSyncResponse { stdout, stderr: Vec::new(), exit_code }))
     }
 

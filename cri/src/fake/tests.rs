@@ -65,6 +65,25 @@ async fn a_failure_comes_before_or_after_the_effect() {
     assert_eq!(fake.count("RunPodSandbox"), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn pulls_and_commands_without_a_timeout_take_as_long_as_they_take() {
+    let fake = Fake::default();
+    fake.add_image("i");
+    let day = Duration::from_secs(24 * 3600);
+    fake.program("slow", Program { exec_takes: day, ..Program::default() });
+    let client = fake.client();
+    let pod = client.run_pod_sandbox(sandbox()).await.unwrap().pod_sandbox_id;
+    let slow = container(&client, &pod, "slow").await;
+    client.start_container(v1::StartContainerRequest { container_id: slow.clone() }).await.unwrap();
+    assert_eq!(client.exec_sync(&slow, vec!["true".into()], Duration::ZERO).await.unwrap().exit_code, 0);
+    assert!(client.exec_sync(&slow, vec!["true".into()], Duration::from_secs(1)).await.is_err());
+    // A pull that hangs is still waited for.
+    drop(fake.hang(0, false));
+    let image = Some(v1::ImageSpec { image: "other".into(), ..Default::default() });
+    let pull = client.pull_image(v1::PullImageRequest { image, ..Default::default() });
+    assert!(tokio::time::timeout(day, pull).await.is_err());
+}
+
 #[tokio::test]
 async fn events_say_which_pod() {
     let fake = Fake::default();

@@ -190,7 +190,8 @@ pub struct Container {
     pub started_at: i64,
     /// The image as it was asked for.
     pub image: String,
-    /// The image that it runs, as the runtime names it.
+    /// The image that it runs, by the reference that the runtime has for it: with its digest, where it was pulled by a name
+    /// (`ContainerStatus.imageID`, which is CRI's `image_ref`).
     pub image_id: String,
     /// [`crate::hash::container`] of the spec that it was created from, from an annotation; `None` when it has none.
     pub spec_hash: Option<String>,

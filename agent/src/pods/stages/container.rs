@@ -19,7 +19,7 @@ use volumes::plan::{MountPlan, SubPath};
 use volumes::{ObjectError, Objects, subpath};
 
 use super::prepare::field_facts;
-use super::request::{self, ContainerParts};
+use super::request::{self, ContainerParts, MountOptions};
 use super::security::Given;
 use super::{Job, Outcome, Say, StageError, blocking, image_volumes, sandbox};
 use crate::client::watch::describe;
@@ -251,30 +251,53 @@ async fn mounts(
                 format!("cannot find volume {:?} to mount into container {:?}", plan.volume, container.name),
             )
         })?;
-        let host_path = match sub_path {
-            None => volume.clone(),
-            Some(path) => {
-                let target = job.context.layout.subpath(job.uid.as_str(), &plan.volume, &container.name, plan.index);
-                bind(volume.clone(), path, target, &plan.volume, &container.name).await?
-            }
-        };
+        let relabel = job.context.config.selinux && is_relabelled(job, pod, &plan.volume, volume);
+        let host_path = part(job, container, plan, volume, sub_path).await?;
         let given = container.volume_mounts.iter().flatten().nth(plan.index);
         let recursive =
             given.map_or(Ok(false), |mount| resolve::recursive_read_only(mount, job.facts.recursive_read_only));
         let recursive = recursive.map_err(|error| {
             StageError::new(CONFIG_ERROR, format!("failed to resolve recursive read-only mode: {error}"))
         })?;
-        out.push(request::mount(plan, &host_path, recursive));
+        out.push(request::mount(plan, &host_path, MountOptions { recursive, relabel }));
     }
+    let relabel = job.context.config.selinux;
     let own = |path: &str| plans.iter().any(|plan| plan.container_path == path);
     if !own("/etc/hosts") {
-        out.push(request::file_mount("/etc/hosts", &hosts(job, pod).await?, false));
+        out.push(request::file_mount("/etc/hosts", &hosts(job, pod).await?, relabel));
     }
     let message_path = request::message_path(container);
     if !own(&message_path) {
-        out.push(request::file_mount(&message_path, &message_file(job, container).await?, false));
+        out.push(request::file_mount(&message_path, &message_file(job, container).await?, relabel));
     }
     Ok(out)
+}
+
+/// Where a volume, or the part of it that a container sees, lies on the node.
+async fn part(
+    job: &Job,
+    container: &Container,
+    plan: &MountPlan,
+    volume: &Path,
+    sub_path: Option<String>,
+) -> Result<PathBuf, StageError> {
+    let Some(path) = sub_path else { return Ok(volume.to_owned()) };
+    let target = job.context.layout.subpath(job.uid.as_str(), &plan.volume, &container.name, plan.index);
+    bind(volume.to_owned(), path, target, &plan.volume, &container.name).await
+}
+
+/// Whether the files of a volume get the labels of its containers: those that the agent made, and local volumes that are not read-only
+/// (`Managed` and `SELinuxRelabel` of upstream's volumes). What a hostPath shows stays the machine's.
+fn is_relabelled(job: &Job, pod: &Pod, name: &str, volume: &Path) -> bool {
+    let (layout, uid) = (&job.context.layout, job.uid.as_str());
+    if volume.starts_with(layout.pod(uid)) {
+        return true;
+    }
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let claim = volumes.filter(|other| other.name == name).find_map(|volume| volume.persistent_volume_claim.as_ref());
+    // Only a local volume has this.
+    let is_local = || layout.volume(uid, "local-volume", name).exists();
+    claim.is_some_and(|claim| !claim.read_only.unwrap_or(false)) && is_local()
 }
 
 /// Whether a volume may not be written at all: a claim that says so, and whatever the agent itself writes into, as root (CVE-2017-1002102).

@@ -244,9 +244,18 @@ pub fn log_directory(root: &Path, pod: &Pod) -> PathBuf {
     root.join(format!("{}_{}_{}", text(&meta.namespace), text(&meta.name), text(&meta.uid)))
 }
 
-/// One mount of a volume that lies at `host_path`. `recursive`: what is mounted below is read-only too.
+/// How a volume that lies on the node is mounted, beside what its mount says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MountOptions {
+    /// What is mounted below is read-only too.
+    pub recursive: bool,
+    /// Its files get the SELinux label of the container.
+    pub relabel: bool,
+}
+
+/// One mount of a volume that lies at `host_path`.
 #[must_use]
-pub fn mount(plan: &MountPlan, host_path: &Path, recursive: bool) -> Mount {
+pub fn mount(plan: &MountPlan, host_path: &Path, options: MountOptions) -> Mount {
     let propagation = match plan.propagation {
         Propagation::None => MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => MountPropagation::PropagationHostToContainer,
@@ -257,18 +266,19 @@ pub fn mount(plan: &MountPlan, host_path: &Path, recursive: bool) -> Mount {
         host_path: host_path.to_string_lossy().into_owned(),
         readonly: plan.read_only,
         propagation: propagation.into(),
-        recursive_read_only: recursive,
+        recursive_read_only: options.recursive,
+        selinux_relabel: options.relabel,
         ..Mount::default()
     }
 }
 
-/// A file of the agent's that every container gets: /etc/hosts, the termination message.
+/// A file of the agent's that every container gets: /etc/hosts, the termination message. `relabel`: it gets the SELinux label of the container.
 #[must_use]
-pub fn file_mount(container_path: &str, host_path: &Path, readonly: bool) -> Mount {
+pub fn file_mount(container_path: &str, host_path: &Path, relabel: bool) -> Mount {
     Mount {
         container_path: container_path.to_owned(),
         host_path: host_path.to_string_lossy().into_owned(),
-        readonly,
+        selinux_relabel: relabel,
         ..Mount::default()
     }
 }

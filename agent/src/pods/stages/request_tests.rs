@@ -163,8 +163,9 @@ fn mounts_pass_their_options_on() {
     ]))
     .unwrap();
     let plans = volumes::plan::container_mounts(&mounts);
-    let first = mount(&plans[0], Path::new("/host"), true);
-    assert!(first.readonly && first.recursive_read_only);
+    let first = mount(&plans[0], Path::new("/host"), MountOptions { recursive: true, relabel: false });
+    assert!(first.readonly && first.recursive_read_only && !first.selinux_relabel);
     assert_eq!((first.container_path.as_str(), first.host_path.as_str()), ("/v", "/host"));
-    assert_eq!(mount(&plans[1], Path::new("/host"), false).propagation(), MountPropagation::PropagationHostToContainer);
+    let second = mount(&plans[1], Path::new("/host"), MountOptions::default());
+    assert_eq!(second.propagation(), MountPropagation::PropagationHostToContainer);
 }

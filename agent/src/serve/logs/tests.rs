@@ -83,6 +83,13 @@ async fn time_stamps_stand_at_line_starts() {
 }
 
 #[tokio::test]
+async fn time_stamps_have_one_width() {
+    let options = LogOptions { timestamps: true, ..LogOptions::default() };
+    let text = read_all("2026-01-01T00:00:01.25+01:00 stdout F one\n", "width", &options).await;
+    assert_eq!(text, "2026-01-01T00:00:01.250000000+01:00 one\n");
+}
+
+#[tokio::test]
 async fn tail_since_limit_and_stream() {
     let tail = |lines| LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
     assert_eq!(read_all(GOLDEN, "tail0", &tail(0)).await, "");
@@ -95,6 +102,28 @@ async fn tail_since_limit_and_stream() {
     assert_eq!(read_all(GOLDEN, "limit", &limit).await, "one\ntw");
     let stderr = LogOptions { stream: Some(Stream::Stderr), ..LogOptions::default() };
     assert_eq!(read_all(GOLDEN, "stream", &stderr).await, "two\n");
+}
+
+/// Once `tail -n 2` knows where to begin, a container that goes on writing changes nothing.
+#[tokio::test]
+async fn a_tail_is_no_longer_than_asked_for() {
+    let temp = Temp::new("limited", "");
+    let line = |n: u32| format!("2026-01-01T00:00:01Z stdout F {n} {}\n", "x".repeat(40_000));
+    temp.append(&(1..=8).map(line).collect::<String>());
+    let (sink, mut chunks) = mpsc::channel(1);
+    let path = temp.log();
+    let options = LogOptions { tail_lines: Some(7), ..LogOptions::default() };
+    let reading = tokio::spawn(async move { read(&path, &options, sink, dead()).await });
+    let mut all = chunks.recv().await.unwrap().to_vec();
+    // It waits with the third of four blocks.
+    temp.append(&line(9));
+    while let Some(chunk) = chunks.recv().await {
+        all.extend_from_slice(&chunk);
+    }
+    reading.await.unwrap().unwrap();
+    let lines = String::from_utf8(all).unwrap();
+    let numbers: Vec<&str> = lines.lines().map(|line| &line[..1]).collect();
+    assert_eq!(numbers, ["2", "3", "4", "5", "6", "7", "8"]);
 }
 
 #[tokio::test]
@@ -136,6 +165,44 @@ async fn following_goes_over_a_rotation_and_ends_with_the_container() {
     running.store(false, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(chunks.recv().await, None);
     reading.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_of_what_has_ended_ends_at_once() {
+    let temp = Temp::new("ended", "2026-01-01T00:00:01Z stdout F one\n");
+    let (sink, mut chunks) = mpsc::channel(1);
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let begun = Instant::now();
+    read(&temp.log(), &options, sink, dead()).await.unwrap();
+    assert_eq!(chunks.recv().await.unwrap(), "one\n");
+    assert_eq!((chunks.recv().await, begun.elapsed()), (None, Duration::ZERO));
+}
+
+/// Rotated logs, and those of earlier runs, lie in the same folder.
+#[tokio::test]
+async fn a_follower_ends_soon_whatever_else_is_written_beside_its_log() {
+    let temp = Temp::new("beside", "2026-01-01T00:00:01Z stdout F one\n");
+    let running = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (sink, mut chunks) = mpsc::channel(1);
+    let (path, flag) = (temp.log(), Flag(running.clone()));
+    let reading = tokio::spawn(async move {
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        read(&path, &options, sink, flag).await
+    });
+    assert_eq!(chunks.recv().await.unwrap(), "one\n");
+    running.store(false, std::sync::atomic::Ordering::SeqCst);
+    let beside = temp.0.join("1.log");
+    let writing = async {
+        loop {
+            fs::write(&beside, "x").unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        done = reading => done.unwrap().unwrap(),
+        () = writing => {}
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it goes on"),
+    }
 }
 
 #[tokio::test]
