@@ -306,7 +306,7 @@ fn what_nothing_acts_on_is_kept_and_named_again() {
     let path = folder.path().join("own.yaml");
     fs::write(
         &path,
-        format!("{HEAD}tracing: {{endpoint: \"a:1\"}}\nfeatureGates: {{AllAlpha: true}}\nkubeAPIQPS: 5\n"),
+        format!("{HEAD}tracing: {{endpoint: \"a:1\"}}\nfeatureGates: {{CSIVolumeHealth: true}}\nkubeAPIQPS: 5\n"),
     )
     .unwrap();
     let (kubelet, warnings) = read_kubelet(std::slice::from_ref(&path)).unwrap();
