@@ -33,7 +33,6 @@ pub(crate) struct Charge<'a> {
 }
 
 /// What was charged for a write that is under way.
-#[derive(Default)]
 #[must_use = "what comes to nothing must be taken back"]
 pub(crate) struct Charged {
     namespace: String,
@@ -62,10 +61,9 @@ impl Charged {
     }
 }
 
-/// Whether a write of such an object may be charged to anybody.
-pub(crate) fn may_charge(core: &Core, kind: &Kind, namespace: &str, is_new: bool) -> bool {
-    counts(kind, is_new)
-        && self::kind().and_then(|quotas| entries(core, quotas, namespace)).is_ok_and(|all| !all.is_empty())
+/// The quotas that a write of such an object may be charged to.
+pub(crate) fn due(core: &Core, kind: &Kind, namespace: &str, is_new: bool) -> Result<Vec<Arc<Entry>>> {
+    if counts(kind, is_new) { entries(core, self::kind()?, namespace) } else { Ok(Vec::new()) }
 }
 
 /// Does `work` whole, where it may be charged for: a client that goes away ends its request, but not what was begun for it, which
@@ -104,12 +102,9 @@ fn counts(kind: &Kind, is_new: bool) -> bool {
 }
 
 /// Charges what an object uses beyond what it used to all quotas that count it, or refuses it.
-pub(crate) async fn charge(core: &Core, charge: &Charge<'_>) -> Result<Charged> {
+pub(crate) async fn charge(core: &Core, due: Vec<Arc<Entry>>, charge: &Charge<'_>) -> Result<Charged> {
     let mut charged = Charged { namespace: charge.namespace.to_owned(), quotas: Vec::new() };
-    if !counts(charge.kind, charge.old.is_none()) {
-        return Ok(charged);
-    }
-    match charge_all(core, charge, &mut charged).await {
+    match charge_all(core, due, charge, &mut charged).await {
         Ok(()) => Ok(charged),
         Err(refused) => {
             charged.take_back(core).await;
@@ -119,9 +114,7 @@ pub(crate) async fn charge(core: &Core, charge: &Charge<'_>) -> Result<Charged> 
 }
 
 /// Those that others change meanwhile are asked again.
-async fn charge_all(core: &Core, charge: &Charge<'_>, charged: &mut Charged) -> Result<()> {
-    let kind = kind()?;
-    let mut left = entries(core, kind, charge.namespace)?;
+async fn charge_all(core: &Core, mut left: Vec<Arc<Entry>>, charge: &Charge<'_>, charged: &mut Charged) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let missed = charge_some(core, left, charge, charged).await?;
         if missed.is_empty() {
@@ -129,7 +122,7 @@ async fn charge_all(core: &Core, charge: &Charge<'_>, charged: &mut Charged) -> 
         }
         left = missed.iter().filter_map(|entry| core.store.get(&entry.key)).collect();
     }
-    Err(Problem::modified(kind, charge.namespace))
+    Err(Problem::modified(kind()?, charge.namespace))
 }
 
 fn kind() -> Result<&'static Kind> {

@@ -191,11 +191,12 @@ async fn store(core: &Arc<Core>, call: &Call, (mut object, dry_run): (Value, boo
         return Ok(None);
     }
     let write = Write { key, expect: Expect::Absent, needs, value: None };
-    let may_charge = quota::may_charge(core, kind, namespace, true);
+    let due = quota::due(core, kind, namespace, true)?;
     let (core, user, namespace) = (Arc::clone(core), Arc::clone(&call.user), namespace.to_owned());
+    let may_charge = !due.is_empty();
     let charged_and_committed = async move {
         let charge = Charge { kind, namespace: &namespace, object: &object, old: None, dry_run };
-        let charged = quota::charge(&core, &charge).await?;
+        let charged = quota::charge(&core, due, &charge).await?;
         let request = self::request(&user, kind, &namespace, &name);
         let committed = reserved.during(commit(&core, (kind, &request), (object, write), dry_run)).await;
         charged.unless_made(&core, committed).await

@@ -20,7 +20,7 @@ use crate::conversion;
 use crate::hooks;
 use crate::ip_addresses;
 use crate::problem::{Problem, Result};
-use crate::quota::{self, Charge, Charged};
+use crate::quota::{self, Charge};
 use crate::road::{Call, permit_create};
 use crate::server::Core;
 use crate::subresources;
@@ -167,11 +167,12 @@ async fn attempt(
     }
     let gone = is_released(kind, &new, old);
     let is_counted = matches!(change.part, Part::Main | Part::Other("resize")) && !gone;
-    let may_charge = is_counted && quota::may_charge(core, kind, &call.path.namespace, false);
+    let due = if is_counted { quota::due(core, kind, &call.path.namespace, false)? } else { Vec::new() };
+    let may_charge = !due.is_empty();
     let (core, namespace, dry_run) = (Arc::clone(core), call.path.namespace.clone(), change.dry_run);
     let charged_and_committed = async move {
         let charge = Charge { kind, namespace: &namespace, object: &new, old: Some(&before), dry_run };
-        let charged = if is_counted { quota::charge(&core, &charge).await? } else { Charged::default() };
+        let charged = quota::charge(&core, due, &charge).await?;
         let committed = reserved.during(store(&core, kind, (&entry, new, gone), dry_run)).await;
         charged.unless_made(&core, committed).await
     };
