@@ -1,19 +1,35 @@
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::JoinHandle;
 
 use super::*;
 
 /// Runs until the flag is cleared.
-struct Flag(std::sync::Arc<std::sync::atomic::AtomicBool>);
+struct Flag(Arc<AtomicBool>);
 
 impl Liveness for Flag {
     async fn is_running(&mut self) -> bool {
-        self.0.load(std::sync::atomic::Ordering::SeqCst)
+        self.0.load(Ordering::SeqCst)
     }
 }
 
 fn dead() -> Flag {
-    Flag(std::sync::Arc::default())
+    Flag(Arc::default())
+}
+
+/// Somebody who follows a log, what he is told, and whether its container runs.
+fn followed(temp: &Temp) -> (JoinHandle<io::Result<()>>, mpsc::Receiver<Bytes>, Arc<AtomicBool>) {
+    let running = Arc::new(AtomicBool::new(true));
+    let (sink, chunks) = mpsc::channel(1);
+    let (path, flag) = (temp.log(), Flag(running.clone()));
+    let reading = tokio::spawn(async move {
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        read(&path, &options, sink, flag).await
+    });
+    (reading, chunks, running)
 }
 
 struct Temp(PathBuf);
@@ -147,13 +163,7 @@ async fn tails_are_found_over_block_borders() {
 #[tokio::test]
 async fn following_goes_over_a_rotation_and_ends_with_the_container() {
     let temp = Temp::new("follow", "2026-01-01T00:00:01Z stdout F one\n");
-    let running = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let (sink, mut chunks) = mpsc::channel(1);
-    let (path, flag) = (temp.log(), Flag(running.clone()));
-    let reading = tokio::spawn(async move {
-        let options = LogOptions { follow: true, ..LogOptions::default() };
-        read(&path, &options, sink, flag).await
-    });
+    let (reading, mut chunks, running) = followed(&temp);
     assert_eq!(chunks.recv().await.unwrap(), "one\n");
     temp.append("2026-01-01T00:00:02Z stdout F tw");
     temp.append("o\n");
@@ -162,7 +172,7 @@ async fn following_goes_over_a_rotation_and_ends_with_the_container() {
     fs::write(temp.log(), "").unwrap();
     temp.append("2026-01-01T00:00:03Z stdout F three\n");
     assert_eq!(chunks.recv().await.unwrap(), "three\n");
-    running.store(false, std::sync::atomic::Ordering::SeqCst);
+    running.store(false, Ordering::SeqCst);
     assert_eq!(chunks.recv().await, None);
     reading.await.unwrap().unwrap();
 }
@@ -182,15 +192,9 @@ async fn a_follower_of_what_has_ended_ends_at_once() {
 #[tokio::test]
 async fn a_follower_ends_soon_whatever_else_is_written_beside_its_log() {
     let temp = Temp::new("beside", "2026-01-01T00:00:01Z stdout F one\n");
-    let running = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let (sink, mut chunks) = mpsc::channel(1);
-    let (path, flag) = (temp.log(), Flag(running.clone()));
-    let reading = tokio::spawn(async move {
-        let options = LogOptions { follow: true, ..LogOptions::default() };
-        read(&path, &options, sink, flag).await
-    });
+    let (reading, mut chunks, running) = followed(&temp);
     assert_eq!(chunks.recv().await.unwrap(), "one\n");
-    running.store(false, std::sync::atomic::Ordering::SeqCst);
+    running.store(false, Ordering::SeqCst);
     let beside = temp.0.join("1.log");
     let writing = async {
         loop {
