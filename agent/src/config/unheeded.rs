@@ -106,13 +106,13 @@ pub(super) fn validate(config: &KubeletConfiguration, found: &mut Found) {
     for (name, value) in fields {
         let other = TYPES.iter().find(|(typed, _)| typed == name);
         let alone = || Value::Object(Map::from_iter([(name.clone(), value.clone())]));
-        let read = other.map_or_else(|| Unheeded::deserialize(alone()).map(drop), |(_, check)| check(value));
+        let read = other.map_or_else(|| Unheeded::deserialize(&alone()).map(drop), |(_, check)| check(value));
         if let Err(error) = read {
             found.plain(format!("{name}: {error}"));
         }
     }
     let all: Map<String, Value> = fields.clone().into_iter().collect();
-    let Ok(unheeded) = Unheeded::deserialize(Value::Object(all)) else { return };
+    let Ok(unheeded) = Unheeded::deserialize(&Value::Object(all)) else { return };
     numbers(config, &unheeded, found);
     choices(&unheeded, found);
     cgroups(config, &unheeded, found);

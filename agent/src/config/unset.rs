@@ -53,7 +53,7 @@ pub(super) fn defaulted(document: Value) -> Value {
 pub(super) fn culprit(document: &Value) -> Option<String> {
     document.as_object()?.iter().find_map(|(name, value)| {
         let alone = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
-        KubeletConfiguration::deserialize(alone).err().map(|error| format!("{name}: {error}"))
+        KubeletConfiguration::deserialize(&alone).err().map(|error| format!("{name}: {error}"))
     })
 }
 

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha512_256};
 
 use super::{Error, Identity, now};
 use crate::client::api_code;
-use crate::client::watch::{Change, Collection, Trimmed, encode, follow};
+use crate::client::watch::{Change, Collection, follow};
 use crate::config::write_private;
 
 const NODES: &str = "system:nodes";
@@ -238,28 +238,11 @@ fn object(metadata: ObjectMeta, request: &str, purpose: &Purpose) -> Certificate
 /// What is looked at while waiting.
 #[derive(Debug, Clone, Deserialize)]
 struct Progress {
-    metadata: ProgressMeta,
     status: Option<CertificateSigningRequestStatus>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ProgressMeta {
-    #[serde(default)]
-    resource_version: String,
-}
-
-impl Trimmed for Progress {
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-}
-
 async fn wait(client: &kube::Client, name: &str) -> Result<Vec<u8>, Error> {
-    let collection = Collection {
-        path: "/apis/certificates.k8s.io/v1/certificatesigningrequests".into(),
-        query: format!("fieldSelector=metadata.name%3D{}", encode(name)),
-    };
+    let collection = Collection::of::<CertificateSigningRequest>(None).fields(&format!("metadata.name={name}"));
     let mut changes = follow::<Progress>(client.clone(), collection);
     while let Some(change) = changes.recv().await {
         let seen = match change {

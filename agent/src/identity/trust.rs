@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::{Error, certificates, to_pem};
-use crate::client::watch::{Change, Collection, Trimmed, describe, follow};
+use crate::client::watch::{Change, Collection, describe, follow};
 use crate::client::{self, Credentials, Servers, is_refused, tls};
 use crate::config::write_atomic;
 
@@ -69,26 +69,12 @@ pub struct Following {
 /// What is looked at of the ConfigMap.
 #[derive(Debug, Clone, Deserialize)]
 struct Info {
-    metadata: InfoMeta,
     data: Option<InfoData>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct InfoMeta {
-    #[serde(default)]
-    resource_version: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 struct InfoData {
     kubeconfig: Option<String>,
-}
-
-impl Trimmed for Info {
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 }
 
 impl Following {

@@ -7,31 +7,17 @@ use serde::Deserialize;
 use systemd::{Manager, Role};
 
 use super::error::JoinError;
-use crate::client::watch::{Change, Collection, Trimmed, encode, follow};
+use crate::client::watch::{Change, Collection, follow};
 
 /// The part of a Node that is looked at.
 #[derive(Debug, Clone, Deserialize)]
 struct Seen {
-    metadata: SeenMeta,
     status: Option<SeenStatus>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SeenMeta {
-    #[serde(default)]
-    resource_version: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 struct SeenStatus {
     conditions: Option<Vec<NodeCondition>>,
-}
-
-impl Trimmed for Seen {
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 }
 
 /// How often the agent's unit is asked, while there is no Node.
@@ -50,8 +36,7 @@ pub async fn wait(
     tell: &(dyn Fn(&str) + Sync),
     said: impl Fn() -> Option<String> + Clone + Send + 'static,
 ) -> Result<(), JoinError> {
-    let collection =
-        Collection { path: "/api/v1/nodes".into(), query: format!("fieldSelector=metadata.name%3D{}", encode(name)) };
+    let collection = Collection::all("/api/v1/nodes").fields(&format!("metadata.name={name}"));
     let mut changes = follow::<Seen>(client, collection);
     let mut last = "it is not registered".to_owned();
     let mut is_registered = false;

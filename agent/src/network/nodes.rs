@@ -14,7 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{Cluster, NetworkInputs, conflist, forwarding};
 use crate::client::backoff::{Retry, until};
-use crate::client::watch::{Change, Collection, Trimmed, describe, follow};
+use crate::client::watch::{Change, Collection, describe, follow};
 use crate::config::Config;
 use crate::node::own::{self, Address, OwnNode, Place, PodNetworks};
 
@@ -36,23 +36,14 @@ struct NodeSeen {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Meta {
     name: String,
-    #[serde(default)]
-    resource_version: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct Status {
     addresses: Option<Vec<Address>>,
-}
-
-impl Trimmed for NodeSeen {
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 }
 
 impl NodeSeen {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::health::Known;
 use super::{Cluster, node_ports};
 use crate::client::backoff::{Backoff, until};
-use crate::client::watch::{Change, Collection, Trimmed, describe, follow_map};
+use crate::client::watch::{Change, Collection, describe, follow_map};
 
 /// After a transaction the next one waits for this long, so that a burst of slices, as of a rolling update, is few of them.
 /// A change that comes alone is applied at once.
@@ -26,18 +26,6 @@ const GATHER: Duration = Duration::from_millis(2);
 const BURST: Duration = Duration::from_millis(20);
 /// How often the machine's addresses are looked at where node ports are served at all of them.
 const LOOK: Duration = Duration::from_secs(60);
-
-impl Trimmed for core::Service {
-    fn resource_version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
-    }
-}
-
-impl Trimmed for discovery::EndpointSlice {
-    fn resource_version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
-    }
-}
 
 type ServiceSeen = (ObjectName, Option<Service>);
 type SliceSeen = (ObjectName, Option<(ObjectName, EndpointSlice)>);

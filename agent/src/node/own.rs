@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::client::watch::{Change, Collection, Trimmed, encode, follow_map};
+use crate::client::watch::{Change, Collection, encode, follow_map};
 
 /// What matters of a Node to itself.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,10 +98,13 @@ struct Meta {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 struct Spec {
     taints: Option<Vec<Taint>>,
-    #[serde(flatten)]
-    networks: PodNetworks,
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -118,24 +121,19 @@ struct Condition {
     status: String,
 }
 
-impl Trimmed for Seen {
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-}
-
 impl From<Seen> for OwnNode {
     fn from(seen: Seen) -> Self {
         let extended = |name: &String| resources::is_extended(name);
         let orphaned = seen.status.allocatable.into_keys().filter(extended);
         let orphaned = orphaned.filter(|name| !seen.status.capacity.contains_key(name)).collect();
         let advertised = resources::read(Some(&seen.status.capacity)).into_iter();
+        let networks = PodNetworks { pod_cidr: seen.spec.pod_cidr, pod_cidrs: seen.spec.pod_cidrs };
         let is_unknown = seen.status.conditions.iter().flatten().any(|condition| condition.status == "Unknown");
         Self {
             uid: seen.metadata.uid,
             labels: seen.metadata.labels.unwrap_or_default(),
             taints: seen.spec.taints.unwrap_or_default(),
-            place: Place::new(seen.spec.networks, seen.status.addresses),
+            place: Place::new(networks, seen.status.addresses),
             extended: advertised.filter(|(name, _)| extended(name)).collect(),
             orphaned,
             doubted: is_unknown.then_some(seen.metadata.resource_version),

@@ -16,11 +16,17 @@ use volumes::Layout;
 const VERSION: u32 = 1;
 
 /// A file with the version of its format.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Versioned<T> {
     version: u32,
     #[serde(flatten)]
     content: T,
+}
+
+/// Read first and alone: fields that are read with others in between are all read twice.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,25 +106,25 @@ pub fn write_versioned<T: Serialize>(path: &Path, content: T) -> io::Result<()> 
 /// Reads it again; `None` where there is none that is understood.
 #[must_use]
 pub fn read_versioned<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
         Err(error) => {
             tracing::warn!(%error, path = %path.display(), "checkpoint cannot be read");
             return None;
         }
     };
-    match serde_json::from_slice::<Versioned<T>>(&bytes) {
-        Ok(versioned) if versioned.version == VERSION => Some(versioned.content),
-        Ok(versioned) => {
-            tracing::warn!(path = %path.display(), version = versioned.version, "checkpoint of another version");
-            None
+    let content = serde_json::from_str(&text).and_then(|Version { version }| match version {
+        VERSION => serde_json::from_str(&text).map(Some),
+        version => {
+            tracing::warn!(path = %path.display(), version, "checkpoint of another version");
+            Ok(None)
         }
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "checkpoint is not understood");
-            None
-        }
-    }
+    });
+    content.unwrap_or_else(|error| {
+        tracing::warn!(%error, path = %path.display(), "checkpoint is not understood");
+        None
+    })
 }
 
 #[cfg(test)]

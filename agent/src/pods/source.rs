@@ -6,13 +6,7 @@ use api::PodUid;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
-use crate::client::watch::{Change, Collection, Trimmed, encode, follow_map};
-
-impl Trimmed for Pod {
-    fn resource_version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
-    }
-}
+use crate::client::watch::{Change, Collection, encode, follow_map};
 
 /// Follows the pods with this `spec.nodeName`.
 #[must_use]

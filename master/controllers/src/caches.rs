@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -20,15 +19,12 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use kube::runtime::watcher;
-use kube::{Api, Client, Resource};
-use machinery::{Informer, Kind, trim_metadata};
+use kube::Client;
+use machinery::{Informer, trim_metadata};
+use reflector::Collection;
 use tokio::task::JoinSet;
 
 use crate::{bootstrap_signer, root_ca, secret_token, token_cleaner, trim};
-
-/// Where and which objects of a kind are watched.
-type Part<K> = (Api<K>, watcher::Config);
 
 /// Declares the caches, a row each: name, kind, what is kept of its objects and by what they are found, and which of them there
 /// are, if not all.
@@ -56,16 +52,16 @@ macro_rules! caches {
             /// Starts the watches.
             pub(crate) fn watch(&self, client: &Client, tasks: &mut JoinSet<()>) {
                 $(
-                    let (api, config) = caches!(@part $($part)?)(client);
-                    tasks.spawn(self.$field.clone().run(api, config));
+                    let part = caches!(@part $kind $(, $part)?);
+                    tasks.spawn(self.$field.clone().run(client.clone(), part));
                 )*
             }
         }
     };
-    (@part) => {
-        all
+    (@part $kind:ty) => {
+        Collection::of::<$kind>(None)
     };
-    (@part $part:expr) => {
+    (@part $kind:ty, $part:expr) => {
         $part
     };
 }
@@ -74,7 +70,7 @@ caches! {
     pods: Pod = Informer::new(trim::pod, trim::pod_groups);
     nodes: Node = Informer::plain(trim::node);
     /// Only those of nodes.
-    leases: Lease = Informer::plain(|lease| trim_metadata(&mut lease.metadata)), within("kube-node-lease", None);
+    leases: Lease = Informer::plain(|lease| trim_metadata(&mut lease.metadata)), Collection::of::<Lease>(Some("kube-node-lease"));
     namespaces: Namespace = Informer::plain(|namespace| trim_metadata(&mut namespace.metadata));
     replica_sets: ReplicaSet = Informer::new(|set| trim_metadata(&mut set.metadata), trim::owner_groups);
     replication_controllers: ReplicationController =
@@ -95,15 +91,15 @@ caches! {
     endpoint_slices: EndpointSlice = Informer::new(|slice| trim_metadata(&mut slice.metadata), trim::slice_groups);
     service_accounts: ServiceAccount = Informer::plain(trim::service_account);
     /// Only the ConfigMaps called kube-root-ca.crt.
-    root_ca_maps: ConfigMap = Informer::plain(|map| trim_metadata(&mut map.metadata)), only(root_ca::ONLY_MAPS);
+    root_ca_maps: ConfigMap = Informer::plain(|map| trim_metadata(&mut map.metadata)), Collection::of::<ConfigMap>(None).fields(root_ca::ONLY_MAPS);
     /// Only kube-public/cluster-info.
     cluster_info: ConfigMap = Informer::plain(|map| trim_metadata(&mut map.metadata)),
-        within(bootstrap_signer::NAMESPACE, Some(bootstrap_signer::ONLY_INFO));
+        Collection::of::<ConfigMap>(Some(bootstrap_signer::NAMESPACE)).fields(bootstrap_signer::ONLY_INFO);
     /// Only Secrets of type bootstrap.kubernetes.io/token.
     bootstrap_tokens: Secret = Informer::plain(trim::bootstrap_token),
-        within("kube-system", Some(token_cleaner::ONLY_TOKENS));
+        Collection::of::<Secret>(Some("kube-system")).fields(token_cleaner::ONLY_TOKENS);
     /// Only Secrets of type kubernetes.io/service-account-token.
-    account_tokens: Secret = Informer::plain(trim::account_token), only(secret_token::ONLY_TOKENS);
+    account_tokens: Secret = Informer::plain(trim::account_token), Collection::of::<Secret>(None).fields(secret_token::ONLY_TOKENS);
     certificate_requests: CertificateSigningRequest = Informer::plain(|request| trim_metadata(&mut request.metadata));
     cluster_roles: ClusterRole = Informer::plain(|role| trim_metadata(&mut role.metadata));
     definitions: CustomResourceDefinition = Informer::plain(trim::definition);
@@ -113,22 +109,4 @@ caches! {
     validating_policies: ValidatingAdmissionPolicy = Informer::plain(|policy| trim_metadata(&mut policy.metadata));
     autoscalers: HorizontalPodAutoscaler = Informer::plain(|autoscaler| autoscaler.metadata.managed_fields = None);
     service_cidrs: ServiceCIDR = Informer::plain(|range| trim_metadata(&mut range.metadata));
-}
-
-fn all<K: Kind>(client: &Client) -> Part<K> {
-    (Api::all(client.clone()), watcher::Config::default())
-}
-
-/// Those that a field selector selects.
-fn only<K: Kind>(fields: &'static str) -> impl FnOnce(&Client) -> Part<K> {
-    move |client| (Api::all(client.clone()), watcher::Config::default().fields(fields))
-}
-
-/// Those of one namespace, or of them those that a field selector selects.
-fn within<K>(namespace: &'static str, fields: Option<&'static str>) -> impl FnOnce(&Client) -> Part<K>
-where
-    K: Kind + Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    let config = watcher::Config { field_selector: fields.map(str::to_owned), ..watcher::Config::default() };
-    move |client| (Api::namespaced(client.clone(), namespace), config)
 }

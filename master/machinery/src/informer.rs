@@ -5,10 +5,9 @@ use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource};
+use kube::{Client, Resource};
+use reflector::{Collection, Reflector, Told};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -126,24 +125,27 @@ impl<K: Kind> Informer<K> {
     }
 
     /// Lists and watches for ever. Dropping the future ends it.
-    pub async fn run(self: Arc<Self>, api: Api<K>, config: watcher::Config) {
-        let mut stream = Box::pin(watcher(api, config).default_backoff());
+    pub async fn run(self: Arc<Self>, client: Client, collection: Collection) {
+        let mut reflector = Reflector::new(client, collection);
         let mut listed = HashSet::new();
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(watcher::Event::Init) => listed.clear(),
-                Ok(watcher::Event::InitApply(object)) => {
-                    listed.insert(key_of(object.meta()));
-                    self.apply(object);
+        loop {
+            match reflector.next::<K>().await {
+                Told::Page { items, is_first, is_last } => {
+                    if is_first {
+                        listed.clear();
+                    }
+                    for object in items {
+                        listed.insert(key_of(object.meta()));
+                        self.apply(object);
+                    }
+                    if is_last {
+                        self.remove_unlisted(&listed);
+                        listed = HashSet::new();
+                        self.synced.send_replace(true);
+                    }
                 }
-                Ok(watcher::Event::InitDone) => {
-                    self.remove_unlisted(&listed);
-                    listed = HashSet::new();
-                    self.synced.send_replace(true);
-                }
-                Ok(watcher::Event::Apply(object)) => self.apply(object),
-                Ok(watcher::Event::Delete(object)) => self.delete(&key_of(object.meta())),
-                Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted"),
+                Told::Applied(object) => self.apply(object),
+                Told::Deleted(object) => self.delete(&key_of(object.meta())),
             }
         }
     }

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::Client;
 use machinery::Kind;
+use reflector::{Collection, Reflector, Told};
 use tokio::sync::mpsc;
 
 use crate::node::NodeFacts;
@@ -107,16 +106,16 @@ impl Unlisted {
 
 /// Runs the watches for ever, or until the receiver is gone.
 pub async fn run(client: Client, scheduler_name: &str, inputs: mpsc::Sender<Input>) {
-    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    let live = "status.phase!=Succeeded,status.phase!=Failed";
     let name = scheduler_name.to_owned();
-    let pods = follow(Api::<Pod>::all(client.clone()), live, inputs.clone(), move |event| pod_input(event, &name));
-    let nodes = follow(Api::<Node>::all(client.clone()), watcher::Config::default(), inputs.clone(), node_input);
-    let plain = watcher::Config::default;
-    let spaces = follow(Api::<Namespace>::all(client.clone()), plain(), inputs.clone(), namespace_input);
-    let claims = follow(Api::<PersistentVolumeClaim>::all(client.clone()), plain(), inputs.clone(), claim_input);
-    let volumes = follow(Api::<PersistentVolume>::all(client.clone()), plain(), inputs.clone(), volume_input);
-    let classes = follow(Api::<StorageClass>::all(client.clone()), plain(), inputs.clone(), class_input);
-    let budgets = follow(Api::<PodDisruptionBudget>::all(client), plain(), inputs, budget_input);
+    let follow = Follow { client, inputs };
+    let pods = follow.kind(Collection::of::<Pod>(None).fields(live), move |step| pod_input(step, &name));
+    let nodes = follow.all(node_input);
+    let spaces = follow.all(namespace_input);
+    let claims = follow.all(claim_input);
+    let volumes = follow.all(volume_input);
+    let classes = follow.all(class_input);
+    let budgets = follow.all(budget_input);
     futures::join!(pods, nodes, spaces, claims, volumes, classes, budgets);
 }
 
@@ -127,36 +126,37 @@ enum Step<K> {
     Listed(HashSet<String>),
 }
 
-async fn follow<K: Kind>(
-    api: Api<K>,
-    config: watcher::Config,
+struct Follow {
+    client: Client,
     inputs: mpsc::Sender<Input>,
-    convert: impl Fn(Step<K>) -> Option<Input>,
-) {
-    let mut stream = Box::pin(watcher(api, config).default_backoff());
-    let mut listed = HashSet::new();
-    while let Some(event) = stream.next().await {
-        let step = match event {
-            Ok(watcher::Event::Init) => {
-                listed.clear();
-                continue;
+}
+
+impl Follow {
+    async fn all<K: Kind>(&self, convert: impl Fn(Step<K>) -> Option<Input>) {
+        self.kind(Collection::of::<K>(None), convert).await;
+    }
+
+    async fn kind<K: Kind>(&self, collection: Collection, convert: impl Fn(Step<K>) -> Option<Input>) {
+        let mut reflector = Reflector::new(self.client.clone(), collection);
+        let mut listed = HashSet::new();
+        loop {
+            let steps = match reflector.next::<K>().await {
+                Told::Page { items, is_first, is_last } => {
+                    if is_first {
+                        listed.clear();
+                    }
+                    listed.extend(items.iter().map(identity));
+                    let end = is_last.then(|| Step::Listed(std::mem::take(&mut listed)));
+                    items.into_iter().map(Step::Present).chain(end).collect()
+                }
+                Told::Applied(object) => vec![Step::Present(object)],
+                Told::Deleted(object) => vec![Step::Gone(object)],
+            };
+            for input in steps.into_iter().filter_map(&convert) {
+                if self.inputs.send(input).await.is_err() {
+                    return;
+                }
             }
-            Ok(watcher::Event::InitApply(object)) => {
-                listed.insert(identity(&object));
-                Step::Present(object)
-            }
-            Ok(watcher::Event::Apply(object)) => Step::Present(object),
-            Ok(watcher::Event::Delete(object)) => Step::Gone(object),
-            Ok(watcher::Event::InitDone) => Step::Listed(std::mem::take(&mut listed)),
-            Err(error) => {
-                tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted");
-                continue;
-            }
-        };
-        if let Some(input) = convert(step)
-            && inputs.send(input).await.is_err()
-        {
-            return;
         }
     }
 }

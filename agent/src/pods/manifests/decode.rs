@@ -74,7 +74,9 @@ fn finish(value: Value, origin: &Origin<'_>, node_name: &str) -> Result<Pod, Man
         return Err(ManifestError::Syntax(format!("no v1 Pod but {version:?} {kind:?}")));
     }
     let hash = hash(&value, origin, node_name);
-    let mut pod: Pod = serde_json::from_value(value).map_err(|error| ManifestError::Syntax(error.to_string()))?;
+    // As text: one reader of pods is enough in a program.
+    let mut pod: Pod =
+        serde_json::from_str(&value.to_string()).map_err(|error| ManifestError::Syntax(error.to_string()))?;
     if pod.metadata.name.as_ref().is_none_or(String::is_empty) {
         return Err(ManifestError::Invalid("name is needed for the pod".to_owned()));
     }

@@ -10,20 +10,27 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use volumes::{ObjectError, Reference};
 
 use super::{ApiObjects, other};
 use crate::client::is_not_found;
-use crate::client::watch::{Change, Collection, Trimmed, encode, follow_map};
+use crate::client::watch::{Change, Collection, encode, follow_map};
 
 /// How long a read waits for the first answer about an object that is held.
 const FIRST: Duration = Duration::from_secs(1);
 
 /// A kind whose objects can be held.
 pub(super) trait Kind:
-    Trimmed + Debug + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Sync
+    DeserializeOwned
+    + Clone
+    + Debug
+    + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Send
+    + Sync
+    + 'static
 {
     const SINGULAR: &'static str;
     const PLURAL: &'static str;
@@ -32,24 +39,12 @@ pub(super) trait Kind:
     fn is_immutable(&self) -> bool;
 }
 
-impl Trimmed for ConfigMap {
-    fn resource_version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
-    }
-}
-
 impl Kind for ConfigMap {
     const SINGULAR: &'static str = "configmap";
     const PLURAL: &'static str = "configmaps";
 
     fn is_immutable(&self) -> bool {
         self.immutable.unwrap_or(false)
-    }
-}
-
-impl Trimmed for Secret {
-    fn resource_version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
     }
 }
 
@@ -72,7 +67,7 @@ enum Known<K> {
 
 impl<K: Kind> Known<K> {
     fn version(&self) -> Option<&str> {
-        if let Self::There(object) = self { Some(object.resource_version()) } else { None }
+        if let Self::There(object) = self { object.meta().resource_version.as_deref() } else { None }
     }
 
     fn is_unknown(&self) -> bool {

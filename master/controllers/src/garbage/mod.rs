@@ -12,12 +12,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::{DynamicObject, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::core::DynamicObject;
+use kube::{Client, Resource as _};
 use machinery::{Outcome, Retry, WorkQueue, run_workers};
+use reflector::{Collection, Reflector, Told};
+use serde::Deserialize;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -56,6 +56,12 @@ pub(crate) fn start(context: &mut Context) {
         writer: Writer::new(client.clone()),
     });
     context.tasks.spawn(collector.run(client));
+}
+
+/// Of an object.
+#[derive(Deserialize)]
+struct Metadata {
+    metadata: ObjectMeta,
 }
 
 /// The watches, by resource and group.
@@ -175,40 +181,45 @@ impl Collector {
     }
 
     async fn follow(self: Arc<Self>, number: usize, kind: KnownKind, client: Client, done: oneshot::Sender<()>) {
-        let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client, &kind.resource);
+        let collection = Collection::all(&DynamicObject::url_path(&kind.resource, None));
         let brings_kinds = BRINGING_KINDS.contains(&kind.resource.plural.as_str());
         let mut done = Some(done);
         let mut listed = HashSet::new();
-        let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(watcher::Event::Init) => listed.clear(),
-                Ok(watcher::Event::InitApply(object)) => {
-                    listed.extend(object.metadata.uid.clone());
-                    self.set(number, object.metadata);
-                }
-                Ok(watcher::Event::Apply(object)) => self.set(number, object.metadata),
-                Ok(watcher::Event::Delete(object)) => self.remove(object.metadata.uid.as_deref().unwrap_or_default()),
-                Ok(watcher::Event::InitDone) => {
-                    let known = self.graph().of_kind(number);
-                    known.iter().filter(|uid| !listed.contains(*uid)).for_each(|uid| self.remove(uid));
-                    listed = HashSet::new();
-                    if let Some(done) = done.take() {
-                        // Nobody waits any more when the receiver is gone.
-                        let _ = done.send(());
-                        let dirty = self.graph().doubt();
-                        self.wake(dirty);
+        let mut reflector = Reflector::of_metadata(client, collection);
+        loop {
+            let told = reflector.next::<Metadata>().await;
+            let is_change = done.is_none();
+            match told {
+                Told::Page { items, is_first, is_last } => {
+                    if is_first {
+                        listed.clear();
                     }
-                    continue;
+                    for object in items {
+                        listed.extend(object.metadata.uid.clone());
+                        self.set(number, object.metadata);
+                    }
+                    if is_last {
+                        self.end_list(number, &std::mem::take(&mut listed), &mut done);
+                    }
                 }
-                Err(error) => {
-                    tracing::debug!(kind = kind.resource.plural, %error, "watch interrupted");
-                    continue;
-                }
+                Told::Applied(object) => self.set(number, object.metadata),
+                Told::Deleted(object) => self.remove(object.metadata.uid.as_deref().unwrap_or_default()),
             }
-            if brings_kinds && done.is_none() {
+            if brings_kinds && is_change {
                 self.definitions.send_modify(|changes| *changes += 1);
             }
+        }
+    }
+
+    /// What was not listed is gone; and `done` is told of the first list.
+    fn end_list(&self, number: usize, listed: &HashSet<String>, done: &mut Option<oneshot::Sender<()>>) {
+        let known = self.graph().of_kind(number);
+        known.iter().filter(|uid| !listed.contains(*uid)).for_each(|uid| self.remove(uid));
+        if let Some(done) = done.take() {
+            // Nobody waits any more when the receiver is gone.
+            let _ = done.send(());
+            let dirty = self.graph().doubt();
+            self.wake(dirty);
         }
     }
 

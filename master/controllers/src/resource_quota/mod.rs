@@ -10,13 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::pod::is_terminal;
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
-use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use machinery::{Change, Outcome, Retry, WorkQueue, key_of, split_key};
+use reflector::{Collection, Reflector, Told};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -101,15 +100,23 @@ async fn follow_all(client: Client, mut resources: mpsc::Receiver<ApiResource>, 
     }
 }
 
+#[derive(Deserialize)]
+struct Object {
+    metadata: Meta,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    namespace: Option<String>,
+}
+
 /// Wakes the quotas of a namespace when an object in it goes.
 async fn follow(client: Client, resource: ApiResource, waker: Waker) {
-    let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client, &resource);
-    let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(watcher::Event::Delete(object)) => waker.wake(object.metadata.namespace.as_deref()),
-            Ok(_) => {}
-            Err(error) => tracing::debug!(resource = resource.plural, %error, "watch interrupted"),
+    let collection = Collection::all(&DynamicObject::url_path(&resource, None));
+    let mut reflector = Reflector::of_metadata(client, collection);
+    loop {
+        if let Told::Deleted(Object { metadata }) = reflector.next().await {
+            waker.wake(metadata.namespace.as_deref());
         }
     }
 }
