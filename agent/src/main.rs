@@ -15,7 +15,6 @@ use agent::upgrade::UpgradeOptions;
 use agent::{bundle, doctor, inspect, join, leave, run, upgrade};
 use anyhow::Context;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 /// Keelson's node agent: everything a worker machine needs beside containerd.
 #[derive(Parser)]
@@ -74,8 +73,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("KEELSON_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    systemd::logging::install("agent", filter, false);
+    systemd::logging::install("agent", "KEELSON_LOG", "info", false);
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -22,7 +22,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start(name: &str) -> Self {
-        drop(tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init());
+        systemd::logging::install("tests", "RUST_LOG", "error", true);
         let folder = tempfile::Builder::new().prefix("kl").tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let config = format!(

@@ -27,7 +27,7 @@ pub struct Node {
 
 impl Node {
     pub fn new(name: &str) -> Self {
-        drop(tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init());
+        systemd::logging::install("tests", "RUST_LOG", "error", true);
         let fake = Fake::default();
         fake.program("init", Program { ends: Some((Duration::from_millis(5), 0)), ..Program::default() });
         let folder = tempfile::Builder::new().prefix("kd").tempdir().unwrap();
