@@ -7,6 +7,7 @@
 //! - [`nft`] describes nftables transactions as data and commits them atomically.
 //! - [`conntrack`] deletes connection tracking entries.
 
+mod attributes;
 pub mod conntrack;
 mod error;
 mod hash;
