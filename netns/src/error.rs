@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::socket::Failure;
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -35,7 +37,7 @@ pub enum Error {
         /// Why it was refused.
         source: io::Error,
     },
-    /// A netlink answer that is not one.
+    /// No netlink answer, or one that is none.
     #[error("{action} {subject}: {reason}")]
     Protocol {
         /// What was tried.
@@ -111,16 +113,17 @@ impl Error {
         matches!(self, Self::Kernel { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
     }
 
-    /// Wraps what rtnetlink reported about `action` on `subject`.
-    pub(crate) fn rtnetlink(action: &'static str, subject: impl ToString, error: rtnetlink::Error) -> Self {
+    /// Wraps what came of `action` on `subject` in an rtnetlink conversation.
+    pub(crate) fn netlink(action: &'static str, subject: impl ToString, failure: Failure) -> Self {
         let subject = subject.to_string();
-        match error {
-            rtnetlink::Error::NetlinkError(message) => {
-                let errno = message.code.map_or(0, |code| code.get().abs());
-                Self::Kernel { action, subject, source: io::Error::from_raw_os_error(errno) }
+        let reason = match failure {
+            Failure::Refused(errno) => {
+                return Self::Kernel { action, subject, source: io::Error::from_raw_os_error(errno) };
             }
-            other => Self::Protocol { action, subject, reason: other.to_string() },
-        }
+            Failure::Socket(error) => error.to_string(),
+            Failure::Torn => "it changed each time it was read".to_owned(),
+        };
+        Self::Protocol { action, subject, reason }
     }
 
     /// Wraps what nlink reported about `action` on `subject`.

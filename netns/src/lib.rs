@@ -1,12 +1,13 @@
 //! Linux networking for the node: namespaces, links, addresses, routes, neighbours, sysctls, nftables and conntrack.
 //!
-//! This is the only crate that speaks netlink and the only one with `unsafe`. It knows nothing of pods or Services.
+//! This is the only crate that speaks netlink. It knows nothing of pods or Services.
 //!
 //! - [`NetNs`] is a network namespace; every conversation starts by saying in which one it takes place.
 //! - [`Netlink`] is an rtnetlink conversation (links, addresses, routes, neighbours).
 //! - [`nft`] describes nftables transactions as data and commits them atomically.
 //! - [`conntrack`] deletes connection tracking entries.
 
+mod attributes;
 pub mod conntrack;
 mod error;
 mod hash;

@@ -5,16 +5,25 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::str::FromStr;
 
-use futures::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{
-    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+use nix::libc::{
+    IFA_ADDRESS, IFA_BROADCAST, IFA_F_NODAD, IFA_FLAGS, IFA_LOCAL, IFF_PROMISC, IFF_UP, IFLA_ADDRESS, IFLA_IFNAME,
+    IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINKINFO, IFLA_MASTER,
+    IFLA_MTU, IFLA_NET_NS_FD, RTM_DELADDR, RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK,
 };
-use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use nlink::netlink::MessageBuilder;
+use nlink::netlink::message::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use nlink::netlink::types::addr::IfAddrMsg;
+use nlink::netlink::types::link::IfInfoMsg;
+use nlink::netlink::types::link::brport::{IFLA_BRPORT_MODE, IFLA_BRPORT_STATE};
 
+use crate::attributes::{append_ip, attributes, family, ip, number, text};
 use crate::{Error, NetNs, Netlink, Result};
+
+/// linux/veth.h: the attribute that describes the other end.
+const VETH_INFO_PEER: u16 = 1;
+/// linux/if_bridge.h: the state of a port that lets packets through.
+const BR_STATE_FORWARDING: u8 = 3;
 
 /// A link-layer address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,7 +111,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn link(&self, name: &str) -> Result<Option<Link>> {
-        self.get_link(name, self.handle.link().get().match_name(name)).await
+        self.get_link(0, Some(name)).await
     }
 
     /// The link with index `index`, if there is one.
@@ -110,16 +119,20 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
-        self.get_link(index, self.handle.link().get().match_index(index)).await
+        self.get_link(index, None).await
     }
 
-    async fn get_link(&self, subject: impl ToString, request: rtnetlink::LinkGetRequest) -> Result<Option<Link>> {
-        match request.execute().try_next().await {
-            Ok(message) => Ok(message.map(parse_link)),
-            Err(error) => match Error::rtnetlink("get link", subject, error) {
-                error if error.is_not_found() => Ok(None),
-                error => Err(error),
-            },
+    async fn get_link(&self, index: u32, name: Option<&str>) -> Result<Option<Link>> {
+        let fill = |request: &mut MessageBuilder| {
+            request.append(&header(index));
+            if let Some(name) = name {
+                request.append_attr_str(IFLA_IFNAME, name);
+            }
+        };
+        let subject = || name.map_or_else(|| index.to_string(), str::to_owned);
+        match self.get(RTM_GETLINK, fill, parse_link).await.map_err(|e| Error::netlink("get link", subject(), e)) {
+            Err(error) if error.is_not_found() => Ok(None),
+            answer => answer,
         }
     }
 
@@ -136,8 +149,8 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        let links = self.handle.link().get().execute().map_ok(parse_link).try_collect().await;
-        links.map_err(|e| Error::rtnetlink("list links", "", e))
+        let links = self.list(RTM_GETLINK, IfInfoMsg::new().as_bytes(), parse_link).await;
+        links.map_err(|e| Error::netlink("list links", "", e))
     }
 
     /// The bridge `name`, created when there is none; a new one is down, so that what must be set before can be. Another
@@ -149,17 +162,17 @@ impl Netlink {
         if let Some(link) = self.bridge(name).await? {
             return Ok(link);
         }
-        let mut message = LinkBridge::new(name).down();
-        if let Some(mtu) = mtu {
-            message = message.mtu(mtu);
-        }
-        match self.handle.link().add(message.build()).execute().await {
-            Ok(()) => {}
+        let created = self.change(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |request| {
+            request.append(&flagged(0, IFF_UP, false));
+            append_name_and_mtu(request, name, mtu);
+            let info = request.nest_start(IFLA_LINKINFO);
+            request.append_attr_str(IFLA_INFO_KIND, "bridge");
+            request.nest_end(info);
+        });
+        match created.await.map_err(|e| Error::netlink("create bridge", name, e)) {
             // Another ADD at the same time: the bridge is there, which is what was asked for.
-            Err(error) => match Error::rtnetlink("create bridge", name, error) {
-                error if error.is_already_exists() => {}
-                error => return Err(error),
-            },
+            Err(error) if !error.is_already_exists() => return Err(error),
+            _ => {}
         }
         self.bridge(name).await?.ok_or_else(|| Error::NoSuchLink(name.to_owned()))
     }
@@ -179,23 +192,20 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal; nothing exists then.
     pub async fn create_veth(&self, pair: &VethPair<'_>) -> Result<()> {
-        let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(pair.peer_name)
-            .setns_by_fd(pair.peer_namespace.as_fd().as_raw_fd());
-        let mut link = LinkVeth::new(pair.name, pair.peer_name).up();
-        if let Some(MacAddr(mac)) = pair.peer_mac {
-            peer = peer.address(mac.to_vec());
-        }
-        if let Some(mtu) = pair.mtu {
-            peer = peer.mtu(mtu);
-            link = link.mtu(mtu);
-        }
-        if let Some(master) = pair.master {
-            link = link.controller(master);
-        }
-        let link = link.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
-        let added = self.handle.link().add(link.build()).execute().await;
-        added.map_err(|e| Error::rtnetlink("create veth", pair.name, e))
+        let created = self.change(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |request| {
+            request.append(&flagged(0, IFF_UP, true));
+            append_name_and_mtu(request, pair.name, pair.mtu);
+            if let Some(master) = pair.master {
+                request.append_attr_u32(IFLA_MASTER, master);
+            }
+            let info = request.nest_start(IFLA_LINKINFO);
+            request.append_attr_str(IFLA_INFO_KIND, "veth");
+            let data = request.nest_start(IFLA_INFO_DATA);
+            append_peer(request, pair);
+            request.nest_end(data);
+            request.nest_end(info);
+        });
+        created.await.map_err(|e| Error::netlink("create veth", pair.name, e))
     }
 
     /// Deletes the link called `name`; a link that is gone is no error. Returns whether there was one.
@@ -203,9 +213,11 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn delete_link(&self, name: &str) -> Result<bool> {
-        let message = LinkUnspec::new_with_name(name).build();
-        let deleted = rtnetlink::LinkDelRequest::new_with_message(self.handle.clone(), message).execute().await;
-        match deleted.map_err(|e| Error::rtnetlink("delete link", name, e)) {
+        let deleted = self.change(RTM_DELLINK, 0, |request| {
+            request.append(&header(0));
+            request.append_attr_str(IFLA_IFNAME, name);
+        });
+        match deleted.await.map_err(|e| Error::netlink("delete link", name, e)) {
             Ok(()) => Ok(true),
             Err(e) if e.is_not_found() => Ok(false),
             Err(e) => Err(e),
@@ -217,7 +229,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn set_up(&self, index: u32) -> Result<()> {
-        self.change_link("set up link", LinkUnspec::new_with_index(index).up().build()).await
+        self.change_link("set up link", flagged(index, IFF_UP, true), |_| {}).await
     }
 
     /// Sets the link's MTU in bytes.
@@ -225,7 +237,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<()> {
-        self.change_link("set mtu of link", LinkUnspec::new_with_index(index).mtu(mtu).build()).await
+        self.change_link("set mtu of link", header(index), |request| request.append_attr_u32(IFLA_MTU, mtu)).await
     }
 
     /// Sets the link's address.
@@ -233,8 +245,8 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn set_mac(&self, index: u32, mac: MacAddr) -> Result<()> {
-        let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build();
-        self.change_link("set address of link", message).await
+        let fill = |request: &mut MessageBuilder| request.append_attr(IFLA_ADDRESS, &mac.0);
+        self.change_link("set address of link", header(index), fill).await
     }
 
     /// Makes the link a port of the bridge `master`.
@@ -242,7 +254,8 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn set_master(&self, index: u32, master: u32) -> Result<()> {
-        self.change_link("set master of link", LinkUnspec::new_with_index(index).controller(master).build()).await
+        let fill = |request: &mut MessageBuilder| request.append_attr_u32(IFLA_MASTER, master);
+        self.change_link("set master of link", header(index), fill).await
     }
 
     /// Lets the link receive frames for any address, or no longer.
@@ -250,7 +263,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn set_promiscuous(&self, index: u32, on: bool) -> Result<()> {
-        self.change_link("set promiscuity of link", LinkUnspec::new_with_index(index).promiscuous(on).build()).await
+        self.change_link("set promiscuity of link", flagged(index, IFF_PROMISC, on), |_| {}).await
     }
 
     /// Lets a bridge port send frames back where they came from, or no longer.
@@ -258,13 +271,28 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn set_hairpin(&self, index: u32, on: bool) -> Result<()> {
-        let message = LinkBridgePort::new(index).hairpin(on).build();
-        self.change_link("set hairpin of port", message).await
+        let fill = |request: &mut MessageBuilder| {
+            let info = request.nest_start(IFLA_LINKINFO);
+            request.append_attr_str(IFLA_INFO_SLAVE_KIND, "bridge");
+            let data = request.nest_start(IFLA_INFO_SLAVE_DATA);
+            request.append_attr_u8(IFLA_BRPORT_MODE, on.into());
+            request.nest_end(data);
+            request.nest_end(info);
+        };
+        self.change_link("set hairpin of port", header(index), fill).await
     }
 
-    async fn change_link(&self, action: &'static str, message: LinkMessage) -> Result<()> {
-        let index = message.header.index;
-        self.handle.link().change(message).execute().await.map_err(|e| Error::rtnetlink(action, index, e))
+    async fn change_link(
+        &self,
+        action: &'static str,
+        header: IfInfoMsg,
+        fill: impl FnOnce(&mut MessageBuilder),
+    ) -> Result<()> {
+        let changed = self.change(RTM_NEWLINK, 0, |request| {
+            request.append(&header);
+            fill(request);
+        });
+        changed.await.map_err(|e| Error::netlink(action, header.ifi_index, e))
     }
 
     /// Adds `address` to the link; an address that is there already is no error. IPv6 addresses skip duplicate
@@ -273,11 +301,12 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn add_address(&self, index: u32, address: IpNet) -> Result<()> {
-        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len()).replace();
-        if address.addr().is_ipv6() {
-            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        request.execute().await.map_err(|e| Error::rtnetlink("add address", address, e))
+        let added = self.change(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, |request| {
+            let header = IfAddrMsg::new().with_family(family(address.addr())).with_prefixlen(address.prefix_len());
+            request.append(&header.with_index(index));
+            append_address(request, address);
+        });
+        added.await.map_err(|e| Error::netlink("add address", address, e))
     }
 
     /// Removes `address` from the link; one that is gone is no error.
@@ -285,10 +314,12 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn delete_address(&self, index: u32, address: IpNet) -> Result<()> {
-        let message = self.address_messages(index).await?.into_iter().find(|m| net_of(m) == Some(address));
-        let Some(message) = message else { return Ok(()) };
-        let deleted = self.handle.address().del(message).execute().await;
-        match deleted.map_err(|e| Error::rtnetlink("delete address", address, e)) {
+        let same = |message: &[u8]| (net_of(message)? == (index, address)).then(|| message.to_vec());
+        let listed = self.list_addresses(index, same).await?;
+        // As the kernel describes it: it may have a peer or a label, which count.
+        let Some(message) = listed.first() else { return Ok(()) };
+        let deleted = self.change(RTM_DELADDR, 0, |request| request.append_bytes(message));
+        match deleted.await.map_err(|e| Error::netlink("delete address", address, e)) {
             Err(e) if !e.is_not_found() => Err(e),
             _ => Ok(()),
         }
@@ -299,7 +330,8 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn addresses(&self, index: u32) -> Result<Vec<IpNet>> {
-        Ok(self.address_messages(index).await?.iter().filter_map(net_of).collect())
+        let of_link = |message: &[u8]| net_of(message).and_then(|(link, net)| (link == index).then_some(net));
+        self.list_addresses(index, of_link).await
     }
 
     /// All addresses of the namespace, of whichever link.
@@ -307,70 +339,119 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn all_addresses(&self) -> Result<Vec<IpNet>> {
-        let listed = self.handle.address().get().execute().try_collect::<Vec<_>>().await;
-        let messages = listed.map_err(|e| Error::rtnetlink("list addresses of", "all links", e))?;
-        Ok(messages.iter().filter_map(net_of).collect())
+        let listed = self.list(RTM_GETADDR, IfAddrMsg::new().as_bytes(), |message| Some(net_of(message)?.1)).await;
+        listed.map_err(|e| Error::netlink("list addresses of", "all links", e))
     }
 
-    async fn address_messages(&self, index: u32) -> Result<Vec<AddressMessage>> {
-        let request = self.handle.address().get().set_link_index_filter(index);
-        request.execute().try_collect().await.map_err(|e| Error::rtnetlink("list addresses of link", index, e))
+    async fn list_addresses<T: Send>(&self, index: u32, read: impl Fn(&[u8]) -> Option<T> + Sync) -> Result<Vec<T>> {
+        let listed = self.list(RTM_GETADDR, IfAddrMsg::new().as_bytes(), read).await;
+        listed.map_err(|e| Error::netlink("list addresses of link", index, e))
     }
 }
 
-fn net_of(message: &AddressMessage) -> Option<IpNet> {
+fn header(index: u32) -> IfInfoMsg {
+    IfInfoMsg::new().with_index(index.cast_signed())
+}
+
+/// A header that sets the link's flag `flag`, or clears it.
+fn flagged(index: u32, flag: i32, on: bool) -> IfInfoMsg {
+    let flag = flag.cast_unsigned();
+    IfInfoMsg { ifi_flags: if on { flag } else { 0 }, ifi_change: flag, ..header(index) }
+}
+
+fn append_name_and_mtu(request: &mut MessageBuilder, name: &str, mtu: Option<u32>) {
+    request.append_attr_str(IFLA_IFNAME, name);
+    if let Some(mtu) = mtu {
+        request.append_attr_u32(IFLA_MTU, mtu);
+    }
+}
+
+/// The pair's other end.
+fn append_peer(request: &mut MessageBuilder, pair: &VethPair<'_>) {
+    let peer = request.nest_start(VETH_INFO_PEER);
+    request.append(&header(0));
+    append_name_and_mtu(request, pair.peer_name, pair.mtu);
+    request.append_attr_u32(IFLA_NET_NS_FD, pair.peer_namespace.as_fd().as_raw_fd().cast_unsigned());
+    if let Some(MacAddr(mac)) = pair.peer_mac {
+        request.append_attr(IFLA_ADDRESS, &mac);
+    }
+    request.nest_end(peer);
+}
+
+fn append_address(request: &mut MessageBuilder, address: IpNet) {
+    // The kernel must refuse an address without attributes: a group's is none of a link's own.
+    if address.addr().is_multicast() {
+        return;
+    }
+    append_ip(request, IFA_ADDRESS, address.addr());
+    append_ip(request, IFA_LOCAL, address.addr());
+    match address {
+        IpNet::V4(net) if net.prefix_len() < 31 => append_ip(request, IFA_BROADCAST, net.broadcast().into()),
+        IpNet::V4(_) => {}
+        IpNet::V6(_) => request.append_attr_u32(IFA_FLAGS, IFA_F_NODAD),
+    }
+}
+
+/// The link that an address is of, and the address.
+fn net_of(message: &[u8]) -> Option<(u32, IpNet)> {
+    let header = IfAddrMsg::from_bytes(message).ok()?;
     let mut found: Option<IpAddr> = None;
-    for attribute in &message.attributes {
-        match attribute {
+    for (kind, value) in attributes(message, IfAddrMsg::SIZE) {
+        match kind {
             // On a point-to-point link ADDRESS is the other end's: LOCAL wins where both are there.
-            AddressAttribute::Local(ip) => found = Some(*ip),
-            AddressAttribute::Address(ip) if found.is_none() => found = Some(*ip),
+            IFA_LOCAL => found = ip(value),
+            IFA_ADDRESS if found.is_none() => found = ip(value),
             _ => {}
         }
     }
-    IpNet::new(found?, message.header.prefix_len).ok()
+    Some((header.ifa_index, IpNet::new(found?, header.ifa_prefixlen).ok()?))
 }
 
-fn parse_link(message: LinkMessage) -> Link {
-    let up = message.header.flags.contains(LinkFlags::Up);
+fn parse_link(message: &[u8]) -> Option<Link> {
+    let header = IfInfoMsg::from_bytes(message).ok()?;
     let mut link = Link {
-        index: message.header.index,
+        index: header.ifi_index.cast_unsigned(),
         name: String::new(),
         kind: LinkKind::Other,
         mac: None,
         mtu: 0,
         master: None,
         peer: None,
-        up,
+        up: header.ifi_flags & IFF_UP.cast_unsigned() != 0,
         forwarding: false,
     };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr),
-            LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::Link(index) => link.peer = Some(index),
-            LinkAttribute::LinkInfo(info) => {
-                link.kind = kind_of(&info);
-                link.forwarding = is_forwarding(&info);
-            }
+    for (kind, value) in attributes(message, IfInfoMsg::SIZE) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value).into_owned(),
+            IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
+            IFLA_ADDRESS => link.mac = value.try_into().ok().map(MacAddr),
+            IFLA_MASTER => link.master = number(value),
+            IFLA_LINK => link.peer = number(value),
+            IFLA_LINKINFO => parse_info(value, &mut link),
             _ => {}
         }
     }
-    link
+    Some(link)
 }
 
-fn is_forwarding(info: &[LinkInfo]) -> bool {
-    let state = InfoBridgePort::State(BridgePortState::Forwarding);
-    info.iter().any(|info| matches!(info, LinkInfo::PortData(InfoPortData::BridgePort(port)) if port.contains(&state)))
-}
-
-fn kind_of(info: &[LinkInfo]) -> LinkKind {
-    let kind = info.iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None });
-    match kind {
-        Some(InfoKind::Bridge) => LinkKind::Bridge,
-        Some(InfoKind::Veth) => LinkKind::Veth,
-        _ => LinkKind::Other,
+fn parse_info(info: &[u8], link: &mut Link) {
+    let mut is_port = false;
+    for (kind, value) in attributes(info, 0) {
+        match kind {
+            IFLA_INFO_KIND => {
+                link.kind = match &*text(value) {
+                    "bridge" => LinkKind::Bridge,
+                    "veth" => LinkKind::Veth,
+                    _ => LinkKind::Other,
+                }
+            }
+            // The kernel says what kind of port it is before it describes it.
+            IFLA_INFO_SLAVE_KIND => is_port = text(value) == "bridge",
+            IFLA_INFO_SLAVE_DATA if is_port => {
+                link.forwarding =
+                    attributes(value, 0).any(|is| is == (IFLA_BRPORT_STATE, [BR_STATE_FORWARDING].as_slice()));
+            }
+            _ => {}
+        }
     }
 }

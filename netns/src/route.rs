@@ -1,16 +1,24 @@
 //! Routes and neighbours.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+use nix::libc::{
+    AF_INET6, NDA_DST, NDA_LLADDR, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST,
+    RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWNEIGH,
+    RTM_NEWROUTE, RTN_UNICAST,
 };
-use rtnetlink::{IpVersion, RouteMessageBuilder};
+use nlink::netlink::MessageBuilder;
+use nlink::netlink::message::{NLM_F_CREATE, NLM_F_REPLACE};
+use nlink::netlink::types::neigh::NdMsg;
+use nlink::netlink::types::route::RtMsg;
 
+use crate::attributes::{append_ip, attributes, family, ip, number};
 use crate::{Error, MacAddr, Netlink, ROUTE_PROTOCOL, Result};
+
+/// linux/rtnetlink.h: the metric of a route that is its MTU.
+const RTAX_MTU: u16 = 2;
 
 /// A unicast route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,9 +102,8 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal (ENETUNREACH: the gateway is not on a link of ours).
     pub async fn replace_route(&self, route: &Route) -> Result<()> {
-        let message = route_message(route, RouteProtocol::Other(ROUTE_PROTOCOL));
-        let replaced = self.handle.route().add(message).replace().execute().await;
-        replaced.map_err(|e| Error::rtnetlink("replace route to", route.destination, e))
+        let replaced = self.change(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, |request| append_route(request, route));
+        replaced.await.map_err(|e| Error::netlink("replace route to", route.destination, e))
     }
 
     /// Removes Keelson's route to the same destination; one that is gone is no error.
@@ -104,9 +111,8 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn delete_route(&self, route: &Route) -> Result<()> {
-        let message = route_message(route, RouteProtocol::Other(ROUTE_PROTOCOL));
-        let deleted = self.handle.route().del(message).execute().await;
-        match deleted.map_err(|e| Error::rtnetlink("delete route to", route.destination, e)) {
+        let deleted = self.change(RTM_DELROUTE, 0, |request| append_route(request, route));
+        match deleted.await.map_err(|e| Error::netlink("delete route to", route.destination, e)) {
             Err(e) if !e.is_not_found() => Err(e),
             _ => Ok(()),
         }
@@ -117,13 +123,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn routes(&self, protocol: u8) -> Result<Vec<Route>> {
-        let mut routes = Vec::new();
-        for version in [IpVersion::V4, IpVersion::V6] {
-            routes.extend(self.route_messages(version).await?.iter().filter_map(|message| {
-                (u8::from(message.header.protocol) == protocol).then(|| parse_route(message)).flatten()
-            }));
-        }
-        Ok(routes)
+        self.list_routes(|header| header.rtm_protocol == protocol).await
     }
 
     /// The main table's unicast routes of every protocol, both families.
@@ -131,20 +131,21 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn all_routes(&self) -> Result<Vec<Route>> {
-        let mut routes = Vec::new();
-        for version in [IpVersion::V4, IpVersion::V6] {
-            routes.extend(self.route_messages(version).await?.iter().filter_map(parse_route));
-        }
-        Ok(routes)
+        self.list_routes(|_| true).await
     }
 
-    async fn route_messages(&self, version: IpVersion) -> Result<Vec<RouteMessage>> {
-        let message = match version {
-            IpVersion::V4 => RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            IpVersion::V6 => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        };
-        let messages = self.handle.route().get(message).execute().try_collect().await;
-        messages.map_err(|e| Error::rtnetlink("list routes", "", e))
+    async fn list_routes(&self, wanted: impl Fn(&RtMsg) -> bool + Sync) -> Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        for unspecified in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+            let header = RtMsg::new().with_family(family(unspecified));
+            let read = |message: &[u8]| {
+                let header = RtMsg::from_bytes(message).ok()?;
+                wanted(header).then(|| parse_route(header, message)).flatten()
+            };
+            let listed = self.list(RTM_GETROUTE, header.as_bytes(), read).await;
+            routes.extend(listed.map_err(|e| Error::netlink("list routes", "", e))?);
+        }
+        Ok(routes)
     }
 
     /// Adds a permanent neighbour entry, or replaces the one for the same address.
@@ -152,82 +153,66 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn replace_neighbour(&self, neighbour: &Neighbour) -> Result<()> {
-        let request = self.handle.neighbours().add(neighbour.link, neighbour.address);
-        let request = request.link_layer_address(&neighbour.mac.0).replace();
-        request.execute().await.map_err(|e| Error::rtnetlink("replace neighbour", neighbour.address, e))
+        let replaced = self.change(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, |request| {
+            let header = NdMsg::new().with_family(family(neighbour.address)).with_state(NUD_PERMANENT);
+            request.append(&header.with_ifindex(neighbour.link.cast_signed()));
+            append_ip(request, NDA_DST, neighbour.address);
+            request.append_attr(NDA_LLADDR, &neighbour.mac.0);
+        });
+        replaced.await.map_err(|e| Error::netlink("replace neighbour", neighbour.address, e))
     }
 }
 
-fn route_message(route: &Route, protocol: RouteProtocol) -> RouteMessage {
-    let mut message = match route.destination {
-        IpNet::V4(net) => {
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
+/// `route` as one of Keelson's own.
+fn append_route(request: &mut MessageBuilder, route: &Route) {
+    let scope = if route.gateway.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
+    let destination = route.destination.trunc();
+    let header = RtMsg::new().with_family(family(destination.addr())).with_dst_len(destination.prefix_len());
+    let header = header.with_table(RT_TABLE_MAIN).with_protocol(ROUTE_PROTOCOL);
+    request.append(&header.with_scope(scope).with_type(RTN_UNICAST));
+    append_ip(request, RTA_DST, destination.addr());
+    for (kind, address) in [(RTA_GATEWAY, route.gateway), (RTA_PREFSRC, route.source)] {
+        if let Some(address) = address {
+            append_ip(request, kind, address);
         }
-        IpNet::V6(net) => {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
+    }
+    for (kind, value) in [(RTA_OIF, route.link), (RTA_PRIORITY, route.priority)] {
+        if let Some(value) = value {
+            request.append_attr_u32(kind, value);
         }
-    };
-    message.header.protocol = protocol;
-    let address = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => RouteAddress::Inet(ip),
-        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
-    };
-    if let Some(gateway) = route.gateway {
-        message.attributes.push(RouteAttribute::Gateway(address(gateway)));
-    } else {
-        message.header.scope = RouteScope::Link;
     }
-    if let Some(source) = route.source {
-        message.attributes.push(RouteAttribute::PrefSource(address(source)));
-    }
-    message.attributes.extend(route.link.map(RouteAttribute::Oif));
-    message.attributes.extend(route.priority.map(RouteAttribute::Priority));
     if let Some(mtu) = route.mtu {
-        message.attributes.push(RouteAttribute::Metrics(vec![rtnetlink::packet_route::route::RouteMetric::Mtu(mtu)]));
+        let metrics = request.nest_start(RTA_METRICS);
+        request.append_attr_u32(RTAX_MTU, mtu);
+        request.nest_end(metrics);
     }
-    message
 }
 
-fn parse_route(message: &RouteMessage) -> Option<Route> {
-    // 254 is RT_TABLE_MAIN.
-    if message.header.table != 254 || message.header.kind != RouteType::Unicast {
+fn parse_route(header: &RtMsg, message: &[u8]) -> Option<Route> {
+    if header.rtm_table != RT_TABLE_MAIN || header.rtm_type != RTN_UNICAST {
         return None;
     }
-    let unspecified: IpAddr = if message.header.address_family == rtnetlink::packet_route::AddressFamily::Inet6 {
-        std::net::Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        std::net::Ipv4Addr::UNSPECIFIED.into()
+    // The default route has no destination.
+    let mut destination: IpAddr = match i32::from(header.rtm_family) {
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
     };
-    let destination = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(address) => ip_of(address),
-        _ => None,
-    });
-    let destination = IpNet::new(destination.unwrap_or(unspecified), message.header.destination_prefix_length).ok()?;
-    let mut route = Route { destination, gateway: None, link: None, source: None, mtu: None, priority: None };
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Gateway(address) => route.gateway = ip_of(address),
-            RouteAttribute::PrefSource(address) => route.source = ip_of(address),
-            RouteAttribute::Oif(index) => route.link = Some(*index),
-            RouteAttribute::Priority(priority) => route.priority = Some(*priority),
-            RouteAttribute::Metrics(metrics) => {
-                route.mtu = metrics.iter().find_map(|metric| match metric {
-                    rtnetlink::packet_route::route::RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
+    let (mut gateway, mut link, mut source, mut mtu, mut priority) = (None, None, None, None, None);
+    for (kind, value) in attributes(message, RtMsg::SIZE) {
+        match kind {
+            RTA_DST => destination = ip(value)?,
+            RTA_GATEWAY => gateway = ip(value),
+            RTA_PREFSRC => source = ip(value),
+            RTA_OIF => link = number(value),
+            RTA_PRIORITY => priority = number(value),
+            RTA_METRICS => {
+                mtu = attributes(value, 0).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| number(mtu))
             }
             _ => {}
         }
     }
-    Some(route)
-}
-
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some((*ip).into()),
-        RouteAddress::Inet6(ip) => Some((*ip).into()),
-        _ => None,
-    }
+    let destination = IpNet::new(destination, header.rtm_dst_len).ok()?;
+    Some(Route { destination, gateway, link, source, mtu, priority })
 }
 
 /// Whether the kernel's route `is` does what `wanted` asks for. What is not asked for may have any value: the kernel

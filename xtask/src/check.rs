@@ -15,8 +15,6 @@ const ONLY_THROUGH: &[(&str, &[&str])] = &[
     ("tonic", &["cri", "probes"]),
     ("prost", &["cri", "probes"]),
     ("k8s-cri", &["cri"]),
-    ("rtnetlink", &["netns"]),
-    ("netlink-packet-route", &["netns"]),
     ("nlink", &["netns"]),
     ("zbus", &["systemd"]),
     ("redb", &["master/store"]),
