@@ -66,8 +66,7 @@ enum Command {
     },
 }
 
-/// As it is shipped: musl's own allocator serves one thread at a time (docs/adr/0015-allocator.md).
-#[cfg(target_env = "musl")]
+/// docs/adr/0015-allocator.md
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
