@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use nix::libc::{NLMSG_DONE, NLMSG_ERROR};
+use nix::libc::{EBUSY, NLMSG_DONE, NLMSG_ERROR};
 use nlink::netlink::attr::get;
 use nlink::netlink::message::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nlink::netlink::{MessageBuilder, MessageIter, NetlinkSocket, NlMsgHdr, Protocol};
@@ -116,7 +116,8 @@ impl Netlink {
             request.append_bytes(header);
             let mut found = Vec::new();
             match self.exchange(request, &mut |message| found.extend(read(message))).await {
-                Err(Failure::Torn) => {}
+                // A list that was given up half-way was still being told: its rest is read now.
+                Err(Failure::Torn | Failure::Refused(EBUSY)) => {}
                 done => return done.map(|()| found),
             }
         }
@@ -136,6 +137,8 @@ impl Netlink {
     async fn answers(&self, number: u32, each: &mut (dyn FnMut(&[u8]) + Send)) -> Answer<()> {
         let mut torn = false;
         loop {
+            // A long list is not to hold up everybody else.
+            tokio::task::coop::consume_budget().await;
             // The kernel answers while a request is sent, and goes on with a list while it is read: there is nothing to wait for.
             let datagram = match self.socket.try_recv_unicast()? {
                 Some(datagram) => datagram,

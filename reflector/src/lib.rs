@@ -99,18 +99,18 @@ impl Told<Box<RawValue>> {
 
 #[derive(Deserialize)]
 struct Page {
+    #[serde(default)]
     metadata: PageMeta,
     // Go writes `null` for an empty slice in places.
     items: Option<Vec<Box<RawValue>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PageMeta {
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default, rename = "continue")]
-    next: String,
+    resource_version: Option<String>,
+    #[serde(rename = "continue")]
+    next: Option<String>,
 }
 
 /// What is asked for, where it is not whole objects.
@@ -132,8 +132,8 @@ pub struct Reflector {
     collection: Collection,
     accepted: Option<Accepted>,
     place: Place,
-    /// Whether it was said that there are no rights.
-    refused: bool,
+    /// Whether it was said that somebody's help is needed.
+    warned: bool,
     backoff: Backoff,
 }
 
@@ -178,7 +178,7 @@ impl Reflector {
     /// Follows `collection`.
     #[must_use]
     pub fn new(client: kube::Client, collection: Collection) -> Self {
-        Self { client, collection, accepted: None, place: START, refused: false, backoff: Backoff::reflector() }
+        Self { client, collection, accepted: None, place: START, warned: false, backoff: Backoff::reflector() }
     }
 
     /// Follows the metadata of its objects only.
@@ -188,14 +188,12 @@ impl Reflector {
     }
 
     /// What happens next. A failure is waited out, and what cannot be read is listed again: nothing of it may be taken to be gone.
+    /// Not cancel-safe: a line that was half read is lost, and the pause after a failure.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Told<T> {
         loop {
             match self.told().await.read() {
                 Ok(told) => return told,
-                Err(error) => {
-                    self.failed(&kube::Error::SerdeError(error)).await;
-                    self.place = START;
-                }
+                Err(error) => self.failed(&kube::Error::SerdeError(error)).await,
             }
         }
     }
@@ -222,6 +220,7 @@ impl Reflector {
                 Ok(None)
             }
             Place::Watching(watching) => match watching.line().await {
+                Some(line) if line.trim_ascii().is_empty() => Ok(None),
                 Some(line) => Line::read(&line)?.told(&mut watching.version),
                 None => {
                     self.ended().await;
@@ -237,11 +236,14 @@ impl Reflector {
             token => format!("limit={PAGE}&continue={}", encode(token)),
         };
         let request = self.collection.request(&parameters, self.accepted.map(|accepted| accepted.list))?;
-        let Page { metadata, items } = self.client.request(request).await?;
-        let is_last = metadata.next.is_empty();
-        self.place = match is_last {
-            true => Place::Listed { version: metadata.resource_version },
-            false => Place::Listing { after: metadata.next },
+        // Not `Client::request`, which logs what it cannot read: it may be Secrets.
+        let text = self.client.request_text(request).await?;
+        let Page { metadata, items } = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+        let next = metadata.next.filter(|next| !next.is_empty());
+        let is_last = next.is_none();
+        self.place = match next {
+            Some(after) => Place::Listing { after },
+            None => Place::Listed { version: line::known(metadata.resource_version)? },
         };
         Ok(Told::Page { items: items.unwrap_or_default(), is_first: after.is_empty(), is_last })
     }
@@ -252,7 +254,9 @@ impl Reflector {
         let parameters =
             format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}");
         let begun = Instant::now();
-        let request = self.collection.request(&parameters, self.accepted.map(|accepted| accepted.watch))?;
+        let mut request = self.collection.request(&parameters, self.accepted.map(|accepted| accepted.watch))?;
+        // Servers of 1.37 would compress each line by itself, which kube's decompression does not know.
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let lines = Box::pin(self.client.request_stream(request).await?);
         Ok(Watching { lines, version, begun, limit: Duration::from_secs(seconds) + SILENCE })
     }
@@ -277,15 +281,17 @@ impl Reflector {
             }
             self.place = Place::Listed { version: std::mem::take(&mut watching.version) };
         }
-        // 410: compacted away. 400 and 404 come from servers that do not know the resourceVersion or kind (yet).
-        if matches!(code, 400 | 404 | 410) {
+        let is_unread = matches!(error, kube::Error::SerdeError(_));
+        // 410: compacted away. 400 and 404 come from servers that do not know the resourceVersion or kind (yet). What could not be read
+        // would be told again by the same watch.
+        if matches!(code, 400 | 404 | 410) || is_unread {
             self.place = START;
         }
         let path = &self.collection.path;
-        if matches!(code, 401 | 403) && !self.refused {
-            // Only a change of rights helps, so somebody should know; once, as it will be tried for ever.
-            tracing::warn!(%path, error = %describe(error), "watch is refused, will retry");
-            self.refused = true;
+        if (matches!(code, 401 | 403) || is_unread) && !self.warned {
+            // Only a change of rights or of objects helps, so somebody should know; once, as it will be tried for ever.
+            tracing::warn!(%path, error = %describe(error), "watch is refused or not understood, will retry");
+            self.warned = true;
         }
         tracing::debug!(%path, error = %describe(error), "watch failed, will retry");
         self.backoff.wait().await;

@@ -152,15 +152,35 @@ async fn what_cannot_be_read_is_listed_again_and_taken_for_nothing() {
         list(8, "", &[item("a", 1)]),
         events(&[("MODIFIED", nameless), ("ADDED", item("never", 9))]),
         list(10, "", &[item("b", 9)]),
-        events(&[("RENAMED", item("b", 11))]),
-        events(&[("ADDED", item("c", 12))]),
+        events(&[("RENAMED", item("b", 11)), ("ADDED", item("never", 12))]),
+        list(13, "", &[item("c", 12)]),
+        (200, format!("\n{}\n", status(410))),
+        list(14, "", &[]),
     ]);
     let mut reflector = script.reflector();
-    for told in ["[a]", "[b]", "+c"] {
+    for told in ["[a]", "[b]", "[c]", "[]"] {
         assert_eq!(next(&mut reflector).await, told);
     }
-    // A line of no known type tells no version, either.
-    assert!(script.asked(5).ends_with("resourceVersion=10"), "{}", script.asked(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_version_nothing_is_gone_on_from() {
+    let of_no_version = |version: Value| json!({"metadata": {"name": "a", "resourceVersion": version}});
+    let script = Script::new(&[
+        (200, json!({"items": []}).to_string()),
+        (200, json!({"metadata": {"resourceVersion": "", "continue": null}, "items": null}).to_string()),
+        list(7, "", &[]),
+        events(&[("ADDED", of_no_version("".into())), ("ADDED", item("never", 8))]),
+        list(9, "", &[item("b", 9)]),
+        events(&[("BOOKMARK", of_no_version(Value::Null))]),
+        list(10, "", &[item("c", 10)]),
+    ]);
+    let mut reflector = script.reflector();
+    for told in ["[]", "[b]", "[c]"] {
+        assert_eq!(next(&mut reflector).await, told);
+    }
+    let asked = script.asked.lock().unwrap();
+    assert!(asked.iter().all(|[query, _]| !query.ends_with("resourceVersion=")), "{asked:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ where
         let mut reflector = Reflector::new(client, collection);
         let mut listed = Vec::new();
         loop {
-            // Cancel-safe as far as it matters: what is cancelled is not gone on with.
+            // What is cancelled here is not gone on with.
             let told = tokio::select! {
                 told = reflector.next::<T>() => told,
                 () = sender.closed() => return,

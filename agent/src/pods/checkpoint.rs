@@ -23,7 +23,7 @@ struct Versioned<T> {
     content: T,
 }
 
-/// Read first and alone: fields that are read with others in between are all read twice.
+/// Read first and alone: what is `flatten`ed is buffered as a whole before it is read.
 #[derive(Deserialize)]
 struct Version {
     version: u32,

@@ -74,9 +74,7 @@ fn finish(value: Value, origin: &Origin<'_>, node_name: &str) -> Result<Pod, Man
         return Err(ManifestError::Syntax(format!("no v1 Pod but {version:?} {kind:?}")));
     }
     let hash = hash(&value, origin, node_name);
-    // As text: one reader of pods is enough in a program.
-    let mut pod: Pod =
-        serde_json::from_str(&value.to_string()).map_err(|error| ManifestError::Syntax(error.to_string()))?;
+    let mut pod: Pod = serde_json::from_str(&value.to_string()).map_err(|error| unread(&error))?;
     if pod.metadata.name.as_ref().is_none_or(String::is_empty) {
         return Err(ManifestError::Invalid("name is needed for the pod".to_owned()));
     }
@@ -88,6 +86,12 @@ fn finish(value: Value, origin: &Origin<'_>, node_name: &str) -> Result<Pod, Man
         Some(what) => Err(ManifestError::Reference(what)),
         None => Ok(pod),
     }
+}
+
+/// Pods are read from text, as everywhere: one reader is enough in a program. Where in that text nobody wants to know.
+fn unread(error: &serde_json::Error) -> ManifestError {
+    let error = error.to_string();
+    ManifestError::Syntax(error.rsplit_once(" at line ").map_or(error.as_str(), |(what, _)| what).to_owned())
 }
 
 /// Of what the manifest says, not how: a manifest that says the same is the same pod.
