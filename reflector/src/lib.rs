@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::{AsyncBufRead, AsyncBufReadExt as _};
 use http::{HeaderValue, Request, header};
+use kube::core::ObjectMeta;
 use rand::Rng as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -30,14 +31,13 @@ const SHORT: Duration = Duration::from_secs(1);
 /// What is watched: a collection's path and its selectors.
 #[derive(Debug, Clone)]
 pub struct Collection {
-    /// Such as `/api/v1/services`.
-    pub path: String,
-    /// Already percent-encoded query, such as `fieldSelector=spec.nodeName%3Dn1`; empty for none.
-    pub query: String,
+    path: String,
+    /// Already percent-encoded, such as `fieldSelector=spec.nodeName%3Dn1`; empty for none.
+    query: String,
 }
 
 impl Collection {
-    /// All of a collection.
+    /// All of a collection, such as `/api/v1/services`.
     #[must_use]
     pub fn all(path: &str) -> Self {
         Self { path: path.to_owned(), query: String::new() }
@@ -52,7 +52,19 @@ impl Collection {
     /// Of these only those that a field selector selects.
     #[must_use]
     pub fn fields(self, selector: &str) -> Self {
-        Self { query: format!("fieldSelector={}", encode(selector)), ..self }
+        self.and("fieldSelector", selector)
+    }
+
+    /// Of these only those that a label selector selects.
+    #[must_use]
+    pub fn labels(self, selector: &str) -> Self {
+        self.and("labelSelector", selector)
+    }
+
+    fn and(mut self, parameter: &str, value: &str) -> Self {
+        let separator = if self.query.is_empty() { "" } else { "&" };
+        self.query.push_str(&format!("{separator}{parameter}={}", encode(value)));
+        self
     }
 
     fn request(&self, parameters: &str, accept: Option<&'static str>) -> Result<Request<Vec<u8>>, kube::Error> {
@@ -113,6 +125,13 @@ struct PageMeta {
     next: Option<String>,
 }
 
+/// What [`Reflector::of_metadata`] tells of an object.
+#[derive(Debug, Deserialize)]
+pub struct Metadata {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+}
+
 /// What is asked for, where it is not whole objects.
 #[derive(Debug, Clone, Copy)]
 struct Accepted {
@@ -168,10 +187,6 @@ impl Watching {
         let read = timeout(self.limit, self.lines.read_until(b'\n', &mut line)).await;
         (matches!(read, Ok(Ok(_))) && line.pop() == Some(b'\n')).then_some(line)
     }
-
-    fn has_lasted(&self) -> bool {
-        self.begun.elapsed() >= SHORT
-    }
 }
 
 impl Reflector {
@@ -181,7 +196,7 @@ impl Reflector {
         Self { client, collection, accepted: None, place: START, warned: false, backoff: Backoff::reflector() }
     }
 
-    /// Follows the metadata of its objects only.
+    /// Follows the metadata of its objects only: what is [next](Self::next) are [`Metadata`].
     #[must_use]
     pub fn of_metadata(client: kube::Client, collection: Collection) -> Self {
         Self { accepted: Some(METADATA), ..Self::new(client, collection) }
@@ -223,7 +238,9 @@ impl Reflector {
                 Some(line) if line.trim_ascii().is_empty() => Ok(None),
                 Some(line) => Line::read(&line)?.told(&mut watching.version),
                 None => {
-                    self.ended().await;
+                    if !self.end() {
+                        self.backoff.wait().await;
+                    }
                     Ok(None)
                 }
             },
@@ -261,26 +278,20 @@ impl Reflector {
         Ok(Watching { lines, version, begun, limit: Duration::from_secs(seconds) + SILENCE })
     }
 
-    /// A watch came to its end.
-    async fn ended(&mut self) {
-        if let Place::Watching(watching) = &mut self.place {
-            let (has_lasted, version) = (watching.has_lasted(), std::mem::take(&mut watching.version));
-            self.place = Place::Listed { version };
-            match has_lasted {
-                true => self.backoff.reset(),
-                false => self.backoff.wait().await,
-            }
+    /// Ends a watch; the next one goes on from where it was. Whether it was one that lasted.
+    fn end(&mut self) -> bool {
+        let Place::Watching(watching) = &mut self.place else { return false };
+        let has_lasted = watching.begun.elapsed() >= SHORT;
+        self.place = Place::Listed { version: std::mem::take(&mut watching.version) };
+        if has_lasted {
+            self.backoff.reset();
         }
+        has_lasted
     }
 
     async fn failed(&mut self, error: &kube::Error) {
+        self.end();
         let code = if let kube::Error::Api(status) = error { status.code } else { 0 };
-        if let Place::Watching(watching) = &mut self.place {
-            if watching.has_lasted() {
-                self.backoff.reset();
-            }
-            self.place = Place::Listed { version: std::mem::take(&mut watching.version) };
-        }
         let is_unread = matches!(error, kube::Error::SerdeError(_));
         // 410: compacted away. 400 and 404 come from servers that do not know the resourceVersion or kind (yet). What could not be read
         // would be told again by the same watch.

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-pub use reflector::{Collection, describe, encode};
+pub use reflector::{Collection, describe};
 use reflector::{Reflector, Told};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;

@@ -87,8 +87,8 @@ impl Following {
             tracing::debug!(error = %describe(&error), "cluster-info cannot be read yet");
             tokio::time::sleep(AGAIN).await;
         }
-        let query = "fieldSelector=metadata.name%3Dcluster-info".to_owned();
-        let mut changes = follow::<Info>(self.client.clone(), Collection { path: COLLECTION.into(), query });
+        let collection = Collection::all(COLLECTION).fields("metadata.name=cluster-info");
+        let mut changes = follow::<Info>(self.client.clone(), collection);
         let mut wanted = None;
         while let Some(info) = self.next(&mut changes, wanted.is_some()).await {
             wanted = info.or(wanted);

@@ -115,9 +115,8 @@ impl Feed {
 
     fn follow(&self) -> (mpsc::Receiver<Change<ServiceSeen>>, mpsc::Receiver<Change<SliceSeen>>) {
         // Headless Services and those of another proxy are left out by the server, as kube-proxy asks for it.
-        let selector =
-            "labelSelector=%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name";
-        let collection = |path: &str| Collection { path: path.to_owned(), query: selector.to_owned() };
+        let selector = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+        let collection = |path: &str| Collection::all(path).labels(selector);
         let services = follow_map(self.client.clone(), collection("/api/v1/services"), |service: core::Service| {
             (convert::object_name(&service.metadata), convert::service(&service))
         });

@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::client::watch::{Change, Collection, encode, follow_map};
+use crate::client::watch::{Change, Collection, follow_map};
 
 /// What matters of a Node to itself.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,13 +98,10 @@ struct Meta {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
 struct Spec {
     taints: Option<Vec<Taint>>,
-    #[serde(rename = "podCIDR")]
-    pod_cidr: Option<String>,
-    #[serde(rename = "podCIDRs")]
-    pod_cidrs: Option<Vec<String>>,
+    #[serde(flatten)]
+    networks: PodNetworks,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -127,13 +124,12 @@ impl From<Seen> for OwnNode {
         let orphaned = seen.status.allocatable.into_keys().filter(extended);
         let orphaned = orphaned.filter(|name| !seen.status.capacity.contains_key(name)).collect();
         let advertised = resources::read(Some(&seen.status.capacity)).into_iter();
-        let networks = PodNetworks { pod_cidr: seen.spec.pod_cidr, pod_cidrs: seen.spec.pod_cidrs };
         let is_unknown = seen.status.conditions.iter().flatten().any(|condition| condition.status == "Unknown");
         Self {
             uid: seen.metadata.uid,
             labels: seen.metadata.labels.unwrap_or_default(),
             taints: seen.spec.taints.unwrap_or_default(),
-            place: Place::new(networks, seen.status.addresses),
+            place: Place::new(seen.spec.networks, seen.status.addresses),
             extended: advertised.filter(|(name, _)| extended(name)).collect(),
             orphaned,
             doubted: is_unknown.then_some(seen.metadata.resource_version),
@@ -144,8 +140,7 @@ impl From<Seen> for OwnNode {
 /// Follows the Node until the task is ended. While there is none, the node is what it registers with (`initial`).
 #[must_use]
 pub fn follow(client: kube::Client, name: &str, initial: &BTreeMap<String, String>) -> (Receiver, JoinHandle<()>) {
-    let query = format!("fieldSelector={}", encode(&format!("metadata.name={name}")));
-    let collection = Collection { path: "/api/v1/nodes".to_owned(), query };
+    let collection = Collection::all("/api/v1/nodes").fields(&format!("metadata.name={name}"));
     let mut changes = follow_map(client, collection, |seen: Seen| OwnNode::from(seen));
     let initial = OwnNode { labels: initial.clone(), ..OwnNode::default() };
     let (publish, node) = watch::channel(None);

@@ -89,10 +89,7 @@ pub fn follow(client: kube::Client, folder: &Path) -> (Services, JoinHandle<()>)
     let services = Services { known: Arc::new(RwLock::new(known)), read, recalled: is_recalled };
     let sink = services.clone();
     // Headless Services have no variables.
-    let collection = Collection {
-        path: "/api/v1/services".to_owned(),
-        query: "labelSelector=%21service.kubernetes.io%2Fheadless".to_owned(),
-    };
+    let collection = Collection::all("/api/v1/services").labels("!service.kubernetes.io/headless");
     let mut changes = follow_map(client, collection, trim);
     let task = tokio::spawn(async move {
         let mut due: Option<Instant> = None;

@@ -6,13 +6,13 @@ use api::PodUid;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
-use crate::client::watch::{Change, Collection, encode, follow_map};
+use crate::client::watch::{Change, Collection, follow_map};
 
 /// Follows the pods with this `spec.nodeName`.
 #[must_use]
 pub fn follow(client: kube::Client, node_name: &str) -> mpsc::Receiver<Change<Arc<Pod>>> {
-    let query = format!("fieldSelector={}", encode(&format!("spec.nodeName={node_name}")));
-    follow_map(client, Collection { path: "/api/v1/pods".to_owned(), query }, |pod| Arc::new(trim(pod)))
+    let collection = Collection::of::<Pod>(None).fields(&format!("spec.nodeName={node_name}"));
+    follow_map(client, collection, |pod| Arc::new(trim(pod)))
 }
 
 /// Who wrote which field is of no use here, and is the largest part of many objects; the decoder's lists have room for

@@ -70,7 +70,8 @@ caches! {
     pods: Pod = Informer::new(trim::pod, trim::pod_groups);
     nodes: Node = Informer::plain(trim::node);
     /// Only those of nodes.
-    leases: Lease = Informer::plain(|lease| trim_metadata(&mut lease.metadata)), Collection::of::<Lease>(Some("kube-node-lease"));
+    leases: Lease = Informer::plain(|lease| trim_metadata(&mut lease.metadata)),
+        Collection::of::<Lease>(Some("kube-node-lease"));
     namespaces: Namespace = Informer::plain(|namespace| trim_metadata(&mut namespace.metadata));
     replica_sets: ReplicaSet = Informer::new(|set| trim_metadata(&mut set.metadata), trim::owner_groups);
     replication_controllers: ReplicationController =
@@ -91,7 +92,8 @@ caches! {
     endpoint_slices: EndpointSlice = Informer::new(|slice| trim_metadata(&mut slice.metadata), trim::slice_groups);
     service_accounts: ServiceAccount = Informer::plain(trim::service_account);
     /// Only the ConfigMaps called kube-root-ca.crt.
-    root_ca_maps: ConfigMap = Informer::plain(|map| trim_metadata(&mut map.metadata)), Collection::of::<ConfigMap>(None).fields(root_ca::ONLY_MAPS);
+    root_ca_maps: ConfigMap = Informer::plain(|map| trim_metadata(&mut map.metadata)),
+        Collection::of::<ConfigMap>(None).fields(root_ca::ONLY_MAPS);
     /// Only kube-public/cluster-info.
     cluster_info: ConfigMap = Informer::plain(|map| trim_metadata(&mut map.metadata)),
         Collection::of::<ConfigMap>(Some(bootstrap_signer::NAMESPACE)).fields(bootstrap_signer::ONLY_INFO);
@@ -99,7 +101,8 @@ caches! {
     bootstrap_tokens: Secret = Informer::plain(trim::bootstrap_token),
         Collection::of::<Secret>(Some("kube-system")).fields(token_cleaner::ONLY_TOKENS);
     /// Only Secrets of type kubernetes.io/service-account-token.
-    account_tokens: Secret = Informer::plain(trim::account_token), Collection::of::<Secret>(None).fields(secret_token::ONLY_TOKENS);
+    account_tokens: Secret = Informer::plain(trim::account_token),
+        Collection::of::<Secret>(None).fields(secret_token::ONLY_TOKENS);
     certificate_requests: CertificateSigningRequest = Informer::plain(|request| trim_metadata(&mut request.metadata));
     cluster_roles: ClusterRole = Informer::plain(|role| trim_metadata(&mut role.metadata));
     definitions: CustomResourceDefinition = Informer::plain(trim::definition);

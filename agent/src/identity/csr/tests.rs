@@ -41,7 +41,7 @@ impl Requests {
 
     fn list(&self, query: &str) -> (u16, Value) {
         let requests = self.0.lock().unwrap();
-        let named = requests.iter().filter(|(name, _)| query.contains(&crate::client::watch::encode(name)));
+        let named = requests.iter().filter(|(name, _)| query.contains(&reflector::encode(name)));
         let items: Vec<&Value> = named.map(|(_, object)| object).collect();
         (200, json!({"metadata": {"resourceVersion": "1"}, "items": items}))
     }

@@ -17,7 +17,7 @@ use volumes::{ObjectError, Reference};
 
 use super::{ApiObjects, other};
 use crate::client::is_not_found;
-use crate::client::watch::{Change, Collection, encode, follow_map};
+use crate::client::watch::{Change, Collection, follow_map};
 
 /// How long a read waits for the first answer about an object that is held.
 const FIRST: Duration = Duration::from_secs(1);
@@ -33,7 +33,6 @@ pub(super) trait Kind:
     + 'static
 {
     const SINGULAR: &'static str;
-    const PLURAL: &'static str;
 
     /// `immutable`: it will not change, and need not be followed.
     fn is_immutable(&self) -> bool;
@@ -41,7 +40,6 @@ pub(super) trait Kind:
 
 impl Kind for ConfigMap {
     const SINGULAR: &'static str = "configmap";
-    const PLURAL: &'static str = "configmaps";
 
     fn is_immutable(&self) -> bool {
         self.immutable.unwrap_or(false)
@@ -50,7 +48,6 @@ impl Kind for ConfigMap {
 
 impl Kind for Secret {
     const SINGULAR: &'static str = "secret";
-    const PLURAL: &'static str = "secrets";
 
     fn is_immutable(&self) -> bool {
         self.immutable.unwrap_or(false)
@@ -140,10 +137,7 @@ impl<K: Kind> Kept<K> {
     }
 
     fn follow(&self, namespace: &str, name: &str) -> Entry<K> {
-        let collection = Collection {
-            path: format!("/api/v1/namespaces/{namespace}/{}", K::PLURAL),
-            query: format!("fieldSelector={}", encode(&format!("metadata.name={name}"))),
-        };
+        let collection = Collection::of::<K>(Some(namespace)).fields(&format!("metadata.name={name}"));
         let changes = follow_map(self.client.clone(), collection, |object: K| Known::There(Arc::new(trim(object))));
         let (publish, known) = watch::channel(Known::Nothing);
         let holders = Holders::default();

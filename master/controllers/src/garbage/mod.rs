@@ -16,8 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 use kube::{Client, Resource as _};
 use machinery::{Outcome, Retry, WorkQueue, run_workers};
-use reflector::{Collection, Reflector, Told};
-use serde::Deserialize;
+use reflector::{Collection, Metadata, Reflector, Told};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -56,12 +55,6 @@ pub(crate) fn start(context: &mut Context) {
         writer: Writer::new(client.clone()),
     });
     context.tasks.spawn(collector.run(client));
-}
-
-/// Of an object.
-#[derive(Deserialize)]
-struct Metadata {
-    metadata: ObjectMeta,
 }
 
 /// The watches, by resource and group.

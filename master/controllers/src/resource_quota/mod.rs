@@ -14,8 +14,7 @@ use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::{Api, Client, Resource as _};
 use machinery::{Change, Outcome, Retry, WorkQueue, key_of, split_key};
-use reflector::{Collection, Reflector, Told};
-use serde::Deserialize;
+use reflector::{Collection, Metadata, Reflector, Told};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -100,22 +99,12 @@ async fn follow_all(client: Client, mut resources: mpsc::Receiver<ApiResource>, 
     }
 }
 
-#[derive(Deserialize)]
-struct Object {
-    metadata: Meta,
-}
-
-#[derive(Deserialize)]
-struct Meta {
-    namespace: Option<String>,
-}
-
 /// Wakes the quotas of a namespace when an object in it goes.
 async fn follow(client: Client, resource: ApiResource, waker: Waker) {
     let collection = Collection::all(&DynamicObject::url_path(&resource, None));
     let mut reflector = Reflector::of_metadata(client, collection);
     loop {
-        if let Told::Deleted(Object { metadata }) = reflector.next().await {
+        if let Told::Deleted(Metadata { metadata }) = reflector.next().await {
             waker.wake(metadata.namespace.as_deref());
         }
     }
