@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::kubelet::KubeletConfiguration;
-use super::{gates, serving_tls};
+use super::{defaults, gates, serving_tls};
 use crate::shutdown::plan;
 
 /// Fields that Keelson obeys, or whose effect it has in any case.
@@ -151,23 +151,15 @@ fn is_moot(field: &str, value: &Value) -> bool {
     let text = |expected: &[&str]| value.as_str().is_some_and(|value| expected.contains(&value));
     let is = |expected: bool| value.as_bool() == Some(expected);
     match field {
-        // Every pod has its cgroup, and the node's serving certificate is the cluster's.
-        "cgroupsPerQOS" | "serverTLSBootstrap" | "enableControllerAttachDetach" => is(true),
+        // The node's serving certificate is the cluster's.
+        "serverTLSBootstrap" => is(true),
         // Of what is not there, nothing can be shown or left out.
         "enableDebugFlagsHandler" | "enableProfilingHandler" | "makeIPTablesUtilChains" => value.is_boolean(),
-        "configMapAndSecretChangeDetectionStrategy" => text(&["Watch"]),
         "contentType" => text(&["application/vnd.kubernetes.protobuf", "application/json"]),
-        "cpuManagerPolicy" | "topologyManagerPolicy" => text(&["none"]),
-        "cpuManagerReconcilePeriod" => text(&["10s"]),
         "hairpinMode" => text(&["promiscuous-bridge", "hairpin-veth"]),
-        "iptablesDropBit" => value.as_i64() == Some(15),
-        "iptablesMasqueradeBit" => value.as_i64() == Some(14),
         "logging" => is_default_logging(value),
-        "memoryManagerPolicy" => text(&["None"]),
         "syncFrequency" => text(&["1m0s", "1m", "60s"]),
-        "topologyManagerScope" => text(&["container"]),
-        "volumePluginDir" => text(&["/usr/libexec/kubernetes/kubelet-plugins/volume/exec/"]),
-        _ => false,
+        _ => defaults::of_unheeded().get(field) == Some(value),
     }
 }
 

@@ -2,6 +2,7 @@
 //! `KubeletConfiguration` cannot say), and where its files lie ([`Layout`]).
 
 pub mod check;
+mod defaults;
 mod dropins;
 pub mod duration;
 mod fields;

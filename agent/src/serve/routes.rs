@@ -157,7 +157,7 @@ impl Router {
         let post = *request.method() == Method::POST;
         let query = request.uri().query().unwrap_or_default();
         match parts {
-            ["configz"] if get => json_of(&json!({"kubeletconfig": self.config.kubelet})),
+            ["configz"] if get => self.configz(),
             ["runningpods"] if get => self.running_pods().await,
             ["containerLogs", namespace, pod, container] if get => {
                 let target = Target { namespace, pod, uid: None, container };
@@ -173,6 +173,11 @@ impl Router {
             }
             _ => Err(Failure::no_such_path()),
         }
+    }
+
+    fn configz(&self) -> Result<Response<Body>, Failure> {
+        let whole = self.config.kubelet.whole().map_err(|error| Failure::internal(error.to_string()))?;
+        json_of(&json!({"kubeletconfig": whole}))
     }
 
     async fn summary(&self, query: &str) -> Result<Response<Body>, Failure> {

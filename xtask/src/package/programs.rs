@@ -20,11 +20,12 @@ const CYCLONEDX: [&str; 2] = ["cargo-cyclonedx", "0.5.9"];
 pub fn build(root: &Path, epoch: u64) -> Result<PathBuf> {
     println!("building {} for {TARGET}: some ten minutes", BUILT.join(", "));
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
-    // Paths are in panic messages.
-    let flags = [(root.display().to_string(), "/keelson"), (home, "/cargo")]
-        .map(|(from, to)| format!("--remap-path-prefix={from}={to}"))
-        .join("\x1f");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+    // Paths are in panic messages, those of generated code too. The last that fits counts.
+    let flags =
+        [(root.to_path_buf(), "/keelson"), (PathBuf::from(home), "/cargo"), (target.clone(), "/keelson/target")]
+            .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+            .join("\x1f");
     let mut cargo = Command::new("cargo");
     cargo.current_dir(root).args(["build", "--locked", "--profile", "dist", "--target", TARGET]);
     cargo.args(BUILT.iter().flat_map(|name| ["-p", name]));
