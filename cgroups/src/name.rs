@@ -66,6 +66,15 @@ impl Naming {
         CgroupName(parts)
     }
 
+    /// The folder that containerd makes for a container or a sandbox in the cgroup of its pod.
+    #[must_use]
+    pub fn container(self, id: &str) -> String {
+        match self {
+            Self::Cgroupfs => id.to_owned(),
+            Self::Systemd => format!("cri-containerd-{id}.scope"),
+        }
+    }
+
     /// The path below a hierarchy's mount point; also what CRI's `cgroup_parent` takes.
     #[must_use]
     pub fn spell(self, name: &CgroupName) -> String {
@@ -180,6 +189,12 @@ mod tests {
         assert_eq!(spell(&tree.pod(QosLevel::Guaranteed, UID)), format!("/kubepods/pod{UID}"));
         assert_eq!(spell(&tree.pod(QosLevel::Burstable, UID)), format!("/kubepods/burstable/pod{UID}"));
         assert_eq!(spell(&tree.pod(QosLevel::BestEffort, UID)), format!("/kubepods/besteffort/pod{UID}"));
+    }
+
+    #[test]
+    fn containers_have_a_folder_or_a_scope() {
+        assert_eq!(Naming::Cgroupfs.container("5c1d"), "5c1d");
+        assert_eq!(Naming::Systemd.container("5c1d"), "cri-containerd-5c1d.scope");
     }
 
     #[test]

@@ -142,9 +142,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Runtimes name the cgroup of a container after its id, some with more around it.
     fn container(&self, pod: &Path, running: &Running) -> Option<ContainerSample> {
-        let path = pod.join(running.id.as_str());
+        let path = pod.join(self.driver.naming().container(running.id.as_str()));
         let used = self.used(path.clone())?;
         let processes = match self.detail {
             Detail::Brief => Processes::default(),

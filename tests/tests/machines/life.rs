@@ -209,6 +209,21 @@ fn reload(context: &Context) -> Result<()> {
     ensure!(kept == "100663296\n", "{kept}");
     let scopes = guest.say(&format!("ls -d {folder}/cri-containerd-*.scope | wc -l"))?;
     ensure!(scopes == "3\n", "not a scope for each container and the sandbox: {scopes}");
+    figures(context)
+}
+
+/// What metrics-server and dashboards ask for has the containers of these scopes, and the pod's network.
+fn figures(context: &Context) -> Result<()> {
+    let of_the_pod = format!("pod=\"{LONG}\"");
+    for (path, metric) in [
+        ("resource", "container_memory_working_set_bytes{container=\"side\""),
+        ("cadvisor", "container_cpu_usage_seconds_total{container=\"side\""),
+        ("cadvisor", "container_network_receive_bytes_total{"),
+    ] {
+        let said = context.kubectl.say(&format!("get --raw /api/v1/nodes/v1/proxy/metrics/{path}"))?;
+        let found = said.lines().any(|line| line.starts_with(metric) && line.contains(&of_the_pod));
+        ensure!(found, "{metric}…}} of {LONG} is not in /metrics/{path}:\n{said}");
+    }
     Ok(())
 }
 
