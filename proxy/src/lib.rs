@@ -34,8 +34,8 @@ use types::{EndpointSlice, NodeFacts, ObjectName, Service};
 pub const TABLE: &str = "keelson";
 
 /// Bridged packets pass through the table as well: a pod that answers to a neighbour on the same bridge does not pass
-/// through routing, and the answer would arrive untranslated.
-const BRIDGE_SYSCTLS: [&str; 2] = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
+/// through routing, and the answer would arrive untranslated. They are there once `br_netfilter` is loaded.
+pub const BRIDGE_SYSCTLS: [&str; 2] = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
 
 /// A failed flush or clean-up.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,9 @@ pub enum Error {
     /// The namespace could not be entered.
     #[error("open proxy in {0}")]
     Open(String, #[source] netns::Error),
+    /// The kernel could not be asked for the table.
+    #[error("look for table {0:?}")]
+    Look(Name, #[source] netns::Error),
     /// The kernel refused the transaction.
     #[error("commit table {0:?}")]
     Commit(Name, #[source] netns::Error),
@@ -110,9 +113,8 @@ impl Proxy {
     pub fn open(namespace: &NetNs, config: Config) -> Result<Self, Error> {
         let fail = |e| Error::Open(namespace.path().display().to_string(), e);
         for key in BRIDGE_SYSCTLS {
-            match netns::sysctl::write(namespace, key, "1") {
-                Err(e) if !e.is_not_found() => tracing::warn!(key, error = %e, "cannot set sysctl"),
-                _ => {}
+            if let Err(error) = netns::sysctl::write(namespace, key, "1") {
+                tracing::warn!(key, %error, "pods will not reach Services whose pod is on their own node (is br_netfilter loaded?)");
             }
         }
         let kernel = Nft::open(namespace).map_err(fail)?;
@@ -168,6 +170,20 @@ impl<K: Kernel, F: Flows> Proxy<K, F> {
     pub async fn flush(&mut self) -> Result<Stats, Error> {
         let stats = self.commit().await?;
         Ok(Stats { stale_flows: self.forget_stale().await?, ..stats })
+    }
+
+    /// Looks whether the table is still there, as it is not after an administrator's `nft flush ruleset`: then the next flush makes it anew.
+    /// Answers whether it is needed.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn look(&mut self) -> Result<bool, Error> {
+        let table = &self.config.table;
+        let is_there = self.kernel.has_table(table).await.map_err(|e| Error::Look(table.clone(), e))?;
+        if !is_there {
+            self.table.failed();
+        }
+        Ok(!is_there)
     }
 
     async fn commit(&mut self) -> Result<Stats, Error> {

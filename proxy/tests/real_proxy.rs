@@ -334,6 +334,20 @@ async fn udp_clients_leave_a_removed_endpoint() {
 }
 
 #[tokio::test]
+async fn a_table_that_somebody_flushed_is_missed_and_made_again() {
+    let mut world = world().await;
+    world.service(service()).await;
+    world.endpoints(&["10.1.0.2"]).await;
+    assert!(!world.proxy.look().await.unwrap());
+    proxy::cleanup(&world.net.node.ns, &Config::default()).await.unwrap();
+    assert!(ask(&world.pods[2].ns, CLUSTER_IP).is_err());
+    assert!(world.proxy.look().await.unwrap());
+    assert!(world.proxy.flush().await.unwrap().full);
+    assert_eq!(world.answers(CLUSTER_IP, 5), ["a".to_owned()].into());
+    assert!(!world.proxy.look().await.unwrap());
+}
+
+#[tokio::test]
 async fn a_restart_takes_the_table_over_and_cleanup_removes_it() {
     let mut world = world().await;
     world.service(service()).await;

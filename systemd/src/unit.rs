@@ -84,7 +84,8 @@ pub fn slice_text() -> String {
 #[must_use]
 pub fn service_text(service: &Service) -> String {
     let after = match service.role {
-        Role::Agent => "network-online.target containerd.service",
+        // Loading is nothing that the service itself may do. Without it bridged packets pass no rules.
+        Role::Agent => "network-online.target containerd.service modprobe@br_netfilter.service",
         Role::Master => "network-online.target",
     };
     let extra = match service.role {
@@ -162,7 +163,7 @@ mod tests {
             "RestrictNamespaces=net mnt",
             "SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap",
             "ExecStart=/usr/local/bin/agent run --config-dir /etc/keelson",
-            "After=network-online.target containerd.service",
+            "After=network-online.target containerd.service modprobe@br_netfilter.service",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }

@@ -149,6 +149,25 @@ pub(super) fn forwarding(value: &str) -> Finding {
     }
 }
 
+/// The same, of the packets between pods of this node; `None` where the kernel has no such setting.
+pub(super) fn bridged(value: Option<&str>) -> Finding {
+    const NAME: &str = "bridged packets";
+    const EFFECT: &str = "pods do not reach Services whose pod is on this node";
+    match value.map(str::trim) {
+        Some("1") => Finding::ok(NAME, "net.bridge.bridge-nf-call-iptables = 1"),
+        Some(other) => Finding::fault(
+            NAME,
+            format!("net.bridge.bridge-nf-call-iptables = {other}: {EFFECT}"),
+            "something has turned it off: look in /etc/sysctl.d; systemctl restart agent turns it on",
+        ),
+        None => Finding::fault(
+            NAME,
+            format!("br_netfilter is not loaded: {EFFECT}"),
+            "modprobe br_netfilter; systemctl restart agent",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Severity::{Fault, Ok as Fine, Warning};
@@ -207,5 +226,7 @@ mod tests {
         assert_eq!(disk(9, 100).severity, Warning);
         assert_eq!(forwarding("1\n").severity, Fine);
         assert_eq!(forwarding("0\n").severity, Fault);
+        assert_eq!(bridged(Some("1\n")).severity, Fine);
+        assert_eq!([bridged(Some("0\n")), bridged(None)].map(|finding| finding.severity), [Fault, Fault]);
     }
 }

@@ -147,6 +147,8 @@ fn machine(config: &Config) -> Vec<Finding> {
     if let Ok(value) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
         findings.push(judge::forwarding(&value));
     }
+    let [bridged, _] = proxy::BRIDGE_SYSCTLS;
+    findings.push(judge::bridged(netns::sysctl::read_current(bridged).ok().as_deref()));
     let conflist = config.node.cni_conf_dir.join(CONFLIST);
     findings.push(if conflist.exists() {
         Finding::ok("CNI configuration", conflist.display().to_string())

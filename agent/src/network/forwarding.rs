@@ -24,13 +24,15 @@ const ALWAYS: &str = "2";
 
 /// Writes down how forwarding was set before anything of ours set it.
 pub(crate) fn remember(data_dir: &Path) {
-    note(data_dir, &[FORWARDING.0.to_owned()]);
+    note(data_dir, &[FORWARDING.0]);
 }
 
 /// Turns forwarding of IPv4 on in the namespace the agent runs in, and remembers how it was.
 pub(super) fn start(data_dir: &Path) {
     let (key, value) = FORWARDING;
     remember(data_dir);
+    // The proxy sets them.
+    note(data_dir, &proxy::BRIDGE_SYSCTLS);
     if let Err(error) = write_current(key, value) {
         tracing::warn!(key, error = %describe(&error), "cannot turn forwarding on: pods will not reach other nodes");
     }
@@ -69,7 +71,7 @@ fn forward_ipv6(data_dir: &Path) -> netns::Result<()> {
     write_current(FORWARDING_IPV6, "1")
 }
 
-fn note(data_dir: &Path, keys: &[String]) {
+fn note(data_dir: &Path, keys: &[impl AsRef<str>]) {
     if let Err(error) = sysctls::remember(data_dir, keys) {
         tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
     }

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use netns::nft::Nft;
+use netns::nft::{Kernel as _, Nft};
 use netns::{NetNs, Netlink, ROUTE_PROTOCOL};
 use tokio::sync::{Notify, watch};
 

@@ -27,6 +27,9 @@ const BURST: Duration = Duration::from_millis(20);
 /// How often the machine's addresses are looked at where node ports are served at all of them.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether the table is still there (as kube-proxy does with iptables).
+const CHECK: Duration = Duration::from_secs(30);
+
 type ServiceSeen = (ObjectName, Option<Service>);
 type SliceSeen = (ObjectName, Option<(ObjectName, EndpointSlice)>);
 
@@ -51,7 +54,7 @@ impl Feed {
         let (mut services, mut slices) = self.follow();
         let mut listed = (false, false);
         let mut backoff = backoff();
-        let (mut retry, mut look) = (None, None);
+        let (mut retry, mut look, mut check) = (None, None, None);
         let mut applied: Option<Instant> = None;
         loop {
             // Cancel-safe: recv() and changed() lose nothing when dropped; a sleep is begun anew for the same instant.
@@ -68,6 +71,12 @@ impl Feed {
                 changed = self.addresses.changed() => if changed.is_err() { return },
                 () = until(retry) => {}
                 () = until(look) => {}
+                () = until(check) => {
+                    check = Some(Instant::now() + CHECK);
+                    if !is_lost(&mut proxy).await {
+                        continue;
+                    }
+                }
             }
             // A table with half of the cluster in it would refuse connections that the one before it served, one that knows no pod network
             // would let pods' packets leave under addresses that nobody answers to.
@@ -83,6 +92,7 @@ impl Feed {
             look = self.looked.filter(|_| !missing.is_empty()).map(|at| at + LOOK);
             let flushed = proxy.flush().await;
             applied = Some(Instant::now());
+            check = check.or_else(|| Some(Instant::now() + CHECK));
             self.tell(proxy.table(), flushed.as_ref().err().is_none_or(proxy::Error::is_applied));
             retry = match flushed {
                 Ok(stats) => {
@@ -172,6 +182,22 @@ impl Feed {
     async fn machine_addresses(&self) -> Result<Vec<IpAddr>, netns::Error> {
         let addresses = Netlink::open_current()?.all_addresses().await?;
         Ok(addresses.iter().map(IpNet::addr).collect())
+    }
+}
+
+/// Whether somebody removed the table, as `nft flush ruleset` does and a restart of nftables.service.
+async fn is_lost(proxy: &mut Proxy) -> bool {
+    match proxy.look().await {
+        Ok(is_lost) => {
+            if is_lost {
+                tracing::warn!("the rules of Services are gone from the kernel: they are made anew");
+            }
+            is_lost
+        }
+        Err(error) => {
+            tracing::warn!(error = %describe(&error), "cannot look whether the rules of Services are there");
+            false
+        }
     }
 }
 

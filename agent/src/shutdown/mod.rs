@@ -105,8 +105,9 @@ impl Manager {
     /// Follows logind until the bus is gone.
     async fn follow(&self) -> Result<(), logind::Error> {
         let logind = Logind::connect().await?;
-        allow(&logind, plan::whole(self.periods()), Path::new(logind::OVERRIDE_DIR)).await?;
+        // First of all: logind takes a while for its new configuration, and a shutdown may begin meanwhile.
         let mut shutdowns = logind.follow().await?;
+        allow(&logind, plan::whole(self.periods()), Path::new(logind::OVERRIDE_DIR)).await?;
         let mut lock = match logind.inhibit(WHO, WHY).await {
             Ok(lock) => Some(lock),
             // One that is under way cannot be held back any more; its pods end all the same.

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use netns::NetNs;
+use netns::nft::Kernel as _;
 use serde_json::{Value, json};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);

@@ -32,6 +32,12 @@ pub trait Kernel {
     /// # Errors
     /// When there is no such set ([`Error::is_not_found`]) or the kernel cannot be asked.
     fn elements(&self, table: &str, set: &str) -> impl Future<Output = Result<Vec<Element>>> + Send;
+
+    /// Whether the `inet` table `name` exists.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn has_table(&self, name: &str) -> impl Future<Output = Result<bool>> + Send;
 }
 
 /// A conversation with the kernel's nftables.
@@ -95,16 +101,6 @@ impl Nft {
         transaction.commit(&self.connection).await.map_err(fail)
     }
 
-    /// Whether the `inet` table `name` exists.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    pub async fn has_table(&self, name: &str) -> Result<bool> {
-        let tables = self.connection.list_tables_in(nl::Family::Inet).await;
-        let tables = tables.map_err(|e| Error::nft("list", "tables", e))?;
-        Ok(tables.iter().any(|table| table.name == name))
-    }
-
     /// How many chains and rules the `inet` table has.
     ///
     /// # Errors
@@ -123,5 +119,11 @@ impl Kernel for Nft {
     async fn elements(&self, table: &str, set: &str) -> Result<Vec<Element>> {
         let elements = self.connection.list_set_elements(table, set, nl::Family::Inet).await;
         Ok(elements.map_err(|e| Error::nft("list set", set, e))?.iter().map(lower::raise).collect())
+    }
+
+    async fn has_table(&self, name: &str) -> Result<bool> {
+        let tables = self.connection.list_tables_in(nl::Family::Inet).await;
+        let tables = tables.map_err(|e| Error::nft("list", "tables", e))?;
+        Ok(tables.iter().any(|table| table.name == name))
     }
 }

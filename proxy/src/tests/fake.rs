@@ -43,6 +43,10 @@ impl Kernel for &FakeKernel {
         Ok(())
     }
 
+    async fn has_table(&self, _name: &str) -> netns::Result<bool> {
+        Ok(!self.sets.lock().unwrap().is_empty())
+    }
+
     async fn elements(&self, _table: &str, set: &str) -> netns::Result<Vec<Element>> {
         let sets = self.sets.lock().unwrap();
         sets.get(set).map(|set| set.values().cloned().collect()).ok_or_else(|| netns::Error::NoSuchLink(set.into()))

@@ -30,7 +30,7 @@ find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /
 find /run -mindepth 1 \( -path /run/systemd -o -path /run/udev -o -path /run/user -o -path /run/credentials -o -path /run/log \) -prune -o -printf 'file: %p\n' |
     grep -vE '/run/(lock|mount|agetty|blkid|initramfs|containerd|netns)' || true
 find /etc -type f -exec sha256sum {} + | grep -vE '/etc/(resolv.conf|machine-id)' | sed 's/^/content: /'
-sysctl -a 2>/dev/null | grep -vE '^(kernel.random|kernel.ns_last_pid|kernel.pty.nr|fs.dentry-state|fs.inode|fs.file-nr|fs.aio-nr|kernel.sched_domain|net.netfilter.nf_conntrack_count|fs.quota|kernel.perf_event|vm.stat|kernel.tainted|debug|net.netfilter.nf_|net.nf_conntrack_max|net.ipv4.tcp_fastopen_key|vm.user_reserve_kbytes)' |
+sysctl -a 2>/dev/null | grep -vE '^(kernel.random|kernel.ns_last_pid|kernel.pty.nr|fs.dentry-state|fs.inode|fs.file-nr|fs.aio-nr|kernel.sched_domain|net.netfilter.nf_conntrack_count|fs.quota|kernel.perf_event|vm.stat|kernel.tainted|debug|net.bridge|net.netfilter.nf_|net.nf_conntrack_max|net.ipv4.tcp_fastopen_key|vm.user_reserve_kbytes)' |
     sed 's/^/setting: /'
 for kind in images containers tasks; do ctr -n k8s.io $kind ls -q | sed "s/^/containerd $kind: /"; done
 ctr -n k8s.io snapshots ls | awk 'NR > 1 {print "containerd snapshot: " $1}'

@@ -9,6 +9,7 @@ use super::context::Context;
 pub const TESTS: &[Test] = &[
     ("a_pod_runs_in_the_cgroups_that_its_limits_say", limits),
     ("logs_and_exec", sessions),
+    ("a_neighbour_answers_through_its_service_also_after_all_rules_were_flushed", neighbours),
     ("a_container_above_its_memory_is_oom_killed", oom),
 ];
 
@@ -104,6 +105,25 @@ fn sessions(context: &Context) -> Result<()> {
     let said = context.kubectl.say("get --raw /api/v1/nodes/v1/proxy/stats/summary")?;
     ensure!(said.contains("\"workingSetBytes\""), "{said}");
     Ok(())
+}
+
+/// What the pod answers does not leave the bridge: translated it is by `br_netfilter` alone, which Debian's kernel has as a module. Then an
+/// administrator loads other rules, in the way of Debian's nftables.conf.
+fn neighbours(context: &Context) -> Result<()> {
+    context.kubectl.say(&format!("label pod {LONG} app={LONG}"))?;
+    context.kubectl.apply(&format!(
+        "{{apiVersion: v1, kind: List, items: [\
+         {{apiVersion: v1, kind: Service, metadata: {{name: {LONG}}}, spec: {{selector: {{app: {LONG}}}, ports: [{{port: 80, targetPort: 8080}}]}}}}, \
+         {{apiVersion: v1, kind: Pod, metadata: {{name: asks}}, spec: {{terminationGracePeriodSeconds: 0, containers: [\
+           {{name: main, image: {BUSYBOX}, command: [sleep, 1d]}}]}}}}]}}"
+    ))?;
+    context.wait_pod("asks")?;
+    let address = context.kubectl.say(&format!("get service {LONG} -o jsonpath={{.spec.clusterIP}}"))?;
+    let answers = || context.kubectl.say(&format!("exec asks -- wget -q -T 3 -O - http://{address}/")).map(drop);
+    context.until("a neighbour to answer through its Service", answers)?;
+    context.guest().say("nft flush ruleset && ! nft list tables | grep -q 'inet keelson$'")?;
+    context.until("its Service to be there again", answers)?;
+    context.kubectl.say(&format!("delete service/{LONG} pod/asks --timeout=120s")).map(drop)
 }
 
 fn oom(context: &Context) -> Result<()> {

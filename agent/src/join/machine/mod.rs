@@ -16,7 +16,7 @@ use crate::doctor::Severity;
 use crate::preflight::Refusal;
 
 /// Modules that a node needs; what is loaded at need only (vxlan) is not among them.
-pub(super) const MODULES: [&str; 2] = ["overlay", "nf_tables"];
+pub(super) const MODULES: [&str; 3] = ["overlay", "nf_tables", "br_netfilter"];
 
 /// What is on the machine, of what can be in the way.
 #[derive(Debug, Default)]
