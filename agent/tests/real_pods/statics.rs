@@ -172,3 +172,29 @@ async fn a_static_pod_takes_the_place_of_another() {
     let disruption = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
     assert_eq!(disruption["reason"], "TerminationByKubelet");
 }
+
+/// The machine of an agent before this one went down, or that agent refused the pod.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_says_failed_keeps_no_static_pod_from_running() {
+    let node = Node::new("failed");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    write(&node, "example.com/web:1");
+    let agent = node.agent();
+    node.until("the mirror is Ready", || mirror(&node).is_some()).await;
+    drop(agent);
+    let fail = |mirror: &mut Value| mirror["status"] = json!({"phase": "Failed", "reason": "Terminated"});
+    node.api.update(NAME, fail);
+    let agent = node.agent();
+    node.until("the mirror is Ready again", || mirror(&node).is_some()).await;
+    drop(agent);
+    // With an API server that comes later, the pod runs before its mirror is seen.
+    node.api.update(NAME, fail);
+    node.api.set_away(true);
+    let _agent = node.agent();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    node.api.set_away(false);
+    node.until("the mirror is Ready once more", || mirror(&node).is_some()).await;
+    let told = mirror(&node).unwrap();
+    assert_eq!((&told["status"]["phase"], &told["status"]["reason"]), (&json!("Running"), &Value::Null));
+    assert_eq!((images(&node).len(), node.fake.containers().len()), (1, 1), "it ran on all the time");
+}
