@@ -124,10 +124,12 @@ fn say_why(view: &View<'_>, ending: Option<&Ending>, status: &mut PodStatus) {
 }
 
 /// With host networking the pod has the node's addresses. The addresses of a sandbox that has gone stay until there
-/// are others or the pod ends.
+/// are others or the pod ends; not those of one that is there and has none any more (`getPodIPs`).
 fn addresses(view: &View<'_>, status: &mut PodStatus) {
-    let of_sandbox = view.sandbox.filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.ips.as_slice());
-    let ips: Vec<PodIP> = if view.spec.host_network.unwrap_or(false) {
+    let ready = view.sandbox.filter(|sandbox| sandbox.ready);
+    let of_sandbox = ready.map(|sandbox| sandbox.ips.as_slice());
+    let host_network = view.spec.host_network.unwrap_or(false);
+    let ips: Vec<PodIP> = if host_network {
         let node = of_sandbox.map(|_| view.world.node.ips.as_slice()).unwrap_or_default();
         node.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
     } else {
@@ -135,7 +137,11 @@ fn addresses(view: &View<'_>, status: &mut PodStatus) {
         ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
     };
     let before = view.world.previous.as_ref();
-    let ips = if ips.is_empty() { before.and_then(|before| before.pod_ips.clone()).unwrap_or_default() } else { ips };
+    let ips = if ips.is_empty() && !lost {
+        before.and_then(|before| before.pod_ips.clone()).unwrap_or_default()
+    } else {
+        ips
+    };
     status.pod_ip = ips.first().map(|ip| ip.ip.clone());
     status.pod_ips = (!ips.is_empty()).then_some(ips);
 }
@@ -144,3 +150,4 @@ fn addresses(view: &View<'_>, status: &mut PodStatus) {
 fn seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
+    let lost = !host_network && ready.is_some_and(|sandbox| sandbox.unaddressed);
