@@ -72,6 +72,7 @@ fn order(grace: i64) -> Eviction {
         grace: Some(grace),
         annotations: BTreeMap::new(),
         event: false,
+        clears: false,
     }
 }
 

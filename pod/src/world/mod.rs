@@ -108,6 +108,8 @@ pub struct Eviction {
     pub annotations: BTreeMap<String, String>,
     /// Whether an event of the pod says so, too.
     pub event: bool,
+    /// Whether what the pod wrote goes as soon as its end is told: dead containers with their layers, and logs.
+    pub clears: bool,
 }
 
 /// What is found on the machine.

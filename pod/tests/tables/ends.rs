@@ -277,6 +277,7 @@ fn an_evicted_pod() {
         grace: Some(0),
         annotations: [("starved_resource".to_owned(), "memory".to_owned())].into(),
         event: true,
+        clears: true,
     });
     let found = plan(&world);
     assert_eq!(kills(&found), [("c-0", 1, "Stopping container c")]);
@@ -290,6 +291,23 @@ fn an_evicted_pod() {
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
     assert_eq!((status.message, told(&crate::fixture::status(&world), "DisruptionTarget")), (Some(message), disrupted));
+
+    // What it wrote goes with it, once its end is told.
+    world.observed.sandboxes[0].ready = false;
+    world.observed.sandboxes[0].stopped = true;
+    world.observed.prepared = pod::Prepared::default();
+    world.published = false;
+    assert_eq!(plan(&world).steps, []);
+    let told = remember(&mut world);
+    assert!(matches!(plan(&world).steps[..], [Step::RemoveContainer { .. }]));
+    let mut of_shutdown = world.clone();
+    of_shutdown.eviction.as_mut().unwrap().clears = false;
+    assert_eq!(plan(&of_shutdown).steps, []);
+    world.observed.containers.clear();
+    assert!(matches!(plan(&world).steps[..], [Step::RemoveSandbox { .. }]));
+    world.observed.sandboxes.clear();
+    let cleared = remember(&mut world);
+    assert_eq!((plan(&world).steps, cleared.container_statuses), (vec![], told.container_statuses));
 }
 
 #[test]
@@ -303,6 +321,7 @@ fn a_pod_of_a_machine_that_goes_down() {
         grace: Some(5),
         annotations: std::collections::BTreeMap::new(),
         event: false,
+        clears: false,
     };
     world.eviction = Some(order.clone());
     let found = plan(&world);

@@ -170,6 +170,7 @@ fn unsupported(pod: &Pod, abilities: &Abilities) -> Option<Admission> {
     let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
     if label.is_some_and(|os| os != "linux") {
         let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        clears: true,
         return Some(rejected("PodOSSelectorNodeLabelDoesNotMatch", message));
     }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
