@@ -1,7 +1,7 @@
 //! Orders of the node itself to end pods: eviction, preemption, shutdown. Whoever gives one waits for the pod's end by
 //! looking at the registry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use api::PodUid;
 use pod::Eviction;
@@ -53,6 +53,12 @@ impl Orders {
     #[must_use]
     pub fn ends(&self, uid: &PodUid) -> bool {
         self.0.borrow().contains_key(uid)
+    }
+
+    /// All that are ordered to end.
+    #[must_use]
+    pub fn leaving(&self) -> HashSet<PodUid> {
+        self.0.borrow().keys().cloned().collect()
     }
 
     /// For a worker.
