@@ -209,7 +209,7 @@ fn a_deleted_pod_goes_down() {
     delete(&mut world, 100, 30);
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), told(&status, "Ready").as_str()), (Some("Running"), "True"));
-    world.observed.containers[0].state = exited("c", 0, 143, 101).state;
+    world.observed.containers[0].state = exited("c", 0, 0, 101).state;
     world.observed.sandboxes[0].ready = false;
     world.observed.sandboxes[0].stopped = true;
     let untold = plan(&world);
@@ -308,6 +308,36 @@ fn an_evicted_pod() {
     world.observed.sandboxes.clear();
     let cleared = remember(&mut world);
     assert_eq!((plan(&world).steps, cleared.container_statuses), (vec![], told.container_statuses));
+}
+
+#[test]
+fn a_pod_that_others_say_has_ended_ends() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    remember(&mut world);
+    let failed = json!({"phase": "Failed", "reason": "Lost", "message": "m"});
+    change(&mut world, |pod| pod.status = serde_json::from_value(failed).unwrap());
+    assert_eq!(kills(&plan(&world)), [("c-0", 30, "Stopping container c")]);
+    let status = remember(&mut world);
+    let said = |status: &k8s_openapi::api::core::v1::PodStatus| {
+        [&status.phase, &status.reason, &status.message].map(|text| text.clone().unwrap_or_default())
+    };
+    assert_eq!(
+        (said(&status), state(&status, "c")),
+        (["Failed", "Lost", "m"].map(str::to_owned), "Running".to_owned())
+    );
+    assert_eq!(told(&status, "Ready"), "False PodFailed");
+    assert_eq!(kills(&plan(&world)).len(), 1);
+    world.observed.containers[0].state = exited("c", 0, 0, 101).state;
+    for _ in 0..2 {
+        let status = remember(&mut world);
+        assert_eq!(said(&status), ["Failed", "Lost", "m"].map(str::to_owned));
+        assert_eq!(state(&status, "c"), "Terminated(Completed 0)");
+    }
+    // The mirror of a static pod decides nothing.
+    world.source = Source::Static { mirror: None };
+    world.previous = None;
+    world.now = at(400);
+    assert_eq!(starts(&plan(&world)), ["c"]);
 }
 
 #[test]
