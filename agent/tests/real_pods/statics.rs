@@ -163,14 +163,21 @@ async fn a_static_pod_takes_the_place_of_another() {
     node.until("the node is full", all_ready).await;
     write(&node, "example.com/web:1");
     node.until("the static pod runs", || mirror(&node).is_some()).await;
-    let failed: Vec<_> =
-        names.iter().filter_map(|name| node.api.pod(name)).filter(|pod| pod["status"]["phase"] == "Failed").collect();
-    let [victim] = failed.as_slice() else { panic!("{failed:?}") };
-    assert_eq!(victim["status"]["reason"], "Preempting");
-    assert_eq!(victim["status"]["message"], "Preempted in order to admit critical pod");
+    let ended = || -> Vec<_> {
+        let pods = names.iter().filter_map(|name| node.api.pod(name));
+        pods.filter(|pod| pod["status"]["phase"] != "Running").collect()
+    };
+    node.until("an end is told", || !ended().is_empty()).await;
+    let ended = ended();
+    let [victim] = ended.as_slice() else { panic!("{ended:?}") };
+    // Its container ended well when it was told to.
+    assert_eq!((&victim["status"]["phase"], &victim["status"]["reason"]), (&json!("Succeeded"), &Value::Null));
+    assert!(node.api.events().contains(&"Preempting Preempted in order to admit critical pod".to_owned()));
     let conditions = victim["status"]["conditions"].as_array().unwrap();
     let disruption = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
     assert_eq!(disruption["reason"], "TerminationByKubelet");
+    let left = || node.fake.containers().len();
+    node.until("what it wrote is gone", || left() == names.len()).await;
 }
 
 /// The machine of an agent before this one went down, or that agent refused the pod.

@@ -122,7 +122,7 @@ fn tells_of_running(world: &World) -> bool {
     states.any(|state| state.running.is_some())
 }
 
-/// Reason and message belong to a phase that is final.
+/// Reason and message belong to a phase that is final: of an evicted pod that ended well nobody says more than its conditions do.
 fn say_why(view: &View<'_>, ending: Option<&Ending>, status: &mut PodStatus) {
     if let Some(ended) = view.ended_as() {
         status.reason.clone_from(&ended.reason);

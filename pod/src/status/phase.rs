@@ -15,12 +15,19 @@ pub(super) fn phase(view: &View<'_>, ending: Option<&Ending>, status: &PodStatus
         None => {}
     }
     let cause = ending.map(|ending| ending.cause);
-    if matches!(cause, Some(Cause::Evicted | Cause::DeadlineExceeded | Cause::Rejected)) && !has_live {
+    if matches!(cause, Some(Cause::DeadlineExceeded | Cause::Rejected)) && !has_live {
         return FAILED;
     }
-    let found = by_containers(view, ending.is_some() && !has_live, status);
-    let ended = matches!(found, "Succeeded" | FAILED);
-    if ended && has_live { "Running" } else { found }
+    let is_evicted = cause == Some(Cause::Evicted);
+    // As in a kubelet, what a static pod's containers would do next counts all the same when the node ends it.
+    let is_final = ending.is_some() && !has_live && (!is_evicted || view.world.source.is_api());
+    let found = by_containers(view, is_final, status);
+    match (found, has_live) {
+        ("Succeeded" | FAILED, true) => "Running",
+        // What ended well did so, although it was told to (`SyncTerminatingPod`); all else failed.
+        (found, false) if is_evicted && found != "Succeeded" => FAILED,
+        (found, _) => found,
+    }
 }
 
 pub(super) const FAILED: &str = "Failed";

@@ -167,10 +167,10 @@ pub struct Sandbox {
     pub created_at: i64,
     /// Its addresses, primary first; empty with host networking.
     pub ips: Vec<IpAddr>,
-    /// Whether it shares the node's network.
-    pub host_network: bool,
     /// The runtime says that its network gave it no address; with host networking it has none of its own either.
     pub unaddressed: bool,
+    /// Whether it shares the node's network.
+    pub host_network: bool,
     /// The runtime handler that it runs with; empty for the default one.
     pub handler: String,
 }

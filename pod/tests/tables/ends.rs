@@ -209,7 +209,7 @@ fn a_deleted_pod_goes_down() {
     delete(&mut world, 100, 30);
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), told(&status, "Ready").as_str()), (Some("Running"), "True"));
-    world.observed.containers[0].state = exited("c", 0, 0, 101).state;
+    world.observed.containers[0].state = exited("c", 0, 143, 101).state;
     world.observed.sandboxes[0].ready = false;
     world.observed.sandboxes[0].stopped = true;
     let untold = plan(&world);
@@ -310,6 +310,48 @@ fn an_evicted_pod() {
     assert_eq!((plan(&world).steps, cleared.container_statuses), (vec![], told.container_statuses));
 }
 
+/// Upstream's e2e_node: critical_pod_test.go.
+#[test]
+fn an_evicted_pod_whose_containers_end_well_has_succeeded() {
+    let order = Eviction {
+        reason: "Preempting".to_owned(),
+        message: "Preempted in order to admit critical pod".to_owned(),
+        disruption: Some("d".to_owned()),
+        grace: None,
+        annotations: std::collections::BTreeMap::new(),
+        event: true,
+        clears: true,
+    };
+    let failed = (Some("Failed"), Some("Preempting"));
+    for (codes, is_static, policy, expected) in [
+        ([0, 0], false, "Always", (Some("Succeeded"), None)),
+        ([0, 1], false, "Always", failed),
+        ([0, 0], true, "Always", failed),
+        ([0, 0], true, "Never", (Some("Succeeded"), None)),
+    ] {
+        let spec =
+            json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "x"}, {"name": "d", "image": "x"}]});
+        let mut world = with(spec, vec![running("c", 0), running("d", 0)]);
+        if is_static {
+            world.source = Source::Static { mirror: None };
+        }
+        world.eviction = Some(order.clone());
+        remember(&mut world);
+        for (container, code) in world.observed.containers.iter_mut().zip(codes) {
+            container.state = exited("c", 0, code, 101).state;
+        }
+        let first = remember(&mut world);
+        for status in [first, status(&world)] {
+            assert_eq!((status.phase.as_deref(), status.reason.as_deref()), expected, "{codes:?} {is_static} {policy}");
+            assert_eq!(told(&status, "DisruptionTarget"), "True TerminationByKubelet: d");
+        }
+    }
+    // One that never ran.
+    let mut world = world(app());
+    world.eviction = Some(order);
+    assert_eq!((status(&world).phase.as_deref(), status(&world).reason.as_deref()), failed);
+}
+
 #[test]
 fn a_pod_that_others_say_has_ended_ends() {
     let mut world = with(app(), vec![running("c", 0)]);
@@ -356,7 +398,7 @@ fn a_pod_of_a_machine_that_goes_down() {
     world.eviction = Some(order.clone());
     let found = plan(&world);
     assert_eq!((kills(&found), found.events.len()), (vec![("c-0", 5, "Stopping container c")], 0));
-    world.observed.containers[0].state = exited("c", 0, 0, 101).state;
+    world.observed.containers[0].state = exited("c", 0, 143, 101).state;
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Terminated")));
     assert_eq!(status.message.as_ref(), Some(&message));
