@@ -111,6 +111,13 @@ impl Api {
         self.store("MODIFIED", pod);
     }
 
+    /// Somebody else writes over a pod's status.
+    pub fn write_status(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut pod = self.pod(name).unwrap();
+        change(&mut pod["status"]);
+        self.store("MODIFIED", pod);
+    }
+
     /// Creates or replaces a ConfigMap of the namespace `test`.
     pub fn config_map(&self, name: &str, data: Value, immutable: bool) {
         let mut state = self.state.lock().unwrap();

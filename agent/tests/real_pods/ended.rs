@@ -23,15 +23,15 @@ async fn what_others_write_over_is_told_again_and_an_end_is_final() {
     let _agent = node.agent();
     up(&node).await;
     let status = |field: &str| node.api.pod("p").map(|pod| pod["status"][field].clone()).unwrap_or_default();
-    node.api.update("p", |pod| pod["status"]["phase"] = "Pending".into());
+    node.api.write_status("p", |status| status["phase"] = "Pending".into());
     node.until("the phase is right again", || status("phase") == "Running").await;
     let ip = status("podIP");
-    node.api.update("p", |pod| pod["status"]["podIP"] = "10.255.0.1".into());
+    node.api.write_status("p", |status| status["podIP"] = "10.255.0.1".into());
     node.until("the address is right again", || status("podIP") == ip).await;
 
-    node.api.update("p", |pod| {
-        pod["status"]["phase"] = "Failed".into();
-        pod["status"]["reason"] = "Lost".into();
+    node.api.write_status("p", |status| {
+        status["phase"] = "Failed".into();
+        status["reason"] = "Lost".into();
     });
     let ended = || status("containerStatuses")[0]["state"]["terminated"].is_object();
     node.until("its container has ended", ended).await;

@@ -189,13 +189,13 @@ async fn a_mirror_that_says_failed_keeps_no_static_pod_from_running() {
     let agent = node.agent();
     node.until("the mirror is Ready", || mirror(&node).is_some()).await;
     drop(agent);
-    let fail = |mirror: &mut Value| mirror["status"] = json!({"phase": "Failed", "reason": "Terminated"});
-    node.api.update(NAME, fail);
+    let fail = |status: &mut Value| *status = json!({"phase": "Failed", "reason": "Terminated"});
+    node.api.write_status(NAME, fail);
     let agent = node.agent();
     node.until("the mirror is Ready again", || mirror(&node).is_some()).await;
     drop(agent);
     // With an API server that comes later, the pod runs before its mirror is seen.
-    node.api.update(NAME, fail);
+    node.api.write_status(NAME, fail);
     node.api.set_away(true);
     let _agent = node.agent();
     tokio::time::sleep(Duration::from_millis(500)).await;
