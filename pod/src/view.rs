@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, PodSpec, PodStatus, ResourceRequirements};
 
 use crate::allocation;
 use crate::backoff::{self, Restart};
@@ -258,7 +258,7 @@ impl<'a> View<'a> {
             }
             Desired::Present(_) => {}
         }
-        if self.was_terminal() {
+        if self.ended_as().is_some() {
             return ending(Cause::Completed, self.grace());
         }
         if matches!(self.world.admission, Some(Admission::Rejected { .. })) {
@@ -276,6 +276,13 @@ impl<'a> View<'a> {
     /// Whether the status said before that the pod had ended.
     pub fn was_terminal(&self) -> bool {
         self.world.previous.as_ref().is_some_and(|status| api::pod::is_terminal_phase(status.phase.as_deref()))
+    }
+
+    /// The status in which the pod is said to have ended. The API server's word counts, whoever wrote it (`podWorkers.UpdatePod`).
+    pub fn ended_as(&self) -> Option<&'a PodStatus> {
+        let object = self.pod.filter(|_| self.world.source.is_api()).and_then(|pod| pod.status.as_ref());
+        let mut known = self.world.previous.as_ref().into_iter().chain(object);
+        known.find(|status| api::pod::is_terminal_phase(status.phase.as_deref()))
     }
 
     /// Whether all app containers ended and none starts again, or an init container failed for good.

@@ -151,9 +151,15 @@ impl Manager {
         };
         let (message, annotations) = rank::message(victim, first, &met, observations);
         let grace = if first.is_hard() { IMMEDIATE } else { self.soft_grace(&victim.pod) };
-        let disruption = Some(message.clone());
-        let eviction =
-            Eviction { reason: REASON.to_owned(), message, disruption, grace: Some(grace), annotations, event: true };
+        let eviction = Eviction {
+            reason: REASON.to_owned(),
+            disruption: Some(message.clone()),
+            message,
+            grace: Some(grace),
+            annotations,
+            event: true,
+            clears: true,
+        };
         vec![self.evict(&victim.pod, eviction, first.signal.name())]
     }
 
@@ -186,6 +192,7 @@ impl Manager {
                     grace: Some(IMMEDIATE),
                     annotations: BTreeMap::new(),
                     event: true,
+                    clears: true,
                 };
                 evicted.push(self.evict(pod, eviction, limit));
             }

@@ -310,8 +310,8 @@ pub struct Context {
     /// What the node is short of.
     pub pressures: watch::Receiver<eviction::Pressures>,
     pub shutting_down: shutdown::Receiver,
-    /// Held while a pod is admitted.
-    pub admitting: Mutex<()>,
+    /// Held while a pod is admitted; who waits for room to be.
+    pub admitting: Mutex<admission::Waiting>,
 }
 
 /// The running pods; dropping it ends the workers, never the containers.

@@ -162,6 +162,8 @@ async fn detail_container(
 }
 
 fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {
+    // A runtime that says nothing of a network has none to give.
+    let unaddressed = status.network.as_ref().is_some_and(|network| network.ip.is_empty());
     let network = status.network.clone().unwrap_or_default();
     let first = (!network.ip.is_empty()).then_some(network.ip);
     let ips = first.into_iter().chain(network.additional_ips.into_iter().map(|ip| ip.ip));
@@ -174,6 +176,7 @@ fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {
         stopped: false,
         created_at: status.created_at,
         ips: ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).collect(),
+        unaddressed,
         host_network: options.is_some_and(|options| options.network() == v1::NamespaceMode::Node),
         handler: status.runtime_handler,
     }

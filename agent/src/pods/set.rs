@@ -34,6 +34,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long the API server may take for its first list, before the agent goes on with the pods that it knew.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Seconds that the containers of a pod get which only the runtime knows: it was deleted by force meanwhile (`SyncTerminatingRuntimePod`).
+const ORPHAN_GRACE: i64 = 1;
+
 /// Who must have said which pods there are, before a pod is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Speaker {
@@ -165,7 +168,8 @@ impl Set {
         for uid in orphans {
             if !self.workers.has(&uid) {
                 tracing::info!(%uid, "nobody wants this pod any more, it will be ended");
-                self.want(uid, Origin::Api, Desired::Gone { last: None, grace: None, returns: false });
+                let grace = Some(ORPHAN_GRACE);
+                self.want(uid, Origin::Api, Desired::Gone { last: None, grace, returns: false });
             }
         }
         self.found.clear();

@@ -35,6 +35,8 @@ use state::State;
 pub const NOT_READY: &str = "node is shutting down";
 const WHO: &str = "agent";
 const WHY: &str = "pods need time to end before the machine goes down";
+/// The reason of the events that tell of it.
+const EVENT: &str = "Shutdown";
 const MESSAGE: &str = "Pod was terminated in response to imminent node shutdown.";
 /// Pauses between attempts to follow logind.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -70,6 +72,7 @@ fn order(grace: i64) -> Eviction {
         grace: Some(grace),
         annotations: BTreeMap::new(),
         event: false,
+        clears: false,
     }
 }
 
@@ -131,7 +134,7 @@ impl Manager {
         tracing::warn!("{what}");
         let node = node_reference(&self.context.config.node_name);
         let message = format!("Shutdown manager detected {what}");
-        self.context.recorder.event(&node, Kind::Normal, "NodeShutdown", &message);
+        self.context.recorder.event(&node, Kind::Normal, EVENT, &message);
         self.told.send_replace(begins);
     }
 

@@ -111,6 +111,13 @@ impl Api {
         self.store("MODIFIED", pod);
     }
 
+    /// Somebody else writes over a pod's status.
+    pub fn write_status(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut pod = self.pod(name).unwrap();
+        change(&mut pod["status"]);
+        self.store("MODIFIED", pod);
+    }
+
     /// Creates or replaces a ConfigMap of the namespace `test`.
     pub fn config_map(&self, name: &str, data: Value, immutable: bool) {
         let mut state = self.state.lock().unwrap();
@@ -271,7 +278,8 @@ impl Api {
         for (field, value) in patch["status"].as_object().unwrap() {
             match (field.as_str(), value) {
                 (field, _) if field.starts_with('$') => {}
-                ("conditions", Value::Array(changes)) => merge(&mut pod["status"]["conditions"], changes),
+                ("conditions", Value::Array(changes)) => merge(&mut pod["status"]["conditions"], "type", changes),
+                ("podIPs" | "hostIPs", Value::Array(changes)) => merge(&mut pod["status"][field], "ip", changes),
                 (field, Value::Null) => drop(pod["status"].as_object_mut().unwrap().remove(field)),
                 (field, value) => pod["status"][field] = value.clone(),
             }
@@ -280,10 +288,10 @@ impl Api {
     }
 }
 
-fn merge(list: &mut Value, changes: &[Value]) {
+fn merge(list: &mut Value, key: &str, changes: &[Value]) {
     let mut items = list.as_array().cloned().unwrap_or_default();
     for change in changes {
-        items.retain(|item| item["type"] != change["type"]);
+        items.retain(|item| item[key] != change[key]);
         if change["$patch"] == "delete" {
             continue;
         }

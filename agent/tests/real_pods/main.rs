@@ -5,6 +5,7 @@ mod api;
 mod away;
 mod containerd;
 mod disturbed;
+mod ended;
 mod explained;
 mod node;
 mod objects;

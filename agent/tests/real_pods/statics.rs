@@ -163,12 +163,45 @@ async fn a_static_pod_takes_the_place_of_another() {
     node.until("the node is full", all_ready).await;
     write(&node, "example.com/web:1");
     node.until("the static pod runs", || mirror(&node).is_some()).await;
-    let failed: Vec<_> =
-        names.iter().filter_map(|name| node.api.pod(name)).filter(|pod| pod["status"]["phase"] == "Failed").collect();
-    let [victim] = failed.as_slice() else { panic!("{failed:?}") };
-    assert_eq!(victim["status"]["reason"], "Preempting");
-    assert_eq!(victim["status"]["message"], "Preempted in order to admit critical pod");
+    let ended = || -> Vec<_> {
+        let pods = names.iter().filter_map(|name| node.api.pod(name));
+        pods.filter(|pod| pod["status"]["phase"] != "Running").collect()
+    };
+    node.until("an end is told", || !ended().is_empty()).await;
+    let ended = ended();
+    let [victim] = ended.as_slice() else { panic!("{ended:?}") };
+    // Its container ended well when it was told to.
+    assert_eq!((&victim["status"]["phase"], &victim["status"]["reason"]), (&json!("Succeeded"), &Value::Null));
+    assert!(node.api.events().contains(&"Preempting Preempted in order to admit critical pod".to_owned()));
     let conditions = victim["status"]["conditions"].as_array().unwrap();
     let disruption = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
     assert_eq!(disruption["reason"], "TerminationByKubelet");
+    let left = || node.fake.containers().len();
+    node.until("what it wrote is gone", || left() == names.len()).await;
+}
+
+/// The machine of an agent before this one went down, or that agent refused the pod.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_says_failed_keeps_no_static_pod_from_running() {
+    let node = Node::new("failed");
+    std::fs::create_dir_all(node.manifests()).unwrap();
+    write(&node, "example.com/web:1");
+    let agent = node.agent();
+    node.until("the mirror is Ready", || mirror(&node).is_some()).await;
+    drop(agent);
+    let fail = |status: &mut Value| *status = json!({"phase": "Failed", "reason": "Terminated"});
+    node.api.write_status(NAME, fail);
+    let agent = node.agent();
+    node.until("the mirror is Ready again", || mirror(&node).is_some()).await;
+    drop(agent);
+    // With an API server that comes later, the pod runs before its mirror is seen.
+    node.api.write_status(NAME, fail);
+    node.api.set_away(true);
+    let _agent = node.agent();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    node.api.set_away(false);
+    node.until("the mirror is Ready once more", || mirror(&node).is_some()).await;
+    let told = mirror(&node).unwrap();
+    assert_eq!((&told["status"]["phase"], &told["status"]["reason"]), (&json!("Running"), &Value::Null));
+    assert_eq!((images(&node).len(), node.fake.containers().len()), (1, 1), "it ran on all the time");
 }

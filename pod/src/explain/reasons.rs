@@ -97,6 +97,9 @@ fn ending(view: &View<'_>) -> String {
             let at = view.deadline().map(|at| format!(" at {}", time(at))).unwrap_or_default();
             format!("activeDeadlineSeconds ended{at}")
         }
+        Cause::Completed if view.ended_as().is_some() && !view.is_complete() => {
+            "its status says that it has ended".to_owned()
+        }
         Cause::Completed => "all containers ended, and none starts again".to_owned(),
         Cause::Rejected => "the node does not take the pod".to_owned(),
     }

@@ -57,7 +57,11 @@ pub(super) fn may_try(view: &View<'_>, stage: &Stage, plan: &mut Plan) -> bool {
 /// The sandbox to run containers in. When there is none that is ready: what must be done to get one. A sandbox that
 /// died is stopped, with all that still runs in it, before the next one is made.
 fn sandbox<'a>(view: &View<'a>, plan: &mut Plan) -> Option<&'a Sandbox> {
-    if let Some(sandbox) = view.sandbox.filter(|sandbox| sandbox.ready && !sandbox.stopped) {
+    let own_network = !view.spec.host_network.unwrap_or(false);
+    // One that is being made has no address yet; any other is of no use without (`PodSandboxChanged`).
+    let is_reachable = |sandbox: &Sandbox| !own_network || !sandbox.unaddressed || view.world.observed.making_sandbox;
+    let is_usable = |sandbox: &&Sandbox| sandbox.ready && !sandbox.stopped && is_reachable(sandbox);
+    if let Some(sandbox) = view.sandbox.filter(is_usable) {
         let others = view.world.observed.sandboxes.iter().filter(|other| other.id != sandbox.id && other.ready);
         plan.steps.extend(others.map(|other| Step::StopSandbox { id: other.id.clone() }));
         return Some(sandbox);
@@ -74,7 +78,6 @@ fn sandbox<'a>(view: &View<'a>, plan: &mut Plan) -> Option<&'a Sandbox> {
     if plan.steps.len() > before || !may_try(view, &Stage::Sandbox, plan) {
         return None;
     }
-    let own_network = !view.spec.host_network.unwrap_or(false);
     if own_network && !view.world.node.network_ready {
         plan.events
             .push(Event::warning("NetworkNotReady", "network is not ready: container runtime network not ready"));

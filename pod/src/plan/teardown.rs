@@ -32,7 +32,12 @@ pub(super) fn plan(view: &View<'_>, ending: &Ending, plan: &mut Plan) {
             plan.done = plan.steps.is_empty();
         }
         (Cause::Deleted | Cause::Gone, _) => remove(view, plan),
-        _ => release(view, plan),
+        _ => {
+            release(view, plan);
+            if plan.steps.is_empty() {
+                clear(view, plan);
+            }
+        }
     }
 }
 
@@ -145,7 +150,7 @@ fn kill(view: &View<'_>, container: &Container, grace: i64, plan: &mut Plan) {
     }));
 }
 
-/// A pod that ended but still has its object keeps its dead containers and sandbox, for their logs.
+/// A pod that ended but still has its object keeps, unless it was evicted, its dead containers and sandbox, for their logs.
 fn release(view: &View<'_>, plan: &mut Plan) {
     let prepared = view.world.observed.prepared;
     if prepared.volumes || prepared.volumes_on_disk {
@@ -156,13 +161,17 @@ fn release(view: &View<'_>, plan: &mut Plan) {
     }
 }
 
-fn remove(view: &View<'_>, plan: &mut Plan) {
-    let present = matches!(view.world.desired, Desired::Present(_));
-    let observed = &view.world.observed;
-    // While the API has not heard how the containers ended, they stay: they are the only ones to know.
-    if present && !observed.containers.is_empty() && !(view.world.published && is_end_known(view)) {
-        return;
+/// What an evicted pod wrote goes, too: the node may be short of just that (`ShouldPodContentBeRemoved`).
+fn clear(view: &View<'_>, plan: &mut Plan) {
+    let is_due = view.world.eviction.as_ref().is_some_and(|eviction| eviction.clears);
+    if is_due && view.was_terminal() && view.world.published {
+        remove_from_runtime(view, plan);
     }
+}
+
+/// Containers, and then the sandboxes that they lay in.
+fn remove_from_runtime(view: &View<'_>, plan: &mut Plan) {
+    let observed = &view.world.observed;
     let containers = observed.containers.iter();
     plan.steps.extend(
         containers.map(|container| Step::RemoveContainer { id: container.id.clone(), name: container.name.clone() }),
@@ -170,6 +179,16 @@ fn remove(view: &View<'_>, plan: &mut Plan) {
     if plan.steps.is_empty() {
         plan.steps.extend(observed.sandboxes.iter().map(|sandbox| Step::RemoveSandbox { id: sandbox.id.clone() }));
     }
+}
+
+fn remove(view: &View<'_>, plan: &mut Plan) {
+    let present = matches!(view.world.desired, Desired::Present(_));
+    let observed = &view.world.observed;
+    // While the API has not heard how the containers ended, they stay: they are the only ones to know.
+    if present && !observed.containers.is_empty() && !(view.world.published && is_end_known(view)) {
+        return;
+    }
+    remove_from_runtime(view, plan);
     if plan.steps.is_empty() && (observed.prepared.volumes || observed.prepared.volumes_on_disk) {
         plan.steps.push(Step::UnmountVolumes);
     }

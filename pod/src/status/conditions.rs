@@ -49,13 +49,10 @@ pub(super) fn fill(view: &View<'_>, pod: &Pod, status: &mut PodStatus) {
 }
 
 /// Whether somebody else has changed a condition that is the node's: the controller of nodes does it to pods of a node that was silent.
-#[must_use]
-pub fn overwritten(ours: &PodStatus, theirs: &PodStatus) -> bool {
+pub(super) fn overwritten(ours: &PodStatus, theirs: &PodStatus) -> bool {
     let theirs = theirs.conditions.as_deref().unwrap_or_default();
-    let own = ours.conditions.iter().flatten().filter(|condition| OWN.contains(&condition.type_.as_str()));
-    own.into_iter().any(|condition| {
-        conditions::get(theirs, &condition.type_).is_some_and(|other| other.status != condition.status)
-    })
+    let mut own = ours.conditions.iter().flatten().filter(|condition| is_own(condition));
+    own.any(|condition| conditions::get(theirs, &condition.type_).is_none_or(|other| other.status != condition.status))
 }
 
 /// Of a pod that has ended: the conditions of others, and that it has no sandbox any more.

@@ -11,11 +11,12 @@ use crate::world::{Admission, World};
 
 mod conditions;
 mod containers;
+mod overwritten;
 mod phase;
 mod resources;
 
-pub use conditions::overwritten;
 pub(crate) use containers::is_restarting_all;
+pub use overwritten::overwritten;
 pub(crate) use resources::{IN_PROGRESS, PENDING};
 
 /// `status.message` of a pod that ran longer than `activeDeadlineSeconds`.
@@ -29,7 +30,7 @@ pub fn status(world: &World, _plan: &Plan) -> PodStatus {
     let view = View::new(world);
     let Some(pod) = view.pod else { return PodStatus::default() };
     let ending = view.ending();
-    if view.was_terminal() && view.live().next().is_none() {
+    if view.was_terminal() && view.live().next().is_none() && !tells_of_running(world) {
         return settled(&view, pod);
     }
     if let Some(Admission::Rejected { reason, message }) = &world.admission
@@ -48,9 +49,7 @@ pub fn status(world: &World, _plan: &Plan) -> PodStatus {
             status.phase = Some("Failed".to_owned());
         }
     }
-    if !has_live {
-        say_why(&view, ending.as_ref(), &mut status);
-    }
+    say_why(&view, ending.as_ref(), &mut status);
     containers::bound_messages(&view, &mut status);
     addresses(&view, &mut status);
     resources::fill(&view, &mut status);
@@ -113,7 +112,26 @@ fn rejected(world: &World, pod: &Pod, reason: &str, message: &str) -> PodStatus 
     }
 }
 
+/// A pod of which somebody else said that it has ended runs on for a while.
+fn tells_of_running(world: &World) -> bool {
+    let before = world.previous.as_ref();
+    let lists = before.map(|status| {
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
+    });
+    let mut states = lists.into_iter().flatten().flatten().flatten().filter_map(|container| container.state.as_ref());
+    states.any(|state| state.running.is_some())
+}
+
+/// Reason and message belong to a phase that is final: of an evicted pod that ended well nobody says more than its conditions do.
 fn say_why(view: &View<'_>, ending: Option<&Ending>, status: &mut PodStatus) {
+    if let Some(ended) = view.ended_as() {
+        status.reason.clone_from(&ended.reason);
+        status.message.clone_from(&ended.message);
+        return;
+    }
+    if status.phase.as_deref() != Some(phase::FAILED) {
+        return;
+    }
     let (reason, message) = match (ending.map(|ending| ending.cause), &view.world.eviction) {
         (Some(Cause::Evicted), Some(eviction)) => (eviction.reason.as_str(), eviction.message.as_str()),
         (Some(Cause::DeadlineExceeded), _) => ("DeadlineExceeded", DEADLINE_MESSAGE),
@@ -124,18 +142,25 @@ fn say_why(view: &View<'_>, ending: Option<&Ending>, status: &mut PodStatus) {
 }
 
 /// With host networking the pod has the node's addresses. The addresses of a sandbox that has gone stay until there
-/// are others or the pod ends.
+/// are others or the pod ends; not those of one that is there and has none any more (`getPodIPs`).
 fn addresses(view: &View<'_>, status: &mut PodStatus) {
-    let of_sandbox = view.sandbox.filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.ips.as_slice());
-    let ips: Vec<PodIP> = if view.spec.host_network.unwrap_or(false) {
+    let ready = view.sandbox.filter(|sandbox| sandbox.ready);
+    let of_sandbox = ready.map(|sandbox| sandbox.ips.as_slice());
+    let host_network = view.spec.host_network.unwrap_or(false);
+    let ips: Vec<PodIP> = if host_network {
         let node = of_sandbox.map(|_| view.world.node.ips.as_slice()).unwrap_or_default();
         node.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
     } else {
         let ips = pod_ips(of_sandbox.unwrap_or_default(), &view.world.node.ips);
         ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()
     };
+    let lost = !host_network && ready.is_some_and(|sandbox| sandbox.unaddressed);
     let before = view.world.previous.as_ref();
-    let ips = if ips.is_empty() { before.and_then(|before| before.pod_ips.clone()).unwrap_or_default() } else { ips };
+    let ips = if ips.is_empty() && !lost {
+        before.and_then(|before| before.pod_ips.clone()).unwrap_or_default()
+    } else {
+        ips
+    };
     status.pod_ip = ips.first().map(|ip| ip.ip.clone());
     status.pod_ips = (!ips.is_empty()).then_some(ips);
 }

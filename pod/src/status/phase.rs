@@ -7,24 +7,30 @@ use crate::restart::restarts;
 use crate::status::containers::{ended_to_restart, find};
 use crate::view::{Cause, Ending, Member, View};
 
-/// The phase that follows from the statuses of the containers. No pod is called ended while a container of it runs.
+/// The phase that follows from the statuses of the containers. No pod is called ended while a container of it runs, nor comes back once it is.
 pub(super) fn phase(view: &View<'_>, ending: Option<&Ending>, status: &PodStatus, has_live: bool) -> &'static str {
-    let before = view.world.previous.as_ref().and_then(|before| before.phase.as_deref());
-    let forced = match ending.map(|ending| ending.cause) {
-        Some(Cause::Evicted | Cause::DeadlineExceeded | Cause::Rejected) => Some("Failed"),
-        Some(Cause::Completed) if before == Some("Failed") => Some("Failed"),
-        Some(Cause::Completed) if before == Some("Succeeded") => Some("Succeeded"),
-        _ => None,
-    };
-    if let Some(forced) = forced
-        && (!has_live || before == Some(forced))
-    {
-        return forced;
+    match view.ended_as().and_then(|ended| ended.phase.as_deref()) {
+        Some("Succeeded") => return "Succeeded",
+        Some(_) => return FAILED,
+        None => {}
     }
-    let found = by_containers(view, ending.is_some() && !has_live, status);
-    let ended = matches!(found, "Succeeded" | "Failed");
-    if ended && has_live { "Running" } else { found }
+    let cause = ending.map(|ending| ending.cause);
+    if matches!(cause, Some(Cause::DeadlineExceeded | Cause::Rejected)) && !has_live {
+        return FAILED;
+    }
+    let is_evicted = cause == Some(Cause::Evicted);
+    // As in a kubelet, what a static pod's containers would do next counts all the same when the node ends it.
+    let is_final = ending.is_some() && !has_live && (!is_evicted || view.world.source.is_api());
+    let found = by_containers(view, is_final, status);
+    match (found, has_live) {
+        ("Succeeded" | FAILED, true) => "Running",
+        // What ended well did so, although it was told to (`SyncTerminatingPod`); all else failed.
+        (found, false) if is_evicted && found != "Succeeded" => FAILED,
+        (found, _) => found,
+    }
 }
+
+pub(super) const FAILED: &str = "Failed";
 
 #[derive(Default)]
 struct Count {

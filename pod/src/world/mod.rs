@@ -108,6 +108,8 @@ pub struct Eviction {
     pub annotations: BTreeMap<String, String>,
     /// Whether an event of the pod says so, too.
     pub event: bool,
+    /// Whether what the pod wrote goes as soon as its end is told: dead containers with their layers, and logs.
+    pub clears: bool,
 }
 
 /// What is found on the machine.
@@ -165,6 +167,8 @@ pub struct Sandbox {
     pub created_at: i64,
     /// Its addresses, primary first; empty with host networking.
     pub ips: Vec<IpAddr>,
+    /// The runtime says that its network gave it no address; with host networking it has none of its own either.
+    pub unaddressed: bool,
     /// Whether it shares the node's network.
     pub host_network: bool,
     /// The runtime handler that it runs with; empty for the default one.

@@ -250,6 +250,7 @@ impl Machine {
             stopped: false,
             created_at: self.nanoseconds(),
             ips: vec!["10.0.0.1".parse().unwrap()],
+            unaddressed: false,
             host_network: false,
             handler: String::new(),
         });

@@ -277,6 +277,7 @@ fn an_evicted_pod() {
         grace: Some(0),
         annotations: [("starved_resource".to_owned(), "memory".to_owned())].into(),
         event: true,
+        clears: true,
     });
     let found = plan(&world);
     assert_eq!(kills(&found), [("c-0", 1, "Stopping container c")]);
@@ -290,6 +291,95 @@ fn an_evicted_pod() {
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
     assert_eq!((status.message, told(&crate::fixture::status(&world), "DisruptionTarget")), (Some(message), disrupted));
+
+    // What it wrote goes with it, once its end is told.
+    world.observed.sandboxes[0].ready = false;
+    world.observed.sandboxes[0].stopped = true;
+    world.observed.prepared = pod::Prepared::default();
+    world.published = false;
+    assert_eq!(plan(&world).steps, []);
+    let told = remember(&mut world);
+    assert!(matches!(plan(&world).steps[..], [Step::RemoveContainer { .. }]));
+    let mut of_shutdown = world.clone();
+    of_shutdown.eviction.as_mut().unwrap().clears = false;
+    assert_eq!(plan(&of_shutdown).steps, []);
+    world.observed.containers.clear();
+    assert!(matches!(plan(&world).steps[..], [Step::RemoveSandbox { .. }]));
+    world.observed.sandboxes.clear();
+    let cleared = remember(&mut world);
+    assert_eq!((plan(&world).steps, cleared.container_statuses), (vec![], told.container_statuses));
+}
+
+/// Upstream's e2e_node: critical_pod_test.go.
+#[test]
+fn an_evicted_pod_whose_containers_end_well_has_succeeded() {
+    let order = Eviction {
+        reason: "Preempting".to_owned(),
+        message: "Preempted in order to admit critical pod".to_owned(),
+        disruption: Some("d".to_owned()),
+        grace: None,
+        annotations: std::collections::BTreeMap::new(),
+        event: true,
+        clears: true,
+    };
+    let failed = (Some("Failed"), Some("Preempting"));
+    for (codes, is_static, policy, expected) in [
+        ([0, 0], false, "Always", (Some("Succeeded"), None)),
+        ([0, 1], false, "Always", failed),
+        ([0, 0], true, "Always", failed),
+        ([0, 0], true, "Never", (Some("Succeeded"), None)),
+    ] {
+        let spec =
+            json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "x"}, {"name": "d", "image": "x"}]});
+        let mut world = with(spec, vec![running("c", 0), running("d", 0)]);
+        if is_static {
+            world.source = Source::Static { mirror: None };
+        }
+        world.eviction = Some(order.clone());
+        remember(&mut world);
+        for (container, code) in world.observed.containers.iter_mut().zip(codes) {
+            container.state = exited("c", 0, code, 101).state;
+        }
+        let first = remember(&mut world);
+        for status in [first, status(&world)] {
+            assert_eq!((status.phase.as_deref(), status.reason.as_deref()), expected, "{codes:?} {is_static} {policy}");
+            assert_eq!(told(&status, "DisruptionTarget"), "True TerminationByKubelet: d");
+        }
+    }
+    // One that never ran.
+    let mut world = world(app());
+    world.eviction = Some(order);
+    assert_eq!((status(&world).phase.as_deref(), status(&world).reason.as_deref()), failed);
+}
+
+#[test]
+fn a_pod_that_others_say_has_ended_ends() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    remember(&mut world);
+    let failed = json!({"phase": "Failed", "reason": "Lost", "message": "m"});
+    change(&mut world, |pod| pod.status = serde_json::from_value(failed).unwrap());
+    assert_eq!(kills(&plan(&world)), [("c-0", 30, "Stopping container c")]);
+    let status = remember(&mut world);
+    let said = |status: &k8s_openapi::api::core::v1::PodStatus| {
+        [&status.phase, &status.reason, &status.message].map(|text| text.clone().unwrap_or_default())
+    };
+    assert_eq!(
+        (said(&status), state(&status, "c")),
+        (["Failed", "Lost", "m"].map(str::to_owned), "Running".to_owned())
+    );
+    assert_eq!(told(&status, "Ready"), "False PodFailed");
+    assert_eq!(kills(&plan(&world)).len(), 1);
+    world.observed.containers[0].state = exited("c", 0, 0, 101).state;
+    for _ in 0..2 {
+        let status = remember(&mut world);
+        assert_eq!(said(&status), ["Failed", "Lost", "m"].map(str::to_owned));
+        assert_eq!(state(&status, "c"), "Terminated(Completed 0)");
+    }
+    // The mirror of a static pod decides nothing.
+    world.source = Source::Static { mirror: None };
+    world.previous = None;
+    world.now = at(400);
+    assert_eq!(starts(&plan(&world)), ["c"]);
 }
 
 #[test]
@@ -303,11 +393,12 @@ fn a_pod_of_a_machine_that_goes_down() {
         grace: Some(5),
         annotations: std::collections::BTreeMap::new(),
         event: false,
+        clears: false,
     };
     world.eviction = Some(order.clone());
     let found = plan(&world);
     assert_eq!((kills(&found), found.events.len()), (vec![("c-0", 5, "Stopping container c")], 0));
-    world.observed.containers[0].state = exited("c", 0, 0, 101).state;
+    world.observed.containers[0].state = exited("c", 0, 143, 101).state;
     let status = remember(&mut world);
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Terminated")));
     assert_eq!(status.message.as_ref(), Some(&message));

@@ -74,6 +74,7 @@ pub fn sandbox(attempt: u32) -> Sandbox {
         stopped: false,
         created_at: nanoseconds(i64::from(attempt)),
         ips: vec!["10.0.0.7".parse().unwrap()],
+        unaddressed: false,
         host_network: false,
         handler: String::new(),
     }

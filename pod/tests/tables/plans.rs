@@ -282,6 +282,29 @@ fn a_dead_sandbox_is_replaced_step_by_step() {
 }
 
 #[test]
+fn a_sandbox_without_an_address_is_replaced() {
+    let mut world = with(app("Always"), vec![running("c", 0)]);
+    assert_eq!(remember(&mut world).pod_ip.as_deref(), Some("10.0.0.7"));
+    world.observed.sandboxes[0].ips.clear();
+    world.observed.sandboxes[0].unaddressed = true;
+    assert_eq!(status(&world).pod_ip, None);
+    let mut making = world.clone();
+    making.observed.making_sandbox = true;
+    assert!(!plan(&making).steps.iter().any(|step| matches!(step, Step::KillContainer(_) | Step::StopSandbox { .. })));
+    assert_eq!(kills(&plan(&world)).len(), 1);
+    world.observed.containers[0].state = exited("c", 0, 137, 100).state;
+    assert!(matches!(plan(&world).steps[..], [Step::StopSandbox { .. }]));
+    world.observed.sandboxes[0].ready = false;
+    world.observed.sandboxes[0].stopped = true;
+    assert_eq!(plan(&world).steps, [Step::RunSandbox { attempt: 1 }]);
+
+    let mut world = with(app("Always"), vec![running("c", 0)]);
+    world.observed.sandboxes[0].unaddressed = true;
+    change(&mut world, |pod| pod.spec.as_mut().unwrap().host_network = Some(true));
+    assert_eq!(plan(&world).steps, []);
+}
+
+#[test]
 fn what_the_runtime_lost_track_of_is_killed() {
     let mut world = with(app("Always"), vec![running("c", 0)]);
     world.observed.containers[0].state = ContainerState::Unknown;

@@ -424,3 +424,36 @@ fn a_pod_is_pending_again_while_a_machine_that_was_started_anew_initializes_it()
     probed(&mut world, "s-1", ProbeResults { startup: Some(Verdict::Success), ..ProbeResults::default() });
     assert_eq!(remember(&mut world).phase.as_deref(), Some("Running"));
 }
+
+#[test]
+fn what_others_wrote_over_is_noticed_and_what_is_theirs_is_not() {
+    let mut world = with(app(), vec![running("c", 0)]);
+    world.observed.containers[0].attempt = 1;
+    let ours = remember(&mut world);
+    let changed = |pointer: &str, value: Value| {
+        let mut theirs = serde_json::to_value(&ours).unwrap();
+        *theirs.pointer_mut(pointer).unwrap() = value;
+        pod::overwritten(&ours, &serde_json::from_value(theirs).unwrap())
+    };
+    assert!(!changed("/phase", "Running".into()));
+    for (pointer, value) in [
+        ("/phase", "Failed".into()),
+        ("/podIP", "10.9.9.9".into()),
+        ("/podIPs", json!([])),
+        ("/startTime", "2020-01-01T00:00:00Z".into()),
+        ("/conditions", json!([])),
+        ("/conditions/2/status", "False".into()),
+        ("/containerStatuses", json!([])),
+        ("/containerStatuses/0/ready", false.into()),
+        ("/containerStatuses/0/restartCount", 7.into()),
+        ("/containerStatuses/0/state", json!({"waiting": {"reason": "x"}})),
+        ("/containerStatuses/0/lastState", json!({"terminated": {"exitCode": 1}})),
+    ] {
+        assert!(changed(pointer, value), "{pointer}");
+    }
+    let mut theirs = ours.clone();
+    theirs.reason = Some(String::new());
+    theirs.conditions.as_mut().unwrap().push(serde_json::from_value(json!({"type": "x", "status": "True"})).unwrap());
+    theirs.resize = Some("Proposed".into());
+    assert!(!pod::overwritten(&ours, &theirs));
+}

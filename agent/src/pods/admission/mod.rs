@@ -3,8 +3,9 @@
 
 mod preemption;
 pub mod resize;
+mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use api::PodUid;
@@ -12,6 +13,7 @@ use api::quantity::Quantity;
 use api::resources::{self, ResourceList};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use pod::{Admission, Eviction};
+use tokio::time::Instant;
 
 use super::orders::Orders;
 use super::{Context, PodsConfig, sysctls};
@@ -20,6 +22,7 @@ use crate::metrics::families::{ADMISSION_REJECTIONS, PREEMPTIONS};
 use crate::node::own::OwnNode;
 use crate::shutdown;
 use preemption::Shortage;
+pub use waiting::Waiting;
 
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,8 @@ pub enum Answer {
     Decided(Admission),
     /// It fits when these are gone.
     Preempt(Room),
+    /// It does not fit beside a pod that others make room for: it is to ask again once that has its place.
+    Later,
     /// It is not known yet what the Node says.
     Unknown,
 }
@@ -35,7 +40,7 @@ pub enum Answer {
 /// Room that others make for a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Room {
-    /// Who has to go.
+    /// Who has to go, beside those that go already.
     pub victims: Vec<PodUid>,
     /// What there was not enough of, the first of it.
     pub resource: String,
@@ -82,13 +87,24 @@ pub fn admit(uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
 fn admit_to(node: &OwnNode, uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> Answer {
     let abilities =
         Abilities { app_armor: context.config.app_armor, strict_groups: context.runtime_facts.borrow().strict_groups };
-    let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
-    let others: Vec<_> = context.registry.active().into_iter().filter(|(other, _)| other != uid).collect();
-    let answer = decide(pod, &others, node, &abilities, &context.config);
+    let mut waiting = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = waiting.before(uid, Instant::now());
+    let is_second = first.is_some();
+    let mut others: Vec<_> = context.registry.active().into_iter().filter(|(other, _)| other != uid).collect();
+    others.extend(first);
+    let answer = decide(pod, &others, &context.orders.leaving(), node, &abilities, &context.config);
+    let admitted = answer == Answer::Decided(Admission::Admitted);
     // Upstream asks last of all whether the node goes down.
     let may_come = !matches!(answer, Answer::Decided(Admission::Rejected { .. }));
-    let answer =
-        if may_come && *context.shutting_down.borrow() { Answer::Decided(shutdown::refusal()) } else { answer };
+    let answer = match answer {
+        _ if may_come && *context.shutting_down.borrow() => Answer::Decided(shutdown::refusal()),
+        _ if is_second && !admitted => Answer::Later,
+        answer => answer,
+    };
+    if !is_second {
+        let waits = matches!(answer, Answer::Preempt(_));
+        waiting.set(waits.then(|| (uid.clone(), Arc::clone(pod))), Instant::now());
+    }
     let admitted = answer == Answer::Decided(Admission::Admitted);
     context.registry.update(uid, pod, |entry| entry.admitted = admitted);
     answer
@@ -98,6 +114,7 @@ fn admit_to(node: &OwnNode, uid: &PodUid, pod: &Arc<Pod>, context: &Context) -> 
 fn decide(
     pod: &Pod,
     others: &[(PodUid, Arc<Pod>)],
+    leaving: &HashSet<PodUid>,
     node: &OwnNode,
     abilities: &Abilities,
     config: &PodsConfig,
@@ -118,7 +135,7 @@ fn decide(
         // Others make room for a critical pod, unless that is not all it lacks.
         (_, elsewhere) if api::pod::is_critical(pod) => match elsewhere {
             Some(refusal) => Some(refusal),
-            None => return make_room(pod, &others, &short),
+            None => return make_room(pod, &others, leaving, &short),
         },
         ([first, ..], _) => Some(first.refusal()),
     };
@@ -126,9 +143,9 @@ fn decide(
     Answer::Decided(refusal.unwrap_or(Admission::Admitted))
 }
 
-fn make_room(pod: &Pod, others: &[(PodUid, &Pod)], short: &[Insufficient]) -> Answer {
+fn make_room(pod: &Pod, others: &[(PodUid, &Pod)], leaving: &HashSet<PodUid>, short: &[Insufficient]) -> Answer {
     let shortages: Vec<_> = short.iter().map(Insufficient::shortage).collect();
-    match preemption::victims(pod, others, &shortages) {
+    match preemption::victims(pod, others, leaving, &shortages) {
         Ok(victims) => {
             let resource = shortages.into_iter().next().map(|short| short.resource).unwrap_or_default();
             Answer::Preempt(Room { victims, resource })
@@ -153,6 +170,7 @@ fn preemption() -> Eviction {
         grace: None,
         annotations: BTreeMap::new(),
         event: true,
+        clears: true,
     }
 }
 

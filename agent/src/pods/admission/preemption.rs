@@ -1,6 +1,8 @@
 //! Which pods must go so that a critical pod fits (pkg/kubelet/preemption): of the least class, the fewest, and of
 //! these the smallest. Pure.
 
+use std::collections::HashSet;
+
 use api::PodUid;
 use api::pod::is_critical;
 use api::qos::QosClass;
@@ -32,15 +34,28 @@ impl Candidate {
     }
 }
 
-/// The pods that must go.
+/// The pods that must go, beside those that `leave` already: what these give back counts, and they are not chosen.
 ///
 /// # Errors
 /// What would be short even if all went that may.
-pub fn victims(pod: &Pod, others: &[(PodUid, &Pod)], shortages: &[Shortage]) -> Result<Vec<PodUid>, String> {
+pub fn victims(
+    pod: &Pod,
+    others: &[(PodUid, &Pod)],
+    leave: &HashSet<PodUid>,
+    shortages: &[Shortage],
+) -> Result<Vec<PodUid>, String> {
     let mut classes: [Vec<Candidate>; 3] = Default::default();
-    for (uid, other) in others.iter().filter(|(_, other)| may_preempt(pod, other)) {
+    let mut leaving = Vec::new();
+    for (uid, other) in others {
         let Some(spec) = &other.spec else { continue };
         let candidate = Candidate { uid: uid.clone(), requests: resources::requests(spec) };
+        if leave.contains(uid) {
+            leaving.push(candidate);
+            continue;
+        }
+        if !may_preempt(pod, other) {
+            continue;
+        }
         let [best_effort, burstable, guaranteed] = &mut classes;
         match api::qos::class(spec) {
             QosClass::BestEffort => best_effort.push(candidate),
@@ -49,15 +64,16 @@ pub fn victims(pod: &Pod, others: &[(PodUid, &Pod)], shortages: &[Shortage]) -> 
         }
     }
     let [best_effort, burstable, guaranteed] = classes;
-    let missing = less(shortages, best_effort.iter().chain(&burstable).chain(&guaranteed));
+    let shortages = less(shortages, leaving.iter());
+    let missing = less(&shortages, best_effort.iter().chain(&burstable).chain(&guaranteed));
     if !missing.is_empty() {
         return Err(too_few(&missing));
     }
-    let after_lesser = less(shortages, best_effort.iter().chain(&burstable));
+    let after_lesser = less(&shortages, best_effort.iter().chain(&burstable));
     let of_guaranteed = nearest(guaranteed, after_lesser)?;
-    let after = less(shortages, best_effort.iter().chain(&of_guaranteed));
+    let after = less(&shortages, best_effort.iter().chain(&of_guaranteed));
     let of_burstable = nearest(burstable, after)?;
-    let after = less(shortages, of_burstable.iter().chain(&of_guaranteed));
+    let after = less(&shortages, of_burstable.iter().chain(&of_guaranteed));
     let of_best_effort = nearest(best_effort, after)?;
     let all = of_best_effort.into_iter().chain(of_burstable).chain(of_guaranteed);
     Ok(all.map(|candidate| candidate.uid).collect())
@@ -131,11 +147,16 @@ mod tests {
     }
 
     fn found(pods: &[(&str, Pod)], shortages: &[(&str, i64)]) -> Result<Vec<String>, String> {
+        beside(&[], pods, shortages)
+    }
+
+    fn beside(leave: &[&str], pods: &[(&str, Pod)], shortages: &[(&str, i64)]) -> Result<Vec<String>, String> {
         let critical = pod(CRITICAL, serde_json::json!({}), serde_json::json!({}));
         let others: Vec<_> = pods.iter().map(|(uid, pod)| (PodUid::new(*uid), pod)).collect();
         let short = |(resource, amount): &(&str, i64)| Shortage { resource: (*resource).to_owned(), amount: *amount };
         let shortages: Vec<_> = shortages.iter().map(short).collect();
-        victims(&critical, &others, &shortages).map(|uids| uids.iter().map(ToString::to_string).collect())
+        let leave = leave.iter().map(|uid| PodUid::new(*uid)).collect();
+        victims(&critical, &others, &leave, &shortages).map(|uids| uids.iter().map(ToString::to_string).collect())
     }
 
     fn burstable(memory: &str) -> Pod {
@@ -162,6 +183,20 @@ mod tests {
         assert_eq!(found(&pods, &[("memory", 600)]).unwrap(), ["larger", "small"]);
         assert_eq!(found(&pods, &[("memory", 1500)]).unwrap(), ["larger", "guaranteed"]);
         assert_eq!(found(&pods, &[("memory", 300), ("pods", 2)]).unwrap(), ["best-effort", "large"]);
+    }
+
+    #[test]
+    fn what_others_that_end_already_will_give_back_is_waited_for() {
+        let all = [("a", burstable("500")), ("b", burstable("400")), ("c", burstable("410"))];
+        assert_eq!(found(&all, &[("memory", 600)]).unwrap(), ["a", "b"]);
+        assert_eq!(beside(&["a", "b"], &all, &[("memory", 600)]).unwrap(), [""; 0]);
+        // One has ended, and each of the others would be enough.
+        let left = [("a", burstable("500")), ("c", burstable("410"))];
+        assert_eq!(beside(&["a"], &left, &[("memory", 200)]).unwrap(), [""; 0]);
+        assert_eq!(beside(&["a"], &left, &[("memory", 600)]).unwrap(), ["c"]);
+        // Nobody else may be told to go, but this one goes.
+        let critical = [("a", pod(CRITICAL, serde_json::json!({"memory": "500"}), serde_json::json!({})))];
+        assert_eq!(beside(&["a"], &critical, &[("memory", 200)]).unwrap(), [""; 0]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use api::resources;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use pod::Admission;
+use tokio::time::Instant;
 
 use super::{Abilities, Answer, decide, exhausted};
 use crate::eviction;
@@ -52,8 +53,10 @@ pub fn ask(uid: &PodUid, asked: &Arc<Pod>, context: &Context) -> Result<(), Refu
     let Some(node) = node else { return Err("Kubelet cannot get node info.".to_owned().into()) };
     let abilities =
         Abilities { app_armor: context.config.app_armor, strict_groups: context.runtime_facts.borrow().strict_groups };
-    let _turn = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+    let waiting_for_room = context.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+    let leaving = context.orders.leaving();
     let mut pods = context.registry.active();
+    pods.extend(waiting_for_room.before(uid, Instant::now()));
     let mut queue = context.registry.deferred();
     if !queue.iter().any(|(other, _)| other == uid) {
         queue.push((uid.clone(), Deferred { asked: Arc::clone(asked), since: Timestamp::now() }));
@@ -66,7 +69,7 @@ pub fn ask(uid: &PodUid, asked: &Arc<Pod>, context: &Context) -> Result<(), Refu
     queue.sort_by_cached_key(|(other, waiting)| turn(&pods, other, waiting));
     for (other, waiting) in &queue {
         let others: Vec<_> = pods.iter().filter(|(present, _)| present != other).cloned().collect();
-        let answer = decide(&waiting.asked, &others, &node, &abilities, &context.config);
+        let answer = decide(&waiting.asked, &others, &leaving, &node, &abilities, &context.config);
         if answer == Answer::Decided(Admission::Admitted) {
             // Whoever comes before has its place already, even if it has not come to take it yet.
             for (_, pod) in pods.iter_mut().filter(|(present, _)| present == other) {
@@ -110,7 +113,7 @@ fn settle(
             room.make(&context.orders);
             shortage(&waiting.asked, others, node, context)
         }
-        Answer::Unknown => "Kubelet cannot get node info.".to_owned(),
+        Answer::Later | Answer::Unknown => "Kubelet cannot get node info.".to_owned(),
     };
     context.registry.defer(uid, waiting.clone());
     Err(message)

@@ -34,7 +34,7 @@ const ABLE: Abilities = Abilities { app_armor: true, strict_groups: true };
 fn asked(pod: &Pod, others: &[Arc<Pod>], node: &OwnNode, abilities: &Abilities) -> Answer {
     let others: Vec<_> =
         others.iter().enumerate().map(|(i, other)| (PodUid::new(i.to_string()), Arc::clone(other))).collect();
-    decide(pod, &others, node, abilities, &config())
+    decide(pod, &others, &HashSet::new(), node, abilities, &config())
 }
 
 fn words(answer: Answer) -> (String, String) {

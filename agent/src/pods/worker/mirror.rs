@@ -95,16 +95,20 @@ impl Worker {
             (Some(_), Desired::Gone { .. }) => {}
         }
         let status = object.and_then(|object| object.status.clone())?;
-        Some(if matches!(self.inputs.origin, Origin::Api) { status } else { without_ends_of_init(status) })
+        Some(if matches!(self.inputs.origin, Origin::Api) { status } else { found_in_mirror(status) })
     }
 }
 
-/// What the status of a mirror is worth to an agent that finds it: as a kubelet, it asks the runtime alone how the init containers ended,
-/// and takes those that were removed to have ended well.
-fn without_ends_of_init(mut status: PodStatus) -> PodStatus {
+/// What the status of a mirror is worth to an agent that finds it. As a kubelet, it asks the runtime alone how the init containers ended,
+/// and takes those that were removed to have ended well. Nor does the mirror say that the pod has ended: a machine that went down, or a
+/// refusal of an earlier agent, is no reason not to run what the manifest asks for (`podWorkers.UpdatePod` asks the manifest's status).
+fn found_in_mirror(mut status: PodStatus) -> PodStatus {
     let has_ended = |state: &ContainerState| state.terminated.is_some();
     if let Some(list) = &mut status.init_container_statuses {
         list.retain(|init| !init.state.as_ref().is_some_and(has_ended));
+    }
+    if api::pod::is_terminal_phase(status.phase.as_deref()) {
+        (status.phase, status.reason, status.message) = (None, None, None);
     }
     status
 }
@@ -124,9 +128,21 @@ mod tests {
             container_statuses: Some(vec![of("main", ended)]),
             ..Default::default()
         };
-        let status = without_ends_of_init(told.clone());
+        let status = found_in_mirror(told.clone());
         let names: Vec<_> = status.init_container_statuses.iter().flatten().map(|init| init.name.as_str()).collect();
         assert_eq!(names, ["sidecar"]);
         assert_eq!(status.container_statuses, told.container_statuses);
+    }
+
+    #[test]
+    fn a_mirror_does_not_tell_that_the_pod_has_ended() {
+        let of = |phase: &str| {
+            let word = |text: &str| Some(text.to_owned());
+            let told = PodStatus { phase: word(phase), reason: word("r"), message: word("m"), ..Default::default() };
+            let status = found_in_mirror(told);
+            [status.phase, status.reason, status.message].map(Option::unwrap_or_default)
+        };
+        assert_eq!(of("Running"), ["Running", "r", "m"]);
+        assert_eq!([of("Failed"), of("Succeeded")], [["", "", ""], ["", "", ""]]);
     }
 }

@@ -54,7 +54,7 @@ use refresh::Refresh;
 use resize::{Given, Trigger, Waiting};
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// How often it is looked whether pods that must go first are gone.
+/// How often it is looked whether pods that must go first are gone, or have found their places.
 const PREEMPTED: Duration = Duration::from_millis(200);
 
 /// What a worker listens to.
@@ -335,6 +335,7 @@ impl Worker {
                 room.make(&self.context.orders);
                 self.admit_at = Some(Instant::now() + PREEMPTED);
             }
+            Answer::Later => self.admit_at = Some(Instant::now() + PREEMPTED),
             // Asked again as soon as the node is known.
             Answer::Unknown => {}
         }
