@@ -131,7 +131,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// `conditions.ready`, which is true when it is not known
     pub ready: bool,
-    /// `conditions.serving`, which is `ready` when it is not known
+    /// `conditions.serving`, which is true when it is not known, whatever `ready` is
     pub serving: bool,
     /// `conditions.terminating`
     pub terminating: bool,
