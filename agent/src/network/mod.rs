@@ -1,8 +1,8 @@
 //! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
 //!
-//! Three tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Another follows
-//! Services and EndpointSlices and hands them to `proxy`. Both keep what they have while the API server is away. The third tells load
-//! balancers whether this node has endpoints.
+//! Four tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Another follows
+//! Services and EndpointSlices and hands them to `proxy`. Both keep what they have while the API server is away. The others tell load
+//! balancers whether this node has endpoints, and whether its proxy is to be sent to.
 
 mod conflist;
 mod forwarding;
@@ -10,6 +10,7 @@ mod health;
 mod node_ports;
 mod nodes;
 mod plugins;
+mod proxy_health;
 mod services;
 mod sysctls;
 
@@ -88,6 +89,7 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     let (cluster, seen) = watch::channel(None);
     let node_name = &inputs.config.node.node_name;
     let (health, known) = watch::channel(health::Known::default());
+    let proxy_health = proxy_health::serve(known.clone(), inputs.own.clone());
     let answers = health::Server::new(known, inputs.recorder.clone(), node_name.clone());
     let feed = services::Feed {
         client: inputs.client.clone(),
@@ -100,7 +102,13 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         health,
     };
     let follower = nodes::Follower::new(inputs, cluster);
-    let tasks = [tokio::spawn(follower.run()), tokio::spawn(feed.run()), tokio::spawn(answers.run())].into();
+    let tasks = [
+        tokio::spawn(follower.run()),
+        tokio::spawn(feed.run()),
+        tokio::spawn(answers.run()),
+        tokio::spawn(proxy_health),
+    ]
+    .into();
     Ok(NetworkHandle { tasks })
 }
 

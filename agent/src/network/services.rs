@@ -135,11 +135,12 @@ impl Feed {
     fn tell(&self, table: &Table, applied: bool) {
         self.health.send_if_modified(|known| {
             let now = if applied {
-                Known { checks: table.health_checks(), behind: None }
+                Known { checks: table.health_checks(), behind: None, applied: Some(jiff::Timestamp::now()) }
             } else {
                 Known { behind: known.behind.or_else(|| Some(Instant::now())), ..known.clone() }
             };
-            let is_news = *known != now;
+            // The time alone wakes nobody.
+            let is_news = (&known.checks, known.behind) != (&now.checks, now.behind);
             *known = now;
             is_news
         });
