@@ -36,6 +36,8 @@ pub(super) struct Feed {
     pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
     /// `None` until the API server was asked.
     pub(super) cluster: watch::Receiver<Option<Cluster>>,
+    /// The networks of cluster IPs.
+    pub(super) service_cidrs: watch::Receiver<Vec<IpNet>>,
     pub(super) namespace: NetNs,
     /// The addresses of this machine, as of the last look.
     pub(super) machine: Vec<IpAddr>,
@@ -65,6 +67,7 @@ impl Feed {
                     None => return,
                 },
                 changed = self.cluster.changed() => if changed.is_err() { return },
+                changed = self.service_cidrs.changed() => if changed.is_err() { return },
                 changed = self.addresses.changed() => if changed.is_err() { return },
                 () = until(retry) => {}
                 () = until(look) => {}
@@ -166,6 +169,7 @@ impl Feed {
             pod_cidrs: cluster.own_pod_cidrs,
             // Nodes have routes to pods, and want to know who asks.
             non_masquerade_cidrs: cluster.node_ips.into_iter().map(IpNet::from).collect(),
+            service_cidrs: self.service_cidrs.borrow_and_update().clone(),
             zone: cluster.zone.map(Into::into),
         }
     }

@@ -21,6 +21,7 @@ fn facts() -> NodeFacts {
         cluster_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
         pod_cidrs: vec!["10.1.0.0/24".parse().unwrap()],
         non_masquerade_cidrs: Vec::new(),
+        service_cidrs: vec!["10.96.0.0/12".parse().unwrap()],
         zone: None,
     }
 }
