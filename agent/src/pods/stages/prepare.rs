@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{ObjectFieldSelector, Pod, ResourceFieldSelector};
-use pod::{Allocation, Event};
 use pod::fields::{self, FieldFacts};
+use pod::{Allocation, Event};
 use volumes::{Downward, Prepared, SetUp, SetUpError};
 
 use super::{Job, Outcome, Say, StageError, limits, on_cgroups};
