@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use netns::fnv1a;
 use netns::nft::{
-    Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, Kernel as _, MetaKey, Nft, Op, Reg, Set, Type, key,
+    Batch, CtKey, Element, Expr, Family, Field, Hook, HookKind, Kernel as _, MetaKey, Nft, Op, Reg, Set, Type, Verdict,
+    key,
 };
 
 use crate::error::{Code, Error, Result};
@@ -26,6 +27,10 @@ const ATTEMPTS: usize = 64;
 const MAX_COMMENT: usize = 127;
 const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
+/// Before addresses are translated back: what answers the host's own localhost goes to the bridge's address here.
+const BEFORE_NAT: i32 = -150;
+/// linux/if_arp.h
+const ARPHRD_LOOPBACK: u16 = 772;
 const CT_STATUS_DNAT: u32 = 0x20;
 const RTN_LOCAL: u32 = 2;
 
@@ -245,6 +250,10 @@ impl Rules {
             batch.ops.push(Op::EnsureTable);
             self.skeleton(&mut batch);
         }
+        if !new.is_empty() {
+            // With each that is new: a table that is there may be of a version that had no such chain.
+            guard_localhost(&mut batch);
+        }
         batch.ops.extend(gone.into_iter().map(|(set, element)| Op::DeleteElements(set, vec![element])));
         batch.ops.extend(new.into_iter().map(|(set, element)| Op::AddElements(set, vec![element])));
         batch
@@ -371,15 +380,36 @@ fn masquerading(family: Family, sets: &Sets) -> Vec<Vec<Expr>> {
     vec![hairpin, localhost, outward]
 }
 
+/// Localhost is reached from this host alone. Where localhost's own ports are forwarded, the kernel lets packets for 127.0.0.0/8, and from there,
+/// in by the bridge (`route_localnet`), and a container would reach what listens there only. For IPv6 it never does. As the kubelet's
+/// `KUBE-FIREWALL` (CVE-2020-8558).
+fn guard_localhost(batch: &mut Batch) {
+    batch.empty_base_chain("localhost", HookKind::Filter, Hook::Prerouting, BEFORE_NAT);
+    for field in [Field::Daddr(Family::V4), Field::Saddr(Family::V4)] {
+        let mut rule = is_family(Family::V4).to_vec();
+        rule.extend([
+            Expr::Meta { key: MetaKey::InputType, to: Reg(0) },
+            Expr::Cmp { from: Reg(0), not: true, data: ARPHRD_LOOPBACK.to_ne_bytes().to_vec() },
+        ]);
+        rule.extend(is_localhost_v4(load(field, 0)));
+        rule.push(Expr::Verdict(Verdict::Drop));
+        batch.rule("localhost", rule);
+    }
+}
+
+fn is_localhost_v4(address: Expr) -> [Expr; 3] {
+    [
+        address,
+        Expr::Mask { reg: Reg(0), mask: vec![0xff, 0, 0, 0] },
+        Expr::Cmp { from: Reg(0), not: false, data: vec![127, 0, 0, 0] },
+    ]
+}
+
 /// 127.0.0.0/8 or ::1.
 fn from_localhost(family: Family) -> Vec<Expr> {
     let saddr = load(Field::Saddr(family), 0);
     match family {
-        Family::V4 => vec![
-            saddr,
-            Expr::Mask { reg: Reg(0), mask: vec![0xff, 0, 0, 0] },
-            Expr::Cmp { from: Reg(0), not: false, data: vec![127, 0, 0, 0] },
-        ],
+        Family::V4 => is_localhost_v4(saddr).to_vec(),
         Family::V6 => {
             let mut one = vec![0; 16];
             if let Some(last) = one.last_mut() {

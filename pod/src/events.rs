@@ -48,10 +48,12 @@ impl Event {
         Self::warning("BackOff", &message).of_container(role, name)
     }
 
-    pub(crate) fn image_back_off(member: &Member<'_>) -> Self {
+    /// The image manager's word, and what becomes of the container (`startContainer`).
+    pub(crate) fn image_back_off(member: &Member<'_>) -> [Self; 2] {
         let image = member.spec.image.as_deref().unwrap_or_default();
-        Self::normal("BackOff", &format!("Back-off pulling image \"{image}\""))
-            .of_container(member.role, &member.spec.name)
+        let waits = Self::normal("BackOff", &format!("Back-off pulling image \"{image}\""));
+        let fails = Self::warning("Failed", "Error: ImagePullBackOff");
+        [waits, fails].map(|event| event.of_container(member.role, &member.spec.name))
     }
 }
 

@@ -135,7 +135,7 @@ fn endpoint(endpoint: &discovery::Endpoint, node_name: &str) -> Option<Endpoint>
     Some(Endpoint {
         address,
         ready,
-        serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(ready),
+        serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
         terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
         local: endpoint.node_name.as_deref() == Some(node_name),
         hints: endpoint.hints.as_ref().and_then(|given| hints(given, node_name)).map(Arc::new),

@@ -25,6 +25,7 @@ pub fn elements(facts: &NodeFacts) -> BTreeSet<(SetId, Element)> {
             (SetId::Inside(family), inside),
             (SetId::Pods(family), disjoint(facts.pod_cidrs.iter().copied(), family)),
             (SetId::Direct(family), disjoint(direct, family)),
+            (SetId::ServiceNetworks(family), disjoint(facts.service_cidrs.iter().copied(), family)),
         ];
         elements
             .extend(sets.into_iter().flat_map(|(set, nets)| nets.into_iter().map(move |net| (set, Element::net(net)))));

@@ -278,6 +278,15 @@ impl Rules {
                 Expr::Verdict(Verdict::Goto("reject".into())),
             ],
         );
+        // A cluster IP that no Service has, any more or yet: neither does it leave. A Service that comes is found by the next attempt.
+        batch.rule(
+            services.clone(),
+            vec![
+                self.daddr(Reg(0)),
+                lookup(&self.name("service-networks"), Reg(0), None),
+                Expr::Verdict(Verdict::Drop),
+            ],
+        );
         let outside = self.name("outside");
         batch.chain(outside.clone());
         let goto_services = Expr::Verdict(Verdict::Goto(services.into()));

@@ -40,6 +40,8 @@ pub enum SetId {
     Pods(Family),
     /// `directF`: what pods reach under their own address, as ranges.
     Direct(Family),
+    /// `service-networksF`: the networks of cluster IPs, as ranges.
+    ServiceNetworks(Family),
     /// `clientsF`: group . client : spare . group . address . port. Rules fill it.
     Clients(Family),
     /// `affinity`: group : spare . seconds
@@ -49,7 +51,7 @@ pub enum SetId {
 /// The definitions of all sets, made once.
 #[derive(Debug)]
 pub struct Sets {
-    per_family: [[Arc<Set>; 14]; 2],
+    per_family: [[Arc<Set>; 15]; 2],
     affinity: Arc<Set>,
 }
 
@@ -82,6 +84,7 @@ impl Sets {
             SetId::Pods(family) => &of(family)[11],
             SetId::Direct(family) => &of(family)[12],
             SetId::Clients(family) => &of(family)[13],
+            SetId::ServiceNetworks(family) => &of(family)[14],
             SetId::Affinity => &self.affinity,
         }
     }
@@ -92,7 +95,7 @@ impl Sets {
     }
 }
 
-fn family_sets(family: Family) -> [Arc<Set>; 14] {
+fn family_sets(family: Family) -> [Arc<Set>; 15] {
     let address = family.address();
     let name = |name: &str| format!("{name}{}", family.digit());
     let networks = |of: &str| Set::new(name(of), vec![address]).interval();
@@ -115,6 +118,7 @@ fn family_sets(family: Family) -> [Arc<Set>; 14] {
         networks("pods"),
         networks("direct"),
         Set::map(name("clients"), vec![Type::Number, address], remembered).dynamic(MAX_CLIENTS),
+        networks("service-networks"),
     ]
     .map(Arc::new)
 }

@@ -131,7 +131,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// `conditions.ready`, which is true when it is not known
     pub ready: bool,
-    /// `conditions.serving`, which is `ready` when it is not known
+    /// `conditions.serving`, which is true when it is not known, whatever `ready` is
     pub serving: bool,
     /// `conditions.terminating`
     pub terminating: bool,
@@ -181,6 +181,8 @@ pub struct NodeFacts {
     pub pod_cidrs: Vec<IpNet>,
     /// Further networks that can answer to pod addresses, such as the nodes' own.
     pub non_masquerade_cidrs: Vec<IpNet>,
+    /// `spec.cidrs` of all ServiceCIDRs. What is sent to an address in them that no Service has is dropped, as by kube-proxy.
+    pub service_cidrs: Vec<IpNet>,
     /// The node's label `topology.kubernetes.io/zone`.
     pub zone: Option<Box<str>>,
 }

@@ -40,6 +40,7 @@ fn facts() -> NodeFacts {
         cluster_cidrs: vec![net("10.1.0.0/16"), net("fd00:1::/64")],
         pod_cidrs: vec![net("10.1.0.0/24")],
         non_masquerade_cidrs: Vec::new(),
+        service_cidrs: vec![net("10.96.0.0/16"), net("fd00:10::/64")],
         zone: None,
     }
 }
@@ -113,6 +114,10 @@ async fn a_cluster_ip_spreads_over_its_endpoints() {
     assert_eq!(ask(&world.net.client.ns, CLUSTER_IP).unwrap().1, "10.1.0.1");
     // Another port of the address answers with a refusal, not with silence.
     assert_eq!(ask(&world.pods[2].ns, "10.96.0.10:81").unwrap_err(), ErrorKind::ConnectionRefused);
+    // An address that no Service has leads nowhere, not even to who has it outside; a sender on the node is told by its kernel.
+    assert_eq!(ask(&world.pods[2].ns, "10.96.0.99:80").unwrap_err(), ErrorKind::TimedOut);
+    let sender = udp_socket(&world.net.node.ns);
+    assert_eq!(ask_udp(&sender, "10.96.0.99:53").unwrap_err(), ErrorKind::PermissionDenied);
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub struct Prepared {
     pub paths: BTreeMap<String, PathBuf>,
     /// When a token must be replaced, by setting up again.
     pub renew_at: Option<Timestamp>,
+    /// Of volumes that other pods have, and whose group is another: texts of events.
+    pub already_mounted: Vec<String>,
 }
 
 /// One volume, ready to be written.
@@ -49,7 +51,7 @@ struct Work {
 enum Content {
     Empty { medium: Medium, limit: Option<u64>, max: Option<u64>, marker: PathBuf },
     Host { path: String, check: String },
-    Local { block: bool, marker: PathBuf, read_only: bool },
+    Local(local::Usage),
     Files { payload: Payload, medium: Medium },
 }
 
@@ -85,7 +87,10 @@ pub async fn set_up<O: Objects, D: Downward>(plan: &Plan, with: &SetUp<'_, O, D>
         Ok(results) => {
             for result in results {
                 match result {
-                    Ok((name, path)) => drop(prepared.paths.insert(name, path)),
+                    Ok(written) => {
+                        prepared.paths.insert(written.name, written.path);
+                        prepared.already_mounted.extend(written.already_mounted);
+                    }
                     Err(error) => errors.push(error),
                 }
             }
@@ -133,10 +138,11 @@ async fn fetch<O: Objects, D: Downward>(
         Kind::HostPath { path, check } => Ok(on_host(path, check)),
         Kind::Claim { name, read_only } => match claim::resolve(namespace, name, with.objects).await? {
             Backing::Host { path, check } => Ok(on_host(&path, &check)),
-            Backing::Local { path, block } => {
-                let marker = location(volume, plan, with.layout);
-                let content = Content::Local { block, marker, read_only: *read_only };
-                Ok(Fetched { content, renew_at: None, at: Some(path.into()) })
+            Backing::Local { name, path, block } => {
+                let (layout, pod_uid) = (with.layout.clone(), plan.pod_uid.clone());
+                let volume = volume.name.clone();
+                let usage = local::Usage { name, block, read_only: *read_only, layout, pod_uid, volume };
+                Ok(Fetched { content: Content::Local(usage), renew_at: None, at: Some(path.into()) })
             }
         },
         Kind::ConfigMap(source) => {
@@ -173,26 +179,32 @@ fn bytes(quantity: &str) -> Result<u64, Error> {
     size.ok_or_else(|| Error::Quantity(quantity.to_owned()))
 }
 
-fn write(work: Work, now: Timestamp) -> Result<(String, PathBuf), SetUpError> {
+/// A volume that is ready.
+struct Written {
+    name: String,
+    path: PathBuf,
+    already_mounted: Option<String>,
+}
+
+fn write(work: Work, now: Timestamp) -> Result<Written, SetUpError> {
     match write_content(&work, now) {
-        Ok(()) => Ok((work.name, work.folder)),
+        Ok(already_mounted) => Ok(Written { name: work.name, path: work.folder, already_mounted }),
         Err(error) => Err(SetUpError { volume: work.name, error }),
     }
 }
 
-fn write_content(work: &Work, now: Timestamp) -> Result<(), Error> {
-    match &work.content {
+/// Answers with the text of an event, where the volume has another group.
+fn write_content(work: &Work, now: Timestamp) -> Result<Option<String>, Error> {
+    let written = match &work.content {
         Content::Empty { medium, limit, max, marker } => {
-            let mounted = empty_dir::set_up(&work.folder, medium, *limit, *max)?;
-            give_once(work, marker, mounted)
+            let mounted = empty_dir::set_up(&work.folder, medium, *limit, *max);
+            mounted.and_then(|mounted| give_once(work, marker, mounted))
         }
         Content::Host { path, check } => host_path::set_up(path, check),
-        Content::Local { block, marker, read_only } => {
-            let owner = (!read_only).then_some(&work.ownership);
-            local::set_up(&work.folder, *block, marker, owner)
-        }
+        Content::Local(usage) => return local::set_up(&work.folder, usage, &work.ownership),
         Content::Files { payload, medium } => write_files(work, payload, medium, now),
-    }
+    };
+    written.map(|()| None)
 }
 
 /// Gives an emptyDir to everyone, and to the pod's group. Only once: what the pod's processes did with it and their own files is theirs. That

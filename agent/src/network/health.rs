@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use proxy::HealthChecks;
 use proxy::types::ObjectName;
@@ -23,7 +24,7 @@ use crate::serve::plain;
 /// A proxy that could not apply what it knows for this long is not healthy: twice the longest pause between two attempts, as upstream.
 const LATE: Duration = Duration::from_secs(60);
 /// An address that is taken may be free later.
-const RETRY: Duration = Duration::from_secs(30);
+pub(super) const RETRY: Duration = Duration::from_secs(30);
 /// By it load balancers can send more to nodes with more endpoints.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
 
@@ -34,6 +35,15 @@ pub(super) struct Known {
     pub(super) checks: HealthChecks,
     /// Since when changes could not be applied.
     pub(super) behind: Option<Instant>,
+    /// When the last were.
+    pub(super) applied: Option<Timestamp>,
+}
+
+impl Known {
+    /// Whether the proxy is not late.
+    pub(super) fn is_healthy(&self, now: Instant) -> bool {
+        self.behind.is_none_or(|since| now.duration_since(since) < LATE)
+    }
 }
 
 /// Listens where load balancers ask.
@@ -125,7 +135,7 @@ fn answer(known: &Known, at: SocketAddr, now: Instant) -> Response<Full<Bytes>> 
         // The listener ends in a moment.
         return answered(StatusCode::SERVICE_UNAVAILABLE, String::new());
     };
-    let is_healthy = known.behind.is_none_or(|since| now.duration_since(since) < LATE);
+    let is_healthy = known.is_healthy(now);
     let serves = check.local_endpoints > 0 && is_healthy;
     let status = if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // As kube-proxy writes it, tabs and all: some compare texts. Names need no escapes.
@@ -185,7 +195,7 @@ mod tests {
     #[test]
     fn a_proxy_that_is_late_and_a_node_without_endpoints_are_not_used() {
         let (at, now) = (SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now());
-        let mut known = Known { checks: [(at, check(2))].into(), behind: None };
+        let mut known = Known { checks: [(at, check(2))].into(), ..Known::default() };
         assert_eq!(answer(&known, at, now).status(), StatusCode::OK);
         known.behind = Some(now);
         assert_eq!(answer(&known, at, now + LATE - Duration::from_millis(1)).status(), StatusCode::OK);
@@ -201,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn listeners_follow_what_the_proxy_knows() {
         let (at, other) = (free().await, free().await);
-        let (told, known) = watch::channel(Known { checks: [(at, check(1))].into(), behind: None });
+        let (told, known) = watch::channel(Known { checks: [(at, check(1))].into(), ..Known::default() });
         let (recorder, mut events) = Recorder::channel();
         let server = tokio::spawn(Server::new(known, recorder, "n1".into()).run());
         let text = until(|| ask(at)).await;

@@ -1,8 +1,8 @@
 //! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
 //!
-//! Three tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Another follows
-//! Services and EndpointSlices and hands them to `proxy`. Both keep what they have while the API server is away. The third tells load
-//! balancers whether this node has endpoints.
+//! Five tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Two others follow
+//! Services and EndpointSlices, and ServiceCIDRs, and hand them to `proxy`. All keep what they have while the API server is away. The others tell load
+//! balancers whether this node has endpoints, and whether its proxy is to be sent to.
 
 mod conflist;
 mod forwarding;
@@ -10,6 +10,8 @@ mod health;
 mod node_ports;
 mod nodes;
 mod plugins;
+mod proxy_health;
+mod service_cidrs;
 mod services;
 mod sysctls;
 
@@ -87,20 +89,30 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     }
     let (cluster, seen) = watch::channel(None);
     let node_name = &inputs.config.node.node_name;
+    let (service_cidrs, following) = service_cidrs::follow(inputs.client.clone());
     let (health, known) = watch::channel(health::Known::default());
+    let proxy_health = proxy_health::serve(known.clone(), inputs.own.clone());
     let answers = health::Server::new(known, inputs.recorder.clone(), node_name.clone());
     let feed = services::Feed {
         client: inputs.client.clone(),
         node_name: node_name.clone(),
         addresses: inputs.addresses.clone(),
         cluster: seen,
+        service_cidrs,
         namespace,
         machine: Vec::new(),
         looked: None,
         health,
     };
     let follower = nodes::Follower::new(inputs, cluster);
-    let tasks = [tokio::spawn(follower.run()), tokio::spawn(feed.run()), tokio::spawn(answers.run())].into();
+    let tasks = [
+        tokio::spawn(follower.run()),
+        tokio::spawn(feed.run()),
+        tokio::spawn(answers.run()),
+        tokio::spawn(proxy_health),
+        following,
+    ]
+    .into();
     Ok(NetworkHandle { tasks })
 }
 

@@ -24,6 +24,8 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const RESYNC: Duration = Duration::from_secs(300);
 /// Pauses after the kernel refused routes: from the first to the last of them.
 const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+/// For how long the proxy waits for the list of all Nodes. A stock cluster never gives it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The part of a Node that matters here.
 #[derive(Debug, Clone, Deserialize)]
@@ -65,20 +67,41 @@ impl From<&OwnNode> for Here {
     }
 }
 
+/// What is known of the other nodes. Until they were listed the kernel keeps what the agent before this one gave it: without that a restart
+/// would cut the pods' connections to other nodes.
+#[derive(Debug, PartialEq, Eq)]
+enum Peers {
+    /// Nothing yet: until when they are waited for, once the own Node is known.
+    Awaited(Option<Instant>),
+    /// Nothing, and Services wait no longer.
+    Unlisted,
+    Listed(BTreeMap<String, Place>),
+}
+
+impl Peers {
+    fn listed(&self) -> Option<&BTreeMap<String, Place>> {
+        if let Self::Listed(peers) = self { Some(peers) } else { None }
+    }
+
+    /// When waiting ends.
+    fn due(&self) -> Option<Instant> {
+        if let Self::Awaited(until) = self { *until } else { None }
+    }
+}
+
 pub(super) struct Follower {
     config: Arc<Config>,
     client: kube::Client,
     changed: Arc<Notify>,
     own: own::Receiver,
     cluster: watch::Sender<Option<Cluster>>,
-    /// The other nodes.
-    peers: BTreeMap<String, Place>,
+    peers: Peers,
 }
 
 impl Follower {
     pub(super) fn new(inputs: NetworkInputs, cluster: watch::Sender<Option<Cluster>>) -> Self {
         let NetworkInputs { config, client, changed, own, .. } = inputs;
-        Self { config, client, changed, own, cluster, peers: BTreeMap::new() }
+        Self { config, client, changed, own, cluster, peers: Peers::Awaited(None) }
     }
 
     pub(super) async fn run(mut self) {
@@ -100,11 +123,18 @@ impl Follower {
                     Some(change) => self.absorb(change),
                     None => return,
                 },
-                _ = resync.tick() => !self.peers.is_empty(),
+                _ = resync.tick() => self.peers.listed().is_some_and(|peers| !peers.is_empty()),
+                () = until(self.peers.due()) => {
+                    self.peers = Peers::Unlisted;
+                    true
+                }
                 () = until(retry.at()) => true,
             };
             if changed {
                 applied = self.here();
+                if applied.is_some() && self.peers == Peers::Awaited(None) {
+                    self.peers = Peers::Awaited(Some(Instant::now() + PATIENCE));
+                }
                 match self.apply(applied.as_ref()).await {
                     Ok(()) => retry.worked(),
                     Err(error) => {
@@ -126,19 +156,22 @@ impl Follower {
     /// Says whether anything that matters changed: status heartbeats do not.
     fn absorb(&mut self, change: Change<NodeSeen>) -> bool {
         let own = &self.config.node.node_name;
-        match change {
-            Change::Replaced(nodes) => {
+        match (change, &mut self.peers) {
+            (Change::Replaced(nodes), known) => {
                 let mut peers: BTreeMap<_, _> = nodes.into_iter().map(NodeSeen::place).collect();
                 peers.remove(own);
-                let changed = self.peers != peers;
-                self.peers = peers;
+                let peers = Peers::Listed(peers);
+                let changed = *known != peers;
+                *known = peers;
                 changed
             }
-            Change::Applied(node) => {
+            (Change::Applied(node), Peers::Listed(peers)) => {
                 let (name, place) = node.place();
-                name != *own && self.peers.insert(name, place.clone()).as_ref() != Some(&place)
+                name != *own && peers.insert(name, place.clone()).as_ref() != Some(&place)
             }
-            Change::Deleted(node) => self.peers.remove(&node.metadata.name).is_some(),
+            (Change::Deleted(node), Peers::Listed(peers)) => peers.remove(&node.metadata.name).is_some(),
+            // Nothing comes before the list.
+            _ => false,
         }
     }
 
@@ -155,9 +188,12 @@ impl Follower {
         self.sync_routes().await
     }
 
-    /// Tells the proxy.
+    /// Tells the proxy, unless it is to wait: it would take pods of other nodes for outsiders, and masquerade connections to them.
     fn tell(&self, here: &Here) {
-        let all = || self.peers.values().chain([&here.place]);
+        if matches!(self.peers, Peers::Awaited(_)) {
+            return;
+        }
+        let all = || self.peers.listed().into_iter().flat_map(BTreeMap::values).chain([&here.place]);
         let cluster = Cluster {
             pod_cidrs: all().flat_map(|place| place.pod_cidrs.clone()).collect(),
             own_pod_cidrs: here.place.pod_cidrs.clone(),
@@ -192,12 +228,17 @@ impl Follower {
     }
 
     async fn sync_routes(&self) -> Result<(), netns::Error> {
-        let routes = routes(self.peers.values());
+        let Some(routes) = self.routes() else { return Ok(()) };
         let done = Netlink::open_current()?.sync_routes(&routes).await?;
         if done.replaced + done.deleted > 0 {
             tracing::info!(added = done.replaced, deleted = done.deleted, "routes to other nodes changed");
         }
         Ok(())
+    }
+
+    /// `None` until it is known which there are.
+    fn routes(&self) -> Option<Vec<Route>> {
+        self.peers.listed().map(|peers| routes(peers.values()))
     }
 }
 
@@ -240,6 +281,48 @@ mod tests {
         }
         assert_eq!(begun.elapsed(), RESYNC);
         assert!(turns >= 30, "{turns}");
+    }
+
+    /// A follower whose own Node is known, and what it tells the proxy.
+    fn follower() -> (Follower, watch::Receiver<Option<Cluster>>) {
+        let place = seen(r#"{"metadata":{"name":"n1"},"spec":{"podCIDR":"10.1.1.0/24"}}"#).place().1;
+        let (_, own) = watch::channel(Some(Arc::new(OwnNode { place, ..OwnNode::default() })));
+        let (cluster, told) = watch::channel(None);
+        let client = crate::client::testing::answered(|_| None);
+        let (config, changed) = (Arc::new(crate::config::tests::minimal()), Arc::default());
+        (Follower { config, client, changed, own, cluster, peers: Peers::Awaited(None) }, told)
+    }
+
+    fn seen(json: &str) -> NodeSeen {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_kernel_keeps_what_it_has_until_the_nodes_are_listed() {
+        let (mut follower, told) = follower();
+        let here = follower.here().unwrap();
+        follower.tell(&here);
+        assert_eq!((follower.routes(), told.borrow().is_some()), (None, false));
+
+        let other = r#"{"metadata":{"name":"n2"},"spec":{"podCIDR":"10.1.2.0/24"},
+            "status":{"addresses":[{"type":"InternalIP","address":"192.168.0.2"}]}}"#;
+        assert!(follower.absorb(Change::Replaced(vec![seen(other)])));
+        follower.tell(&here);
+        assert_eq!(follower.routes().unwrap().len(), 1);
+        assert_eq!(told.borrow().as_ref().unwrap().pod_cidrs.len(), 2);
+        assert!(follower.absorb(Change::Deleted(seen(other))));
+        assert_eq!(follower.routes(), Some(vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_node_alone_has_no_routes_and_one_that_sees_nobody_has_services() {
+        let (mut follower, told) = follower();
+        let here = follower.here().unwrap();
+        follower.peers = Peers::Unlisted;
+        follower.tell(&here);
+        assert_eq!((follower.routes(), told.borrow().as_ref().unwrap().pod_cidrs.len()), (None, 1));
+        assert!(follower.absorb(Change::Replaced(vec![])), "routes of the agent before are to go now");
+        assert_eq!(follower.routes(), Some(vec![]));
     }
 
     #[test]

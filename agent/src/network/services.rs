@@ -39,6 +39,8 @@ pub(super) struct Feed {
     pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
     /// `None` until the API server was asked.
     pub(super) cluster: watch::Receiver<Option<Cluster>>,
+    /// The networks of cluster IPs.
+    pub(super) service_cidrs: watch::Receiver<Vec<IpNet>>,
     pub(super) namespace: NetNs,
     /// The addresses of this machine, as of the last look.
     pub(super) machine: Vec<IpAddr>,
@@ -68,6 +70,7 @@ impl Feed {
                     None => return,
                 },
                 changed = self.cluster.changed() => if changed.is_err() { return },
+                changed = self.service_cidrs.changed() => if changed.is_err() { return },
                 changed = self.addresses.changed() => if changed.is_err() { return },
                 () = until(retry) => {}
                 () = until(look) => {}
@@ -145,11 +148,12 @@ impl Feed {
     fn tell(&self, table: &Table, applied: bool) {
         self.health.send_if_modified(|known| {
             let now = if applied {
-                Known { checks: table.health_checks(), behind: None }
+                Known { checks: table.health_checks(), behind: None, applied: Some(jiff::Timestamp::now()) }
             } else {
                 Known { behind: known.behind.or_else(|| Some(Instant::now())), ..known.clone() }
             };
-            let is_news = *known != now;
+            // The time alone wakes nobody.
+            let is_news = (&known.checks, known.behind) != (&now.checks, now.behind);
             *known = now;
             is_news
         });
@@ -175,6 +179,7 @@ impl Feed {
             pod_cidrs: cluster.own_pod_cidrs,
             // Nodes have routes to pods, and want to know who asks.
             non_masquerade_cidrs: cluster.node_ips.into_iter().map(IpNet::from).collect(),
+            service_cidrs: self.service_cidrs.borrow_and_update().clone(),
             zone: cluster.zone.map(Into::into),
         }
     }

@@ -104,6 +104,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         told: None,
         stored: patch::Stored::default(),
         previous: Vec::new(),
+        cordoned: false,
         runtime_seen: runtime::LastSeen::default(),
         runtime_version: None,
         images_at: None,
@@ -132,6 +133,8 @@ struct NodeTask {
     told: Option<String>,
     stored: patch::Stored,
     previous: Vec<NodeCondition>,
+    /// Whether the last event of it said that the node is cordoned.
+    cordoned: bool,
     runtime_seen: runtime::LastSeen,
     runtime_version: Option<String>,
     images_at: Option<Instant>,
@@ -220,9 +223,10 @@ impl NodeTask {
         }
         let content = without_heartbeat(&status);
         let report = self.inputs.config.kubelet.node_status_report_frequency.0;
-        let is_orphaned = self.inputs.own.borrow().as_ref().is_some_and(|own| !own.orphaned.is_empty());
+        let own = self.inputs.own.borrow().clone();
+        let is_wrong = own.as_deref().is_some_and(|own| !own.orphaned.is_empty() || is_mislabelled(own));
         let due = self.sent.as_ref().is_none_or(|sent| sent.content != content || sent.at.elapsed() >= report);
-        if due || is_orphaned {
+        if due || is_wrong {
             self.patch(&status).await?;
             self.sent = Some(Sent { content, at: Instant::now() });
         }
@@ -231,7 +235,15 @@ impl NodeTask {
         for change in changes {
             self.announce(change.reason);
         }
+        self.say_cordoned(own.is_some_and(|own| own.unschedulable));
         Ok(ready)
+    }
+
+    fn say_cordoned(&mut self, is: bool) {
+        if self.cordoned != is {
+            self.cordoned = is;
+            self.announce(if is { "NodeNotSchedulable" } else { "NodeSchedulable" });
+        }
     }
 
     async fn observe(&mut self) -> (NodeStatus, Vec<conditions::Changed>) {
@@ -332,7 +344,14 @@ impl NodeTask {
     async fn patch(&mut self, status: &NodeStatus) -> Result<(), kube::Error> {
         let own = self.inputs.own.borrow().clone();
         let orphaned = own.iter().flat_map(|own| &own.orphaned);
-        let patch = Patch::Strategic(patch::patch(status, &self.stored, orphaned));
+        let mut patch = patch::patch(status, &self.stored, orphaned);
+        if own.as_deref().is_some_and(is_mislabelled)
+            && let Some(patch) = patch.as_object_mut()
+        {
+            let labels: std::collections::BTreeMap<_, _> = status::required_labels().into();
+            patch.insert("metadata".into(), json!({ "labels": labels }));
+        }
+        let patch = Patch::Strategic(patch);
         match self.api.patch_status(self.name(), &PatchParams::default(), &patch).await {
             Ok(node) => {
                 self.stored = patch::Stored::of(&node);
@@ -353,6 +372,12 @@ impl NodeTask {
         let message = format!("Node {} status is now: {reason}", self.name());
         self.inputs.recorder.event(&node_reference(self.name()), Kind::Normal, reason, &message);
     }
+}
+
+/// Whether somebody changed labels that only the machine can know.
+fn is_mislabelled(own: &own::OwnNode) -> bool {
+    let differs = |(name, value): (&str, &str)| own.labels.get(name).is_none_or(|is| is != value);
+    own.uid.is_some() && status::required_labels().into_iter().any(differs)
 }
 
 /// The labels that the node of a configuration registers with.

@@ -21,10 +21,14 @@ use crate::client::watch::{Change, Collection, follow_map};
 pub struct OwnNode {
     /// `metadata.uid`; `None` while there is no Node.
     pub uid: Option<String>,
+    /// Whether it is being deleted, and something holds it up.
+    pub is_being_deleted: bool,
     /// The Node's labels.
     pub labels: BTreeMap<String, String>,
     /// `spec.taints`
     pub taints: Vec<Taint>,
+    /// `spec.unschedulable`: it is cordoned.
+    pub unschedulable: bool,
     /// Its place in the pod network.
     pub place: Place,
     /// The extended resources of `status.capacity`: somebody advertises them for this node.
@@ -95,11 +99,13 @@ struct Meta {
     resource_version: String,
     uid: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 struct Spec {
     taints: Option<Vec<Taint>>,
+    unschedulable: Option<bool>,
     #[serde(flatten)]
     networks: PodNetworks,
 }
@@ -127,8 +133,10 @@ impl From<Seen> for OwnNode {
         let is_unknown = seen.status.conditions.iter().flatten().any(|condition| condition.status == "Unknown");
         Self {
             uid: seen.metadata.uid,
+            is_being_deleted: seen.metadata.deletion_timestamp.is_some(),
             labels: seen.metadata.labels.unwrap_or_default(),
             taints: seen.spec.taints.unwrap_or_default(),
+            unschedulable: seen.spec.unschedulable.unwrap_or_default(),
             place: Place::new(seen.spec.networks, seen.status.addresses),
             extended: advertised.filter(|(name, _)| extended(name)).collect(),
             orphaned,
@@ -192,10 +200,11 @@ mod tests {
     #[test]
     fn what_others_ask_for_is_kept() {
         let node = own(
-            r#"{"metadata":{"uid":"u","labels":{"a":"b"}},"spec":{"podCIDR":"10.1.2.0/24","taints":[{"key":"k","effect":"NoExecute"}]},
+            r#"{"metadata":{"uid":"u","labels":{"a":"b"}},"spec":{"podCIDR":"10.1.2.0/24","taints":[{"key":"k","effect":"NoExecute"}],"unschedulable":true},
             "status":{"addresses":[{"type":"Hostname","address":"n"},{"type":"InternalIP","address":"192.168.0.2"}]}}"#,
         );
         assert_eq!((node.uid.as_deref(), node.labels["a"].as_str(), node.taints.len()), (Some("u"), "b", 1));
+        assert!(node.unschedulable);
         let place = Place {
             pod_cidrs: vec!["10.1.2.0/24".parse().unwrap()],
             internal_ips: vec!["192.168.0.2".parse().unwrap()],

@@ -80,12 +80,18 @@ fn system_info(parts: &Parts<'_>) -> NodeSystemInfo {
     }
 }
 
+/// What every Node of this machine says, whoever else wrote it (`updateNode` in `kubelet_node_status.go`).
+pub(super) fn required_labels() -> [(&'static str, &'static str); 2] {
+    [("kubernetes.io/os", "linux"), ("kubernetes.io/arch", architecture())]
+}
+
 /// The labels that a node registers with.
 pub(super) fn labels(config: &Config) -> BTreeMap<String, String> {
+    let [os, architecture_label] = required_labels();
     let mut labels: BTreeMap<String, String> = [
         ("kubernetes.io/hostname", config.node.node_name.as_str()),
-        ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", architecture()),
+        os,
+        architecture_label,
         ("beta.kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/arch", architecture()),
     ]

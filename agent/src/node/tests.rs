@@ -187,6 +187,53 @@ async fn what_is_advertised_for_the_node_is_allocatable() {
     assert!(stored["status"]["capacity"].get("example.com/token").is_none(), "it is somebody else's to say");
 }
 
+/// What a Node's `OwnNode` is with labels of somebody's.
+fn labelled(os: &str) -> OwnNode {
+    let mut labels = status::labels(&config());
+    labels.insert("kubernetes.io/os".into(), os.into());
+    labels.insert("theirs".into(), "1".into());
+    OwnNode { uid: Some("uid-1".into()), labels, ..OwnNode::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_that_the_machine_knows_better_are_put_right() {
+    let api = Api::default();
+    let (own, seen) = watch::channel(Some(Arc::new(labelled("linux"))));
+    let _node = begin_with(&api, seen);
+    api.until(STATUS, 1).await;
+    let wrong = labelled("dummyOS");
+    api.objects.lock().unwrap().get_mut(NODE).unwrap()["metadata"]["labels"] = json!(wrong.labels);
+    own.send_replace(Some(Arc::new(wrong)));
+    api.until(STATUS, 2).await;
+    let labels = api.objects.lock().unwrap()[NODE]["metadata"]["labels"].clone();
+    assert_eq!(labels, json!(labelled("linux").labels), "others stay");
+    own.send_replace(Some(Arc::new(labelled("linux"))));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(api.count(STATUS), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cordoning_is_an_event_once() {
+    let api = Api::default();
+    let (recorder, mut events) = Recorder::channel();
+    let (own, seen) = watch::channel(Some(Arc::new(labelled("linux"))));
+    let _node = start(NodeInputs { recorder, ..inputs(&api, seen) });
+    for (unschedulable, reason) in [(true, "NodeNotSchedulable"), (false, "NodeSchedulable")] {
+        own.send_replace(Some(Arc::new(OwnNode { unschedulable, ..labelled("linux") })));
+        let event = loop {
+            let event = events.recv().await.unwrap();
+            if event.reason.ends_with("Schedulable") {
+                break event;
+            }
+        };
+        assert_eq!((event.reason.as_str(), event.message), (reason, format!("Node n1 status is now: {reason}")));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!event.reason.ends_with("Schedulable"), "{}", event.reason);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_goes_down_says_so_at_once() {
     let api = Api::default();

@@ -36,11 +36,14 @@ async fn add(request: &Request, config: &Config) -> Result<Success> {
     if mappings.is_empty() {
         return Ok(previous);
     }
-    if config.snat {
-        allow_localhost(&previous)?;
-    }
     Rules::open()?.map_ports(request, &mappings, config.snat).await?;
-    if let Err(error) = forget_udp(config).await {
+    // After the rules, which close localhost again to the containers themselves.
+    let localhost = if config.snat { allow_localhost(&previous) } else { Ok(()) };
+    let done = match localhost {
+        Ok(()) => forget_udp(config).await,
+        refused => refused,
+    };
+    if let Err(error) = done {
         let _ = Rules::open()?.remove(request).await;
         return Err(error);
     }

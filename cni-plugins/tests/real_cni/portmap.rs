@@ -66,6 +66,36 @@ fn a_port_of_the_host_leads_to_the_container() {
     assert_eq!(exchange(&outside.ns, &b.ns.ns, 81, "192.168.77.1:8080").unwrap(), "192.168.77.2");
 }
 
+/// Empties the chain: so is the table that an agent before this rule made.
+fn without_guard(host: &Host) {
+    let nft = || Command::new("nft").args(["flush", "chain", "inet", "keelson-cni", "localhost"]).status().unwrap();
+    assert!(host.host.ns.run(nft).unwrap().success());
+}
+
+#[test]
+fn a_container_does_not_reach_the_hosts_localhost() {
+    let host = Host::new();
+    let (a, b) = (Container::new("a"), Container::new("b"));
+    let result = host.call("bridge", "ADD", &a, &host.bridge_config()).unwrap();
+    let mapping = |port: u16| json!([{"hostPort": port, "containerPort": 80}]);
+    host.call("portmap", "ADD", &a, &portmap(&result, mapping(8080))).unwrap();
+    // As root of a container can: 127/8 by the bridge.
+    for key in ["net/ipv4/conf/all/route_localnet", "net/ipv4/conf/eth0/route_localnet"] {
+        netns::sysctl::write(&a.ns.ns, key, "1").unwrap();
+    }
+    let way = "ip addr del 127.0.0.1/8 dev lo; ip route flush table local 127.0.0.0/8; ip route add 127.0.0.0/8 via 10.44.0.1";
+    let out = a.ns.ns.run(|| Command::new("sh").args(["-c", way]).output().unwrap()).unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(exchange(&a.ns.ns, &host.host.ns, 9099, "127.0.0.1:9099").is_err());
+    without_guard(&host);
+    assert!(exchange(&a.ns.ns, &host.host.ns, 9099, "127.0.0.1:9099").is_ok(), "the test reaches it, but for the rule");
+    let result = host.call("bridge", "ADD", &b, &host.bridge_config()).unwrap();
+    host.call("portmap", "ADD", &b, &portmap(&result, mapping(8081))).unwrap();
+    assert!(exchange(&a.ns.ns, &host.host.ns, 9099, "127.0.0.1:9099").is_err(), "a table of before gets it");
+    assert_eq!(exchange(&host.host.ns, &b.ns.ns, 80, "127.0.0.1:8081").unwrap(), "10.44.0.1");
+    assert!(exchange(&host.host.ns, &host.host.ns, 9099, "127.0.0.1:9099").is_ok());
+}
+
 /// Lists the host's rules as an administrator would.
 fn nft_list(host: &Host) -> String {
     let output = host.host.ns.run(|| Command::new("nft").args(["-j", "list", "ruleset"]).output().unwrap()).unwrap();

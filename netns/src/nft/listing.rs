@@ -25,6 +25,10 @@ fn write_op(out: &mut String, table: &str, op: &Op) -> fmt::Result {
         Op::EnsureTable => writeln!(out, "add table inet {table}"),
         Op::DeleteTable => writeln!(out, "delete table inet {table}"),
         Op::AddChain(chain) => writeln!(out, "add chain {}{}", chain.name, base(chain)),
+        Op::EmptyChain(chain) => {
+            writeln!(out, "add chain {}{}", chain.name, base(chain))?;
+            writeln!(out, "flush chain {}", chain.name)
+        }
         Op::AddSet(set) => writeln!(out, "{}", describe_set(set)),
         Op::AddRule(rule) => {
             write!(out, "add rule {}", rule.chain)?;
@@ -149,6 +153,7 @@ impl fmt::Display for ExprText<'_> {
         match self.0 {
             Expr::Meta { key: MetaKey::NfProto, to } => write!(f, "r{}=nfproto", to.0),
             Expr::Meta { key: MetaKey::L4Proto, to } => write!(f, "r{}=l4proto", to.0),
+            Expr::Meta { key: MetaKey::InputType, to } => write!(f, "r{}=iiftype", to.0),
             Expr::Payload { field, to } => write!(f, "r{}={}", to.0, field_name(*field)),
             Expr::Ct { key, to } => write!(f, "r{}=ct:{}", to.0, ct_name(*key)),
             Expr::SourceType { to } => write!(f, "r{}=fib:saddr:type", to.0),

@@ -38,6 +38,9 @@ pub(super) fn batch(mut transaction: nl::Transaction, batch: &Batch) -> Result<n
             ),
             Op::DeleteTable => transaction.del_table(table, nl::Family::Inet),
             Op::AddChain(new) => transaction.add_chain(chain(table, new)?),
+            Op::EmptyChain(new) => {
+                transaction.update_chain(chain(table, new)?).flush_chain(table, &new.name, nl::Family::Inet)
+            }
             Op::AddSet(new) => transaction.add_set(set(table, new)),
             Op::AddRule(new) => transaction.add_rule(rule(table, new)?),
             Op::AddElements(target, elements) => {
@@ -223,6 +226,7 @@ fn meta(key: MetaKey) -> nl::MetaKey {
     match key {
         MetaKey::NfProto => nl::MetaKey::NfProto,
         MetaKey::L4Proto => nl::MetaKey::L4Proto,
+        MetaKey::InputType => nl::MetaKey::IifType,
     }
 }
 

@@ -287,6 +287,8 @@ pub enum MetaKey {
     NfProto,
     /// The layer 4 protocol number.
     L4Proto,
+    /// The kind of the interface that the packet came in by, `ARPHRD_*` in two bytes of this machine's order.
+    InputType,
 }
 
 /// What is known of the packet's connection.
@@ -432,6 +434,8 @@ pub enum Op {
     DeleteTable,
     /// Creates a chain.
     AddChain(Chain),
+    /// Creates a chain unless it is there, and removes the rules that it has.
+    EmptyChain(Chain),
     /// Creates a set or map.
     AddSet(Arc<Set>),
     /// Appends a rule.
@@ -475,6 +479,11 @@ impl Batch {
     /// Adds a chain that the kernel calls.
     pub fn base_chain(&mut self, name: impl Into<Name>, kind: HookKind, hook: Hook, priority: i32) {
         self.ops.push(Op::AddChain(Chain { name: name.into(), base: Some((kind, hook, priority)) }));
+    }
+
+    /// A chain that the kernel calls and that has no rules yet, whether it was there or not.
+    pub fn empty_base_chain(&mut self, name: impl Into<Name>, kind: HookKind, hook: Hook, priority: i32) {
+        self.ops.push(Op::EmptyChain(Chain { name: name.into(), base: Some((kind, hook, priority)) }));
     }
 
     /// Appends a rule.

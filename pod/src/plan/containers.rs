@@ -175,7 +175,7 @@ fn start(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, backoff: u32
                 if shown > view.world.now {
                     plan.wake(shown);
                 } else {
-                    plan.events.push(Event::image_back_off(member));
+                    plan.events.extend(Event::image_back_off(member));
                 }
             }
             return;

@@ -83,6 +83,10 @@ fn sandbox<'a>(view: &View<'a>, plan: &mut Plan) -> Option<&'a Sandbox> {
             .push(Event::warning("NetworkNotReady", "network is not ready: container runtime network not ready"));
         return None;
     }
+    if view.sandbox.is_some() {
+        let text = "Pod sandbox changed, it will be killed and re-created.";
+        plan.events.push(Event::normal("SandboxChanged", text));
+    }
     let attempt = view.sandbox.map_or(0, |sandbox| sandbox.attempt.saturating_add(1));
     plan.steps.push(Step::RunSandbox { attempt });
     None

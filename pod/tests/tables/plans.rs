@@ -265,7 +265,9 @@ fn a_dead_sandbox_is_replaced_step_by_step() {
     world.observed.containers[0].state = exited("c", 0, 137, 99).state;
     assert_eq!(plan(&world).steps, [Step::StopSandbox { id: SandboxId::new("s0") }]);
     world.observed.sandboxes[0].stopped = true;
-    assert_eq!(plan(&world).steps, [Step::RunSandbox { attempt: 1 }]);
+    let anew = plan(&world);
+    assert_eq!(anew.steps, [Step::RunSandbox { attempt: 1 }]);
+    assert_eq!((anew.events.len(), anew.events[0].reason.as_str()), (1, "SandboxChanged"));
     assert_eq!(told(&status(&world), "PodReadyToStartContainers"), "False");
     world.node.network_ready = false;
     let offline = plan(&world);
@@ -350,7 +352,9 @@ fn failed_starts_wait() {
         world.now = at(105);
         let shown = plan(&world);
         if reason == "ErrImagePull" {
-            assert_eq!(shown.events[0].message, "Back-off pulling image \"x\"");
+            let texts: Vec<_> = shown.events.iter().map(|event| (event.kind, event.message.as_str())).collect();
+            let waits = (EventKind::Normal, "Back-off pulling image \"x\"");
+            assert_eq!(texts, [waits, (EventKind::Warning, "Error: ImagePullBackOff")]);
         }
         assert_eq!(wakes(&world, &shown), Some(wait - 5));
         world.now = at(100 + wait);

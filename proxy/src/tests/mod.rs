@@ -21,6 +21,7 @@ fn facts() -> NodeFacts {
         cluster_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
         pod_cidrs: vec!["10.1.0.0/24".parse().unwrap()],
         non_masquerade_cidrs: Vec::new(),
+        service_cidrs: vec!["10.96.0.0/12".parse().unwrap()],
         zone: None,
     }
 }
@@ -284,6 +285,27 @@ fn endpoints_follow_hints_and_the_nodes_zone() {
     let (_, slice) = convert::endpoint_slice(&given, "n2").unwrap();
     let here: Vec<_> = slice.endpoints.iter().map(|e| e.hints.as_ref().unwrap().for_this_node).collect();
     assert_eq!(here, [Some(false), Some(true)]);
+}
+
+#[test]
+fn serving_is_true_where_nobody_says_otherwise() {
+    use k8s_openapi::api::discovery::v1 as discovery;
+    let conditions = |ready, serving, terminating| discovery::EndpointConditions { ready, serving, terminating };
+    let endpoint = |conditions: discovery::EndpointConditions| discovery::Endpoint {
+        addresses: vec!["10.1.0.1".into()],
+        conditions: Some(conditions),
+        ..discovery::Endpoint::default()
+    };
+    let given = [conditions(Some(false), None, Some(true)), conditions(Some(false), Some(false), None)].map(endpoint);
+    let mut slice = discovery::EndpointSlice {
+        address_type: "IPv4".into(),
+        endpoints: Some(given.to_vec()),
+        ..discovery::EndpointSlice::default()
+    };
+    slice.metadata.labels = Some([("kubernetes.io/service-name".to_owned(), "s0".to_owned())].into());
+    let (_, slice) = convert::endpoint_slice(&slice, "n1").unwrap();
+    let seen: Vec<_> = slice.endpoints.iter().map(|e| (e.ready, e.serving, e.terminating)).collect();
+    assert_eq!(seen, [(false, true, true), (false, false, false)]);
 }
 
 #[test]

@@ -86,6 +86,7 @@ prop_compose! {
         cluster in some_of(&["10.0.0.0/8", "10.1.0.0/24", "10.1.1.0/24", "fd00:1::/64"]),
         pods in some_of(&["10.1.0.0/24", "fd00:1::/64"]),
         direct in some_of(&["192.168.0.1/32", "192.168.0.0/24", "192.168.0.2/32", "fd00::/16"]),
+        services in some_of(&["10.96.0.0/12", "10.97.0.0/16", "fd00:10::/108"]),
         zone in proptest::option::of(proptest::sample::select(vec!["a", "b"])),
     ) -> NodeFacts {
         let nets = |texts: Vec<&str>| texts.iter().map(|text| text.parse().unwrap()).collect();
@@ -94,6 +95,7 @@ prop_compose! {
             cluster_cidrs: nets(cluster),
             pod_cidrs: nets(pods),
             non_masquerade_cidrs: nets(direct),
+            service_cidrs: nets(services),
             zone: zone.map(Into::into),
         }
     }

@@ -183,7 +183,14 @@ fn health_checks(context: &Context, ns: &Namespace) -> Result<()> {
         let answer = asks(1)?;
         ensure!(answer.contains("\"localEndpoints\": 0") && answer.ends_with("503"), "{answer}");
         Ok(())
-    })
+    })?;
+    // What load balancers of Services without a policy ask, at kube-proxy's port.
+    for (path, eligible) in [("healthz", "\"nodeEligible\":true,"), ("livez", "")] {
+        let ask = format!("curl -sS -w %{{http_code}} --max-time 3 http://{}:10256/{path}", lan.worker(1));
+        let answer = context.on("m", &ask)?;
+        ensure!(answer.contains(&format!("{eligible}\"healthy\":true")) && answer.ends_with("200"), "{answer}");
+    }
+    Ok(())
 }
 
 fn host_ports(context: &Context) -> Result<()> {

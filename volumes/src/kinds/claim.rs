@@ -10,8 +10,8 @@ use crate::objects::{ObjectError, Objects};
 pub(crate) enum Backing {
     /// A path, checked as its type says.
     Host { path: String, check: String },
-    /// A folder, or a block device where `block`.
-    Local { path: String, block: bool },
+    /// A folder, or a block device where `block`, of the PersistentVolume `name`.
+    Local { name: String, path: String, block: bool },
 }
 
 /// Asks for a claim and its volume.
@@ -61,7 +61,8 @@ fn backing(volume: &PersistentVolume) -> Result<Backing, Error> {
     }
     if let Some(source) = &spec.local {
         let block = spec.volume_mode.as_deref() == Some("Block");
-        return Ok(Backing::Local { path: source.path.clone(), block });
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        return Ok(Backing::Local { name, path: source.path.clone(), block });
     }
     // CSI and the network file systems have no driver here.
     Err(Error::Unsupported("persistentVolumeClaim"))
@@ -93,6 +94,7 @@ mod tests {
         assert_eq!(belongs(&volume("u"), &claim("Bound", "v")), Ok(()));
         let text = "found PV object v but its pv.Spec.ClaimRef.UID w does not point to claim.UID u";
         assert_eq!(belongs(&volume("w"), &claim("Bound", "v")), Err(text.to_owned()));
-        assert_eq!(backing(&volume("u")).unwrap(), Backing::Local { path: "/data".into(), block: false });
+        let local = Backing::Local { name: "v".into(), path: "/data".into(), block: false };
+        assert_eq!(backing(&volume("u")).unwrap(), local);
     }
 }

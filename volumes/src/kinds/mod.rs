@@ -95,7 +95,7 @@ impl Kind {
             Self::Secret(_) => "secret",
             Self::DownwardApi(_) => "downward-api",
             Self::Projected(_) => "projected",
-            Self::Claim { .. } => "local-volume",
+            Self::Claim { .. } => local::PLUGIN,
             Self::Unsupported(name) => name,
         }
     }

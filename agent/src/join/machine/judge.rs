@@ -44,7 +44,7 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
         mendable("CNI", message, &["mv", path, &format!("{path}{ASIDE}")])
     }));
     problems.extend(seen.firewalls.iter().map(|name| {
-        let remedy = "allow 10250/tcp from the master, and traffic between the pod network and other nodes";
+        let remedy = "allow 10250/tcp from the master, 10256/tcp from load balancers, and traffic between the pod network and other nodes";
         plain(Finding::warning("firewall", format!("{name} runs"), remedy))
     }));
     if let Some(free) = seen.free.filter(|free| *free < LEAST_DISK) {

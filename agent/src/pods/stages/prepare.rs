@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{ObjectFieldSelector, Pod, ResourceFieldSelector};
-use pod::Allocation;
 use pod::fields::{self, FieldFacts};
+use pod::{Allocation, Event};
 use volumes::{Downward, Prepared, SetUp, SetUpError};
 
-use super::{Job, Outcome, StageError, limits, on_cgroups};
+use super::{Job, Outcome, Say, StageError, limits, on_cgroups};
 use crate::client::watch::describe;
 use crate::metrics::families::STORAGE_OPERATIONS;
 use crate::pods::{Context, qos};
@@ -61,6 +61,9 @@ pub async fn set_up(context: &Arc<Context>, pod: &Pod, ips: &[std::net::IpAddr])
     for volume in &plan.volumes {
         let has_failed = failed.iter().any(|error| error.volume == volume.name);
         storage_operation(&volume.kind, "volume_mount", begun, has_failed);
+    }
+    for text in ready.iter().flat_map(|ready| &ready.already_mounted) {
+        Say::new(&context.recorder, Some(pod)).event(Event::warning("AlreadyMountedVolume", text));
     }
     ready
 }
