@@ -12,6 +12,7 @@ use cri::v1::{
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
+use pod::resolve::DnsConfig;
 use pod::plan::MINIMUM_GRACE;
 use pod::{ContainerState, Event, KillContainer, PreStop, Role, StartContainer, events, resolve};
 use tracing::Instrument as _;
@@ -111,7 +112,7 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
         pod_sandbox_id: start.sandbox.as_str().to_owned(),
         config: Some(built),
         // Only names and the log folder are read of it, and these do not change with the attempt.
-        sandbox_config: Some(sandbox::config(&job.context, pod, 0, users)?),
+        sandbox_config: Some(sandbox::config(&job.context, pod, 0, users, DnsConfig::default())?),
     };
     let answer = Box::pin(job.context.runtime.create_container(request)).await;
     image_volumes::counted(images, &answer);
