@@ -16,13 +16,13 @@ use pod::resolve::DnsConfig;
 use pod::plan::MINIMUM_GRACE;
 use pod::{ContainerState, Event, KillContainer, PreStop, Role, StartContainer, events, resolve};
 use tracing::Instrument as _;
-use volumes::plan::{MountPlan, SubPath};
+use volumes::plan::MountPlan;
 use volumes::{ObjectError, Objects, subpath};
 
 use super::prepare::field_facts;
 use super::request::{self, ContainerParts, MountOptions};
 use super::security::Given;
-use super::{Job, Outcome, Say, StageError, blocking, image_volumes, sandbox};
+use super::{Job, Outcome, Say, StageError, blocking, image_volumes, sandbox, sub_path};
 use crate::client::watch::describe;
 use crate::images::{Ask, Image};
 use crate::pods::{hooks, log_links};
@@ -237,13 +237,9 @@ async fn mounts(
     for plan in &plans {
         let forced = is_read_only(pod, &plan.volume);
         let plan = &MountPlan { read_only: plan.read_only || forced, ..plan.clone() };
-        let sub_path = match &plan.sub_path {
-            SubPath::Whole => None,
-            SubPath::Fixed(path) => Some(path.clone()),
-            SubPath::Expression(text) => Some(pod::env::expand(text, |name| env.get(name).cloned())),
-        };
+        let sub_path = sub_path::resolve(&plan.sub_path, env)?;
         if let Some(image) = images.get(&plan.volume) {
-            out.push(image_volumes::mount(plan, image, sub_path)?);
+            out.push(image_volumes::mount(plan, image, sub_path));
             continue;
         }
         let volume = job.facts.volumes.get(&plan.volume).ok_or_else(|| {
@@ -340,7 +336,11 @@ async fn bind(
 ) -> Result<PathBuf, StageError> {
     let text = format!("failed to prepare subPath for volumeMount {name:?} of container {container:?}");
     blocking(CONFIG_ERROR, move || {
-        subpath::bind(&volume, &path, &target).map_err(|error| format!("{text}: {}", describe(&error)))
+        // What is wrong would tell the pod of the node's files.
+        subpath::bind(&volume, &path, &target).map_err(|error| {
+            tracing::warn!(error = %describe(&error), "subPath cannot be prepared");
+            text
+        })
     })
     .await
 }
