@@ -54,3 +54,23 @@ async fn what_was_missing_starts_the_pod_when_it_comes() {
     node.until("the pod is gone", || node.api.pod("p").is_none()).await;
     node.until("nobody looks", || node.api.config_map_watches() == 0).await;
 }
+
+fn with_variables(config_map: &str, image: &str) -> serde_json::Value {
+    let from = json!([{"configMapRef": {"name": config_map}}]);
+    json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": image, "envFrom": from}]})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_pulled_whatever_else_is_missing() {
+    let node = Node::new("pulled");
+    let _agent = node.agent();
+    node.api.create("p", with_variables("later", "example.com/web:1"));
+    node.api.create("q", with_variables("later", "example.com/missing:1"));
+    let waits = |pod: &str, reason: &str| {
+        let pod = node.api.pod(pod).unwrap_or_default();
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
+    node.until("what is missing is told", || waits("p", "CreateContainerConfigError")).await;
+    assert!(node.api.events().iter().any(|event| event.contains("Successfully pulled image \"example.com/web:1\"")));
+    node.until("the wrong image is told", || waits("q", "ErrImagePull") || waits("q", "ImagePullBackOff")).await;
+}

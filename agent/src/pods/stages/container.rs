@@ -57,7 +57,9 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<Outcome, StageEr
     let over = guest.over();
     let ask = Ask { pod, container: &container, role: start.role, say: &say, objects: &*job.context.objects, over };
     let fetched = async {
-        let (image, env) = tokio::try_join!(job.context.images.ensure(ask), environment(job, pod, &container))?;
+        // Both to their ends, and the image's error first: upstream pulls before it looks what the configuration needs.
+        let (image, env) = tokio::join!(job.context.images.ensure(ask), environment(job, pod, &container));
+        let (image, env) = (image?, env?);
         Ok((image, env, image_volumes::pull(job, pod, &container, start, &say, over).await?))
     };
     let fetched = fetched.await;
