@@ -74,3 +74,20 @@ async fn an_image_is_pulled_whatever_else_is_missing() {
     assert!(node.api.events().iter().any(|event| event.contains("Successfully pulled image \"example.com/web:1\"")));
     node.until("the wrong image is told", || waits("q", "ErrImagePull") || waits("q", "ImagePullBackOff")).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variables_are_known_while_nobody_can_be_asked() {
+    let node = Node::new("variables");
+    node.api.config_map("settings", json!({"a": "1"}), false);
+    let _agent = node.agent();
+    node.api.create("p", with_variables("settings", "example.com/web:1"));
+    node.until("the pod is Ready", || node.api.pod("p").is_some_and(|pod| ready(&pod))).await;
+    node.api.set_away(true);
+    let first = node.fake.containers()[0].id.clone();
+    node.fake.exit(&first, 1);
+    let runs = || {
+        let running = cri::v1::ContainerState::ContainerRunning;
+        node.fake.containers().iter().any(|container| container.id != first && container.state == running)
+    };
+    node.until("its container runs again", runs).await;
+}

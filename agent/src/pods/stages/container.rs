@@ -17,7 +17,7 @@ use pod::plan::MINIMUM_GRACE;
 use pod::{ContainerState, Event, KillContainer, PreStop, Role, StartContainer, events, resolve};
 use tracing::Instrument as _;
 use volumes::plan::MountPlan;
-use volumes::{ObjectError, Objects, subpath};
+use volumes::{ObjectError, Objects, Reference, subpath};
 
 use super::prepare::field_facts;
 use super::request::{self, ContainerParts, MountOptions};
@@ -25,6 +25,7 @@ use super::security::Given;
 use super::{Job, Outcome, Say, StageError, blocking, image_volumes, sandbox, sub_path};
 use crate::client::watch::describe;
 use crate::images::{Ask, Image};
+use crate::pods::objects::named;
 use crate::pods::{hooks, log_links};
 
 /// Reason of a container that cannot be configured.
@@ -137,14 +138,20 @@ async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTre
     let reader = &job.context.objects;
     let mut config_maps: BTreeMap<String, Keys> = BTreeMap::new();
     let mut secrets: BTreeMap<String, Keys> = BTreeMap::new();
-    for name in named(container, Named::ConfigMap) {
-        let object = reader.config_map(namespace, &name).await;
-        let data = object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes())).collect());
-        config_maps.insert(name, keys(data));
-    }
-    for name in named(container, Named::Secret) {
-        let object = reader.secret(namespace, &name).await;
-        secrets.insert(name, keys(object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect())));
+    let (env, from) = (container.env.as_deref(), container.env_from.as_deref());
+    for reference in named::by_environment(env.unwrap_or_default(), from.unwrap_or_default()) {
+        match reference {
+            Reference::ConfigMap(name) => {
+                let object = reader.config_map(namespace, &name).await;
+                let data = object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes())).collect());
+                config_maps.insert(name, keys(data));
+            }
+            Reference::Secret(name) => {
+                let object = reader.secret(namespace, &name).await;
+                let data = object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect());
+                secrets.insert(name, keys(data));
+            }
+        }
     }
     let files = variable_files(job, container).await?;
     let lookup = |source: Source<'_>| match source {
@@ -204,26 +211,6 @@ fn keys(object: Result<BTreeMap<String, Vec<u8>>, ObjectError>) -> Keys {
         Err(ObjectError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Named {
-    ConfigMap,
-    Secret,
-}
-
-/// The objects of a kind that an environment names.
-fn named(container: &Container, kind: Named) -> std::collections::BTreeSet<String> {
-    let from = container.env_from.iter().flatten().filter_map(|from| match kind {
-        Named::ConfigMap => from.config_map_ref.as_ref().map(|r| &r.name),
-        Named::Secret => from.secret_ref.as_ref().map(|r| &r.name),
-    });
-    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
-    let values = sources.filter_map(|source| match kind {
-        Named::ConfigMap => source.config_map_key_ref.as_ref().map(|r| &r.name),
-        Named::Secret => source.secret_key_ref.as_ref().map(|r| &r.name),
-    });
-    from.chain(values).cloned().collect()
 }
 
 /// Volumes, /etc/hosts and the termination message, all in place on the node.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::jobs::{Done, guarded};
 use super::{Worker, pod_of};
 use crate::client::backoff::Backoff;
-use crate::pods::objects::{ApiObjects, Hold};
+use crate::pods::objects::{ApiObjects, Hold, named};
 use crate::pods::stages::prepare;
 
 /// Pauses after a refresh that failed.
@@ -38,9 +38,9 @@ impl Refresh {
         Self { objects: Hold::new(objects), seen: None, due: false, at: None, running: false, retry }
     }
 
-    /// The volumes of a pod are set up from now on.
+    /// The volumes of a pod are set up from now on. All that it names is held, so that its containers start again while nobody can be asked.
     pub fn begin(&mut self, pod: &Pod) {
-        self.objects.set(pod.metadata.namespace.as_deref().unwrap_or_default(), volumes::plan(pod).references());
+        self.objects.set(pod.metadata.namespace.as_deref().unwrap_or_default(), named::by_pod(pod));
         self.seen = Some((version(pod), fingerprint(pod)));
         self.due = false;
     }
