@@ -42,10 +42,12 @@ pub struct Outcome {
     pub name: String,
     /// Its message: the recorded one, or the combined one.
     pub message: String,
-    /// How often it was seen; above one the object exists and is patched.
+    /// How often it was seen.
     pub count: i32,
     /// When it was seen first.
     pub first: Timestamp,
+    /// The object exists, as far as is known, and is patched.
+    exists: bool,
     key: Key,
 }
 
@@ -53,7 +55,7 @@ impl Outcome {
     /// Whether an Event object exists already and only counts up.
     #[must_use]
     pub fn is_repeat(&self) -> bool {
-        self.count > 1
+        self.exists
     }
 
     /// Cluster-scoped objects have their events in `default`.
@@ -62,9 +64,9 @@ impl Outcome {
         self.observation.object.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
     }
 
-    /// The same as a new object.
-    pub(super) fn into_first(self, now: Timestamp) -> Self {
-        Self { name: event_name(&self.observation.object, now), count: 1, first: now, ..self }
+    /// The same as a new object. Name, count and first time stay: the next one like it looks for it under this name.
+    pub(super) fn anew(self) -> Self {
+        Self { exists: false, ..self }
     }
 }
 
@@ -110,7 +112,7 @@ impl Correlator {
             return None;
         }
         let name = event_name(&observation.object, first);
-        Some(Outcome { observation, name, message, count, first, key })
+        Some(Outcome { observation, name, message, count, first, exists: count > 1, key })
     }
 
     /// An event could not be sent: the next one like it is a new object.

@@ -41,6 +41,17 @@ fn equal_events_are_counted_on_one_object() {
 }
 
 #[test]
+fn a_counted_event_that_was_deleted_is_made_once_more_under_its_name() {
+    let mut correlator = Correlator::default();
+    let first = correlator.observe(observation("p", "BackOff", "m"), at(0)).unwrap();
+    let second = correlator.observe(observation("p", "BackOff", "m"), at(5)).unwrap().anew();
+    assert_eq!((second.count, second.first, second.is_repeat()), (2, at(0), false));
+    let third = correlator.observe(observation("p", "BackOff", "m"), at(9)).unwrap();
+    assert_eq!((third.count, third.is_repeat()), (3, true));
+    assert_eq!([&second.name, &third.name], [&first.name; 2]);
+}
+
+#[test]
 fn the_eleventh_message_is_combined() {
     let mut correlator = Correlator::default();
     for n in 0..10 {
