@@ -52,6 +52,21 @@ fn a_counted_event_that_was_deleted_is_made_once_more_under_its_name() {
 }
 
 #[test]
+fn names_that_are_too_long_are_replaced_by_an_id() {
+    let mut correlator = Correlator::default();
+    let long = "p".repeat(240);
+    let [first, second] =
+        [0, 5].map(|second| correlator.observe(observation(&long, "Pulled", "m"), at(second)).unwrap().name);
+    assert_eq!(first, second, "it is found again");
+    let lengths: Vec<_> = first.split('-').map(str::len).collect();
+    assert_eq!(lengths, [8, 4, 4, 4, 12], "{first}");
+    assert_eq!((first.as_bytes()[14], first.contains(&long)), (b'4', false));
+    let other = correlator.observe(observation(&long, "Created", "m"), at(6)).unwrap().name;
+    assert_ne!(other, first);
+    assert!(correlator.observe(observation("p", "Pulled", "m"), at(0)).unwrap().name.starts_with("p."));
+}
+
+#[test]
 fn the_eleventh_message_is_combined() {
     let mut correlator = Correlator::default();
     for n in 0..10 {
