@@ -55,6 +55,19 @@ async fn what_was_missing_starts_the_pod_when_it_comes() {
     node.until("nobody looks", || node.api.config_map_watches() == 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_running_pod_loses_is_told_and_stays_in_its_volume() {
+    let node = Node::new("lost");
+    node.api.config_map("settings", json!({"a": "1"}), false);
+    let _agent = node.agent();
+    node.api.create("p", spec("settings"));
+    node.until("the pod is Ready", || node.api.pod("p").is_some_and(|pod| ready(&pod))).await;
+    node.api.remove_config_map("settings");
+    let text = "MountVolume.SetUp failed for volume \"v\" : configmap \"settings\" not found";
+    node.until("it is told", || node.api.events().iter().any(|event| event.contains(text))).await;
+    assert_eq!(content(&node, "p", "a").as_deref(), Some("1"));
+}
+
 fn with_variables(config_map: &str, image: &str) -> serde_json::Value {
     let from = json!([{"configMapRef": {"name": config_map}}]);
     json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": image, "envFrom": from}]})

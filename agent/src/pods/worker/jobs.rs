@@ -21,7 +21,8 @@ use crate::pods::status::Written;
 pub enum Done {
     Step { step: Step, begun: Timestamp, result: Result<Outcome, StageError> },
     Hook { id: ContainerId, name: String, result: Result<(), String> },
-    Refreshed { result: Option<Prepared> },
+    /// `Err` with what each volume that failed has to say.
+    Refreshed { result: Result<Prepared, Vec<String>> },
     Checkpoint { worked: bool },
     Published { status: Arc<PodStatus>, result: Result<Written, kube::Error> },
 }
