@@ -62,9 +62,8 @@ pub fn image_backoff_shown(failure: &Failure) -> Option<Timestamp> {
 /// counted by themselves, and anew with each image.
 #[must_use]
 pub fn failures(known: Option<&Failure>, reason: &str, spec_hash: Option<&str>) -> u32 {
-    let same = |known: &&Failure| {
-        is_of_pulls(&known.reason) == is_of_pulls(reason) && known.spec_hash.as_deref() == spec_hash
-    };
+    let same =
+        |known: &&Failure| is_of_pulls(&known.reason) == is_of_pulls(reason) && known.spec_hash.as_deref() == spec_hash;
     known.filter(same).map_or(0, |known| known.count).saturating_add(1)
 }
 

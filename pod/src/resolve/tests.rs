@@ -50,7 +50,8 @@ fn resolvers() {
         &facts,
     );
     assert_eq!(own.servers, ["1", "2", "3"]);
-    let long = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"searches": ["a".repeat(254), "b".repeat(253)]}});
+    let long =
+        json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"searches": ["a".repeat(254), "b".repeat(253)]}});
     assert_eq!(dns(&pod(long), &facts).searches, ["b".repeat(253)]);
 
     let without = DnsFacts { node: None, ..facts };

@@ -12,8 +12,8 @@ use cri::v1::{
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
-use pod::resolve::DnsConfig;
 use pod::plan::MINIMUM_GRACE;
+use pod::resolve::DnsConfig;
 use pod::{ContainerState, Event, KillContainer, PreStop, Role, StartContainer, events, resolve};
 use tracing::Instrument as _;
 use volumes::plan::MountPlan;

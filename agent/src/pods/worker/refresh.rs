@@ -38,7 +38,15 @@ pub struct Refresh {
 impl Refresh {
     pub fn new(objects: Arc<ApiObjects>) -> Self {
         let retry = Backoff::new(RETRY.0, RETRY.1);
-        Self { objects: Hold::new(objects), seen: None, due: false, at: None, running: false, retry, told: BTreeSet::new() }
+        Self {
+            objects: Hold::new(objects),
+            seen: None,
+            due: false,
+            at: None,
+            running: false,
+            retry,
+            told: BTreeSet::new(),
+        }
     }
 
     /// The volumes of a pod are set up from now on. All that it names is held, so that its containers start again while nobody can be asked.
