@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Pod, PodSpec};
 use volumes::Reference;
 
-/// All of a pod: in its volumes, in environments, and for pulls.
+/// All of a pod: in the volumes that are mounted, in environments, and for pulls.
 #[must_use]
 pub fn by_pod(pod: &Pod) -> BTreeSet<Reference> {
     let mut all = volumes::plan(pod).references();
@@ -53,7 +53,7 @@ mod tests {
             "imagePullSecrets": [{"name": "pull"}, {"name": ""}],
             "volumes": [{"name": "v", "configMap": {"name": "volume"}}],
             "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": "init"}}]}],
-            "containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "all"}}], "env": [
+            "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}], "envFrom": [{"secretRef": {"name": "all"}}], "env": [
                 {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "one", "key": "k"}}},
                 {"name": "B", "valueFrom": {"secretKeyRef": {"name": "one", "key": "k"}}}, {"name": "C", "value": "c"}]}],
             "ephemeralContainers": [{"name": "e", "envFrom": [{"configMapRef": {"name": "debug"}}]}]
