@@ -58,9 +58,22 @@ pub fn image_backoff_shown(failure: &Failure) -> Option<Timestamp> {
     is_pull_failure(failure).then(|| later(failure.at, IMAGE.0 / 2))
 }
 
+/// How often a stage has failed in a row, with the failure that is known of it and one for this reason. Pulls, whose waits get longer, are
+/// counted by themselves, and anew with each image.
+#[must_use]
+pub fn failures(known: Option<&Failure>, reason: &str, spec_hash: Option<&str>) -> u32 {
+    let same =
+        |known: &&Failure| is_of_pulls(&known.reason) == is_of_pulls(reason) && known.spec_hash.as_deref() == spec_hash;
+    known.filter(same).map_or(0, |known| known.count).saturating_add(1)
+}
+
 /// Only pulls burden a registry. An image that must not be pulled, or whose name is wrong, is looked for steadily.
 fn is_pull_failure(failure: &Failure) -> bool {
-    matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed")
+    is_of_pulls(&failure.reason)
+}
+
+fn is_of_pulls(reason: &str) -> bool {
+    matches!(reason, "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed")
 }
 
 fn doubled(initial: Duration, max: Duration, level: u32) -> Duration {
@@ -101,7 +114,7 @@ mod tests {
     fn only_pulls_wait_longer_each_time() {
         let wait = |reason: &str, count| {
             let at = Timestamp::UNIX_EPOCH;
-            let failure = Failure { reason: reason.to_owned(), message: String::new(), at, count };
+            let failure = Failure { reason: reason.to_owned(), message: String::new(), at, count, spec_hash: None };
             (start_retry(&failure).as_second(), image_backoff_shown(&failure).map(Timestamp::as_second))
         };
         assert_eq!([1, 2, 3, 6, 99].map(|count| wait("ErrImagePull", count).0), [10, 20, 40, 300, 300]);
@@ -109,5 +122,23 @@ mod tests {
         assert_eq!(wait("ErrImageNeverPull", 9), (10, None));
         assert_eq!(wait("InvalidImageName", 9), (10, None));
         assert_eq!(wait("CreateContainerConfigError", 9), (10, None));
+    }
+
+    #[test]
+    fn pulls_are_counted_by_themselves_and_by_image() {
+        let (at, message) = (Timestamp::UNIX_EPOCH, String::new());
+        let known = |reason: &str| Failure {
+            reason: reason.to_owned(),
+            message: message.clone(),
+            at,
+            count: 7,
+            spec_hash: Some("old".to_owned()),
+        };
+        let (pull, config) = (known("ErrImagePull"), known("CreateContainerConfigError"));
+        assert_eq!(failures(None, "ErrImagePull", Some("old")), 1);
+        assert_eq!(failures(Some(&pull), "RegistryUnavailable", Some("old")), 8);
+        assert_eq!(failures(Some(&pull), "ErrImagePull", Some("new")), 1);
+        assert_eq!(failures(Some(&config), "ErrImagePull", Some("old")), 1);
+        assert_eq!(failures(Some(&config), "CreateContainerError", Some("old")), 8);
     }
 }

@@ -147,7 +147,9 @@ pub fn resource(
     };
     let read = |list| api::resources::read(list).get(name).copied().filter(|quantity| !quantity.is_zero());
     let quantity = match list {
-        "limits" => read(resources.limits.as_ref()).or_else(|| facts.allocatable.get(name).copied()),
+        // What a node has of huge pages is nobody's limit (`MergeContainerResourceLimits`).
+        "limits" => read(resources.limits.as_ref())
+            .or_else(|| facts.allocatable.get(name).filter(|_| !name.starts_with("hugepages-")).copied()),
         "requests" => read(resources.requests.as_ref()),
         _ => return Err(unsupported()),
     };
@@ -199,8 +201,9 @@ mod tests {
 
     #[test]
     fn resources() {
+        let quantity = |text: &str| k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.into());
         let allocatable = api::resources::read(Some(
-            &[("cpu".to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("4".into()))].into(),
+            &[("cpu".to_owned(), quantity("4")), ("hugepages-2Mi".to_owned(), quantity("64Mi"))].into(),
         ));
         let facts = FieldFacts { allocatable, ..FieldFacts::default() };
         let value = |name: &str, divisor: &str| {
@@ -213,6 +216,7 @@ mod tests {
         assert_eq!(value("requests.cpu", "0").unwrap(), "1");
         assert_eq!(value("limits.cpu", "1").unwrap(), "4");
         assert_eq!(value("limits.memory", "1Mi").unwrap(), "1024");
+        assert_eq!(value("limits.hugepages-2Mi", "1").unwrap(), "0");
         assert_eq!(value("requests.ephemeral-storage", "1").unwrap(), "0");
         assert_eq!(value("limits.gpu", "1").unwrap_err(), "unsupported container resource : limits.gpu");
     }

@@ -230,9 +230,12 @@ impl<'a> View<'a> {
         is_told || self.world.observed.kills.get(&container.id).is_some_and(|kill| kill.restarts)
     }
 
-    /// The failure of a container's last start.
-    pub fn start_failure(&self, name: &str) -> Option<&'a Failure> {
-        self.world.failures.get(&Stage::Container(name.to_owned()))
+    /// The failure of a container's last start; one of another image is of no more account (the key of upstream's pulls is the pod's uid and
+    /// the image).
+    pub fn start_failure(&self, spec: &Spec) -> Option<&'a Failure> {
+        let failure = self.world.failures.get(&Stage::Container(spec.name.clone()))?;
+        let is_of_it = |hash: &String| *hash == crate::hash::container(spec);
+        failure.spec_hash.as_ref().is_none_or(is_of_it).then_some(failure)
     }
 
     /// The grace period of the pod itself.

@@ -24,7 +24,7 @@ pub struct SetUp<'a, O, D> {
     pub layout: &'a Layout,
     pub objects: &'a O,
     pub fields: &'a D,
-    /// Caps emptyDirs in memory, in bytes: the pod's memory limit.
+    /// Caps emptyDirs in memory, in bytes: the pod's memory limit, and what all pods may use.
     pub memory: Option<u64>,
     pub now: Timestamp,
 }

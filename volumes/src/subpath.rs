@@ -19,9 +19,12 @@ use crate::{Error, fs as files};
 /// Binds `volume/sub_path` to `target`; a folder is made where there is nothing. Answers `target`.
 ///
 /// # Errors
-/// A path that leaves the volume (`EXDEV`, or `ELOOP` through magic links), or a mount that fails.
+/// A path that is empty, so that it would be the whole volume, or leaves it (`EXDEV`, or `ELOOP` through magic links), or a mount that fails.
 pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, Error> {
     let named = volume.join(sub_path);
+    if sub_path.is_empty() {
+        return Err(Error::errno("prepare subPath", &named)(Errno::EINVAL));
+    }
     let root = File::open(volume).map_err(Error::io("open", volume))?;
     let source = open_or_make(&root, sub_path).map_err(Error::errno("prepare subPath", &named))?;
     let status = fstat(&source).map_err(Error::errno("stat", &named))?;
@@ -171,6 +174,14 @@ mod tests {
         }
         assert!(read(&volume, "etc/away", LIMIT).is_err());
         assert!(read(&volume, "none", LIMIT).is_err());
+    }
+
+    #[test]
+    fn a_path_of_nothing_is_not_the_whole_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = bind(folder.path(), "", &folder.path().join("target")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot prepare subPath"), "{error}");
+        assert!(!folder.path().join("target").exists());
     }
 
     /// What a container may leave there instead of a file of variables. Needs root, to make a device.

@@ -42,10 +42,12 @@ pub struct Outcome {
     pub name: String,
     /// Its message: the recorded one, or the combined one.
     pub message: String,
-    /// How often it was seen; above one the object exists and is patched.
+    /// How often it was seen.
     pub count: i32,
     /// When it was seen first.
     pub first: Timestamp,
+    /// The object exists, as far as is known, and is patched.
+    exists: bool,
     key: Key,
 }
 
@@ -53,7 +55,7 @@ impl Outcome {
     /// Whether an Event object exists already and only counts up.
     #[must_use]
     pub fn is_repeat(&self) -> bool {
-        self.count > 1
+        self.exists
     }
 
     /// Cluster-scoped objects have their events in `default`.
@@ -62,9 +64,9 @@ impl Outcome {
         self.observation.object.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
     }
 
-    /// The same as a new object.
-    pub(super) fn into_first(self, now: Timestamp) -> Self {
-        Self { name: event_name(&self.observation.object, now), count: 1, first: now, ..self }
+    /// The same as a new object. Name, count and first time stay: the next one like it looks for it under this name.
+    pub(super) fn anew(self) -> Self {
+        Self { exists: false, ..self }
     }
 }
 
@@ -109,8 +111,8 @@ impl Correlator {
         if !self.may_pass(object, now) {
             return None;
         }
-        let name = event_name(&observation.object, first);
-        Some(Outcome { observation, name, message, count, first, key })
+        let name = self.name(&observation.object, key, first);
+        Some(Outcome { observation, name, message, count, first, exists: count > 1, key })
     }
 
     /// An event could not be sent: the next one like it is a new object.
@@ -142,6 +144,22 @@ impl Correlator {
         (seen.count, seen.first)
     }
 
+    /// client-go's `GenerateEventName`: the object's name and the time in nanoseconds, in hex, or a UUID where that can be no name. It is the same
+    /// whenever it is asked for, as events that repeat are found by it.
+    fn name(&self, object: &ObjectReference, key: Key, first: Timestamp) -> String {
+        let name = format!("{}.{:x}", object.name.as_deref().unwrap_or("unknown"), first.as_nanosecond());
+        if api::names::subdomain_errors(&name).is_empty() {
+            return name;
+        }
+        let halves = [0, 1].map(|half| self.hasher.hash_one((key, first, half)));
+        let bits = halves.into_iter().fold(0, |all: u128, half| all << 64 | u128::from(half));
+        // Version 4, variant 1.
+        let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+        let text = format!("{bits:032x}");
+        let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| text.get(part).unwrap_or_default());
+        parts.join("-")
+    }
+
     fn may_pass(&mut self, object: Key, now: Timestamp) -> bool {
         let spam = self.spam.entry(object, || Spam { tokens: SPAM_BURST, at: now });
         let elapsed = now.duration_since(spam.at).as_secs_f64().max(0.0);
@@ -153,12 +171,6 @@ impl Correlator {
         spam.tokens -= 1.0;
         true
     }
-}
-
-/// client-go: the object's name and the time in nanoseconds, in hex.
-fn event_name(object: &ObjectReference, now: Timestamp) -> String {
-    let name = object.name.as_deref().unwrap_or("unknown");
-    format!("{name}.{:x}", now.as_nanosecond())
 }
 
 /// A map that never holds more than [`CACHE`] entries: two generations, of which the older is dropped whole.

@@ -125,8 +125,8 @@ impl Sender {
             self.limit.take().await;
             match self.send(&outcome, now).await {
                 Ok(()) => return,
-                // The event that was counted has expired on the server: make it anew, under a new name.
-                Err(error) if api_code(&error) == Some(404) && outcome.is_repeat() => outcome = outcome.into_first(now),
+                // The event that was counted has expired on the server, or was deleted: make it anew.
+                Err(error) if api_code(&error) == Some(404) && outcome.is_repeat() => outcome = outcome.anew(),
                 Err(error) if api_code(&error).is_some_and(|code| code < 500 && code != 429) => {
                     tracing::debug!(error = %describe(&error), reason = %outcome.observation.reason, "event refused");
                     correlator.forget(&outcome);

@@ -41,6 +41,32 @@ fn equal_events_are_counted_on_one_object() {
 }
 
 #[test]
+fn a_counted_event_that_was_deleted_is_made_once_more_under_its_name() {
+    let mut correlator = Correlator::default();
+    let first = correlator.observe(observation("p", "BackOff", "m"), at(0)).unwrap();
+    let second = correlator.observe(observation("p", "BackOff", "m"), at(5)).unwrap().anew();
+    assert_eq!((second.count, second.first, second.is_repeat()), (2, at(0), false));
+    let third = correlator.observe(observation("p", "BackOff", "m"), at(9)).unwrap();
+    assert_eq!((third.count, third.is_repeat()), (3, true));
+    assert_eq!([&second.name, &third.name], [&first.name; 2]);
+}
+
+#[test]
+fn names_that_are_too_long_are_replaced_by_an_id() {
+    let mut correlator = Correlator::default();
+    let long = "p".repeat(240);
+    let [first, second] =
+        [0, 5].map(|second| correlator.observe(observation(&long, "Pulled", "m"), at(second)).unwrap().name);
+    assert_eq!(first, second, "it is found again");
+    let lengths: Vec<_> = first.split('-').map(str::len).collect();
+    assert_eq!(lengths, [8, 4, 4, 4, 12], "{first}");
+    assert_eq!((first.as_bytes()[14], first.contains(&long)), (b'4', false));
+    let other = correlator.observe(observation(&long, "Created", "m"), at(6)).unwrap().name;
+    assert_ne!(other, first);
+    assert!(correlator.observe(observation("p", "Pulled", "m"), at(0)).unwrap().name.starts_with("p."));
+}
+
+#[test]
 fn the_eleventh_message_is_combined() {
     let mut correlator = Correlator::default();
     for n in 0..10 {

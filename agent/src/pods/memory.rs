@@ -77,9 +77,10 @@ impl Memory {
     /// A step failed.
     pub fn failed(&mut self, step: &Step, begun: Timestamp, error: &StageError) -> Failure {
         let stage = step.stage();
-        let count = self.failures.get(&stage).map_or(0, |failure| failure.count).saturating_add(1);
-        let failure =
-            Failure { reason: error.reason.clone(), message: error.message.clone(), at: Timestamp::now(), count };
+        let spec_hash = if let Step::StartContainer(start) = step { Some(start.spec_hash.clone()) } else { None };
+        let count = pod::backoff::failures(self.failures.get(&stage), &error.reason, spec_hash.as_deref());
+        let (reason, message) = (error.reason.clone(), error.message.clone());
+        let failure = Failure { reason, message, at: Timestamp::now(), count, spec_hash };
         self.failures.insert(stage, failure.clone());
         if matches!(step, Step::PrepareVolumes) {
             // Some may be there.

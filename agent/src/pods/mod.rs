@@ -13,6 +13,7 @@
 //! * [`observe`]: what the runtime has of a pod.
 //! * [`stages`]: the only I/O: sandbox, containers, kills, teardown.
 //! * [`probing`], [`status`], [`hooks`], [`objects`], [`services`]: what stages and workers use.
+//! * [`resolv_conf`]: the node's DNS, as pods see it.
 //! * [`admission`], [`sysctls`]: whether the node takes a pod; [`orders`]: that it ends one.
 //! * [`userns`]: which ids pods have that do not share the node's users.
 //! * [`checkpoint`], [`record`]: pods, and what they were given, for an agent that is started again.
@@ -43,6 +44,7 @@ pub mod qos;
 pub mod questions;
 pub mod record;
 pub mod registry;
+pub mod resolv_conf;
 pub mod runtime;
 pub mod sandbox_seccomp;
 pub mod services;
@@ -66,7 +68,6 @@ use std::time::Duration;
 use api::resources::ResourceList;
 use cgroups::values::{Allocatable, ClassPolicy, MemoryReserve, Policy, Requests};
 use cgroups::{Driver, Naming, Tree};
-use pod::resolve::{DnsConfig, DnsFacts};
 use tokio::sync::watch;
 
 use crate::config::kubelet::{MEMORY_QOS, ShutdownGracePeriodByPodPriority};
@@ -126,7 +127,7 @@ pub struct PodsConfig {
     pub classes: ClassPolicy,
     /// The node's `status.allocatable`.
     pub allocatable: ResourceList,
-    pub dns: DnsFacts,
+    pub dns: resolv_conf::Settings,
     /// `allowedUnsafeSysctls`.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// The kernel has AppArmor.
@@ -175,8 +176,6 @@ impl PodsConfig {
             protects_memory: kubelet.protects_memory(),
         };
         let pids = crate::node::facts::pids(Path::new("/")).map(|(_, most)| most);
-        let resolv = std::fs::read(&kubelet.resolv_conf).unwrap_or_default();
-        let resolv = String::from_utf8_lossy(&resolv);
         Self {
             node_name: config.node.node_name.clone(),
             node_labels: crate::node::labels(config),
@@ -187,10 +186,10 @@ impl PodsConfig {
             enforced: allocatable::of_pods(kubelet, facts, pids),
             classes: classes(kubelet, facts),
             allocatable,
-            dns: DnsFacts {
+            dns: resolv_conf::Settings {
                 cluster_servers: kubelet.cluster_dns.clone(),
                 cluster_domain: kubelet.cluster_domain.clone(),
-                node: resolver(&resolv),
+                resolv_conf: kubelet.resolv_conf.clone(),
             },
             allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
             app_armor: has_app_armor(),
@@ -262,21 +261,6 @@ fn manifests(config: &Config) -> Manifests {
         url: given(&kubelet.static_pod_url).map(|url| (url, kubelet.http_check_frequency.0)),
         header: kubelet.static_pod_url_header.clone(),
     }
-}
-
-/// Reads a resolv.conf; of repeated `search` or `options` lines the last counts.
-fn resolver(text: &str) -> DnsConfig {
-    let mut config = DnsConfig::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace().map(str::to_owned);
-        match words.next().as_deref() {
-            Some("nameserver") => config.servers.extend(words.next()),
-            Some("search") => config.searches = words.collect(),
-            Some("options") => config.options = words.collect(),
-            _ => {}
-        }
-    }
-    config
 }
 
 /// What all workers share. Everything in it is cheap to use from many tasks.

@@ -27,6 +27,8 @@ pub struct Entry {
     pub sandbox: Option<Running>,
     /// Whether it has volumes on the disk.
     pub volumes: bool,
+    /// Where those volumes lie that are not in its folder, by name.
+    pub elsewhere: BTreeMap<String, PathBuf>,
     /// Ids of all its containers and sandboxes.
     pub parts: Vec<String>,
     /// What the worker saw of them last, as [`super::observe::Everything`] has it; `None` when there was nothing.
@@ -167,6 +169,7 @@ impl Registry {
             running: Vec::new(),
             sandbox: None,
             volumes: false,
+            elsewhere: BTreeMap::new(),
             parts: Vec::new(),
             seen: None,
             published: false,

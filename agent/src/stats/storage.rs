@@ -207,15 +207,49 @@ fn names(pod: &Pod) -> impl Iterator<Item = &str> {
     containers.map(|container| container.name.as_str()).chain(ephemeral.map(|container| container.name.as_str()))
 }
 
-/// The volumes of a pod that lie in its folder, under any plugin's name.
+/// The volumes of a pod that have a folder in its own, under any plugin's name. That of a local volume is only a mark: what there is of it lies
+/// elsewhere, and is a folder, or a device that has no figures.
 fn volumes_of(uid: &PodUid, entry: &Entry, layout: &volumes::Layout) -> Vec<Found> {
     let plugins = std::fs::read_dir(layout.pod(uid.as_str()).join("volumes"));
     let plugins: Vec<PathBuf> = plugins.into_iter().flatten().flatten().map(|plugin| plugin.path()).collect();
     let volumes = entry.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let found = volumes.filter_map(|volume| {
         let path = plugins.iter().map(|plugin| plugin.join(&volume.name)).find(|path| path.is_dir())?;
+        let is_mark = path == layout.volume(uid.as_str(), "local-volume", &volume.name);
+        let path = if is_mark { entry.elsewhere.get(&volume.name).filter(|path| path.is_dir())?.clone() } else { path };
         let filesystem = facts::filesystem(&path)?;
         Some(Found { uid: uid.clone(), volume: volume.clone(), path, filesystem })
     });
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_volume_is_looked_at_where_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let (layout, uid) = (volumes::Layout::new(folder.path()), PodUid::new("u"));
+        let disk = folder.path().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let claim = |name: &str| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        let scratch = serde_json::json!({"name": "scratch", "emptyDir": {}});
+        let spec =
+            serde_json::json!({"containers": [], "volumes": [claim("data"), claim("device"), claim("unset"), scratch]});
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": spec})).unwrap();
+        for name in ["data", "device", "unset"] {
+            std::fs::create_dir_all(layout.volume("u", "local-volume", name)).unwrap();
+        }
+        let own = layout.volume("u", "empty-dir", "scratch");
+        std::fs::create_dir_all(&own).unwrap();
+        let registry = Registry::default();
+        registry.update(&uid, &Arc::new(pod), |entry| {
+            entry.elsewhere =
+                [("data", disk.clone()), ("device", "/dev/null".into())].map(|(n, p)| (n.to_owned(), p)).into();
+        });
+        let found = volumes_of(&uid, &registry.entry(&uid).unwrap(), &layout);
+        let found: Vec<_> = found.into_iter().map(|found| (found.volume.name, found.path)).collect();
+        assert_eq!(found, [("data".to_owned(), disk), ("scratch".to_owned(), own)]);
+    }
 }

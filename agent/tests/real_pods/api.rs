@@ -130,6 +130,12 @@ impl Api {
         drop(self.config_map_changes.send(format!("{}\n", json!({"type": kind, "object": object}))));
     }
 
+    /// Deletes a ConfigMap of the namespace `test`.
+    pub fn remove_config_map(&self, name: &str) {
+        let object = self.state.lock().unwrap().config_maps.remove(name).unwrap();
+        drop(self.config_map_changes.send(format!("{}\n", json!({"type": "DELETED", "object": object}))));
+    }
+
     /// How many watches of ConfigMaps there are.
     pub fn config_map_watches(&self) -> usize {
         self.config_map_changes.receiver_count()

@@ -26,7 +26,7 @@ pub fn config(folder: &Path, cgroup_root: &str) -> PodsConfig {
         enforced: Allocatable { cpu: 2000, memory: None, pids: None },
         classes: ClassPolicy::default(),
         allocatable: [("pods".to_owned(), "10".parse().unwrap())].into(),
-        dns: pod::resolve::DnsFacts::default(),
+        dns: agent::pods::resolv_conf::Settings::default(),
         allowed_unsafe_sysctls: Vec::new(),
         app_armor: false,
         selinux: false,

@@ -54,3 +54,53 @@ async fn what_was_missing_starts_the_pod_when_it_comes() {
     node.until("the pod is gone", || node.api.pod("p").is_none()).await;
     node.until("nobody looks", || node.api.config_map_watches() == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_running_pod_loses_is_told_and_stays_in_its_volume() {
+    let node = Node::new("lost");
+    node.api.config_map("settings", json!({"a": "1"}), false);
+    let _agent = node.agent();
+    node.api.create("p", spec("settings"));
+    node.until("the pod is Ready", || node.api.pod("p").is_some_and(|pod| ready(&pod))).await;
+    node.api.remove_config_map("settings");
+    let text = "MountVolume.SetUp failed for volume \"v\" : configmap \"settings\" not found";
+    node.until("it is told", || node.api.events().iter().any(|event| event.contains(text))).await;
+    assert_eq!(content(&node, "p", "a").as_deref(), Some("1"));
+}
+
+fn with_variables(config_map: &str, image: &str) -> serde_json::Value {
+    let from = json!([{"configMapRef": {"name": config_map}}]);
+    json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": image, "envFrom": from}]})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_pulled_whatever_else_is_missing() {
+    let node = Node::new("pulled");
+    let _agent = node.agent();
+    node.api.create("p", with_variables("later", "example.com/web:1"));
+    node.api.create("q", with_variables("later", "example.com/missing:1"));
+    let waits = |pod: &str, reason: &str| {
+        let pod = node.api.pod(pod).unwrap_or_default();
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
+    node.until("what is missing is told", || waits("p", "CreateContainerConfigError")).await;
+    assert!(node.api.events().iter().any(|event| event.contains("Successfully pulled image \"example.com/web:1\"")));
+    node.until("the wrong image is told", || waits("q", "ErrImagePull") || waits("q", "ImagePullBackOff")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variables_are_known_while_nobody_can_be_asked() {
+    let node = Node::new("variables");
+    node.api.config_map("settings", json!({"a": "1"}), false);
+    let _agent = node.agent();
+    node.api.create("p", with_variables("settings", "example.com/web:1"));
+    node.until("the pod is Ready", || node.api.pod("p").is_some_and(|pod| ready(&pod))).await;
+    node.api.set_away(true);
+    let first = node.fake.containers()[0].id.clone();
+    node.fake.exit(&first, 1);
+    let runs = || {
+        let running = cri::v1::ContainerState::ContainerRunning;
+        node.fake.containers().iter().any(|container| container.id != first && container.state == running)
+    };
+    node.until("its container runs again", runs).await;
+}

@@ -12,7 +12,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
-pub use expand::expand;
+pub use expand::{MissingValue, expand, expand_known};
 pub use services::service_variables;
 
 /// An object or file that an environment takes values from.

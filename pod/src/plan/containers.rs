@@ -47,7 +47,7 @@ pub(super) fn plan(view: &View<'_>, sandbox: &Sandbox, plan: &mut Plan) {
 /// after the other. One that does not start holds nobody up.
 fn holds_up(view: &View<'_>, member: &Member<'_>) -> bool {
     let hook = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
-    if hook.is_none() || view.start_failure(&member.spec.name).is_some() {
+    if hook.is_none() || view.start_failure(&member.spec).is_some() {
         return false;
     }
     match view.current(&member.spec.name) {
@@ -167,7 +167,7 @@ fn start(view: &View<'_>, member: &Member<'_>, sandbox: &SandboxId, backoff: u32
     if super::resize::holds_starts(view) {
         return;
     }
-    if let Some(failure) = view.start_failure(name) {
+    if let Some(failure) = view.start_failure(&member.spec) {
         let at = start_retry(failure);
         if at > view.world.now {
             plan.wake(at);

@@ -28,11 +28,12 @@ fn resolvers() {
     let facts = DnsFacts {
         cluster_servers: vec!["10.96.0.10".into()],
         cluster_domain: "cluster.local".into(),
-        node: DnsConfig {
+        node: Some(DnsConfig {
             servers: vec!["9.9.9.9".into()],
             searches: vec!["lan".into()],
             options: vec!["edns0".into()],
-        },
+        }),
+        node_ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
     };
     let first = dns(
         &pod(
@@ -43,12 +44,21 @@ fn resolvers() {
     assert_eq!(first.servers, ["10.96.0.10"]);
     assert_eq!(first.searches, ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan", "x"]);
     assert_eq!(first.options, ["ndots:2"]);
-    assert_eq!(dns(&pod(json!({"containers": [], "hostNetwork": true})), &facts), facts.node);
+    assert_eq!(Some(dns(&pod(json!({"containers": [], "hostNetwork": true})), &facts)), facts.node);
     let own = dns(
         &pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1", "2", "3", "4"]}})),
         &facts,
     );
     assert_eq!(own.servers, ["1", "2", "3"]);
+    let long =
+        json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"searches": ["a".repeat(254), "b".repeat(253)]}});
+    assert_eq!(dns(&pod(long), &facts).searches, ["b".repeat(253)]);
+
+    let without = DnsFacts { node: None, ..facts };
+    let default = dns(&pod(json!({"containers": [], "dnsPolicy": "Default"})), &without);
+    assert_eq!((default.servers, default.searches), (vec!["127.0.0.1".into(), "::1".into()], vec![".".into()]));
+    let first = dns(&pod(json!({"containers": []})), &without);
+    assert_eq!(first.searches, ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
 }
 
 #[test]

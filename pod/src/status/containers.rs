@@ -294,7 +294,7 @@ fn explain_waiting(view: &View<'_>, member: &Member<'_>, container: Option<&Cont
         None => None,
     };
     let name = &member.spec.name;
-    let reason = match (view.start_failure(name), restart) {
+    let reason = match (view.start_failure(&member.spec), restart) {
         (Some(failure), _) => match image_backoff_shown(failure) {
             Some(shown) if shown <= view.world.now => {
                 let image = member.spec.image.as_deref().unwrap_or_default();

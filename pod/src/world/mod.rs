@@ -331,6 +331,8 @@ pub struct Failure {
     pub at: Timestamp,
     /// How often in a row, at least 1.
     pub count: u32,
+    /// The definition that a container was to be started by ([`crate::plan::StartContainer::spec_hash`]); `None` of other stages.
+    pub spec_hash: Option<String>,
 }
 
 /// Facts about the machine that decisions depend on.

@@ -179,7 +179,7 @@ impl Machine {
             _ => Stage::Teardown,
         };
         let (reason, message) = ("ErrImagePull".to_owned(), "broken".to_owned());
-        self.failures.insert(stage, Failure { reason, message, at: self.now, count: 1 });
+        self.failures.insert(stage, Failure { reason, message, at: self.now, count: 1, spec_hash: None });
     }
 
     fn execute(&mut self, step: &Step) {

@@ -133,7 +133,8 @@ pub fn killed(world: &mut World, id: &str, second: i64, grace: i64, running: boo
 }
 
 pub fn failed(world: &mut World, stage: Stage, reason: &str, second: i64, count: u32) {
-    let failure = Failure { reason: reason.to_owned(), message: format!("why {reason}"), at: at(second), count };
+    let failure =
+        Failure { reason: reason.to_owned(), message: format!("why {reason}"), at: at(second), count, spec_hash: None };
     world.failures.insert(stage, failure);
 }
 

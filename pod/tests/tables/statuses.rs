@@ -277,6 +277,18 @@ fn what_containers_say_at_their_end_is_bounded_for_the_whole_pod() {
 }
 
 #[test]
+fn a_failure_of_another_image_holds_nothing_up() {
+    let mut world = world(app());
+    failed(&mut world, Stage::Container("c".into()), "ErrImagePull", 99, 9);
+    let starts =
+        |world: &pod::World| pod::plan(world).steps.iter().any(|step| matches!(step, pod::Step::StartContainer(_)));
+    assert!(!starts(&world));
+    world.failures.values_mut().for_each(|failure| failure.spec_hash = Some("of another".to_owned()));
+    assert!(starts(&world));
+    assert_eq!(state(&status(&world), "c"), "Waiting(ContainerCreating)");
+}
+
+#[test]
 fn a_start_that_fails() {
     let pull = "Back-off pulling image \"image:1\": ErrImagePull: why ErrImagePull";
     for (reason, age, expected, message) in [

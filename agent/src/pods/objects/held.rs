@@ -1,4 +1,4 @@
-//! Objects that pods of this node have in their volumes: each is followed for as long as one of them does, as the
+//! Objects that pods of this node name: each is followed for as long as one of them does, as the
 //! kubelet's `WatchBasedManager` does. A change is seen a moment later, and reading what is held asks nobody.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,6 +1,7 @@
 //! ConfigMaps, Secrets and tokens of the API server, for the pods of this node.
 
 mod held;
+pub mod named;
 mod tokens;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};

@@ -13,17 +13,19 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod::env::{Inputs, Source};
 use pod::plan::MINIMUM_GRACE;
+use pod::resolve::DnsConfig;
 use pod::{ContainerState, Event, KillContainer, PreStop, Role, StartContainer, events, resolve};
 use tracing::Instrument as _;
-use volumes::plan::{MountPlan, SubPath};
-use volumes::{ObjectError, Objects, subpath};
+use volumes::plan::MountPlan;
+use volumes::{ObjectError, Objects, Reference, subpath};
 
 use super::prepare::field_facts;
 use super::request::{self, ContainerParts, MountOptions};
 use super::security::Given;
-use super::{Job, Outcome, Say, StageError, blocking, image_volumes, sandbox};
+use super::{Job, Outcome, Say, StageError, blocking, image_volumes, sandbox, sub_path};
 use crate::client::watch::describe;
 use crate::images::{Ask, Image};
+use crate::pods::objects::named;
 use crate::pods::{hooks, log_links};
 
 /// Reason of a container that cannot be configured.
@@ -56,7 +58,9 @@ pub async fn start(job: &Job, start: &StartContainer) -> Result<Outcome, StageEr
     let over = guest.over();
     let ask = Ask { pod, container: &container, role: start.role, say: &say, objects: &*job.context.objects, over };
     let fetched = async {
-        let (image, env) = tokio::try_join!(job.context.images.ensure(ask), environment(job, pod, &container))?;
+        // Both to their ends, and the image's error first: upstream pulls before it looks what the configuration needs.
+        let (image, env) = tokio::join!(job.context.images.ensure(ask), environment(job, pod, &container));
+        let (image, env) = (image?, env?);
         Ok((image, env, image_volumes::pull(job, pod, &container, start, &say, over).await?))
     };
     let fetched = fetched.await;
@@ -111,7 +115,7 @@ async fn create(job: &Job, start: &StartContainer, ready: Ready<'_>) -> Result<C
         pod_sandbox_id: start.sandbox.as_str().to_owned(),
         config: Some(built),
         // Only names and the log folder are read of it, and these do not change with the attempt.
-        sandbox_config: Some(sandbox::config(&job.context, pod, 0, users)?),
+        sandbox_config: Some(sandbox::config(&job.context, pod, 0, users, DnsConfig::default())?),
     };
     let answer = Box::pin(job.context.runtime.create_container(request)).await;
     image_volumes::counted(images, &answer);
@@ -134,14 +138,20 @@ async fn environment(job: &Job, pod: &Pod, container: &Container) -> Result<BTre
     let reader = &job.context.objects;
     let mut config_maps: BTreeMap<String, Keys> = BTreeMap::new();
     let mut secrets: BTreeMap<String, Keys> = BTreeMap::new();
-    for name in named(container, Named::ConfigMap) {
-        let object = reader.config_map(namespace, &name).await;
-        let data = object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes())).collect());
-        config_maps.insert(name, keys(data));
-    }
-    for name in named(container, Named::Secret) {
-        let object = reader.secret(namespace, &name).await;
-        secrets.insert(name, keys(object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect())));
+    let (env, from) = (container.env.as_deref(), container.env_from.as_deref());
+    for reference in named::by_environment(env.unwrap_or_default(), from.unwrap_or_default()) {
+        match reference {
+            Reference::ConfigMap(name) => {
+                let object = reader.config_map(namespace, &name).await;
+                let data = object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes())).collect());
+                config_maps.insert(name, keys(data));
+            }
+            Reference::Secret(name) => {
+                let object = reader.secret(namespace, &name).await;
+                let data = object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect());
+                secrets.insert(name, keys(data));
+            }
+        }
     }
     let files = variable_files(job, container).await?;
     let lookup = |source: Source<'_>| match source {
@@ -203,26 +213,6 @@ fn keys(object: Result<BTreeMap<String, Vec<u8>>, ObjectError>) -> Keys {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Named {
-    ConfigMap,
-    Secret,
-}
-
-/// The objects of a kind that an environment names.
-fn named(container: &Container, kind: Named) -> std::collections::BTreeSet<String> {
-    let from = container.env_from.iter().flatten().filter_map(|from| match kind {
-        Named::ConfigMap => from.config_map_ref.as_ref().map(|r| &r.name),
-        Named::Secret => from.secret_ref.as_ref().map(|r| &r.name),
-    });
-    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
-    let values = sources.filter_map(|source| match kind {
-        Named::ConfigMap => source.config_map_key_ref.as_ref().map(|r| &r.name),
-        Named::Secret => source.secret_key_ref.as_ref().map(|r| &r.name),
-    });
-    from.chain(values).cloned().collect()
-}
-
 /// Volumes, /etc/hosts and the termination message, all in place on the node.
 async fn mounts(
     job: &Job,
@@ -236,13 +226,9 @@ async fn mounts(
     for plan in &plans {
         let forced = is_read_only(pod, &plan.volume);
         let plan = &MountPlan { read_only: plan.read_only || forced, ..plan.clone() };
-        let sub_path = match &plan.sub_path {
-            SubPath::Whole => None,
-            SubPath::Fixed(path) => Some(path.clone()),
-            SubPath::Expression(text) => Some(pod::env::expand(text, |name| env.get(name).cloned())),
-        };
+        let sub_path = sub_path::resolve(&plan.sub_path, env)?;
         if let Some(image) = images.get(&plan.volume) {
-            out.push(image_volumes::mount(plan, image, sub_path)?);
+            out.push(image_volumes::mount(plan, image, sub_path));
             continue;
         }
         let volume = job.facts.volumes.get(&plan.volume).ok_or_else(|| {
@@ -339,7 +325,11 @@ async fn bind(
 ) -> Result<PathBuf, StageError> {
     let text = format!("failed to prepare subPath for volumeMount {name:?} of container {container:?}");
     blocking(CONFIG_ERROR, move || {
-        subpath::bind(&volume, &path, &target).map_err(|error| format!("{text}: {}", describe(&error)))
+        // What is wrong would tell the pod of the node's files.
+        subpath::bind(&volume, &path, &target).map_err(|error| {
+            tracing::warn!(error = %describe(&error), "subPath cannot be prepared");
+            text
+        })
     })
     .await
 }

@@ -12,6 +12,7 @@ pub mod request;
 pub mod resize;
 pub mod sandbox;
 pub mod security;
+pub mod sub_path;
 pub mod teardown;
 
 use std::collections::BTreeMap;

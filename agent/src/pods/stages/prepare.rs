@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{ObjectFieldSelector, Pod, ResourceFieldSelector};
+use api::resources::ResourceList;
+use k8s_openapi::api::core::v1::{ObjectFieldSelector, Pod, PodSpec, ResourceFieldSelector};
 use pod::fields::{self, FieldFacts};
 use pod::{Allocation, Event};
 use volumes::{Downward, Prepared, SetUp, SetUpError};
@@ -52,7 +53,7 @@ pub async fn set_up(context: &Arc<Context>, pod: &Pod, ips: &[std::net::IpAddr])
         layout: &context.layout,
         objects: context.objects.as_ref(),
         fields: &fields,
-        memory: pod.spec.as_ref().and_then(|spec| limits::limited(spec).1),
+        memory: pod.spec.as_ref().and_then(|spec| most_in_memory(spec, &context.config.allocatable)),
         now: jiff::Timestamp::now(),
     };
     let begun = Instant::now();
@@ -66,6 +67,12 @@ pub async fn set_up(context: &Arc<Context>, pod: &Pod, ips: &[std::net::IpAddr])
         Say::new(&context.recorder, Some(pod)).event(Event::warning("AlreadyMountedVolume", text));
     }
     ready
+}
+
+/// What volumes in memory may hold, in bytes: what the pod may use, and no more than all pods may (`calculateEmptyDirMemorySize`).
+fn most_in_memory(spec: &PodSpec, allocatable: &ResourceList) -> Option<u64> {
+    let of_all = allocatable.get("memory").and_then(|memory| u64::try_from(memory.value()).ok());
+    limits::limited(spec).1.into_iter().chain(of_all).min()
 }
 
 /// The volumes of a pod are ready together, and gone together: each took as long as all.
@@ -103,4 +110,23 @@ pub async fn cgroup(job: &Job) -> Result<Outcome, StageError> {
     })
     .await?;
     Ok(Outcome::Cgroup(Box::new(given)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_in_memory_hold_no_more_than_all_pods_may_use() {
+        let allocatable: ResourceList = [("memory".to_owned(), "1Gi".parse().unwrap())].into();
+        let most = |limit: Option<&str>, allocatable: &ResourceList| {
+            let limits = limit.map(|memory| serde_json::json!({"limits": {"memory": memory}}));
+            let spec = serde_json::json!({"containers": [{"name": "c", "resources": limits}]});
+            most_in_memory(&serde_json::from_value(spec).unwrap(), allocatable)
+        };
+        assert_eq!(most(None, &allocatable), Some(1 << 30));
+        assert_eq!(most(Some("64Mi"), &allocatable), Some(64 << 20));
+        assert_eq!(most(Some("2Gi"), &allocatable), Some(1 << 30));
+        assert_eq!(most(None, &ResourceList::default()), None);
+    }
 }

@@ -8,7 +8,7 @@ use cri::v1::{PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, S
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
-use pod::resolve;
+use pod::resolve::{self, DnsConfig};
 
 use super::request::{self, SandboxParts};
 use super::{Job, Outcome, StageError, blocking, limits};
@@ -25,7 +25,8 @@ pub async fn run(job: &Job, attempt: u32) -> Result<Outcome, StageError> {
     let pod = job.pod()?;
     let handler = handler(job, pod).await?;
     let users = own_users(job, pod, &handler).await?;
-    let config = config(&job.context, pod, attempt, users)?;
+    let dns = dns(job, pod).await?;
+    let config = config(&job.context, pod, attempt, users, dns)?;
     // The runtime makes the folder too, but only with its first log.
     let logs = config.log_directory.clone();
     let made = tokio::fs::create_dir_all(&logs).await;
@@ -95,7 +96,18 @@ pub async fn users(job: &Job, pod: &Pod) -> Result<UserNamespace, StageError> {
     blocking("CreatePodSandboxError", find).await
 }
 
-/// The configuration of a pod's sandbox: the same whenever it is asked for, so that containers can be created in a
+/// What the resolver of a pod is to be told, by what the node has now.
+async fn dns(job: &Job, pod: &Arc<Pod>) -> Result<DnsConfig, StageError> {
+    let (context, pod) = (Arc::clone(&job.context), Arc::clone(pod));
+    blocking("CreatePodSandboxConfigError", move || {
+        let addresses = context.addresses.borrow().clone();
+        let facts = context.config.dns.facts(&addresses).map_err(|error| describe(&error))?;
+        Ok(resolve::dns(&pod, &facts))
+    })
+    .await
+}
+
+/// The configuration of a pod's sandbox: but for its DNS the same whenever it is asked for, so that containers can be created in a
 /// sandbox that an earlier agent has made.
 ///
 /// # Errors
@@ -105,9 +117,9 @@ pub fn config(
     pod: &Pod,
     attempt: u32,
     users: UserNamespace,
+    dns: DnsConfig,
 ) -> Result<PodSandboxConfig, StageError> {
-    let dns = &context.config.dns;
-    let names = resolve::hostname(pod, &dns.cluster_domain)
+    let names = resolve::hostname(pod, &context.config.dns.cluster_domain)
         .map_err(|error| StageError::new("CreatePodSandboxConfigError", error.to_string()))?;
     let spec = pod.spec.clone().unwrap_or_default();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
@@ -116,7 +128,7 @@ pub fn config(
         attempt,
         hostname: names.kernel,
         log_directory: request::log_directory(&context.config.logs_dir, pod),
-        dns: resolve::dns(pod, dns),
+        dns,
         cgroup_parent: context.cgroups.naming().spell(&cgroup),
         seccomp: context.sandbox_seccomp.clone(),
         users,

@@ -28,8 +28,8 @@ impl Worker {
                 }
                 self.publication.written(status, result);
             }
-            Ok(Done::Refreshed { result: Some(prepared) }) => self.volumes_are(prepared),
-            Ok(Done::Refreshed { result: None }) => self.refresh.failed(),
+            Ok(Done::Refreshed { result: Ok(prepared) }) => self.volumes_are(prepared),
+            Ok(Done::Refreshed { result: Err(texts) }) => self.refresh_failed(texts),
             Ok(Done::Checkpoint { worked }) => self.checkpoint.done(worked),
             Ok(Done::Hook { id, name, result }) => self.absorb_hook(id, &name, result),
             // Panics are caught within the job, and jobs are only cancelled together with the worker.

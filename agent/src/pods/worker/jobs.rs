@@ -19,11 +19,27 @@ use crate::pods::status::Written;
 
 /// What a job came to.
 pub enum Done {
-    Step { step: Step, begun: Timestamp, result: Result<Outcome, StageError> },
-    Hook { id: ContainerId, name: String, result: Result<(), String> },
-    Refreshed { result: Option<Prepared> },
-    Checkpoint { worked: bool },
-    Published { status: Arc<PodStatus>, result: Result<Written, kube::Error> },
+    Step {
+        step: Step,
+        begun: Timestamp,
+        result: Result<Outcome, StageError>,
+    },
+    Hook {
+        id: ContainerId,
+        name: String,
+        result: Result<(), String>,
+    },
+    /// `Err` with what each volume that failed has to say.
+    Refreshed {
+        result: Result<Prepared, Vec<String>>,
+    },
+    Checkpoint {
+        worked: bool,
+    },
+    Published {
+        status: Arc<PodStatus>,
+        result: Result<Written, kube::Error>,
+    },
 }
 
 /// What becomes of a job that panicked. The panic itself is logged.

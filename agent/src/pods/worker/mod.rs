@@ -356,13 +356,16 @@ impl Worker {
         let wanted = matches!(*self.inputs.desired.borrow(), Desired::Present(_));
         let mirrored = self.inputs.origin.has_mirror();
         let prepared = self.memory.prepared;
+        let own = self.context.layout.pod(self.uid.as_str());
+        let elsewhere = self.memory.volumes.iter().filter(|(_, path)| !path.starts_with(&own));
+        let elsewhere = elsewhere.map(|(name, path)| (name.clone(), path.clone())).collect();
         self.context.registry.update(&self.uid, pod, |entry| {
             entry.seen = seen;
             entry.status = status;
             entry.running = running;
             entry.sandbox = sandbox;
             entry.volumes = prepared.volumes || prepared.volumes_on_disk;
-            entry.parts = parts;
+            (entry.parts, entry.elsewhere) = (parts, elsewhere);
             entry.published = published;
             (entry.wanted, entry.mirrored) = (wanted, mirrored);
             entry.admitted |= known;

@@ -1,20 +1,21 @@
 //! Keeps the content of a running pod's volumes up to date: when an object or a field of the pod that they are made
 //! from has changed, and before a token ends.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use pod::{Stage, Step};
+use pod::{Event, Stage, Step};
 use tokio::time::Instant;
 
 use super::jobs::{Done, guarded};
 use super::{Worker, pod_of};
 use crate::client::backoff::Backoff;
-use crate::pods::objects::{ApiObjects, Hold};
-use crate::pods::stages::prepare;
+use crate::pods::objects::{ApiObjects, Hold, named};
+use crate::pods::stages::{Say, prepare};
 
 /// Pauses after a refresh that failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -30,17 +31,27 @@ pub struct Refresh {
     at: Option<Instant>,
     running: bool,
     retry: Backoff,
+    /// What was told of failures since all was well.
+    told: BTreeSet<String>,
 }
 
 impl Refresh {
     pub fn new(objects: Arc<ApiObjects>) -> Self {
         let retry = Backoff::new(RETRY.0, RETRY.1);
-        Self { objects: Hold::new(objects), seen: None, due: false, at: None, running: false, retry }
+        Self {
+            objects: Hold::new(objects),
+            seen: None,
+            due: false,
+            at: None,
+            running: false,
+            retry,
+            told: BTreeSet::new(),
+        }
     }
 
-    /// The volumes of a pod are set up from now on.
+    /// The volumes of a pod are set up from now on. All that it names is held, so that its containers start again while nobody can be asked.
     pub fn begin(&mut self, pod: &Pod) {
-        self.objects.set(pod.metadata.namespace.as_deref().unwrap_or_default(), volumes::plan(pod).references());
+        self.objects.set(pod.metadata.namespace.as_deref().unwrap_or_default(), named::by_pod(pod));
         self.seen = Some((version(pod), fingerprint(pod)));
         self.due = false;
     }
@@ -66,11 +77,14 @@ impl Refresh {
         self.at = pause.map(|pause| Instant::now() + pause.max(RETRY.0));
         self.running = false;
         self.retry.reset();
+        self.told.clear();
     }
 
-    pub fn failed(&mut self) {
+    /// It failed. Answers with what was not told before.
+    fn failed(&mut self, texts: Vec<String>) -> Vec<String> {
         self.at = Some(Instant::now() + self.retry.pause());
         self.running = false;
+        texts.into_iter().filter(|text| self.told.insert(text.clone())).collect()
     }
 
     /// There are no volumes any more.
@@ -104,6 +118,16 @@ impl Worker {
         self.memory.failures.remove(&Stage::Volumes);
     }
 
+    /// Volumes stay as they are. That an object or a key is gone is told, as of a pod that does not start for it.
+    pub(super) fn refresh_failed(&mut self, texts: Vec<String>) {
+        let texts = self.refresh.failed(texts);
+        // Where a namespace goes, its objects may go before its pods: upstream looks after no volumes of those that end.
+        let pod = pod_of(&self.inputs.desired.borrow()).filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let Some(pod) = pod else { return };
+        let say = Say::new(&self.context.recorder, Some(&pod));
+        texts.iter().for_each(|text| say.event(Event::warning("FailedMount", text)));
+    }
+
     /// Brings the content of volumes up to date, when that is due. What cannot be read stays as it is.
     pub(super) fn refresh(&mut self) {
         let asked = pod_of(&self.inputs.desired.borrow());
@@ -117,12 +141,12 @@ impl Worker {
         let (context, ips) = (Arc::clone(&self.context), self.ips());
         self.jobs.spawn(async move {
             let result = match guarded(prepare::set_up(&context, &pod, &ips)).await {
-                Ok(Ok(prepared)) => Some(prepared),
+                Ok(Ok(prepared)) => Ok(prepared),
                 Ok(Err(errors)) => {
                     tracing::debug!(?errors, "volumes not refreshed, will retry");
-                    None
+                    Err(errors.iter().map(ToString::to_string).collect())
                 }
-                Err(_) => None,
+                Err(_) => Err(Vec::new()),
             };
             Done::Refreshed { result }
         });

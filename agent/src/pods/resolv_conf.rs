@@ -1,0 +1,115 @@
+//! The DNS of the node, read for each sandbox: DHCP or a VPN may have changed it meanwhile (pkg/kubelet/network/dns).
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+
+use pod::resolve::{DnsConfig, DnsFacts};
+
+/// As upstream's `maxResolvConfLength`, in bytes.
+const LONGEST: u64 = 10 << 20;
+
+/// What the node's configuration says of DNS.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `clusterDNS`.
+    pub cluster_servers: Vec<String>,
+    /// `clusterDomain`.
+    pub cluster_domain: String,
+    /// `resolvConf`; empty for none.
+    pub resolv_conf: String,
+}
+
+/// Why there is no telling what the node's DNS is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("read {0}")]
+    Read(String, #[source] io::Error),
+    #[error("{0} is longer than {LONGEST} bytes")]
+    TooLong(String),
+    /// The text is upstream's.
+    #[error("Encountered error while parsing resolv conf file. Error: nameserver list is empty ")]
+    NoServer,
+}
+
+impl Settings {
+    /// What is known of DNS now, on a node with these addresses. Blocks.
+    ///
+    /// # Errors
+    /// A file that cannot be read, as upstream for pods of any policy.
+    pub fn facts(&self, node_ips: &[IpAddr]) -> Result<DnsFacts, Error> {
+        Ok(DnsFacts {
+            cluster_servers: self.cluster_servers.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            node: self.node()?,
+            node_ips: node_ips.to_vec(),
+        })
+    }
+
+    fn node(&self) -> Result<Option<DnsConfig>, Error> {
+        let path = &self.resolv_conf;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(LONGEST.saturating_add(1)).read_to_end(&mut text));
+        let length = read.map_err(|error| Error::Read(path.clone(), error))?;
+        if u64::try_from(length).is_ok_and(|length| length > LONGEST) {
+            return Err(Error::TooLong(path.clone()));
+        }
+        parse(&String::from_utf8_lossy(&text)).map(Some)
+    }
+}
+
+/// Of repeated `search` lines the last counts, and of repeated options.
+fn parse(text: &str) -> Result<DnsConfig, Error> {
+    let mut config = DnsConfig::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => config.servers.push(words.next().ok_or(Error::NoServer)?.to_owned()),
+            // With and without the dot at its end a domain is the same, and would only count twice.
+            Some("search") => {
+                let domains = words.filter(|domain| *domain != ".");
+                config.searches = domains.map(|domain| domain.strip_suffix('.').unwrap_or(domain).to_owned()).collect();
+            }
+            Some("options") => words.for_each(|option| {
+                let name = option.split(':').next();
+                config.options.retain(|old| old.split(':').next() != name);
+                config.options.push(option.to_owned());
+            }),
+            _ => {}
+        }
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_read_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        let settings = Settings { resolv_conf: path.display().to_string(), ..Settings::default() };
+        let text = settings.facts(&[]).unwrap_err().to_string();
+        assert_eq!(text, format!("read {}", path.display()), "a pod is not given an empty one");
+        for server in ["192.0.2.1", "192.0.2.2"] {
+            std::fs::write(&path, format!("nameserver {server}\n")).unwrap();
+            assert_eq!(settings.facts(&[]).unwrap().node.unwrap().servers, [server]);
+        }
+        assert_eq!(Settings::default().facts(&[]).unwrap().node, None);
+    }
+
+    #[test]
+    fn lines_are_understood_as_upstream_does() {
+        let text = "# nameserver 1.1.1.1\nnameserver 9.9.9.9\n nameserver 8.8.8.8 x\nsearch old\nsearch lan. . example.com\n\
+                    options ndots:1 edns0\noptions ndots:3 rotate\n";
+        let config = parse(text).unwrap();
+        assert_eq!(config.servers, ["9.9.9.9", "8.8.8.8"]);
+        assert_eq!(config.searches, ["lan", "example.com"]);
+        assert_eq!(config.options, ["edns0", "ndots:3", "rotate"]);
+        assert!(parse("nameserver\n").is_err());
+    }
+}
