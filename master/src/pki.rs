@@ -86,13 +86,14 @@ pub fn api_server_names(settings: &Settings) -> Result<ApiServerNames> {
     Ok(ApiServerNames { dns_names, addresses, domain, boot_id })
 }
 
-/// Whether a certificate should be made anew: it does not last, does not fit, or is not of the CA that signs.
+/// Whether a certificate should be made anew: it does not last, does not fit, is not of the CA that signs, or was made by a clock that was ahead.
 pub fn is_due(certificate_pem: &str, leaf: &Leaf<'_>, signing: &CertifiedKey, now: Timestamp) -> bool {
     let Ok(validity) = pki::validity(certificate_pem) else { return true };
     let names_all = leaf.dns_names.iter().all(|name| validity.dns_names.contains(name))
         && leaf.addresses.iter().all(|address| validity.addresses.contains(address));
     !names_all
         || !authorities::is_current(certificate_pem, signing)
+        || validity.not_before > now
         || validity.not_after.as_second() - now.as_second() < RENEW_BEFORE_SECONDS
 }
 

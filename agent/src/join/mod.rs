@@ -39,8 +39,10 @@ use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
 use crate::{network, own_files};
 
-/// Debian's way. On machines that were just made other programs install, too: that is waited for.
-const INSTALL_CONTAINERD: &str = "apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 containerd";
+/// Debian's way. On machines that were just made other programs install, too: that is waited for. Nothing is removed: Docker's package of
+/// containerd stands in the way of Debian's, and with it all of Docker would go.
+const INSTALL_CONTAINERD: &str =
+    "apt-get install --yes --no-remove --no-install-recommends -o DPkg::Lock::Timeout=120 containerd";
 const UPDATE_LISTS: &str = "apt-get update";
 /// The package starts the service, unless the machine forbids that.
 const START_CONTAINERD: &str = "systemctl enable --now containerd";

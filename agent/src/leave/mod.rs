@@ -136,7 +136,12 @@ async fn remove(place: &Place) -> Vec<String> {
     failures.extend(DropIns::default().remove().err().map(|error| describe(&error)));
     failures.extend(crate::upgrade::tidy().err().map(|error| describe(&error)));
     if place.has_run {
-        failures.extend(pods::end(config).await);
+        let still_there = pods::end(config).await;
+        if !still_there.is_empty() {
+            // Only with their network as it is the runtime can end them the next time.
+            failures.extend(still_there);
+            return failures;
+        }
         if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)
             && let Err(error) = pause_image::remove(&runtime).await
         {

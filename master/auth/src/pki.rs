@@ -150,10 +150,11 @@ pub fn is_issued_by(certificate_pem: &str, ca_pem: &str) -> Result<bool, PkiErro
     Ok(leaf.verify_signature(Some(ca.public_key())).is_ok())
 }
 
-/// Until when a certificate is good, and whom it names.
+/// When a certificate is good, and whom it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validity {
     pub common_name: String,
+    pub not_before: Timestamp,
     pub not_after: Timestamp,
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
@@ -163,8 +164,9 @@ pub fn validity(certificate_pem: &str) -> Result<Validity, PkiError> {
     use x509_parser::extensions::GeneralName;
     let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|_| PkiError::Certificate)?;
     let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| PkiError::Certificate)?;
-    let seconds = certificate.validity().not_after.timestamp();
-    let not_after = Timestamp::from_second(seconds).map_err(|_| PkiError::Certificate)?;
+    let time = |seconds| Timestamp::from_second(seconds).map_err(|_| PkiError::Certificate);
+    let not_before = time(certificate.validity().not_before.timestamp())?;
+    let not_after = time(certificate.validity().not_after.timestamp())?;
     let (mut dns_names, mut addresses) = (Vec::new(), Vec::new());
     let names = certificate.subject_alternative_name().map_err(|_| PkiError::Certificate)?;
     for name in names.iter().flat_map(|names| &names.value.general_names) {
@@ -175,7 +177,13 @@ pub fn validity(certificate_pem: &str) -> Result<Validity, PkiError> {
         }
     }
     let common_name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    Ok(Validity { common_name: common_name.unwrap_or_default().to_owned(), not_after, dns_names, addresses })
+    Ok(Validity {
+        common_name: common_name.unwrap_or_default().to_owned(),
+        not_before,
+        not_after,
+        dns_names,
+        addresses,
+    })
 }
 
 /// Whom a certificate signing request asks a certificate for.

@@ -100,6 +100,10 @@ fn leaves_are_renewed_in_time_and_the_ca_stays() {
     assert_eq!(first.authorities.bundle_pem(), renewed.authorities.bundle_pem());
     let not_after = pki::validity(&renewed.serving.certificate_pem).unwrap().not_after;
     assert_eq!(not_after.as_second(), days(now, 300 + 365).as_second());
+    // The clock was ahead: nobody would take them until it is there again.
+    let back = Pki::ensure(&dir, &settings(), now).unwrap();
+    assert!(pki::validity(&back.serving.certificate_pem).unwrap().not_before <= now);
+    assert_ne!(back.kubelet_client.certificate_pem, renewed.kubelet_client.certificate_pem);
 }
 
 #[test]

@@ -19,7 +19,8 @@ pub const TROUBLE: &[Test] = &[
     ("pods_come_back_after_a_power_cut", power_cut),
     ("pods_end_by_priority_before_the_machine_is_powered_off", power_off),
 ];
-pub const LEAVING: &[Test] = &[("leave_leaves_nothing", leave)];
+pub const LEAVING: &[Test] =
+    &[("leave_leaves_nothing", leave), ("leave_that_failed_is_finished_by_the_next", leave_again)];
 /// Once more, with containerd's other cgroup driver.
 pub const AGAIN: &[Test] = &[
     ("systemd_driver: join", join_with_systemd),
@@ -224,6 +225,23 @@ fn figures(context: &Context) -> Result<()> {
         let found = said.lines().any(|line| line.starts_with(metric) && line.contains(&of_the_pod));
         ensure!(found, "{metric}…}} of {LONG} is not in /metrics/{path}:\n{said}");
     }
+    Ok(())
+}
+
+/// A runtime that is away ends no pod, and without their network it could not end them later, either.
+fn leave_again(context: &Context) -> Result<()> {
+    join(context)?;
+    super::pods::limits(context)?;
+    let guest = context.guest();
+    let leave = "agent leave --force --drain-timeout 5";
+    let failed = guest.run(&format!("systemctl stop containerd && {leave}"), Duration::from_secs(300))?;
+    ensure!(failed.code != 0 && failed.stderr.contains("not everything could be removed"), "{failed:?}");
+    guest.say("systemctl start containerd")?;
+    guest.say_within(leave, Duration::from_secs(300))?;
+    context.kubectl.say("delete node v1")?;
+    context.kubectl.say(&format!("delete pod {LONG} --force --grace-period=0 --ignore-not-found"))?;
+    let changes = context.changes()?;
+    ensure!(changes.is_empty(), "leave left\n{}", changes.join("\n"));
     Ok(())
 }
 
