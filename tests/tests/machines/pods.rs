@@ -115,11 +115,11 @@ fn neighbours(context: &Context) -> Result<()> {
         "{{apiVersion: v1, kind: List, items: [\
          {{apiVersion: v1, kind: Service, metadata: {{name: {LONG}}}, spec: {{selector: {{app: {LONG}}}, ports: [{{port: 80, targetPort: 8080}}]}}}}, \
          {{apiVersion: v1, kind: Pod, metadata: {{name: asks}}, spec: {{terminationGracePeriodSeconds: 0, containers: [\
-           {{name: main, image: {BUSYBOX}, command: [sleep, 1d]}}]}}}}]}}"
+           {{name: main, image: {HELLO}}}]}}}}]}}"
     ))?;
     context.wait_pod("asks")?;
     let address = context.kubectl.say(&format!("get service {LONG} -o jsonpath={{.spec.clusterIP}}"))?;
-    let answers = || context.kubectl.say(&format!("exec asks -- wget -q -T 3 -O - http://{address}/")).map(drop);
+    let answers = || context.kubectl.say(&format!("exec asks -- /hello get http://{address}/")).map(drop);
     context.until("a neighbour to answer through its Service", answers)?;
     context.guest().say("nft flush ruleset && ! nft list tables | grep -q 'inet keelson$'")?;
     context.until("its Service to be there again", answers)?;
