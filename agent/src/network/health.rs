@@ -143,11 +143,17 @@ fn answer(known: &Known, at: SocketAddr, now: Instant) -> Response<Full<Bytes>> 
         "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{}\",\n\t\t\"name\": \"{}\"\n\t}},\n\t\"localEndpoints\": {},\n\t\"serviceProxyHealthy\": {is_healthy}\n}}",
         check.service.namespace, check.service.name, check.local_endpoints
     );
+    let mut response = typed(status, "application/json", text);
+    response.headers_mut().insert(WEIGHT, HeaderValue::from(check.local_endpoints));
+    response
+}
+
+/// An answer that says what it is.
+pub(super) fn typed(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = answered(status, text);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(WEIGHT, HeaderValue::from(check.local_endpoints));
     response
 }
 

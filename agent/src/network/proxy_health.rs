@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::Full;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::health::{Known, RETRY};
+use super::health::{Known, RETRY, typed};
 use crate::node::own::{self, OwnNode};
 use crate::serve::plain;
 
@@ -62,13 +61,17 @@ fn answer(path: &str, known: &Known, own: Option<&OwnNode>, now: Instant) -> Res
     let eligible = match path {
         "/healthz" => Some(is_eligible(own)),
         "/livez" => None,
-        _ => return respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".into()),
+        _ => return typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".into()),
     };
     let is_healthy = known.is_healthy(now);
-    let is_well = is_healthy && eligible != Some(false);
-    let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if is_well(is_healthy, eligible) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let health = Health::new(known.applied, eligible, is_healthy, Timestamp::now());
-    respond(status, "application/json", serde_json::to_string(&health).unwrap_or_default())
+    typed(status, "application/json", serde_json::to_string(&health).unwrap_or_default())
+}
+
+/// A node that is not asked about counts as eligible.
+fn is_well(healthy: bool, eligible: Option<bool>) -> bool {
+    healthy && eligible != Some(false)
 }
 
 /// In Go's order: some compare texts.
@@ -94,25 +97,16 @@ struct FamilyHealth {
 
 impl Health {
     fn new(applied: Option<Timestamp>, eligible: Option<bool>, healthy: bool, now: Timestamp) -> Self {
-        let is_well = healthy && eligible != Some(false);
         let applied = applied.map(|at| at.to_string());
         let families = applied
             .iter()
             .flat_map(|at| ["IPv4", "IPv6"].map(|family| (family, FamilyHealth { last_updated: at.clone(), healthy })));
         let status = families.collect();
         // What is well is up to date.
-        let last_updated = if is_well { now.to_string() } else { applied.unwrap_or_else(|| NEVER.to_owned()) };
+        let last_updated =
+            if is_well(healthy, eligible) { now.to_string() } else { applied.unwrap_or_else(|| NEVER.to_owned()) };
         Self { last_updated, current_time: now.to_string(), node_eligible: eligible, healthy, status }
     }
-}
-
-fn respond(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 #[cfg(test)]
