@@ -196,15 +196,13 @@ async fn a_stage_that_panics_has_failed_and_is_tried_again() {
     let node = Node::new("panic");
     let _agent = node.agent();
     let mut spec = spec();
-    spec["containers"][0]["env"] = json!([{"name": "X", "valueFrom": {
-        "configMapKeyRef": {"name": "settings", "key": "x", "optional": true}}}]);
-    node.api.trap("/configmaps/settings");
+    // It is asked for when the sandbox is made.
+    spec["runtimeClassName"] = "special".into();
+    node.api.trap("/runtimeclasses/special");
     node.api.create("p", spec);
     node.until("the trap has sprung", || !node.api.is_armed()).await;
-    let waiting = || {
-        let pod = node.api.pod("p").unwrap_or_default();
-        pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "InternalError"
-    };
+    let told = "FailedCreatePodSandBox Failed to create pod sandbox: internal error: the job panicked";
+    let waiting = || node.api.events().iter().any(|event| event == told);
     node.until("the failure is told", waiting).await;
     node.up().await;
     node.api.delete("p", 1);
