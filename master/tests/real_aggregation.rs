@@ -61,7 +61,7 @@ fn what_is_served_here_is_local_and_who_is_missing_is_named() {
 /// Who somebody with this certificate and these headers is, as the server says.
 fn user(master: &Master, certificate: &str, headers: &[&str]) -> String {
     let mut curl = Command::new("curl");
-    curl.args(["-s", "--cacert"]).arg(master.path("pki/ca.crt"));
+    curl.args(["-sS", "--cacert"]).arg(master.path("pki/ca.crt"));
     curl.arg("--cert").arg(master.path(&format!("pki/{certificate}.crt")));
     curl.arg("--key").arg(master.path(&format!("pki/{certificate}.key")));
     for header in headers.iter().chain(&["Content-Type: application/json"]) {

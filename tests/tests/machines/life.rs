@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use keelson_tests::harness::images::BUSYBOX;
 use keelson_tests::machines::SYSTEMD_CGROUP;
 
@@ -256,7 +256,10 @@ fn purge_with_systemd(context: &Context) -> Result<()> {
     context.kubectl.say("delete node v1")?;
     context.kubectl.say(&format!("delete pod {LONG} --force --grace-period=0 --ignore-not-found"))?;
     let changes = context.changes_since_bare()?;
-    ensure!(changes.is_empty(), "the package left\n{}", changes.join("\n"));
+    if !changes.is_empty() {
+        let heard = guest.say("journalctl --no-pager -o short-precise -u containerd -u agent -n 150")?;
+        bail!("the package left\n{}\n{heard}", changes.join("\n"));
+    }
     Ok(())
 }
 
