@@ -1,10 +1,14 @@
 //! From what was seen to findings. Pure.
 
+use std::path::PathBuf;
+
 use cri::v1::StatusResponse;
 use k8s_openapi::api::core::v1::Node;
 
 use super::Finding;
+use crate::config::NodeSettings;
 use crate::join::JoinError;
+use crate::runtime_info::RuntimeInfo;
 
 const DAY: i64 = 86_400;
 /// Certificates live for a year and are renewed after 70 to 90 % of that: one with less than this left was not.
@@ -168,6 +172,34 @@ pub(super) fn bridged(value: Option<&str>) -> Finding {
     }
 }
 
+/// The network's configuration, and whether it is there, as the runtime sees it.
+pub(super) fn cni_configuration(file: (String, bool), node: &NodeSettings, info: &RuntimeInfo) -> Finding {
+    const NAME: &str = "CNI configuration";
+    let remedy = "the agent writes it once the node has a podCIDR: systemctl restart agent";
+    let named = node.cni_conf_dir.as_ref().map(|named| ("cniConfDir", named, info.cni_conf_dir.iter().collect()));
+    elsewhere(NAME, named).unwrap_or_else(|| is_there(NAME, file, remedy))
+}
+
+/// Likewise its plugins.
+pub(super) fn cni_plugins(file: (String, bool), node: &NodeSettings, info: &RuntimeInfo) -> Finding {
+    const NAME: &str = "CNI plugins";
+    let named = node.cni_bin_dir.as_ref().map(|named| ("cniBinDir", named, info.cni_bin_dirs.iter().collect()));
+    elsewhere(NAME, named).unwrap_or_else(|| is_there(NAME, file, "systemctl restart agent puts it there"))
+}
+
+/// A folder that `node.yaml` names, where the runtime looks in others.
+fn elsewhere(subject: &'static str, named: Option<(&str, &PathBuf, Vec<&PathBuf>)>) -> Option<Finding> {
+    let (field, named, looked) = named?;
+    let first = looked.first().filter(|_| !looked.contains(&named))?;
+    let message =
+        format!("node.yaml has {}, and the runtime looks in {}: new pods fail", named.display(), first.display());
+    Some(Finding::fault(subject, message, format!("take {field} out of node.yaml; systemctl restart agent")))
+}
+
+fn is_there(subject: &'static str, (file, is): (String, bool), remedy: &str) -> Finding {
+    if is { Finding::ok(subject, file) } else { Finding::fault(subject, format!("{file} is missing"), remedy) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Severity::{Fault, Ok as Fine, Warning};
@@ -218,6 +250,22 @@ mod tests {
         );
         assert_eq!(of(serde_json::json!({"status": {"conditions": [condition("Ready", "False")]}})), [Fine, Fault]);
         assert_eq!(node("n", Err("refused".into()))[0].severity, Fault);
+    }
+
+    #[test]
+    fn plugins_are_where_the_runtime_looks() {
+        let node = crate::config::tests::minimal().node;
+        let looks = |dirs: &[&str]| RuntimeInfo {
+            cni_bin_dirs: dirs.iter().map(PathBuf::from).collect(),
+            ..RuntimeInfo::default()
+        };
+        let of = |is, info| cni_plugins(("/b/bridge".into(), is), &node, &info);
+        assert_eq!(of(true, looks(&["/opt/cni/bin", "/b"])).severity, Fine);
+        assert_eq!(of(true, looks(&[])).severity, Fine, "it does not say");
+        assert_eq!(of(false, looks(&["/b"])).message, "/b/bridge is missing");
+        let moved = of(true, looks(&["/opt/cni/bin"]));
+        assert_eq!(moved.message, "node.yaml has /b, and the runtime looks in /opt/cni/bin: new pods fail");
+        assert_eq!(cni_configuration(("/n/x".into(), true), &node, &looks(&[])).severity, Fine);
     }
 
     #[test]

@@ -68,7 +68,7 @@ use std::time::Duration;
 use api::resources::ResourceList;
 use cgroups::values::{Allocatable, ClassPolicy, MemoryReserve, Policy, Requests};
 use cgroups::{Driver, Naming, Tree};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::kubelet::{MEMORY_QOS, ShutdownGracePeriodByPodPriority};
 use crate::config::{Config, KubeletConfiguration};
@@ -103,6 +103,8 @@ pub struct Deps {
     pub facts: Facts,
     /// This machine's cgroups, from [`open_cgroups`].
     pub cgroups: Arc<dyn Driver>,
+    /// Is told when the runtime has come back: it may be another one.
+    pub runtime_back: Arc<Notify>,
     /// Is told what the node is short of.
     pub pressures: watch::Sender<eviction::Pressures>,
     /// Is told whether the machine shuts down.
@@ -270,6 +272,8 @@ pub struct Context {
     pub runtime: cri::Client,
     pub recorder: Recorder,
     pub addresses: watch::Receiver<Vec<IpAddr>>,
+    /// Is told when the runtime has come back.
+    pub runtime_back: Arc<Notify>,
     pub runtime_facts: watch::Receiver<runtime::RuntimeFacts>,
     pub node: own::Receiver,
     pub cgroups: Arc<dyn Driver>,
@@ -360,6 +364,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         runtime: deps.runtime,
         recorder: deps.recorder,
         addresses: deps.addresses,
+        runtime_back: deps.runtime_back,
         runtime_facts,
         node: deps.node,
         cgroups: deps.cgroups,

@@ -26,14 +26,14 @@ const OTHER_AGENTS: [&str; 5] = [
 ];
 const FIREWALLS: [&str; 2] = ["firewalld.service", "ufw.service"];
 
-/// Asks kernel, systemd and the filesystem. `has_joined`: this machine was made a node before, and may still run as one, whether its
-/// certificate is good or not: its agent's ports are no fault.
-pub fn look(config: &Config, runtime: (String, String), has_joined: bool) -> Seen {
+/// Asks kernel, systemd and the filesystem. `cni`: where the runtime looks for networks. `has_joined`: this machine was made a node before, and
+/// may still run as one, whether its certificate is good or not: its agent's ports are no fault.
+pub fn look(config: &Config, cni: &Path, runtime: (String, String), has_joined: bool) -> Seen {
     let mut seen = Seen {
         runtime,
         absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
         refusals: preflight::all(Path::new("/"), &config.kubelet),
-        earlier_networks: earlier_networks(&config.node.cni_conf_dir),
+        earlier_networks: earlier_networks(cni),
         free: facts::filesystem(&config.layout.data_dir).map(|disk| disk.available),
         hostname: config.node.node_name.clone(),
         ..Seen::default()
