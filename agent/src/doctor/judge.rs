@@ -1,9 +1,11 @@
 //! From what was seen to findings. Pure.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cri::v1::StatusResponse;
 use k8s_openapi::api::core::v1::Node;
+use pod::resolve::DnsConfig;
 
 use super::Finding;
 use crate::config::NodeSettings;
@@ -172,6 +174,25 @@ pub(super) fn bridged(value: Option<&str>) -> Finding {
     }
 }
 
+/// The servers that pods with the machine's DNS ask, CoreDNS among them.
+pub(super) fn dns(answer: Result<Option<DnsConfig>, String>) -> Option<Finding> {
+    const NAME: &str = "DNS of the machine";
+    const REMEDY: &str =
+        "have resolvConf name a file with servers that pods reach (agent.conf.d); systemctl restart agent";
+    let config = match answer {
+        Ok(config) => config?,
+        Err(error) => return Some(Finding::fault(NAME, format!("{error}: no pod is started"), REMEDY)),
+    };
+    let servers = config.servers.join(", ");
+    let is_local = |server: &String| server.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    Some(if config.servers.iter().all(is_local) {
+        let message = format!("[{servers}]: a pod with dnsPolicy Default, as CoreDNS has, would ask itself");
+        Finding::warning(NAME, message, REMEDY)
+    } else {
+        Finding::ok(NAME, servers)
+    })
+}
+
 /// The network's configuration, and whether it is there, as the runtime sees it.
 pub(super) fn cni_configuration(file: (String, bool), node: &NodeSettings, info: &RuntimeInfo) -> Finding {
     const NAME: &str = "CNI configuration";
@@ -266,6 +287,17 @@ mod tests {
         let moved = of(true, looks(&["/opt/cni/bin"]));
         assert_eq!(moved.message, "node.yaml has /b, and the runtime looks in /opt/cni/bin: new pods fail");
         assert_eq!(cni_configuration(("/n/x".into(), true), &node, &looks(&[])).severity, Fine);
+    }
+
+    #[test]
+    fn pods_that_would_ask_themselves_for_names() {
+        let of = |servers: &[&str]| {
+            let servers = servers.iter().map(|&server| server.to_owned()).collect();
+            dns(Ok(Some(DnsConfig { servers, ..DnsConfig::default() }))).unwrap().severity
+        };
+        assert_eq!([of(&["127.0.0.1", "::1"]), of(&[]), of(&["127.0.0.1", "192.0.2.1"])], [Warning, Warning, Fine]);
+        assert_eq!(dns(Err("read /x".into())).unwrap().severity, Fault);
+        assert_eq!(dns(Ok(None)), None);
     }
 
     #[test]

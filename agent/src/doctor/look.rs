@@ -13,6 +13,7 @@ use crate::config::{Config, Layout};
 use crate::identity::{self, Identity};
 use crate::network::{self, BRIDGE, CONFLIST, Folders};
 use crate::node::facts;
+use crate::pods::resolv_conf;
 use crate::{join, leave, own_files, preflight, runtime_info, shutdown};
 
 /// How long anybody may take for an answer.
@@ -166,6 +167,8 @@ fn machine(config: &Config) -> Vec<Finding> {
     if let Ok(value) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
         findings.push(judge::forwarding(&value));
     }
+    let settings = resolv_conf::Settings::from(&config.kubelet);
+    findings.extend(judge::dns(settings.node().map_err(|error| describe(&error))));
     let [bridged, _] = proxy::BRIDGE_SYSCTLS;
     findings.push(judge::bridged(netns::sysctl::read_current(bridged).ok().as_deref()));
     findings

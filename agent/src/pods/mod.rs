@@ -188,11 +188,7 @@ impl PodsConfig {
             enforced: allocatable::of_pods(kubelet, facts, pids),
             classes: classes(kubelet, facts),
             allocatable,
-            dns: resolv_conf::Settings {
-                cluster_servers: kubelet.cluster_dns.clone(),
-                cluster_domain: kubelet.cluster_domain.clone(),
-                resolv_conf: kubelet.resolv_conf.clone(),
-            },
+            dns: kubelet.into(),
             allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
             app_armor: has_app_armor(),
             selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
