@@ -1,6 +1,6 @@
 //! From what was seen to problems. Pure.
 
-use super::Seen;
+use super::{OtherAgent, Seen};
 use crate::doctor::Finding;
 use crate::network::ASIDE;
 use crate::preflight::Refusal;
@@ -28,12 +28,13 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
         plain(Finding::fault("kernel", format!("this kernel has no module {module}"), remedy))
     }));
     problems.extend(seen.refusals.iter().map(refused));
-    problems.extend(seen.other_agents.iter().map(|unit| {
-        let message = format!("{unit} runs here, and would fight for the same pods");
+    problems.extend(seen.other_agents.iter().map(|OtherAgent { unit, runs }| {
+        let how = if *runs { "runs here, and" } else { "starts with this machine, and then" };
+        let message = format!("{unit} {how} would fight for the same pods");
         mendable("other agents", message, &["systemctl", "disable", "--now", unit])
     }));
     // Where another agent holds them, ending it frees them.
-    if seen.other_agents.is_empty() {
+    if !seen.other_agents.iter().any(|agent| agent.runs) {
         problems.extend(seen.taken_ports.iter().map(|port| {
             let remedy = format!("ss -lntp sport = :{port} says who it is: stop it");
             plain(Finding::fault("ports", format!("somebody else listens on {port}"), remedy))
@@ -137,7 +138,7 @@ mod tests {
                 Refusal::KernelFlag(Flag { key: "kernel/panic", expected: 10, actual: 0 }),
                 Refusal::ReservedCpus { reserved: "9".into(), online: "0-1".into() },
             ],
-            other_agents: vec!["kubelet.service".into()],
+            other_agents: vec![OtherAgent { unit: "kubelet.service".into(), runs: true }],
             taken_ports: vec![10250],
             earlier_networks: vec!["/etc/cni/net.d/05-x.conflist".into()],
             firewalls: vec!["ufw.service".into()],
@@ -164,8 +165,11 @@ mod tests {
 
     #[test]
     fn a_port_is_somebodys_where_no_other_agent_runs() {
-        let seen = Seen { taken_ports: vec![10250], ..well() };
+        let mut seen = Seen { taken_ports: vec![10250], ..well() };
         assert_eq!(messages(&seen), ["ports: somebody else listens on 10250"]);
+        seen.other_agents = vec![OtherAgent { unit: "k3s.service".into(), runs: false }];
+        let starts = "other agents: k3s.service starts with this machine, and then would fight for the same pods";
+        assert_eq!(messages(&seen), [starts, "ports: somebody else listens on 10250"]);
     }
 
     #[test]

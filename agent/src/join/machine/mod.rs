@@ -29,8 +29,8 @@ pub(super) struct Seen {
     pub refusals: Vec<Refusal>,
     /// Ports that the agent would listen on and somebody else does.
     pub taken_ports: Vec<u16>,
-    /// Units of other node agents that run.
-    pub other_agents: Vec<String>,
+    /// Units of other node agents that run, or start with the machine.
+    pub other_agents: Vec<OtherAgent>,
     /// Network configurations that the runtime would take before ours.
     pub earlier_networks: Vec<String>,
     /// Firewalls that run.
@@ -39,6 +39,14 @@ pub(super) struct Seen {
     pub free: Option<u64>,
     /// The name is one that every machine has.
     pub hostname: String,
+}
+
+/// The unit of another node agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OtherAgent {
+    pub unit: String,
+    /// Now, or in a moment.
+    pub runs: bool,
 }
 
 /// Tells every problem, and mends what can be mended where `fix` says so: all of it, or nothing where something would be left.
