@@ -10,6 +10,7 @@ use pod::resolve::DnsConfig;
 use super::Finding;
 use crate::config::NodeSettings;
 use crate::join::JoinError;
+use crate::network::BRIDGE;
 use crate::runtime_info::RuntimeInfo;
 
 const DAY: i64 = 86_400;
@@ -174,6 +175,24 @@ pub(super) fn bridged(value: Option<&str>) -> Finding {
     }
 }
 
+/// A filter of somebody else's, `FAMILY TABLE CHAIN`, that drops pods' packets: what our own table accepts counts only there.
+pub(crate) fn closed(chain: &str) -> Finding {
+    let message = format!("{chain} drops what it does not accept, and no rule of that table names {BRIDGE}");
+    let remedy = match chain {
+        "ip filter FORWARD" | "ip6 filter FORWARD" => {
+            let program = if chain.starts_with("ip6") { "ip6tables" } else { "iptables" };
+            format!(
+                "{program} -I FORWARD -i {BRIDGE} -j ACCEPT; {program} -I FORWARD -o {BRIDGE} -j ACCEPT; to keep it: in DOCKER-USER with Docker, \
+                 by `ufw route allow in on {BRIDGE}` and `… out on {BRIDGE}` with ufw"
+            )
+        }
+        _ => format!(
+            "nft insert rule {chain} iifname {BRIDGE} accept; nft insert rule {chain} oifname {BRIDGE} accept; to keep it: in /etc/nftables.conf"
+        ),
+    };
+    Finding::warning("firewall", message, remedy)
+}
+
 /// The servers that pods with the machine's DNS ask, CoreDNS among them.
 pub(super) fn dns(answer: Result<Option<DnsConfig>, String>) -> Option<Finding> {
     const NAME: &str = "DNS of the machine";
@@ -298,6 +317,15 @@ mod tests {
         assert_eq!([of(&["127.0.0.1", "::1"]), of(&[]), of(&["127.0.0.1", "192.0.2.1"])], [Warning, Warning, Fine]);
         assert_eq!(dns(Err("read /x".into())).unwrap().severity, Fault);
         assert_eq!(dns(Ok(None)), None);
+    }
+
+    #[test]
+    fn a_filter_is_opened_by_the_program_that_made_it() {
+        let remedy = |chain| closed(chain).remedy.unwrap();
+        assert!(remedy("ip6 filter FORWARD").starts_with("ip6tables -I FORWARD -i keelson0 -j ACCEPT; "));
+        assert!(
+            remedy("inet filter forward").starts_with("nft insert rule inet filter forward iifname keelson0 accept; ")
+        );
     }
 
     #[test]

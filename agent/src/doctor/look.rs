@@ -59,6 +59,7 @@ pub(crate) async fn node(config_dir: &Path) -> Vec<Finding> {
     let Some(config) = config else { return findings };
     findings.extend(machine(&config));
     findings.extend(cni(&config).await);
+    findings.extend(network::closed(false).await.iter().map(|chain| judge::closed(chain)));
     findings.push(limits::look());
     findings.extend(pods::look(&config).await);
     findings

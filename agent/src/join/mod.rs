@@ -145,7 +145,7 @@ async fn check(
     nobody_elses(&config.layout.data_dir)?;
     let effective = config.with_dropins()?;
     let folders = network::Folders::of(&effective.node, &runtime);
-    let seen = machine::look(&effective, &folders.conf, version, earlier.is_some());
+    let seen = machine::look(&effective, &folders.conf, version, earlier.is_some()).await;
     if stored.is_none() {
         match checks::name_is_free(&bootstrap, &name, &claimant).await {
             // Its own kubelet has to end first, of which is told next.

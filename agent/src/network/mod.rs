@@ -176,6 +176,12 @@ pub(crate) async fn left() -> Vec<String> {
     found
 }
 
+/// Somebody else's filters that drop pods' packets to other machines, or (`input`) packets for this one; none where the kernel cannot be asked.
+pub(crate) async fn closed(input: bool) -> Vec<String> {
+    let Ok(kernel) = Nft::open_current() else { return Vec::new() };
+    kernel.closed(input, BRIDGE).await.unwrap_or_default()
+}
+
 /// Routes to other nodes, and the bridge that pods were on.
 async fn remove_links() -> Result<(), netns::Error> {
     let netlink = Netlink::open_current()?;

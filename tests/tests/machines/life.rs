@@ -271,6 +271,11 @@ fn doctor(context: &Context) -> Result<()> {
     ] {
         ensure!(said.contains(expected), "{expected} is not in\n{said}");
     }
+    guest.say(
+        "nft add table inet strict && nft add chain inet strict forward '{ type filter hook forward priority 0; policy drop; }'",
+    )?;
+    let closed = guest.say("agent doctor; nft delete table inet strict")?;
+    ensure!(closed.contains("warning firewall: inet strict forward drops what it does not accept"), "{closed}");
     guest.say("systemctl stop containerd")?;
     let sick = guest.run("agent doctor --output json", Duration::from_secs(60))?;
     guest.say("systemctl start containerd")?;

@@ -12,7 +12,7 @@ use systemd::{Manager, Role};
 
 use super::{MODULES, OtherAgent, Seen};
 use crate::config::Config;
-use crate::network::CONFLIST;
+use crate::network::{self, CONFLIST};
 use crate::node::facts;
 use crate::preflight;
 
@@ -31,7 +31,7 @@ const FIREWALLS: [&str; 2] = ["firewalld.service", "ufw.service"];
 
 /// Asks kernel, systemd and the filesystem. `cni`: where the runtime looks for networks. `has_joined`: this machine was made a node before, and
 /// may still run as one, whether its certificate is good or not: its agent's ports are no fault.
-pub fn look(config: &Config, cni: &Path, runtime: (String, String), has_joined: bool) -> Seen {
+pub async fn look(config: &Config, cni: &Path, runtime: (String, String), has_joined: bool) -> Seen {
     let mut seen = Seen {
         runtime,
         absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
@@ -39,6 +39,7 @@ pub fn look(config: &Config, cni: &Path, runtime: (String, String), has_joined: 
         earlier_networks: earlier_networks(cni),
         free: facts::filesystem(&config.layout.data_dir).map(|disk| disk.available),
         hostname: config.node.node_name.clone(),
+        closed: [network::closed(false).await, network::closed(true).await],
         ..Seen::default()
     };
     let port = config.kubelet.port;

@@ -35,6 +35,8 @@ pub(super) struct Seen {
     pub earlier_networks: Vec<String>,
     /// Firewalls that run.
     pub firewalls: Vec<String>,
+    /// Filters that drop pods' packets, and what is for this machine.
+    pub closed: [Vec<String>; 2],
     /// Bytes that are free below the data folder.
     pub free: Option<u64>,
     /// The name is one that every machine has.
