@@ -300,6 +300,9 @@ fn leave(context: &Context) -> Result<()> {
     ensure!(said.matches("pod default/mover-").count() == 2 && said.contains("kubectl delete node v1"), "{said}");
     ensure!(said.contains("/var/lib/keelson stays"), "{said}");
     context.guest().say("rm /var/lib/keelson/precious && rmdir /var/lib/keelson")?;
+    // The module stays loaded; the machine did not have it.
+    let bridged = context.guest().say("sysctl -n net.bridge.bridge-nf-call-iptables")?;
+    ensure!(bridged == "0\n", "{bridged}");
     context.kubectl.say("delete node v1")?;
     context.kubectl.say("delete deployment mover")?;
     context.guest().say("agent doctor --leftovers")?;
