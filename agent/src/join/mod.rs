@@ -306,7 +306,7 @@ async fn check_runtime(endpoint: &str) -> Result<(RuntimeInfo, (String, String))
         .await
         .map_err(|_| failed("no answer within 10 s".into()))?
         .map_err(|e| match e.is_unimplemented() {
-            true => JoinError::NoCri { endpoint: endpoint.to_owned() },
+            true => JoinError::NoCri { endpoint: endpoint.to_owned(), remedy: machine::containerd::remedy() },
             false => failed(client::watch::describe(&e)),
         })?;
     let info = runtime_info::ask(&runtime).await.map_err(|e| failed(client::watch::describe(&e)))?;

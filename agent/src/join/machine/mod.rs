@@ -1,6 +1,7 @@
 //! What a machine has that is in the way of a node: [`look`] gathers it, [`judge`] says what to do about it, and what a command can do,
 //! `--fix` does.
 
+pub(super) mod containerd;
 mod judge;
 mod look;
 
