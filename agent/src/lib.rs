@@ -28,6 +28,7 @@ pub mod preflight;
 pub mod rate;
 pub mod run;
 pub mod runtime_info;
+mod runtime_needs;
 pub mod serve;
 pub mod shutdown;
 pub mod state_format;

@@ -9,7 +9,7 @@ use std::{fs, io};
 use crate::config::Layout;
 
 /// What is written below the data folder: who writes more adds it here.
-const DATA: [&str; 10] = [
+const DATA: [&str; 12] = [
     "pods",
     "cni",
     "image_manager",
@@ -20,6 +20,8 @@ const DATA: [&str; 10] = [
     "sandbox-seccomp.json",
     "services.json",
     "services.new",
+    "cni-folders.json",
+    "pause-images.json",
 ];
 /// Says that a folder is an agent's.
 const FORMAT: &str = "format.json";

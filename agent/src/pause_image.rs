@@ -1,14 +1,15 @@
 //! The pause image, put into the runtime under the name that the runtime expects: no registry is needed to start a pod.
 
-use std::time::Duration;
+use std::path::Path;
 
 use cri::import::{Image, ImageConfig, import};
 use cri::v1;
 use serde_json::Value;
 
-use crate::client::backoff::Backoff;
-use crate::client::watch::describe;
+use crate::config::write_atomic;
 
+/// The file, below the agent's data folder: a JSON list of the ids of images that were imported.
+const FILE: &str = "pause-images.json";
 /// What containerd uses where it does not say which.
 const DEFAULT: &str = "registry.k8s.io/pause:3.10";
 
@@ -23,16 +24,6 @@ pub enum Error {
     Import(String, #[source] cri::import::ImportError),
 }
 
-/// Sees to it that the image is there, however long the runtime takes to come up. An image of that name that is there
-/// already is the administrator's, and stays.
-pub async fn ensure(runtime: cri::Client) {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-    while let Err(error) = place(&runtime).await {
-        tracing::warn!(error = %describe(&error), "pause image is not in place, will retry");
-        backoff.wait().await;
-    }
-}
-
 /// The name under which the runtime looks for the image of sandboxes.
 ///
 /// # Errors
@@ -42,19 +33,34 @@ pub async fn name(runtime: &cri::Client) -> Result<String, cri::CallError> {
     Ok(status.info.get("config").and_then(|config| sandbox_image(config)).unwrap_or_else(|| DEFAULT.to_owned()))
 }
 
-/// Removes the image, if it is ours: one of that name that somebody else brought has another id.
+/// Removes what was imported, under whichever names: an image that somebody else brought has another id.
 ///
 /// # Errors
 /// The runtime does not answer.
-pub async fn remove(runtime: &cri::Client) -> Result<(), Error> {
-    let name = name(runtime).await?;
-    let spec = v1::ImageSpec { image: name.clone(), ..v1::ImageSpec::default() };
-    let request = v1::ImageStatusRequest { image: Some(spec.clone()), verbose: false };
-    let known = runtime.image_status(request).await?.image;
-    if known.is_some_and(|known| image(&name).is_ok_and(|ours| ours.id() == known.id)) {
+pub async fn remove(runtime: &cri::Client, data_dir: &Path) -> Result<(), Error> {
+    let mut ours = imported(data_dir);
+    ours.push(image(DEFAULT)?.id().to_owned());
+    let there = runtime.list_images(v1::ListImagesRequest::default()).await?.images;
+    for id in there.into_iter().map(|image| image.id).filter(|id| ours.contains(id)) {
+        let spec = v1::ImageSpec { image: id, ..v1::ImageSpec::default() };
         runtime.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await?;
     }
     Ok(())
+}
+
+fn imported(data_dir: &Path) -> Vec<String> {
+    let text = std::fs::read(data_dir.join(FILE)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Writes down that an image is ours: another version of the agent has another.
+fn note(data_dir: &Path, id: &str) -> std::io::Result<()> {
+    let mut ids = imported(data_dir);
+    if ids.iter().any(|known| known == id) {
+        return Ok(());
+    }
+    ids.push(id.to_owned());
+    write_atomic(&data_dir.join(FILE), &serde_json::to_vec(&ids)?, 0o644)
 }
 
 fn image(name: &str) -> Result<Image, std::io::Error> {
@@ -62,14 +68,20 @@ fn image(name: &str) -> Result<Image, std::io::Error> {
     Ok(Image::from_layer(name, &config, pause::layer()?).pinned())
 }
 
-async fn place(runtime: &cri::Client) -> Result<(), Error> {
+/// Sees to it that the image is there. One of that name that is there already is the administrator's, and stays.
+///
+/// # Errors
+/// The runtime does not answer, or does not take it.
+pub async fn place(runtime: &cri::Client, data_dir: &Path) -> Result<(), Error> {
     let name = name(runtime).await?;
     let spec = v1::ImageSpec { image: name.clone(), ..v1::ImageSpec::default() };
     let known = runtime.image_status(v1::ImageStatusRequest { image: Some(spec), verbose: false }).await?;
     if known.image.is_some() {
         return Ok(());
     }
-    import(runtime, &image(&name)?).await.map_err(|error| Error::Import(name.clone(), error))?;
+    let image = image(&name)?;
+    note(data_dir, image.id())?;
+    import(runtime, &image).await.map_err(|error| Error::Import(name.clone(), error))?;
     tracing::info!(image = %name, "pause image imported");
     Ok(())
 }
@@ -84,6 +96,24 @@ fn sandbox_image(config: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn all_that_was_imported_is_removed_by_what_it_is() {
+        let (fake, data) = (cri::fake::Fake::default(), tempfile::tempdir().unwrap());
+        let mine = image(DEFAULT).unwrap().id().to_owned();
+        // The fake's ids are its names. The runtime names another image by now, and an earlier agent had another one.
+        for name in [mine.strip_prefix("sha256:").unwrap(), "earlier", "theirs"] {
+            fake.add_image(name);
+        }
+        note(data.path(), "sha256:earlier").unwrap();
+        remove(&fake.client(), data.path()).await.unwrap();
+        let mut removed: Vec<String> =
+            fake.calls().into_iter().filter(|call| call.rpc == "RemoveImage").map(|call| call.id).collect();
+        removed.sort();
+        let mut ours = [mine, "sha256:earlier".to_owned()];
+        ours.sort();
+        assert_eq!(removed, ours);
+    }
 
     #[test]
     fn the_runtime_names_its_pause_image() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinError;
 
 use crate::client::{self, Credentials, Renewal, Servers, tls};
@@ -27,7 +27,7 @@ use crate::node::{self, NodeHandle, NodeInputs};
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::serve::{self, ServeHandle, ServeInputs, healthz};
 use crate::tasks::{self, Tasks};
-use crate::{kernel_flags, own_limits, pause_image, preflight, runtime_info, state_format};
+use crate::{kernel_flags, own_limits, preflight, runtime_info, runtime_needs, state_format};
 
 /// Runs the node of `config_dir` until SIGTERM or SIGINT.
 ///
@@ -97,7 +97,10 @@ impl Node {
             config.kubelet.event_burst,
         );
         let (authorities, mut tasks) = credentials.keep_valid(&config);
-        tasks.push(tokio::spawn(pause_image::ensure(runtime.clone())));
+        let (folders, folders_known) = watch::channel(network::Folders::known(&config));
+        let runtime_back = Arc::new(Notify::new());
+        let keeping = runtime_needs::keep(runtime.clone(), Arc::clone(&config), Arc::clone(&runtime_back), folders);
+        tasks.push(tokio::spawn(keeping));
         let (pressures, pressures_seen) = watch::channel(Pressures::new());
         let (shutting_down, shutdown_seen) = watch::channel(false);
         let (own, own_followed) = node::own::follow(client.clone(), &config.node.node_name, &node::labels(&config));
@@ -114,14 +117,20 @@ impl Node {
         let node = node::start(inputs);
         let (serving, rotation) = serving_identity(&config, &client, &node, authorities.settled)?;
         tasks.extend(rotation);
-        let pods =
-            pods(&config, (&client, &runtime, &recorder), (&node, own.clone()), (pressures, shutting_down)).await?;
+        let pods = pods(
+            &config,
+            (&client, &runtime, &recorder),
+            (&node, own.clone()),
+            (pressures, shutting_down, runtime_back),
+        )
+        .await?;
         let server = serve(&config, (&client, &runtime), &pods, serving, authorities.trusted).await?;
         tasks.extend(healthz(&config));
         tasks.extend(inspector(&config, &pods));
         let network = network::start(NetworkInputs {
             config: Arc::clone(&config),
             client,
+            folders: folders_known,
             addresses: node.addresses.clone(),
             own,
             changed: node.look(),
@@ -204,7 +213,7 @@ async fn pods(
     config: &Config,
     (client, runtime, recorder): (&kube::Client, &cri::Client, &Recorder),
     (node, own): (&NodeHandle, node::own::Receiver),
-    (pressures, shutting_down): (watch::Sender<Pressures>, watch::Sender<bool>),
+    (pressures, shutting_down, runtime_back): (watch::Sender<Pressures>, watch::Sender<bool>, Arc<Notify>),
 ) -> anyhow::Result<PodsHandle> {
     let facts = node::facts::read(Path::new("/"));
     let disk = node::facts::filesystem(&config.layout.data_dir);
@@ -226,6 +235,7 @@ async fn pods(
         runtime: runtime.clone(),
         recorder: recorder.clone(),
         addresses: node.addresses.clone(),
+        runtime_back,
         node: own,
         facts,
         cgroups,

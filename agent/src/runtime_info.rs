@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is known; `None` where the runtime does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuntimeInfo {
-    /// Where it looks for CNI plugins.
-    pub cni_bin_dir: Option<PathBuf>,
+    /// Where it looks for CNI plugins, in this order; containerd 2.1 may have several.
+    pub cni_bin_dirs: Vec<PathBuf>,
     /// Where it looks for CNI configuration.
     pub cni_conf_dir: Option<PathBuf>,
     /// How it spells cgroups.
@@ -80,17 +80,15 @@ fn naming(driver: CgroupDriver) -> Naming {
 /// Reads containerd's configuration of its CRI plugin, as `crictl info` shows it.
 fn parse(text: &str) -> RuntimeInfo {
     let config: Value = serde_json::from_str(text).unwrap_or_default();
-    let path = |pointer: &str| {
-        let value = config.pointer(pointer)?.as_str().filter(|path| !path.is_empty())?;
-        Some(PathBuf::from(value))
-    };
+    let path = |value: &Value| value.as_str().filter(|path| !path.is_empty()).map(PathBuf::from);
+    let at = |pointer: &str| path(config.pointer(pointer)?);
+    let several = config.pointer("/cni/binDirs").and_then(Value::as_array);
     let default = config.pointer("/containerd/defaultRuntimeName").and_then(Value::as_str).unwrap_or("runc");
     let handler = config.get("containerd").and_then(|c| c.get("runtimes")?.get(default));
     let systemd = |handler: &Value| handler.pointer("/options/SystemdCgroup").and_then(Value::as_bool) == Some(true);
     RuntimeInfo {
-        // containerd 2.1 has several folders; plugins are looked for in their order.
-        cni_bin_dir: path("/cni/binDirs/0").or_else(|| path("/cni/binDir")),
-        cni_conf_dir: path("/cni/confDir"),
+        cni_bin_dirs: several.into_iter().flatten().filter_map(path).chain(at("/cni/binDir")).collect(),
+        cni_conf_dir: at("/cni/confDir"),
         cgroup_driver: handler.map(|h| if systemd(h) { Naming::Systemd } else { Naming::Cgroupfs }),
     }
 }
@@ -105,7 +103,7 @@ mod tests {
             r#"{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"runtimeType":"io.containerd.runc.v2","options":{}}}},
             "cni":{"binDir":"/usr/lib/cni","confDir":"/etc/cni/net.d","maxConfNum":1}}"#,
         );
-        assert_eq!(info.cni_bin_dir.as_deref(), Some("/usr/lib/cni".as_ref()));
+        assert_eq!(info.cni_bin_dirs, [PathBuf::from("/usr/lib/cni")]);
         assert_eq!(info.cni_conf_dir.as_deref(), Some("/etc/cni/net.d".as_ref()));
         assert_eq!(info.cgroup_driver, Some(Naming::Cgroupfs));
     }
@@ -116,7 +114,7 @@ mod tests {
             r#"{"containerd":{"defaultRuntimeName":"crun","runtimes":{"runc":{},"crun":{"options":{"SystemdCgroup":true}}}},
             "cni":{"binDir":"","binDirs":["/opt/cni/bin","/usr/lib/cni"],"confDir":""}}"#,
         );
-        assert_eq!(info.cni_bin_dir.as_deref(), Some("/opt/cni/bin".as_ref()));
+        assert_eq!(info.cni_bin_dirs, ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from));
         assert_eq!(info.cni_conf_dir, None);
         assert_eq!(info.cgroup_driver, Some(Naming::Systemd));
     }

@@ -344,6 +344,33 @@ async fn a_thread_that_visits_a_namespace_comes_back() {
 }
 
 #[tokio::test]
+async fn filters_that_drop_and_do_not_know_a_link() {
+    let ns = TestNs::new();
+    let nft = Nft::open(&ns.0).unwrap();
+    let say = |text: &'static str| {
+        let out = ns.0.run(move || Command::new("nft").arg(text).output().unwrap()).unwrap();
+        assert!(out.status.success(), "{text}: {out:?}");
+    };
+    assert_eq!(nft.closed(false, "keelson0").await.unwrap(), Vec::<String>::new());
+    say(concat!(
+        "table inet filter { chain forward { type filter hook forward priority 0; policy drop; }; ",
+        "chain input { type filter hook input priority 0; policy drop; }; chain other { }; }"
+    ));
+    say(
+        "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; iifname eth0 accept; }; }",
+    );
+    say("table ip6 open { chain forward { type filter hook forward priority 0; policy accept; }; }");
+    assert_eq!(nft.closed(true, "keelson0").await.unwrap(), ["inet filter input"]);
+    let mut found = nft.closed(false, "keelson0").await.unwrap();
+    found.sort();
+    assert_eq!(found, ["inet filter forward", "ip filter FORWARD"]);
+    // In a chain that it jumps to, say.
+    say("insert rule inet filter other iifname keelson0 accept");
+    say("insert rule ip filter FORWARD oifname keelson0 accept");
+    assert_eq!(nft.closed(false, "keelson0").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_transaction_is_all_or_nothing() {
     let ns = TestNs::new();
     let nft = Nft::open(&ns.0).unwrap();

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::doctor;
 use crate::identity::{Identity, certificates};
 use crate::inspect::ask;
+use crate::network::{CONFLIST, Folders};
 use crate::state_format::Stamp;
 use crate::upgrade::About;
 
@@ -93,8 +94,8 @@ fn about() -> Part {
 /// What is known of a node.
 async fn node(config: &Config) -> Vec<Part> {
     let layout = &config.layout;
-    let mut files =
-        vec![layout.agent_yaml(), layout.node_yaml(), config.node.cni_conf_dir.join(crate::network::CONFLIST)];
+    let mut files = vec![layout.agent_yaml(), layout.node_yaml()];
+    files.extend(Folders::known(config).map(|folders| folders.conf.join(CONFLIST)));
     let dropins = fs::read_dir(layout.dropin_dir()).into_iter().flatten().flatten();
     files.extend(dropins.map(|entry| entry.path()));
     let mut parts: Vec<Part> = files.iter().map(|path| file(&format!("config/{}", name(path)), path)).collect();

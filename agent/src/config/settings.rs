@@ -29,12 +29,12 @@ pub struct NodeSettings {
     /// State that does not.
     #[serde(default = "default_run_dir")]
     pub run_dir: PathBuf,
-    /// Where containerd looks for CNI configuration.
-    #[serde(default = "default_cni_conf_dir")]
-    pub cni_conf_dir: PathBuf,
-    /// Where containerd looks for CNI plugins.
-    #[serde(default = "default_cni_bin_dir")]
-    pub cni_bin_dir: PathBuf,
+    /// Where the runtime looks for CNI configuration; it is asked where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Likewise for CNI plugins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni_bin_dir: Option<PathBuf>,
 }
 
 /// One address, or one of each family with a comma in between, as a kubelet's `--node-ip`. The first is what the node's pods in its network are
@@ -103,18 +103,6 @@ pub fn default_data_dir() -> PathBuf {
 #[must_use]
 pub fn default_run_dir() -> PathBuf {
     "/run/keelson".into()
-}
-
-/// Upstream's.
-#[must_use]
-pub fn default_cni_conf_dir() -> PathBuf {
-    "/etc/cni/net.d".into()
-}
-
-/// Upstream's.
-#[must_use]
-pub fn default_cni_bin_dir() -> PathBuf {
-    "/opt/cni/bin".into()
 }
 
 #[cfg(test)]

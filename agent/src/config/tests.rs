@@ -20,8 +20,8 @@ pub fn minimal() -> Config {
             node_labels: [("tier".to_owned(), "x".to_owned())].into(),
             data_dir: "/d".into(),
             run_dir: "/r".into(),
-            cni_conf_dir: "/n".into(),
-            cni_bin_dir: "/b".into(),
+            cni_conf_dir: Some("/n".into()),
+            cni_bin_dir: Some("/b".into()),
         },
     }
 }
@@ -144,8 +144,8 @@ fn what_is_saved_is_loaded_again() {
             node_labels: [("a".to_owned(), "true".to_owned())].into(),
             data_dir: "/var/lib/k".into(),
             run_dir: "/run/k".into(),
-            cni_conf_dir: "/c".into(),
-            cni_bin_dir: "/b".into(),
+            cni_conf_dir: Some("/c".into()),
+            cni_bin_dir: Some("/b".into()),
         },
     };
     config.save().unwrap();

@@ -1,10 +1,17 @@
 //! From what was seen to findings. Pure.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+
 use cri::v1::StatusResponse;
 use k8s_openapi::api::core::v1::Node;
+use pod::resolve::DnsConfig;
 
 use super::Finding;
+use crate::config::NodeSettings;
 use crate::join::JoinError;
+use crate::network::BRIDGE;
+use crate::runtime_info::RuntimeInfo;
 
 const DAY: i64 = 86_400;
 /// Certificates live for a year and are renewed after 70 to 90 % of that: one with less than this left was not.
@@ -168,6 +175,71 @@ pub(super) fn bridged(value: Option<&str>) -> Finding {
     }
 }
 
+/// A filter of somebody else's, `FAMILY TABLE CHAIN`, that drops pods' packets: what our own table accepts counts only there.
+pub(crate) fn closed(chain: &str) -> Finding {
+    let message = format!("{chain} drops what it does not accept, and no rule of that table names {BRIDGE}");
+    let remedy = match chain {
+        "ip filter FORWARD" | "ip6 filter FORWARD" => {
+            let program = if chain.starts_with("ip6") { "ip6tables" } else { "iptables" };
+            format!(
+                "{program} -I FORWARD -i {BRIDGE} -j ACCEPT; {program} -I FORWARD -o {BRIDGE} -j ACCEPT; to keep it: in DOCKER-USER with Docker, \
+                 by `ufw route allow in on {BRIDGE}` and `… out on {BRIDGE}` with ufw"
+            )
+        }
+        _ => format!(
+            "nft insert rule {chain} iifname {BRIDGE} accept; nft insert rule {chain} oifname {BRIDGE} accept; to keep it: in /etc/nftables.conf"
+        ),
+    };
+    Finding::warning("firewall", message, remedy)
+}
+
+/// The servers that pods with the machine's DNS ask, CoreDNS among them.
+pub(super) fn dns(answer: Result<Option<DnsConfig>, String>) -> Option<Finding> {
+    const NAME: &str = "DNS of the machine";
+    const REMEDY: &str =
+        "have resolvConf name a file with servers that pods reach (agent.conf.d); systemctl restart agent";
+    let config = match answer {
+        Ok(config) => config?,
+        Err(error) => return Some(Finding::fault(NAME, format!("{error}: no pod is started"), REMEDY)),
+    };
+    let servers = config.servers.join(", ");
+    let is_local = |server: &String| server.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    Some(if config.servers.iter().all(is_local) {
+        let message = format!("[{servers}]: a pod with dnsPolicy Default, as CoreDNS has, would ask itself");
+        Finding::warning(NAME, message, REMEDY)
+    } else {
+        Finding::ok(NAME, servers)
+    })
+}
+
+/// The network's configuration, and whether it is there, as the runtime sees it.
+pub(super) fn cni_configuration(file: (String, bool), node: &NodeSettings, info: &RuntimeInfo) -> Finding {
+    const NAME: &str = "CNI configuration";
+    let remedy = "the agent writes it once the node has a podCIDR: systemctl restart agent";
+    let named = node.cni_conf_dir.as_ref().map(|named| ("cniConfDir", named, info.cni_conf_dir.iter().collect()));
+    elsewhere(NAME, named).unwrap_or_else(|| is_there(NAME, file, remedy))
+}
+
+/// Likewise its plugins.
+pub(super) fn cni_plugins(file: (String, bool), node: &NodeSettings, info: &RuntimeInfo) -> Finding {
+    const NAME: &str = "CNI plugins";
+    let named = node.cni_bin_dir.as_ref().map(|named| ("cniBinDir", named, info.cni_bin_dirs.iter().collect()));
+    elsewhere(NAME, named).unwrap_or_else(|| is_there(NAME, file, "systemctl restart agent puts it there"))
+}
+
+/// A folder that `node.yaml` names, where the runtime looks in others.
+fn elsewhere(subject: &'static str, named: Option<(&str, &PathBuf, Vec<&PathBuf>)>) -> Option<Finding> {
+    let (field, named, looked) = named?;
+    let first = looked.first().filter(|_| !looked.contains(&named))?;
+    let message =
+        format!("node.yaml has {}, and the runtime looks in {}: new pods fail", named.display(), first.display());
+    Some(Finding::fault(subject, message, format!("take {field} out of node.yaml; systemctl restart agent")))
+}
+
+fn is_there(subject: &'static str, (file, is): (String, bool), remedy: &str) -> Finding {
+    if is { Finding::ok(subject, file) } else { Finding::fault(subject, format!("{file} is missing"), remedy) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Severity::{Fault, Ok as Fine, Warning};
@@ -218,6 +290,42 @@ mod tests {
         );
         assert_eq!(of(serde_json::json!({"status": {"conditions": [condition("Ready", "False")]}})), [Fine, Fault]);
         assert_eq!(node("n", Err("refused".into()))[0].severity, Fault);
+    }
+
+    #[test]
+    fn plugins_are_where_the_runtime_looks() {
+        let node = crate::config::tests::minimal().node;
+        let looks = |dirs: &[&str]| RuntimeInfo {
+            cni_bin_dirs: dirs.iter().map(PathBuf::from).collect(),
+            ..RuntimeInfo::default()
+        };
+        let of = |is, info| cni_plugins(("/b/bridge".into(), is), &node, &info);
+        assert_eq!(of(true, looks(&["/opt/cni/bin", "/b"])).severity, Fine);
+        assert_eq!(of(true, looks(&[])).severity, Fine, "it does not say");
+        assert_eq!(of(false, looks(&["/b"])).message, "/b/bridge is missing");
+        let moved = of(true, looks(&["/opt/cni/bin"]));
+        assert_eq!(moved.message, "node.yaml has /b, and the runtime looks in /opt/cni/bin: new pods fail");
+        assert_eq!(cni_configuration(("/n/x".into(), true), &node, &looks(&[])).severity, Fine);
+    }
+
+    #[test]
+    fn pods_that_would_ask_themselves_for_names() {
+        let of = |servers: &[&str]| {
+            let servers = servers.iter().map(|&server| server.to_owned()).collect();
+            dns(Ok(Some(DnsConfig { servers, ..DnsConfig::default() }))).unwrap().severity
+        };
+        assert_eq!([of(&["127.0.0.1", "::1"]), of(&[]), of(&["127.0.0.1", "192.0.2.1"])], [Warning, Warning, Fine]);
+        assert_eq!(dns(Err("read /x".into())).unwrap().severity, Fault);
+        assert_eq!(dns(Ok(None)), None);
+    }
+
+    #[test]
+    fn a_filter_is_opened_by_the_program_that_made_it() {
+        let remedy = |chain| closed(chain).remedy.unwrap();
+        assert!(remedy("ip6 filter FORWARD").starts_with("ip6tables -I FORWARD -i keelson0 -j ACCEPT; "));
+        assert!(
+            remedy("inet filter forward").starts_with("nft insert rule inet filter forward iifname keelson0 accept; ")
+        );
     }
 
     #[test]

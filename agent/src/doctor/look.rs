@@ -11,12 +11,15 @@ use super::{Finding, judge, limits, pods};
 use crate::client::watch::describe;
 use crate::config::{Config, Layout};
 use crate::identity::{self, Identity};
-use crate::network::{self, BRIDGE, CONFLIST};
+use crate::network::{self, BRIDGE, CONFLIST, Folders};
 use crate::node::facts;
-use crate::{join, leave, own_files, preflight, shutdown};
+use crate::pods::resolv_conf;
+use crate::{join, leave, own_files, preflight, runtime_info, shutdown};
 
 /// How long anybody may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The plugin that a pod's network begins with.
+const PLUGIN: &str = "bridge";
 /// What a node has on a machine where nothing was chosen otherwise, beside its folders and apart from what its runtime keeps. The folder of all pods'
 /// logs is that of any kubelet.
 const TRACES: [&str; 9] = [
@@ -55,6 +58,8 @@ pub(crate) async fn node(config_dir: &Path) -> Vec<Finding> {
     let (config, mut findings) = essentials(config_dir).await;
     let Some(config) = config else { return findings };
     findings.extend(machine(&config));
+    findings.extend(cni(&config).await);
+    findings.extend(network::closed(false).await.iter().map(|chain| judge::closed(chain)));
     findings.push(limits::look());
     findings.extend(pods::look(&config).await);
     findings
@@ -132,6 +137,22 @@ async fn cluster(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// What of ours is where the runtime looks.
+async fn cni(config: &Config) -> Vec<Finding> {
+    let info = match cri::Client::new(&config.kubelet.container_runtime_endpoint) {
+        Ok(runtime) => tokio::time::timeout(PATIENCE, runtime_info::ask(&runtime)).await.ok().and_then(Result::ok),
+        Err(_) => None,
+    };
+    // That it does not answer is said elsewhere.
+    let Some(info) = info else { return Vec::new() };
+    let folders = Folders::of(&config.node, &info);
+    let is_there = |path: PathBuf| (path.display().to_string(), path.exists());
+    vec![
+        judge::cni_configuration(is_there(folders.conf.join(CONFLIST)), &config.node, &info),
+        judge::cni_plugins(is_there(folders.bin.join(PLUGIN)), &config.node, &info),
+    ]
+}
+
 fn machine(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Err(refusal) = preflight::check(Path::new("/"), &config.kubelet) {
@@ -147,14 +168,9 @@ fn machine(config: &Config) -> Vec<Finding> {
     if let Ok(value) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
         findings.push(judge::forwarding(&value));
     }
+    let settings = resolv_conf::Settings::from(&config.kubelet);
+    findings.extend(judge::dns(settings.node().map_err(|error| describe(&error))));
     let [bridged, _] = proxy::BRIDGE_SYSCTLS;
     findings.push(judge::bridged(netns::sysctl::read_current(bridged).ok().as_deref()));
-    let conflist = config.node.cni_conf_dir.join(CONFLIST);
-    findings.push(if conflist.exists() {
-        Finding::ok("CNI configuration", conflist.display().to_string())
-    } else {
-        let remedy = "the agent writes it once the node has a podCIDR: systemctl restart agent";
-        Finding::fault("CNI configuration", format!("{} is missing", conflist.display()), remedy)
-    });
     findings
 }

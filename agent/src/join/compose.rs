@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::error::JoinError;
 use super::options::JoinOptions;
 use crate::client::Servers;
-use crate::config::settings::{default_cni_bin_dir, default_cni_conf_dir, default_data_dir, default_run_dir};
+use crate::config::settings::{default_data_dir, default_run_dir};
 use crate::config::{
     self, Config, KubeletConfiguration, Layout, NodeSettings, parse_kubelet, parse_kubelet_over, write_atomic,
     write_private,
@@ -51,7 +51,7 @@ pub fn configuration(
     if let Some(taints) = &options.register_with_taints {
         kubelet.register_with_taints.clone_from(&taints.0);
     }
-    let node = settings(options, masters, node_name, earlier.map(|config| &config.node), runtime);
+    let node = settings(options, masters, node_name, earlier.map(|config| &config.node));
     // Those of the command line were refused at once; a Node that has them already stays as it is.
     warnings.extend(node.node_labels.keys().filter(|key| !api::node_labels::is_a_nodes(key)).map(|key| {
         format!("node.yaml: a node may not give itself the label {key}; if it does not register, that is why: --node-labels sets others")
@@ -95,14 +95,8 @@ fn base(earlier: Option<&Config>, cluster: Option<&str>) -> Result<(KubeletConfi
     Ok((kept.clone(), warnings))
 }
 
-/// `node.yaml`. What the runtime says of folders counts where nobody has said anything.
-fn settings(
-    options: &JoinOptions,
-    masters: &Servers,
-    node_name: &str,
-    kept: Option<&NodeSettings>,
-    runtime: RuntimeInfo,
-) -> NodeSettings {
+/// `node.yaml`.
+fn settings(options: &JoinOptions, masters: &Servers, node_name: &str, kept: Option<&NodeSettings>) -> NodeSettings {
     // A command that was printed on one of several masters names that one.
     let server =
         kept.map(|node| &node.server).filter(|known| masters.iter().all(|one| known.iter().any(|it| it == one)));
@@ -110,8 +104,9 @@ fn settings(
     let node_labels = chosen(options.node_labels.as_ref(), kept.map(|node| &node.node_labels));
     let data_dir = chosen(options.data_dir.as_ref(), kept.map(|node| &node.data_dir));
     let run_dir = chosen(options.run_dir.as_ref(), kept.map(|node| &node.run_dir));
-    let cni_conf_dir = chosen(options.cni_conf_dir.as_ref(), kept.map(|node| &node.cni_conf_dir));
-    let cni_bin_dir = chosen(options.cni_bin_dir.as_ref(), kept.map(|node| &node.cni_bin_dir));
+    // What the runtime says of them may change: it is asked by the agent.
+    let cni_conf_dir = chosen(options.cni_conf_dir.as_ref(), kept.and_then(|node| node.cni_conf_dir.as_ref()));
+    let cni_bin_dir = chosen(options.cni_bin_dir.as_ref(), kept.and_then(|node| node.cni_bin_dir.as_ref()));
     NodeSettings {
         node_name: node_name.to_owned(),
         server: server.unwrap_or(masters).clone(),
@@ -119,8 +114,8 @@ fn settings(
         node_labels: node_labels.unwrap_or_default(),
         data_dir: data_dir.unwrap_or_else(default_data_dir),
         run_dir: run_dir.unwrap_or_else(default_run_dir),
-        cni_conf_dir: cni_conf_dir.or(runtime.cni_conf_dir).unwrap_or_else(default_cni_conf_dir),
-        cni_bin_dir: cni_bin_dir.or(runtime.cni_bin_dir).unwrap_or_else(default_cni_bin_dir),
+        cni_conf_dir,
+        cni_bin_dir,
     }
 }
 

@@ -33,12 +33,13 @@ pub enum JoinError {
     },
     /// A containerd without CRI, as Docker's packages configure it.
     #[error(
-        "the runtime at {endpoint} does not speak CRI: take \"cri\" out of disabled_plugins in /etc/containerd/config.toml and \
-         restart it (systemctl restart containerd)"
+        "the runtime at {endpoint} does not speak CRI: {remedy}; then join again. Containers that run go on, Docker's too"
     )]
     NoCri {
         /// The socket.
         endpoint: String,
+        /// What to do.
+        remedy: String,
     },
     /// No server at the address.
     #[error("no API server answers at {server}: {message}; check the address and that port {} is reachable", server.port())]

@@ -133,7 +133,8 @@ async fn check(
         client::new(masters, tls::client_config(roots, None)?, &credentials).map_err(|_| options::FormError::Token)?;
     checks::clock(&bootstrap, &server).await?;
     let cluster = checks::kubelet_config(&bootstrap, token).await?;
-    let (config, warnings) = compose::configuration(options, masters, &name, earlier, cluster.as_deref(), runtime)?;
+    let (config, warnings) =
+        compose::configuration(options, masters, &name, earlier, cluster.as_deref(), runtime.clone())?;
     if earlier.is_some() {
         let dir = options.config_dir.display();
         progress.say(&format!("this machine was joined before: its settings in {dir} stay but for what is said now"));
@@ -143,7 +144,8 @@ async fn check(
     }
     nobody_elses(&config.layout.data_dir)?;
     let effective = config.with_dropins()?;
-    let seen = machine::look(&effective, version, earlier.is_some());
+    let folders = network::Folders::of(&effective.node, &runtime);
+    let seen = machine::look(&effective, &folders.conf, version, earlier.is_some()).await;
     if stored.is_none() {
         match checks::name_is_free(&bootstrap, &name, &claimant).await {
             // Its own kubelet has to end first, of which is told next.
@@ -304,7 +306,7 @@ async fn check_runtime(endpoint: &str) -> Result<(RuntimeInfo, (String, String))
         .await
         .map_err(|_| failed("no answer within 10 s".into()))?
         .map_err(|e| match e.is_unimplemented() {
-            true => JoinError::NoCri { endpoint: endpoint.to_owned() },
+            true => JoinError::NoCri { endpoint: endpoint.to_owned(), remedy: machine::containerd::remedy() },
             false => failed(client::watch::describe(&e)),
         })?;
     let info = runtime_info::ask(&runtime).await.map_err(|e| failed(client::watch::describe(&e)))?;

@@ -280,8 +280,9 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     );
     let document = cluster_document("maxPods: 50\nclusterDNS: [10.96.0.10]");
     let first = options(dir.path(), &more);
-    let (made, _) =
-        compose::configuration(&first, &masters, "n1", None, Some(&document), RuntimeInfo::default()).unwrap();
+    let runtime = RuntimeInfo { cni_conf_dir: Some("/said".into()), ..RuntimeInfo::default() };
+    let (made, _) = compose::configuration(&first, &masters, "n1", None, Some(&document), runtime).unwrap();
+    assert_eq!((&made.node.cni_bin_dir, &made.node.cni_conf_dir), (&Some("/b".into()), &None), "it is asked anew");
     let ca = TestCa::new("ca");
     let identity = ca.identity("n1", &Purpose::Client);
     compose::write(&made, &ca.der, &identity).unwrap();

@@ -143,7 +143,7 @@ async fn remove(place: &Place) -> Vec<String> {
             return failures;
         }
         if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)
-            && let Err(error) = pause_image::remove(&runtime).await
+            && let Err(error) = pause_image::remove(&runtime, &config.layout.data_dir).await
         {
             failures.push(describe(&error));
         }

@@ -22,17 +22,19 @@ pub(super) const ACCEPT_RA: &str = "/accept_ra";
 /// Also from a machine that forwards.
 const ALWAYS: &str = "2";
 
-/// Writes down how forwarding was set before anything of ours set it.
+/// Writes down how forwarding was set before anything of ours set it, the service included: it loads the module that has bridged packets
+/// filtered, and that begins with filtering them. Without it they are not.
 pub(crate) fn remember(data_dir: &Path) {
     note(data_dir, &[FORWARDING.0]);
+    if let Err(error) = sysctls::remember_or(data_dir, &proxy::BRIDGE_SYSCTLS, Some("0")) {
+        warn_unknown(&error);
+    }
 }
 
 /// Turns forwarding of IPv4 on in the namespace the agent runs in, and remembers how it was.
 pub(super) fn start(data_dir: &Path) {
     let (key, value) = FORWARDING;
     remember(data_dir);
-    // The proxy sets them.
-    note(data_dir, &proxy::BRIDGE_SYSCTLS);
     if let Err(error) = write_current(key, value) {
         tracing::warn!(key, error = %describe(&error), "cannot turn forwarding on: pods will not reach other nodes");
     }
@@ -73,8 +75,12 @@ fn forward_ipv6(data_dir: &Path) -> netns::Result<()> {
 
 fn note(data_dir: &Path, keys: &[impl AsRef<str>]) {
     if let Err(error) = sysctls::remember(data_dir, keys) {
-        tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
+        warn_unknown(&error);
     }
+}
+
+fn warn_unknown(error: &std::io::Error) {
+    tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
 }
 
 /// Those that may be on somebody else's network: not our bridge and what is plugged into one. What `default` says is for those to come, and

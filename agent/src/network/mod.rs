@@ -5,6 +5,7 @@
 //! balancers whether this node has endpoints, and whether its proxy is to be sent to.
 
 mod conflist;
+mod folders;
 mod forwarding;
 mod health;
 mod node_ports;
@@ -24,6 +25,7 @@ use netns::{NetNs, Netlink, ROUTE_PROTOCOL};
 use tokio::sync::{Notify, watch};
 
 pub use conflist::{ASIDE, BRIDGE, CONFLIST};
+pub use folders::Folders;
 pub(crate) use forwarding::{FORWARDING, remember};
 pub use plugins::PluginError;
 pub(crate) use plugins::source as plugins_source;
@@ -45,6 +47,8 @@ pub struct NetworkInputs {
     pub config: Arc<Config>,
     /// The API server.
     pub client: kube::Client,
+    /// Where the runtime looks for CNI plugins and configuration, once that is known.
+    pub folders: watch::Receiver<Option<Folders>>,
     /// This node's addresses.
     pub addresses: watch::Receiver<Vec<IpAddr>>,
     /// Told when the conflist was written: the node may be Ready now.
@@ -81,12 +85,6 @@ pub(crate) struct Cluster {
 pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
     let namespace = NetNs::current()?;
     forwarding::start(&inputs.config.layout.data_dir);
-    match plugins::install(&inputs.config.node.cni_bin_dir) {
-        Ok(installed) => tracing::debug!(installed, "cni plugins"),
-        Err(error) => {
-            tracing::warn!(error = %describe(&error), "cni plugins not installed, those that are there are used")
-        }
-    }
     let (cluster, seen) = watch::channel(None);
     let node_name = &inputs.config.node.node_name;
     let (service_cidrs, following) = service_cidrs::follow(inputs.client.clone());
@@ -131,27 +129,28 @@ pub async fn remove(config: &Config) -> Vec<String> {
     if let Err(error) = remove_links().await {
         failures.push(describe(&error));
     }
-    let path = config.node.cni_conf_dir.join(CONFLIST);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            failures.push(format!("{}: {error}", path.display()));
-        }
-        _ => {}
-    }
-    failures.extend(conflist::put_back(&config.node.cni_conf_dir));
-    failures.extend(own_files::remove_unfinished(&config.node.cni_conf_dir, &[CONFLIST]));
-    failures.extend(plugins::remove(&config.node.cni_bin_dir).err().map(|error| describe(&error)));
+    let all = Folders::all(config);
+    failures.extend(all.iter().flat_map(remove_files));
     failures.extend(sysctls::restore(&config.layout.data_dir, Path::new("/")).err().map(|error| describe(&error)));
     // The plugins are gone that would remove them.
     for path in cached() {
         let _ = std::fs::remove_file(path);
     }
     // Folders stay where something of somebody else's is in them. That of configuration is containerd's, which watches it.
-    for folder in [config.node.cni_bin_dir.as_path(), Path::new(CNI_CACHE)] {
+    for folder in all.iter().map(|folders| folders.bin.as_path()).chain([Path::new(CNI_CACHE)]) {
         for empty in folder.ancestors().take(2) {
             let _ = std::fs::remove_dir(empty);
         }
     }
+    failures
+}
+
+/// What of ours is in such folders.
+fn remove_files(folders: &Folders) -> Vec<String> {
+    let mut failures: Vec<String> = own_files::remove_entry(&folders.conf.join(CONFLIST)).err().into_iter().collect();
+    failures.extend(conflist::put_back(&folders.conf));
+    failures.extend(own_files::remove_unfinished(&folders.conf, &[CONFLIST]));
+    failures.extend(plugins::remove(&folders.bin).err().map(|error| describe(&error)));
     failures
 }
 
@@ -175,6 +174,12 @@ pub(crate) async fn left() -> Vec<String> {
         found.extend(routes.iter().map(|route| format!("route {}", route.destination)));
     }
     found
+}
+
+/// Somebody else's filters that drop pods' packets to other machines, or (`input`) packets for this one; none where the kernel cannot be asked.
+pub(crate) async fn closed(input: bool) -> Vec<String> {
+    let Ok(kernel) = Nft::open_current() else { return Vec::new() };
+    kernel.closed(input, BRIDGE).await.unwrap_or_default()
 }
 
 /// Routes to other nodes, and the bridge that pods were on.

@@ -12,7 +12,7 @@ use systemd::DropIns;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Cluster, NetworkInputs, conflist, forwarding};
+use super::{Cluster, Folders, NetworkInputs, conflist, forwarding, plugins};
 use crate::client::backoff::{Retry, until};
 use crate::client::watch::{Change, Collection, describe, follow};
 use crate::config::Config;
@@ -94,19 +94,23 @@ pub(super) struct Follower {
     client: kube::Client,
     changed: Arc<Notify>,
     own: own::Receiver,
+    folders: watch::Receiver<Option<Folders>>,
+    /// Where the plugins were put.
+    installed: Option<Folders>,
     cluster: watch::Sender<Option<Cluster>>,
     peers: Peers,
 }
 
 impl Follower {
     pub(super) fn new(inputs: NetworkInputs, cluster: watch::Sender<Option<Cluster>>) -> Self {
-        let NetworkInputs { config, client, changed, own, .. } = inputs;
-        Self { config, client, changed, own, cluster, peers: Peers::Awaited(None) }
+        let NetworkInputs { config, client, changed, own, folders, .. } = inputs;
+        Self { config, client, changed, own, folders, installed: None, cluster, peers: Peers::Awaited(None) }
     }
 
     pub(super) async fn run(mut self) {
         let mut applied = None;
         self.own.mark_changed();
+        self.folders.mark_changed();
         // A stock cluster lets a node see itself only: that is enough for a pod network, though not for routes.
         let mut all = follow::<NodeSeen>(self.client.clone(), Collection::all(NODES));
         let mut resync = resync();
@@ -119,6 +123,7 @@ impl Follower {
                     Ok(()) => self.here() != applied,
                     Err(_) => return,
                 },
+                Ok(()) = self.folders.changed() => true,
                 change = all.recv() => match change {
                     Some(change) => self.absorb(change),
                     None => return,
@@ -176,7 +181,8 @@ impl Follower {
     }
 
     /// Fails when the kernel does not have all routes; the rest is done.
-    async fn apply(&self, here: Option<&Here>) -> Result<(), netns::Error> {
+    async fn apply(&mut self, here: Option<&Here>) -> Result<(), netns::Error> {
+        self.install();
         if let Some(here) = here {
             if !here.place.pod_cidrs.is_empty() {
                 // Before there can be pods, whose plugins turn the same switches.
@@ -212,17 +218,34 @@ impl Follower {
         forwarding::suit(&self.config.layout.data_dir, &DropIns::default(), pod_cidrs);
     }
 
+    /// Puts the plugins where the runtime looks for them now.
+    fn install(&mut self) {
+        let folders = self.folders.borrow_and_update().clone();
+        let Some(folders) = folders.filter(|folders| self.installed.as_ref() != Some(folders)) else { return };
+        // First: what is written down is found by who leaves.
+        folders.note(&self.config);
+        match plugins::install(&folders.bin) {
+            Ok(installed) => {
+                tracing::debug!(installed, dir = %folders.bin.display(), "cni plugins");
+                self.installed = Some(folders);
+            }
+            Err(error) => {
+                tracing::warn!(error = %describe(&error), "cni plugins not installed, those that are there are used");
+            }
+        }
+    }
+
     fn write_conflist(&self, pod_cidrs: &[IpNet]) {
-        let settings = &self.config.node;
-        let document = conflist::document(pod_cidrs, &settings.data_dir);
-        match conflist::write(&settings.cni_conf_dir, &document) {
+        let Some(Folders { conf, .. }) = self.folders.borrow().clone() else { return };
+        let document = conflist::document(pod_cidrs, &self.config.node.data_dir);
+        match conflist::write(&conf, &document) {
             Ok(true) => {
                 tracing::info!(?pod_cidrs, "pod network configured");
                 self.changed.notify_one();
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::error!(dir = %settings.cni_conf_dir.display(), %error, "cannot write cni configuration");
+                tracing::error!(dir = %conf.display(), %error, "cannot write cni configuration");
             }
         }
     }
@@ -290,7 +313,8 @@ mod tests {
         let (cluster, told) = watch::channel(None);
         let client = crate::client::testing::answered(|_| None);
         let (config, changed) = (Arc::new(crate::config::tests::minimal()), Arc::default());
-        (Follower { config, client, changed, own, cluster, peers: Peers::Awaited(None) }, told)
+        let (folders, peers) = (watch::channel(None).1, Peers::Awaited(None));
+        (Follower { config, client, changed, own, folders, installed: None, cluster, peers }, told)
     }
 
     fn seen(json: &str) -> NodeSeen {

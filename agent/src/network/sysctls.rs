@@ -32,12 +32,17 @@ pub(super) enum RestoreError {
 
 /// Writes down the values of `keys`, but for those that an earlier run has: what counts is how they were at first.
 pub(crate) fn remember(data_dir: &Path, keys: &[impl AsRef<str>]) -> io::Result<()> {
+    remember_or(data_dir, keys, None)
+}
+
+/// The same, with what stands for the value of one that the kernel does not have yet.
+pub(super) fn remember_or(data_dir: &Path, keys: &[impl AsRef<str>], absent: Option<&str>) -> io::Result<()> {
     let path = data_dir.join(FILE);
     let mut values = remembered(data_dir);
     let known = values.len();
     for key in keys.iter().map(AsRef::as_ref) {
         if !values.contains_key(key)
-            && let Ok(value) = netns::sysctl::read_current(key)
+            && let Some(value) = netns::sysctl::read_current(key).ok().or_else(|| absent.map(str::to_owned))
         {
             values.insert(key.to_owned(), value.trim().to_owned());
         }
@@ -140,6 +145,16 @@ mod tests {
     use super::*;
 
     const FORWARD: &str = "net/ipv4/ip_forward";
+
+    #[test]
+    fn what_a_module_brings_is_as_without_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = ["net/bridge/no-such-key", FORWARD];
+        remember_or(dir.path(), &keys, Some("0")).unwrap();
+        assert_eq!(remembered(dir.path())[keys[0]], "0");
+        assert_eq!(remembered(dir.path())[FORWARD], netns::sysctl::read_current(FORWARD).unwrap());
+        restore(dir.path(), dir.path()).unwrap();
+    }
 
     #[test]
     fn the_first_values_are_kept_and_put_back() {

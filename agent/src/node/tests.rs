@@ -82,8 +82,8 @@ fn config() -> Config {
             node_labels: [("tier".to_owned(), "x".to_owned())].into(),
             data_dir: "/".into(),
             run_dir: "/r".into(),
-            cni_conf_dir: "/n".into(),
-            cni_bin_dir: "/b".into(),
+            cni_conf_dir: Some("/n".into()),
+            cni_bin_dir: Some("/b".into()),
         },
     }
 }

@@ -68,7 +68,7 @@ use std::time::Duration;
 use api::resources::ResourceList;
 use cgroups::values::{Allocatable, ClassPolicy, MemoryReserve, Policy, Requests};
 use cgroups::{Driver, Naming, Tree};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::kubelet::{MEMORY_QOS, ShutdownGracePeriodByPodPriority};
 use crate::config::{Config, KubeletConfiguration};
@@ -103,6 +103,8 @@ pub struct Deps {
     pub facts: Facts,
     /// This machine's cgroups, from [`open_cgroups`].
     pub cgroups: Arc<dyn Driver>,
+    /// Is told when the runtime has come back: it may be another one.
+    pub runtime_back: Arc<Notify>,
     /// Is told what the node is short of.
     pub pressures: watch::Sender<eviction::Pressures>,
     /// Is told whether the machine shuts down.
@@ -186,11 +188,7 @@ impl PodsConfig {
             enforced: allocatable::of_pods(kubelet, facts, pids),
             classes: classes(kubelet, facts),
             allocatable,
-            dns: resolv_conf::Settings {
-                cluster_servers: kubelet.cluster_dns.clone(),
-                cluster_domain: kubelet.cluster_domain.clone(),
-                resolv_conf: kubelet.resolv_conf.clone(),
-            },
+            dns: kubelet.into(),
             allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
             app_armor: has_app_armor(),
             selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
@@ -270,6 +268,8 @@ pub struct Context {
     pub runtime: cri::Client,
     pub recorder: Recorder,
     pub addresses: watch::Receiver<Vec<IpAddr>>,
+    /// Is told when the runtime has come back.
+    pub runtime_back: Arc<Notify>,
     pub runtime_facts: watch::Receiver<runtime::RuntimeFacts>,
     pub node: own::Receiver,
     pub cgroups: Arc<dyn Driver>,
@@ -360,6 +360,7 @@ pub fn start(deps: Deps) -> Result<PodsHandle, StartError> {
         runtime: deps.runtime,
         recorder: deps.recorder,
         addresses: deps.addresses,
+        runtime_back: deps.runtime_back,
         runtime_facts,
         node: deps.node,
         cgroups: deps.cgroups,

@@ -3,11 +3,21 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
+use std::path::Path;
 
 use pod::resolve::{DnsConfig, DnsFacts};
 
+use crate::config::KubeletConfiguration;
+
 /// As upstream's `maxResolvConfLength`, in bytes.
 const LONGEST: u64 = 10 << 20;
+
+/// Where systemd-resolved answers, on the machine itself alone.
+const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
+/// Its file with the servers that it asks: what kubeadm gives a kubelet where it runs (cmd/kubeadm/app/componentconfigs/kubelet_unix.go).
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+/// Where nobody has chosen a file.
+const DEFAULT: &str = "/etc/resolv.conf";
 
 /// What the node's configuration says of DNS.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +28,19 @@ pub struct Settings {
     pub cluster_domain: String,
     /// `resolvConf`; empty for none.
     pub resolv_conf: String,
+    /// The file that counts instead where that one names systemd-resolved only.
+    pub resolved: Option<String>,
+}
+
+impl From<&KubeletConfiguration> for Settings {
+    fn from(kubelet: &KubeletConfiguration) -> Self {
+        Self {
+            cluster_servers: kubelet.cluster_dns.clone(),
+            cluster_domain: kubelet.cluster_domain.clone(),
+            resolv_conf: kubelet.resolv_conf.clone(),
+            resolved: (kubelet.resolv_conf == DEFAULT).then(|| RESOLVED.to_owned()),
+        }
+    }
 }
 
 /// Why there is no telling what the node's DNS is.
@@ -46,19 +69,35 @@ impl Settings {
         })
     }
 
-    fn node(&self) -> Result<Option<DnsConfig>, Error> {
-        let path = &self.resolv_conf;
-        if path.is_empty() {
+    /// The machine's own.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn node(&self) -> Result<Option<DnsConfig>, Error> {
+        if self.resolv_conf.is_empty() {
             return Ok(None);
         }
-        let mut text = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(LONGEST.saturating_add(1)).read_to_end(&mut text));
-        let length = read.map_err(|error| Error::Read(path.clone(), error))?;
-        if u64::try_from(length).is_ok_and(|length| length > LONGEST) {
-            return Err(Error::TooLong(path.clone()));
+        let own = read(&self.resolv_conf)?;
+        match &self.resolved {
+            Some(path) if is_stub(&own) && Path::new(path).exists() => read(path).map(Some),
+            _ => Ok(Some(own)),
         }
-        parse(&String::from_utf8_lossy(&text)).map(Some)
     }
+}
+
+/// Whether it leads to systemd-resolved alone, which pods do not reach.
+fn is_stub(config: &DnsConfig) -> bool {
+    !config.servers.is_empty() && config.servers.iter().all(|server| STUBS.contains(&server.as_str()))
+}
+
+fn read(path: &str) -> Result<DnsConfig, Error> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST.saturating_add(1)).read_to_end(&mut text));
+    let length = read.map_err(|error| Error::Read(path.to_owned(), error))?;
+    if u64::try_from(length).is_ok_and(|length| length > LONGEST) {
+        return Err(Error::TooLong(path.to_owned()));
+    }
+    parse(&String::from_utf8_lossy(&text))
 }
 
 /// Of repeated `search` lines the last counts, and of repeated options.
@@ -100,6 +139,26 @@ mod tests {
             assert_eq!(settings.facts(&[]).unwrap().node.unwrap().servers, [server]);
         }
         assert_eq!(Settings::default().facts(&[]).unwrap().node, None);
+    }
+
+    #[test]
+    fn pods_ask_whom_systemd_resolved_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let mut settings = Settings { resolv_conf: at("own"), resolved: Some(at("resolved")), ..Settings::default() };
+        let servers = |settings: &Settings| settings.node().unwrap().unwrap().servers;
+        std::fs::write(at("own"), "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n").unwrap();
+        assert_eq!(servers(&settings), ["127.0.0.53"], "it does not run here");
+        std::fs::write(at("resolved"), "nameserver 192.0.2.1\nsearch lan\n").unwrap();
+        assert_eq!(servers(&settings), ["192.0.2.1"]);
+        std::fs::write(at("own"), "nameserver 127.0.0.53\nnameserver 192.0.2.9\n").unwrap();
+        assert_eq!(servers(&settings), ["127.0.0.53", "192.0.2.9"]);
+        // What an administrator has chosen is obeyed.
+        std::fs::write(at("own"), "nameserver 127.0.0.53\n").unwrap();
+        settings.resolved = None;
+        assert_eq!(servers(&settings), ["127.0.0.53"]);
+        let of = |file: &str| Settings::from(&KubeletConfiguration { resolv_conf: file.into(), ..Default::default() });
+        assert_eq!((of("/x").resolved, of(DEFAULT).resolved.as_deref()), (None, Some(RESOLVED)));
     }
 
     #[test]

@@ -85,7 +85,10 @@ pub async fn run(context: Arc<Context>) {
             Some(found) = manifests.recv() => set.apply_manifests(found),
             Some(event) = events.recv() => {
                 match event {
-                    Event::Resync => drop(set.relist().await),
+                    Event::Resync => {
+                        set.context.runtime_back.notify_one();
+                        set.relist().await;
+                    }
                     Event::Ended { id, pod_uid } => set.wake(&id, pod_uid.as_deref()),
                     Event::Unsettled => {}
                 }

@@ -143,8 +143,8 @@ async fn running_as(name: &str, runtime: cri::Client, pods: Arc<dyn Pods>, kubel
             node_labels: Default::default(),
             data_dir: dir.clone(),
             run_dir: dir.clone(),
-            cni_conf_dir: dir.clone(),
-            cni_bin_dir: dir.clone(),
+            cni_conf_dir: Some(dir.clone()),
+            cni_bin_dir: Some(dir.clone()),
         },
     };
     let (certificate, seen) = watch::channel(None);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::config::KubeletConfiguration;
@@ -68,6 +69,7 @@ pub fn start(config: PodsConfig, client: kube::Client, runtime: cri::Client) -> 
         runtime,
         recorder,
         addresses,
+        runtime_back: Arc::default(),
         node,
         facts: Facts::default(),
         pressures: watch::Sender::default(),

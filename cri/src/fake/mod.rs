@@ -119,6 +119,11 @@ impl Fake {
         self.lock().images.insert(name.to_owned());
     }
 
+    /// What it says of its configuration, as containerd shows it.
+    pub fn configure(&self, config: &str) {
+        self.lock().config = Some(config.to_owned());
+    }
+
     /// What containers of this name do from their next start on.
     pub fn program(&self, container_name: &str, program: Program) {
         self.lock().programs.insert(container_name.to_owned(), program);

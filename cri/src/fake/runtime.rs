@@ -78,7 +78,9 @@ impl RuntimeService for Fake {
         let condition =
             |r#type: &str| v1::RuntimeCondition { r#type: r#type.into(), status: true, ..Default::default() };
         let conditions = ["RuntimeReady", "NetworkReady"].map(condition).to_vec();
-        Ok(Response::new(v1::StatusResponse { status: Some(v1::RuntimeStatus { conditions }), ..Default::default() }))
+        let info = self.lock().config.iter().map(|text| ("config".to_owned(), text.clone())).collect();
+        let status = Some(v1::RuntimeStatus { conditions });
+        Ok(Response::new(v1::StatusResponse { status, info, ..Default::default() }))
     }
 
     async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {

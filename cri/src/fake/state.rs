@@ -52,6 +52,8 @@ pub(super) struct State {
     pub sandboxes: BTreeMap<String, Sandbox>,
     pub containers: BTreeMap<String, Container>,
     pub images: BTreeSet<String>,
+    /// The configuration that a verbose status shows.
+    pub config: Option<String>,
     pub programs: BTreeMap<String, Program>,
     pub failures: Vec<Failure>,
     pub hangs: Vec<Hang>,
@@ -67,6 +69,7 @@ impl Default for State {
             sandboxes: BTreeMap::new(),
             containers: BTreeMap::new(),
             images: BTreeSet::new(),
+            config: None,
             programs: BTreeMap::new(),
             failures: Vec::new(),
             hangs: Vec::new(),

@@ -101,6 +101,34 @@ impl Nft {
         transaction.commit(&self.connection).await.map_err(fail)
     }
 
+    /// Filters that drop what arrives for others (or for this machine: `input`) unless they accept it, in all families of IP: `FAMILY TABLE CHAIN`.
+    /// Not among them are those whose table has a rule about a link with `name` in its name.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn closed(&self, input: bool, name: &str) -> Result<Vec<String>> {
+        const DROP: u32 = 0;
+        // enum nf_inet_hooks.
+        let hook = if input { 1 } else { 2 };
+        let chains = self.connection.list_chains().await.map_err(|e| Error::nft("list", "chains", e))?;
+        let mut found = Vec::new();
+        for chain in chains.iter().filter(|chain| chain.hook == Some(hook) && chain.policy == Some(DROP)) {
+            let family = match chain.family {
+                nl::Family::Ip => "ip",
+                nl::Family::Ip6 => "ip6",
+                nl::Family::Inet => "inet",
+                _ => continue,
+            };
+            let rules = self.connection.list_rules(&chain.table, chain.family).await;
+            let rules = rules.map_err(|e| Error::nft("list rules of", &chain.table, e))?;
+            let names_it = |bytes: &[u8]| bytes.windows(name.len()).any(|part| part == name.as_bytes());
+            if !rules.iter().any(|rule| names_it(&rule.expression_bytes)) {
+                found.push(format!("{family} {} {}", chain.table, chain.name));
+            }
+        }
+        Ok(found)
+    }
+
     /// How many chains and rules the `inet` table has.
     ///
     /// # Errors

@@ -274,6 +274,11 @@ fn doctor(context: &Context) -> Result<()> {
     ] {
         ensure!(said.contains(expected), "{expected} is not in\n{said}");
     }
+    guest.say(
+        "nft add table inet strict && nft add chain inet strict forward '{ type filter hook forward priority 0; policy drop; }'",
+    )?;
+    let closed = guest.say("agent doctor; nft delete table inet strict")?;
+    ensure!(closed.contains("warning firewall: inet strict forward drops what it does not accept"), "{closed}");
     guest.say("systemctl stop containerd")?;
     let sick = guest.run("agent doctor --output json", Duration::from_secs(60))?;
     guest.say("systemctl start containerd")?;
@@ -298,6 +303,9 @@ fn leave(context: &Context) -> Result<()> {
     ensure!(said.matches("pod default/mover-").count() == 2 && said.contains("kubectl delete node v1"), "{said}");
     ensure!(said.contains("/var/lib/keelson stays"), "{said}");
     context.guest().say("rm /var/lib/keelson/precious && rmdir /var/lib/keelson")?;
+    // The module stays loaded; the machine did not have it.
+    let bridged = context.guest().say("sysctl -n net.bridge.bridge-nf-call-iptables")?;
+    ensure!(bridged == "0\n", "{bridged}");
     context.kubectl.say("delete node v1")?;
     context.kubectl.say("delete deployment mover")?;
     context.guest().say("agent doctor --leftovers")?;

@@ -14,6 +14,7 @@ use super::pods::LONG;
 pub const TESTS: &[Test] = &[
     ("trouble: a_power_cut_under_load_loses_nothing_that_was_written", power_cut),
     ("trouble: containers_outlive_a_containerd_that_crashes_or_is_upgraded", containerd),
+    ("trouble: a_containerd_with_other_folders_and_another_pause_image_has_them", other_containerd),
     ("trouble: a_pod_that_fills_the_disk_is_evicted_and_the_rest_goes_on", full_disk),
     ("trouble: a_node_that_was_cut_off_goes_on_and_catches_up", cut_off),
     ("trouble: a_clock_that_is_stepped_moves_no_container", clock),
@@ -95,6 +96,30 @@ fn containerd(context: &Context) -> Result<()> {
     context.kubectl.apply(&sleeper("later"))?;
     context.wait_pod("later")?;
     context.kubectl.say("delete pod later").map(drop)
+}
+
+/// As Docker's package is configured, and `containerd config default`, beside Debian's. There is no registry: the image is ours.
+fn other_containerd(context: &Context) -> Result<()> {
+    context.node()?;
+    let (guest, config) = (context.guest(), "/etc/containerd/config.toml");
+    let before = starts(context)?;
+    guest.say(&format!(
+        "cp {config} /root/config.toml && sed -i -e 's#/usr/lib/cni#/opt/cni/bin#' \
+         -e 's#^ *.plugins.\"io.containerd.grpc.v1.cri\".$#&\\nsandbox_image = \"pause.example/pause:9\"#' {config} && \
+         grep -q pause.example {config} && systemctl restart containerd"
+    ))?;
+    context.until("another pod", || {
+        guest.say("test -e /opt/cni/bin/bridge && ctr -n k8s.io images ls -q | grep -q pause.example").map(drop)
+    })?;
+    context.kubectl.apply(&sleeper("elsewhere"))?;
+    context.wait_pod("elsewhere")?;
+    guest.say("agent doctor | grep '^ok *CNI plugins: /opt/cni/bin/bridge'")?;
+    guest.say(&format!("cp /root/config.toml {config} && rm /root/config.toml && systemctl restart containerd"))?;
+    well(context)?;
+    context.kubectl.say("delete pod elsewhere")?;
+    let after = starts(context)?;
+    ensure!(before == after, "before {before}\nafter {after}");
+    Ok(())
 }
 
 fn sleeper(name: &str) -> String {

@@ -84,9 +84,74 @@ fn a_package_stays_where_the_machine_cannot_leave() {
     let out = run("remove");
     assert!(!out.status.success() && told(&out).contains("the package stays"), "{}", told(&out));
     assert!(run("upgrade").status.success());
-    assert_eq!(calls(dir.path()), "agent leave --force\n");
+    let left = |folder: &str| format!("agent leave --force --config-dir {}/{folder}\n", dir.path().display());
+    assert_eq!(calls(dir.path()), left("etc/keelson"));
     fs::remove_file(dir.path().join("agent-fails")).unwrap();
     assert!(run("remove").status.success());
+}
+
+/// Joined by `agent join --config-dir`, of which keys are left at least; the unit stands before the package's.
+#[test]
+fn a_node_with_a_folder_of_its_own_leaves_with_the_package_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (units, folder) = (dir.path().join("etc/systemd/system"), dir.path().join("srv/a node"));
+    make(dir.path(), &["srv/a node/pki/client.pem", "etc/systemd/system/keelson.slice", "agent-fails"]);
+    let write = |program: &str| {
+        let line =
+            format!("[Service]\nExecStart={program} run --config-dir \"{}\"\nRestart=always\n", folder.display());
+        fs::write(units.join("agent.service"), line).unwrap();
+    };
+    let run = || script(dir.path(), "agent/prerm").arg("remove").output().unwrap();
+    write("/usr/bin/agent");
+    assert!(!run().status.success() && units.join("agent.service").exists());
+    assert_eq!(calls(dir.path()), format!("agent leave --force --config-dir {}\n", folder.display()));
+    fs::remove_file(dir.path().join("agent-fails")).unwrap();
+    assert!(run().status.success());
+    assert_eq!(fs::read_dir(&units).unwrap().count(), 0);
+    // An agent of the archive's is no affair of the package.
+    fs::write(dir.path().join("calls"), "").unwrap();
+    write("/usr/local/bin/agent");
+    assert!(run().status.success() && calls(dir.path()).is_empty() && units.join("agent.service").exists());
+}
+
+#[test]
+fn a_packages_master_with_a_folder_of_its_own_takes_its_unit_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let units = dir.path().join("etc/systemd/system");
+    make(dir.path(), &["etc/systemd/system/agent.service", "etc/systemd/system/keelson.slice"]);
+    fs::write(units.join("master.service"), "[Service]\nExecStart=/usr/bin/master run --data-dir /srv/m\n").unwrap();
+    let run = |action: &str| script(dir.path(), "master/prerm").arg(action).output().unwrap();
+    assert!(run("upgrade").status.success() && units.join("master.service").exists());
+    let out = run("remove");
+    assert!(out.status.success() && told(&out).contains("stay in /srv/m\n"), "{}", told(&out));
+    assert!(!units.join("master.service").exists() && units.join("keelson.slice").exists());
+    assert_eq!(calls(dir.path()), "systemctl disable --now master.service\n");
+}
+
+#[test]
+fn the_archive_keeps_the_program_of_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = dir.path().join("usr");
+    make(dir.path(), &["agent/bin/agent", "usr/bin/agent", "etc/systemd/system/agent.service", "srv/k/node.yaml"]);
+    let line = format!("ExecStart={}/bin/agent run --config-dir {}/srv/k\n", prefix.display(), dir.path().display());
+    fs::write(dir.path().join("etc/systemd/system/agent.service"), line).unwrap();
+    let remove = || {
+        let mut install = script(dir.path(), "install.sh");
+        install.args(["--remove", "agent"]).env("PREFIX", &prefix).output().unwrap()
+    };
+    let refused = |folder: &str| {
+        let (out, told_to) = (remove(), format!("agent leave --config-dir {}/{folder}'", dir.path().display()));
+        assert!(!out.status.success() && told(&out).contains(&told_to), "{}", told(&out));
+        assert!(prefix.join("bin/agent").exists() && calls(dir.path()).is_empty());
+    };
+    refused("srv/k");
+    // A join that was cut short.
+    fs::remove_dir_all(dir.path().join("srv")).unwrap();
+    make(dir.path(), &["etc/keelson/pki/client.key"]);
+    refused("etc/keelson");
+    fs::remove_dir_all(dir.path().join("etc/keelson")).unwrap();
+    assert!(remove().status.success());
+    assert!(!prefix.join("bin/agent").exists() && !dir.path().join("etc/systemd/system/agent.service").exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! From what was seen to problems. Pure.
 
-use super::Seen;
-use crate::doctor::Finding;
+use super::{OtherAgent, Seen};
+use crate::doctor::{self, Finding};
 use crate::network::ASIDE;
 use crate::preflight::Refusal;
 
@@ -9,6 +9,9 @@ use crate::preflight::Refusal;
 const OLDEST_CONTAINERD: (u32, u32) = (1, 6);
 /// Images of a few pods and the agent's own files.
 const LEAST_DISK: u64 = 1 << 30;
+
+/// What a firewall is to let through.
+const ALLOW: &str = "allow 10250/tcp from the master, 10256/tcp from load balancers, and traffic between the pod network and other nodes";
 
 /// Something in the way, and the command that mends it where one does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +31,13 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
         plain(Finding::fault("kernel", format!("this kernel has no module {module}"), remedy))
     }));
     problems.extend(seen.refusals.iter().map(refused));
-    problems.extend(seen.other_agents.iter().map(|unit| {
-        let message = format!("{unit} runs here, and would fight for the same pods");
+    problems.extend(seen.other_agents.iter().map(|OtherAgent { unit, runs }| {
+        let how = if *runs { "runs here, and" } else { "starts with this machine, and then" };
+        let message = format!("{unit} {how} would fight for the same pods");
         mendable("other agents", message, &["systemctl", "disable", "--now", unit])
     }));
     // Where another agent holds them, ending it frees them.
-    if seen.other_agents.is_empty() {
+    if !seen.other_agents.iter().any(|agent| agent.runs) {
         problems.extend(seen.taken_ports.iter().map(|port| {
             let remedy = format!("ss -lntp sport = :{port} says who it is: stop it");
             plain(Finding::fault("ports", format!("somebody else listens on {port}"), remedy))
@@ -43,10 +47,15 @@ pub fn judge(seen: &Seen) -> Vec<Problem> {
         let message = format!("{path} comes before our network configuration, so that pods would get its network");
         mendable("CNI", message, &["mv", path, &format!("{path}{ASIDE}")])
     }));
-    problems.extend(seen.firewalls.iter().map(|name| {
-        let remedy = "allow 10250/tcp from the master, 10256/tcp from load balancers, and traffic between the pod network and other nodes";
-        plain(Finding::warning("firewall", format!("{name} runs"), remedy))
-    }));
+    problems
+        .extend(seen.firewalls.iter().map(|name| plain(Finding::warning("firewall", format!("{name} runs"), ALLOW))));
+    let [forward, input] = &seen.closed;
+    problems.extend(forward.iter().map(|chain| plain(doctor::closed(chain))));
+    problems.extend(
+        input
+            .iter()
+            .map(|chain| plain(Finding::warning("firewall", format!("{chain} drops what it does not accept"), ALLOW))),
+    );
     if let Some(free) = seen.free.filter(|free| *free < LEAST_DISK) {
         let message = format!("{} MiB are free where pods live", free >> 20);
         problems.push(plain(Finding::fault("disk", message, "free some, or choose another --data-dir")));
@@ -137,10 +146,11 @@ mod tests {
                 Refusal::KernelFlag(Flag { key: "kernel/panic", expected: 10, actual: 0 }),
                 Refusal::ReservedCpus { reserved: "9".into(), online: "0-1".into() },
             ],
-            other_agents: vec!["kubelet.service".into()],
+            other_agents: vec![OtherAgent { unit: "kubelet.service".into(), runs: true }],
             taken_ports: vec![10250],
             earlier_networks: vec!["/etc/cni/net.d/05-x.conflist".into()],
             firewalls: vec!["ufw.service".into()],
+            closed: [vec!["inet filter forward".into()], vec!["inet filter input".into()]],
             free: Some(5 << 20),
             hostname: "localhost.localdomain".into(),
         };
@@ -157,15 +167,18 @@ mod tests {
             ]
         );
         // The port is the kubelet's.
-        assert_eq!(problems.len(), 11);
+        assert_eq!(problems.len(), 13);
         assert!(messages(&seen).contains(&"kernel: this kernel has no module overlay".to_owned()));
         assert!(messages(&seen).contains(&"disk: 5 MiB are free where pods live".to_owned()));
     }
 
     #[test]
     fn a_port_is_somebodys_where_no_other_agent_runs() {
-        let seen = Seen { taken_ports: vec![10250], ..well() };
+        let mut seen = Seen { taken_ports: vec![10250], ..well() };
         assert_eq!(messages(&seen), ["ports: somebody else listens on 10250"]);
+        seen.other_agents = vec![OtherAgent { unit: "k3s.service".into(), runs: false }];
+        let starts = "other agents: k3s.service starts with this machine, and then would fight for the same pods";
+        assert_eq!(messages(&seen), [starts, "ports: somebody else listens on 10250"]);
     }
 
     #[test]

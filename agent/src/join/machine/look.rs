@@ -10,32 +10,36 @@ use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process};
 use systemd::{Manager, Role};
 
-use super::{MODULES, Seen};
+use super::{MODULES, OtherAgent, Seen};
 use crate::config::Config;
-use crate::network::CONFLIST;
+use crate::network::{self, CONFLIST};
 use crate::node::facts;
 use crate::preflight;
 
 /// Units of agents that claim a machine for themselves.
-const OTHER_AGENTS: [&str; 5] = [
+const OTHER_AGENTS: [&str; 8] = [
     "kubelet.service",
     "k3s.service",
     "k3s-agent.service",
+    "rke2-server.service",
     "rke2-agent.service",
+    "k0scontroller.service",
+    "k0sworker.service",
     "snap.microk8s.daemon-kubelite.service",
 ];
 const FIREWALLS: [&str; 2] = ["firewalld.service", "ufw.service"];
 
-/// Asks kernel, systemd and the filesystem. `has_joined`: this machine was made a node before, and may still run as one, whether its
-/// certificate is good or not: its agent's ports are no fault.
-pub fn look(config: &Config, runtime: (String, String), has_joined: bool) -> Seen {
+/// Asks kernel, systemd and the filesystem. `cni`: where the runtime looks for networks. `has_joined`: this machine was made a node before, and
+/// may still run as one, whether its certificate is good or not: its agent's ports are no fault.
+pub async fn look(config: &Config, cni: &Path, runtime: (String, String), has_joined: bool) -> Seen {
     let mut seen = Seen {
         runtime,
         absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
         refusals: preflight::all(Path::new("/"), &config.kubelet),
-        earlier_networks: earlier_networks(&config.node.cni_conf_dir),
+        earlier_networks: earlier_networks(cni),
         free: facts::filesystem(&config.layout.data_dir).map(|disk| disk.available),
         hostname: config.node.node_name.clone(),
+        closed: [network::closed(false).await, network::closed(true).await],
         ..Seen::default()
     };
     let port = config.kubelet.port;
@@ -43,10 +47,8 @@ pub fn look(config: &Config, runtime: (String, String), has_joined: bool) -> See
         seen.taken_ports.push(port);
     }
     if systemd::is_running() {
-        let active =
-            |units: &[&str]| units.iter().filter(|unit| is_active(unit)).map(|&unit| unit.to_owned()).collect();
-        seen.other_agents = active(&OTHER_AGENTS);
-        seen.firewalls = active(&FIREWALLS);
+        seen.other_agents = claiming(&show(&OTHER_AGENTS));
+        seen.firewalls = claiming(&show(&FIREWALLS)).into_iter().filter(|one| one.runs).map(|one| one.unit).collect();
     }
     seen
 }
@@ -106,10 +108,23 @@ fn earlier_networks(dir: &Path) -> Vec<String> {
     names
 }
 
-fn is_active(unit: &str) -> bool {
+/// What systemd says of units, one after the other.
+fn show(units: &[&str]) -> String {
     let mut ask = Command::new("systemctl");
-    ask.args(["is-active", "--quiet", unit]).stdin(Stdio::null());
-    ask.status().is_ok_and(|status| status.success())
+    ask.args(["show", "--property", "Id,ActiveState,UnitFileState"]).args(units).stdin(Stdio::null());
+    ask.output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default()
+}
+
+/// Those that run, or will once the machine is started anew. One that cannot start yet is tried again and again: a kubelet without its
+/// configuration is hardly ever active, and is with the next one.
+fn claiming(said: &str) -> Vec<OtherAgent> {
+    let read = |about: &str| {
+        let value = |key: &str| about.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let runs = matches!(value("ActiveState")?, "active" | "activating" | "reloading");
+        let starts = matches!(value("UnitFileState")?, "enabled" | "enabled-runtime");
+        (runs || starts).then_some(OtherAgent { unit: value("Id")?.to_owned(), runs })
+    };
+    said.split("\n\n").filter_map(read).collect()
 }
 
 #[cfg(test)]
@@ -132,6 +147,19 @@ mod tests {
         fs::write(root.join("lib/modules/6.1/modules.dep"), "kernel/drivers/net/vxlan.ko.xz: kernel/net/tables.ko\n")
             .unwrap();
         assert!(has_module(root, "vxlan") && !has_module(root, "tables"));
+    }
+
+    #[test]
+    fn another_agent_runs_or_is_about_to_or_starts_with_the_machine() {
+        let said = "Id=kubelet.service\nActiveState=activating\nUnitFileState=enabled\n\n\
+                    Id=k3s.service\nActiveState=inactive\nUnitFileState=\n\n\
+                    Id=k0sworker.service\nActiveState=failed\nUnitFileState=enabled\n\n\
+                    Id=rke2-agent.service\nActiveState=inactive\nUnitFileState=disabled\n\n\
+                    UnitFileState=static\nId=rke2-server.service\nActiveState=active\n";
+        let found: Vec<_> = claiming(said).into_iter().map(|one| (one.unit, one.runs)).collect();
+        let expected = [("kubelet.service", true), ("k0sworker.service", false), ("rke2-server.service", true)];
+        assert_eq!(found, expected.map(|(unit, runs)| (unit.to_owned(), runs)));
+        assert_eq!(claiming(""), []);
     }
 
     #[test]

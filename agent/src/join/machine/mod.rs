@@ -1,6 +1,7 @@
 //! What a machine has that is in the way of a node: [`look`] gathers it, [`judge`] says what to do about it, and what a command can do,
 //! `--fix` does.
 
+pub(super) mod containerd;
 mod judge;
 mod look;
 
@@ -29,16 +30,26 @@ pub(super) struct Seen {
     pub refusals: Vec<Refusal>,
     /// Ports that the agent would listen on and somebody else does.
     pub taken_ports: Vec<u16>,
-    /// Units of other node agents that run.
-    pub other_agents: Vec<String>,
+    /// Units of other node agents that run, or start with the machine.
+    pub other_agents: Vec<OtherAgent>,
     /// Network configurations that the runtime would take before ours.
     pub earlier_networks: Vec<String>,
     /// Firewalls that run.
     pub firewalls: Vec<String>,
+    /// Filters that drop pods' packets, and what is for this machine.
+    pub closed: [Vec<String>; 2],
     /// Bytes that are free below the data folder.
     pub free: Option<u64>,
     /// The name is one that every machine has.
     pub hostname: String,
+}
+
+/// The unit of another node agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OtherAgent {
+    pub unit: String,
+    /// Now, or in a moment.
+    pub runs: bool,
 }
 
 /// Tells every problem, and mends what can be mended where `fix` says so: all of it, or nothing where something would be left.
