@@ -7,6 +7,7 @@ mod limits;
 mod look;
 mod pods;
 
+pub(crate) use judge::cordoned;
 pub(crate) use look::{essentials, node};
 
 use std::path::PathBuf;

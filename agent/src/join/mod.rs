@@ -18,6 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use rustls_pki_types::CertificateDer;
 use systemd::{DropIns, FileError, Manager, Role, Service};
 
@@ -32,6 +34,7 @@ pub(crate) use ready::{unit as unit_says, wait as wait_ready};
 use crate::client::{self, Credentials, Servers, tls};
 use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
+use crate::doctor::{self, Finding};
 use crate::identity::csr::{node_user, obtain_first};
 use crate::identity::{self, Identity};
 use crate::node::facts;
@@ -358,8 +361,17 @@ impl Joined {
             return Ok(false);
         }
         ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line), said).await?;
+        if let Some(finding) = still_cordoned(&self.client, name).await {
+            self.progress.finding(&finding, false);
+        }
         Ok(true)
     }
+}
+
+/// A machine that left and joins again finds its Node as leaving has cordoned it. Whether somebody wants it so nobody can tell: it is said.
+async fn still_cordoned(client: &kube::Client, name: &str) -> Option<Finding> {
+    let node = Api::<Node>::all(client.clone()).get(name).await.ok()?;
+    doctor::cordoned(name, node.spec.as_ref())
 }
 
 #[cfg(test)]

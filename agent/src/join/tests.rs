@@ -244,6 +244,18 @@ async fn the_node_of_a_kubelet_that_was_ended_is_taken_over_once_it_is_not_ready
 }
 
 #[tokio::test]
+async fn a_node_that_comes_back_cordoned_is_told() {
+    for (unschedulable, remedy) in [(true, Some("kubectl uncordon n1")), (false, None)] {
+        let client = answered(move |_| {
+            let node = serde_json::json!({"metadata": {"name": "n1"}, "spec": {"unschedulable": unschedulable}});
+            Some((200, node.to_string()))
+        });
+        let finding = still_cordoned(&client, "n1").await;
+        assert_eq!(finding.and_then(|finding| finding.remedy).as_deref(), remedy);
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_runtime_socket_is_named() {
     for endpoint in ["tcp://1.2.3.4:1", "unix:///nonexistent/containerd.sock"] {
         let error = check_runtime(endpoint).await.unwrap_err();
