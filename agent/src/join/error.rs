@@ -190,6 +190,9 @@ pub enum JoinError {
     /// No certificate.
     #[error("no client certificate")]
     Identity(#[from] identity::Error),
+    /// Keys of an earlier join.
+    #[error("this node's keys cannot be used: {0:#}")]
+    Own(anyhow::Error),
     /// The configuration is invalid or cannot be written.
     #[error("configuration")]
     Config(#[from] config::Error),

@@ -73,7 +73,9 @@ async fn serve(
         let head = String::from_utf8_lossy(&buffer[..read]).into_owned();
         let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
         let missing = ("404 Not Found", failure(404, "not found"));
-        let (status, body) = answers.get(path.as_str()).unwrap_or(&missing);
+        let refused = ("401 Unauthorized", failure(401, "Unauthorized"));
+        let is_expired = head.contains("Bearer expire.");
+        let (status, body) = if is_expired { &refused } else { answers.get(path.as_str()).unwrap_or(&missing) };
         let date =
             if path == "/version" && body == "old" { "Sun, 06 Nov 1994 08:49:37 GMT".to_owned() } else { today() };
         let response = format!(
@@ -190,6 +192,18 @@ async fn a_wrong_token_is_told_from_a_cluster_without_configuration() {
     assert!(!error.to_string().contains("0123456789abcdef"));
     let fake = good(Answers::new()).await;
     assert_eq!(checks::kubelet_config(&bootstrap(&fake), &token).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_node_that_is_one_already_needs_no_token() {
+    let fake = good(Answers::new()).await;
+    let token: Token = "expire.0123456789abcdef".parse().unwrap();
+    let invitation = Invitation { masters: fake.server.clone().into(), ca_cert_hash: fake.hash, token: token.clone() };
+    let own = TestCa::new("kubernetes").identity("n1", &Purpose::Client);
+    for (stored, refused) in [(None, true), (Some(&own), false)] {
+        let client = asking(&invitation, &fake.ca, stored).unwrap();
+        assert_eq!(checks::kubelet_config(&client, &token).await.is_err(), refused);
+    }
 }
 
 #[tokio::test]
@@ -325,6 +339,22 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     let (changed, _) = join(&options(dir.path(), "--node-labels c=d"), &"10.0.0.3".parse().unwrap());
     assert_eq!((changed.node.node_labels.len(), changed.node.node_labels["c"].as_str()), (1, "d"));
     assert_eq!((changed.node.server.to_string().as_str(), changed.node.node_ip), ("10.0.0.3:6443", made.node.node_ip));
+}
+
+#[tokio::test]
+async fn options_are_heeded_also_where_the_join_file_was_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = options(dir.path(), "");
+    let servers = "10.0.0.1".parse().unwrap();
+    let (mut config, _) = compose::configuration(&first, &servers, "n1", None, None, RuntimeInfo::default()).unwrap();
+    config.layout = crate::config::Layout::new(&first.config_dir, dir.path().join("data"), dir.path().join("run"));
+    assert!(!is_joined_as(&config, "n1"));
+    let ca = TestCa::new("kubernetes");
+    compose::write(&config, &ca.der, &ca.identity("n1", &Purpose::Client)).unwrap();
+    assert!(is_joined_as(&config, "n1") && !is_joined_as(&config, "n2"));
+    let again = options(dir.path(), "--container-runtime-endpoint unix:///gone.sock --dry-run");
+    let ended = resumed(&again, &config, Progress(crate::doctor::Output::Text)).await;
+    assert!(matches!(&ended, Err(JoinError::Runtime { endpoint, .. }) if endpoint == "unix:///gone.sock"));
 }
 
 #[test]
