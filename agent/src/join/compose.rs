@@ -56,6 +56,10 @@ pub fn configuration(
     warnings.extend(node.node_labels.keys().filter(|key| !api::node_labels::is_a_nodes(key)).map(|key| {
         format!("node.yaml: a node may not give itself the label {key}; if it does not register, that is why: --node-labels sets others")
     }));
+    if node.server.iter().any(|known| masters.iter().all(|one| one != known)) {
+        let known = &node.server;
+        warnings.push(format!("server in node.yaml stays {known}: take out there what is gone for good"));
+    }
     let layout = Layout::new(&options.config_dir, &node.data_dir, &node.run_dir);
     Ok((Config { layout, kubelet, node }, warnings))
 }

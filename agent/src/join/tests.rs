@@ -328,7 +328,9 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     let (kept, warnings) = join(&again, &one);
     assert_eq!((&kept.node, &kept.layout), (&made.node, &made.layout));
     assert_eq!(kept.kubelet, KubeletConfiguration { max_pods: 42, ..made.kubelet });
-    assert!(warnings.len() == 1 && warnings[0].starts_with("clusterDNS stays \"10.96.0.10\""), "{warnings:?}");
+    assert!(warnings.len() == 2 && warnings[0].starts_with("clusterDNS stays \"10.96.0.10\""), "{warnings:?}");
+    assert!(warnings[1].starts_with("server in node.yaml stays 10.0.0.1:6443,10.0.0.2:6443: take out"), "{warnings:?}");
+    assert_eq!(join(&again, &masters).1.len(), 1);
     let asked = compose::key_file(&kept.layout).unwrap();
     std::fs::write(&asked, "").unwrap();
     compose::write(&kept, &ca.der, &identity).unwrap();
