@@ -76,6 +76,17 @@ pub enum JoinError {
         /// Hashes of what was presented.
         found: Vec<CaHash>,
     },
+    /// A stock API server that does not say which CA it has.
+    #[error(
+        "the CA of {server} is not to be found out: it presents none, and its ConfigMap kube-public/cluster-info cannot be read ({message}); \
+         let everybody get that, as kubeadm does (not with --anonymous-auth=false), or append the CA to the API server's --tls-cert-file"
+    )]
+    HiddenCa {
+        /// The address.
+        server: Server,
+        /// What happened to the question.
+        message: String,
+    },
     /// The server's certificate is for other names.
     #[error("the certificate of {server} is not valid for this address: {message}")]
     WrongName {

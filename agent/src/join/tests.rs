@@ -115,7 +115,8 @@ async fn a_stock_servers_ca_is_found_in_cluster_info() {
     // The CA is made inside of `fake`, so the first server lends it to nobody: its own ConfigMap cannot be known before.
     let unknown = fake(&["127.0.0.1"], |_| {}, false, Answers::new()).await;
     let error = pin::pin(&unknown.server, unknown.hash).await.unwrap_err();
-    assert!(matches!(error, JoinError::WrongCa { .. }), "{error}");
+    assert!(matches!(error, JoinError::HiddenCa { .. }), "{error}");
+    assert!(error.to_string().contains("not found"), "{error}");
     let data = base64::engine::general_purpose::STANDARD.encode(identity::to_pem(&unknown.ca));
     let kubeconfig = format!(r#"{{"clusters":[{{"name":"","cluster":{{"certificate-authority-data":"{data}"}}}}]}}"#);
     let map = serde_json::json!({"metadata": {"name": "cluster-info"}, "data": {"kubeconfig": kubeconfig}}).to_string();
