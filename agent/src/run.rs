@@ -269,8 +269,12 @@ impl ClientIdentity {
         let roots: Roots = certificates(&layout.ca_cert().to_string_lossy(), &pem)?.into();
         let identity = Identity::load(&layout.client_pem())?
             .with_context(|| format!("{}: no client certificate (agent join)", layout.client_pem().display()))?;
-        if !identity.is_valid_at(crate::identity::now()) {
-            tracing::error!("the client certificate is not valid (any more): join again with a new token");
+        let now = crate::identity::now();
+        if now < identity.not_before {
+            // As on a machine that keeps no time while it is off: this passes with the first answer of a time server.
+            tracing::error!("the client certificate is not valid yet by this machine's clock, which has to be set");
+        } else if !identity.is_valid_at(now) {
+            tracing::error!("the client certificate has expired: join again with a new token");
         }
         let servers = config.node.server.clone();
         let limit = client::pace::limit(&config.kubelet);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -211,8 +212,10 @@ impl Manager {
 
     fn output(&self, args: &[&str]) -> Result<Output, Error> {
         tracing::debug!(?args, "systemctl");
+        // What ends the caller's terminal, or comes from its Ctrl-C, is for the caller to heed.
         Command::new(&self.systemctl)
             .args(args)
+            .process_group(0)
             .output()
             .map_err(|source| Error::Spawn { args: args.join(" "), source })
     }
@@ -301,6 +304,16 @@ mod tests {
         let dir = temp("pid");
         let pid = |text: &str| saying(&dir, text).main_pid(Role::Agent);
         assert_eq!((pid("4711"), pid("0"), pid("")), (Some(4711), None, None));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn no_terminal_cuts_systemctl_short() {
+        let dir = temp("group");
+        let manager = saying(&dir, "'$(cut -d ' ' -f 5 /proc/$$/stat) $$'");
+        let said = manager.status_text(Role::Agent).unwrap();
+        let (group, pid) = said.split_once(' ').unwrap();
+        assert_eq!(group, pid);
         fs::remove_dir_all(dir).unwrap();
     }
 

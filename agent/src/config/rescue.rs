@@ -15,8 +15,6 @@ pub(crate) struct Rescued {
     pub(crate) config: Config,
     /// Whether it is known which node of which cluster this is.
     pub(crate) is_known: bool,
-    /// Whether it is known how cgroups are spelt.
-    pub(crate) knows_driver: bool,
     /// What is wrong with the files.
     pub(crate) trouble: Vec<Error>,
 }
@@ -39,14 +37,14 @@ pub(crate) fn rescue(config_dir: &Path, by_force: bool) -> Result<Rescued, Error
     let layout = Layout::new(config_dir, &node.data_dir, &node.run_dir);
     let mut files = vec![layout.agent_yaml()];
     files.extend(dropins::files(&layout.dropin_dir()).unwrap_or_default());
-    let (kubelet, knows_driver) = match read_kubelet(&files) {
-        Ok((kubelet, _)) => (kubelet, true),
+    let kubelet = match read_kubelet(&files) {
+        Ok((kubelet, _)) => kubelet,
         Err(error) => {
             trouble.push(error);
             essentials(&files)
         }
     };
-    Ok(Rescued { config: Config { layout, kubelet, node }, is_known, knows_driver, trouble })
+    Ok(Rescued { config: Config { layout, kubelet, node }, is_known, trouble })
 }
 
 /// The folders that a broken `node.yaml` names.
@@ -61,8 +59,8 @@ fn settings(found: &Value) -> Result<NodeSettings, Error> {
     serde_json::from_value(Value::Object(fields)).map_err(failed)
 }
 
-/// The runtime's socket, and where pods have cgroups and logs; and whether the files say how cgroups are spelt.
-fn essentials(files: &[PathBuf]) -> (KubeletConfiguration, bool) {
+/// The runtime's socket, and where pods have cgroups and logs.
+fn essentials(files: &[PathBuf]) -> KubeletConfiguration {
     let mut all = Value::Null;
     files.iter().for_each(|path| dropins::merge(&mut all, values(path)));
     let text = |name: &str| all.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -76,11 +74,7 @@ fn essentials(files: &[PathBuf]) -> (KubeletConfiguration, bool) {
             value.clone_into(field);
         }
     }
-    let driver = text("cgroupDriver").filter(|driver| ["cgroupfs", "systemd"].contains(driver));
-    if let Some(driver) = driver {
-        driver.clone_into(&mut kubelet.cgroup_driver);
-    }
-    (kubelet, driver.is_some())
+    kubelet
 }
 
 /// The fields of a file, none where it cannot be read.
@@ -109,21 +103,19 @@ mod tests {
     #[test]
     fn a_typo_keeps_nobody_from_leaving() {
         let node = "nodeName: n1\nserver: https://10.0.0.1:6443\ndataDir: /data/agent\n";
-        let agent = format!(
-            "{KUBELET}containerRuntimeEndpoint: unix:///run/other.sock\ncgroupDriver: systemd\ncgroupRoot: /kl\n"
-        );
+        let agent = format!("{KUBELET}containerRuntimeEndpoint: unix:///run/other.sock\ncgroupRoot: /kl\n");
         let broken = format!("{KUBELET}maxPods: many\npodLogsDir: /logs\ncgroupRoot: 7\n");
         let folder = folder(node, &agent, &broken);
         let found = rescue(folder.path(), false).unwrap();
-        assert!(found.is_known && found.knows_driver && found.trouble.len() == 1, "{found:?}");
+        assert!(found.is_known && found.trouble.len() == 1, "{found:?}");
         let (node, kubelet) = (&found.config.node, &found.config.kubelet);
         assert_eq!((&*node.node_name, &*found.config.layout.data_dir), ("n1", Path::new("/data/agent")));
         assert_eq!(kubelet.container_runtime_endpoint, "unix:///run/other.sock");
-        assert_eq!((&*kubelet.cgroup_driver, &*kubelet.pod_logs_dir), ("systemd", "/logs"));
+        assert_eq!((&*kubelet.cgroup_root, &*kubelet.pod_logs_dir), ("", "/logs"), "7 is no path");
         fs::remove_dir_all(folder.path().join("agent.conf.d")).unwrap();
         fs::write(folder.path().join("agent.yaml"), "").unwrap();
         let found = rescue(folder.path(), false).unwrap();
-        assert!(found.is_known && !found.knows_driver);
+        assert!(found.is_known);
         assert_eq!(found.config.kubelet, KubeletConfiguration::default());
     }
 
@@ -132,7 +124,7 @@ mod tests {
         let folder = folder("nodeName: n1\ndataDir: /data/agent\nrunDir: run\n", KUBELET, KUBELET);
         assert!(matches!(rescue(folder.path(), false), Err(Error::Parse { .. })));
         let found = rescue(folder.path(), true).unwrap();
-        assert!(!found.is_known && found.knows_driver && found.trouble.len() == 1);
+        assert!(!found.is_known && found.trouble.len() == 1);
         let layout = &found.config.layout;
         assert_eq!((&*layout.data_dir, &*layout.run_dir), (Path::new("/data/agent"), Path::new("/run/keelson")));
         let empty = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cri::v1::StatusResponse;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use pod::resolve::DnsConfig;
 
 use super::Finding;
@@ -113,14 +113,15 @@ pub(super) fn node(name: &str, answer: Result<Node, String>) -> Vec<Finding> {
         let remedy = "free some: crictl rmi --prune, or delete pods; until then none are started here";
         Finding::warning("node", format!("{}: {}", c.type_, c.message.clone().unwrap_or_default()), remedy)
     }));
-    if node.spec.and_then(|spec| spec.unschedulable) == Some(true) {
-        findings.push(Finding::warning(
-            "node",
-            "is cordoned: new pods go elsewhere",
-            format!("kubectl uncordon {name}"),
-        ));
-    }
+    findings.extend(cordoned(name, node.spec.as_ref()));
     findings
+}
+
+/// A node that gets no pods.
+pub(crate) fn cordoned(name: &str, spec: Option<&NodeSpec>) -> Option<Finding> {
+    let is_cordoned = spec?.unschedulable == Some(true);
+    is_cordoned
+        .then(|| Finding::warning("node", "is cordoned: new pods go elsewhere", format!("kubectl uncordon {name}")))
 }
 
 /// The clocks.

@@ -7,7 +7,7 @@ mod limits;
 mod look;
 mod pods;
 
-pub(crate) use judge::closed;
+pub(crate) use judge::{closed, cordoned};
 pub(crate) use look::{essentials, node};
 
 use std::path::PathBuf;

@@ -56,6 +56,10 @@ pub fn configuration(
     warnings.extend(node.node_labels.keys().filter(|key| !api::node_labels::is_a_nodes(key)).map(|key| {
         format!("node.yaml: a node may not give itself the label {key}; if it does not register, that is why: --node-labels sets others")
     }));
+    if node.server.iter().any(|known| masters.iter().all(|one| one != known)) {
+        let known = &node.server;
+        warnings.push(format!("server in node.yaml stays {known}: take out there what is gone for good"));
+    }
     let layout = Layout::new(&options.config_dir, &node.data_dir, &node.run_dir);
     Ok((Config { layout, kubelet, node }, warnings))
 }
@@ -125,10 +129,26 @@ fn settings(options: &JoinOptions, masters: &Servers, node_name: &str, kept: Opt
 /// What the filesystem said.
 pub fn write(config: &Config, ca: &CertificateDer<'_>, identity: &Identity) -> Result<(), JoinError> {
     let layout = &config.layout;
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| JoinError::Write { path, source }
-    };
+    write_settings(config)?;
+    write_atomic(&layout.ca_cert(), to_pem(ca).as_bytes(), 0o644).map_err(failed(&layout.ca_cert()))?;
+    identity.save(&layout.client_pem())?;
+    match std::fs::remove_file(layout.asked_client_key()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&layout.asked_client_key())(error)),
+        _ => Ok(()),
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> JoinError + use<> {
+    let path = path.to_owned();
+    move |source| JoinError::Write { path, source }
+}
+
+/// The same of a node that keeps its keys.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn write_settings(config: &Config) -> Result<(), JoinError> {
+    let layout = &config.layout;
     for (dir, mode) in [
         (layout.config_dir.clone(), 0o755),
         (layout.pki_dir(), 0o700),
@@ -137,7 +157,6 @@ pub fn write(config: &Config, ca: &CertificateDer<'_>, identity: &Identity) -> R
     ] {
         make_dir(&dir, mode).map_err(failed(&dir))?;
     }
-    write_atomic(&layout.ca_cert(), to_pem(ca).as_bytes(), 0o644).map_err(failed(&layout.ca_cert()))?;
     // What people wrote into the files, such as comments, stays where nothing is to change.
     let is_written = Config::written(&layout.config_dir)
         .is_ok_and(|written| written.is_some_and(|it| it.kubelet == config.kubelet && it.node == config.node));
@@ -145,12 +164,7 @@ pub fn write(config: &Config, ca: &CertificateDer<'_>, identity: &Identity) -> R
         config.save()?;
     }
     let kubeconfig = serde_json::to_vec_pretty(&kubeconfig(config)).unwrap_or_default();
-    write_private(&layout.kubeconfig(), &kubeconfig).map_err(failed(&layout.kubeconfig()))?;
-    identity.save(&layout.client_pem())?;
-    match std::fs::remove_file(layout.asked_client_key()) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&layout.asked_client_key())(error)),
-        _ => Ok(()),
-    }
+    write_private(&layout.kubeconfig(), &kubeconfig).map_err(failed(&layout.kubeconfig()))
 }
 
 /// Makes the folder of keys, and answers where that of a first certificate is kept until there is one.

@@ -10,15 +10,18 @@ use rustls_pki_types::CertificateDer;
 
 use super::options::CaHash;
 use super::pin;
+use crate::client::watch::describe;
 use crate::client::{self, Credentials, Server};
 use crate::identity::trust;
 
-/// The published CA with that hash, if there is one.
+/// The published CA with that hash, if there is one; an error says why nothing can be read.
 pub(super) async fn published(
     server: &Server,
     config: Arc<ClientConfig>,
     expected: CaHash,
-) -> Option<CertificateDer<'static>> {
-    let (client, _) = client::new(&server.clone().into(), config, &Credentials::Certificate).ok()?;
-    pin::find(&trust::ask(&client).await.ok()??, expected)
+) -> Result<Option<CertificateDer<'static>>, String> {
+    let made = client::new(&server.clone().into(), config, &Credentials::Certificate);
+    let (client, _) = made.map_err(|error| describe(&error))?;
+    let found = trust::ask(&client).await.map_err(|error| describe(&error))?;
+    Ok(found.and_then(|found| pin::find(&found, expected)))
 }

@@ -77,6 +77,17 @@ pub enum JoinError {
         /// Hashes of what was presented.
         found: Vec<CaHash>,
     },
+    /// A stock API server that does not say which CA it has.
+    #[error(
+        "the CA of {server} is not to be found out: it presents none, and its ConfigMap kube-public/cluster-info cannot be read ({message}); \
+         let everybody get that, as kubeadm does (not with --anonymous-auth=false), or append the CA to the API server's --tls-cert-file"
+    )]
+    HiddenCa {
+        /// The address.
+        server: Server,
+        /// What happened to the question.
+        message: String,
+    },
     /// The server's certificate is for other names.
     #[error("the certificate of {server} is not valid for this address: {message}")]
     WrongName {
@@ -191,6 +202,9 @@ pub enum JoinError {
     /// No certificate.
     #[error("no client certificate")]
     Identity(#[from] identity::Error),
+    /// Keys of an earlier join.
+    #[error("this node's keys cannot be used: {0:#}")]
+    Own(anyhow::Error),
     /// The configuration is invalid or cannot be written.
     #[error("configuration")]
     Config(#[from] config::Error),

@@ -18,6 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use rustls_pki_types::CertificateDer;
 use systemd::{DropIns, FileError, Manager, Role, Service};
 
@@ -32,12 +34,13 @@ pub(crate) use ready::{unit as unit_says, wait as wait_ready};
 use crate::client::{self, Credentials, Servers, tls};
 use crate::commands::CommandError;
 use crate::config::{Config, NodeSettings};
+use crate::doctor::{self, Finding};
 use crate::identity::csr::{node_user, obtain_first};
 use crate::identity::{self, Identity};
 use crate::node::facts;
 use crate::preflight;
 use crate::runtime_info::{self, RuntimeInfo};
-use crate::{network, own_files};
+use crate::{leave, network, own_files};
 
 /// Debian's way. On machines that were just made other programs install, too: that is waited for. Nothing is removed: Docker's package of
 /// containerd stands in the way of Debian's, and with it all of Docker would go.
@@ -67,7 +70,7 @@ struct Checked {
     name: String,
     claimant: Claimant,
     ca: CertificateDer<'static>,
-    /// Speaks with the token.
+    /// As [`asking`] makes it.
     bootstrap: kube::Client,
     config: Config,
     /// The identity of an earlier join.
@@ -88,14 +91,14 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
     let progress = Progress(options.output);
     let invitation = match Invitation::of(options) {
         Ok(invitation) => invitation.ok_or(options::FormError::Incomplete)?,
-        Err(error) if error.is_absence() => return resumed(options, &name).ok_or(error.into()),
-        Err(error) => return Err(error.into()),
+        Err(error) => match earlier.filter(|config| error.is_absence() && is_joined_as(config, &name)) {
+            Some(earlier) => return resumed(options, &earlier, progress).await,
+            None => return Err(error.into()),
+        },
     };
     let checked = check(options, &invitation, name, earlier.as_ref()).await?;
     if options.dry_run {
-        let name = &checked.name;
-        progress.say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
-        return Ok(None);
+        return Ok(rehearsed(&checked.name, progress));
     }
     let joined = settle_in(checked, &invitation, progress).await?;
     if let Some(path) = &options.join_file {
@@ -107,6 +110,25 @@ pub async fn join(options: &JoinOptions) -> Result<Option<Joined>, JoinError> {
         }
     }
     Ok(Some(joined))
+}
+
+/// Asks with the token, or as the node where it is one already: the token of its first join has expired since.
+fn asking(
+    Invitation { masters, token, .. }: &Invitation,
+    ca: &CertificateDer<'static>,
+    stored: Option<&Identity>,
+) -> Result<kube::Client, JoinError> {
+    let (own, credentials) = match stored {
+        Some(identity) => (Some(Arc::clone(&identity.certified)), Credentials::Certificate),
+        None => (None, Credentials::Token(token.secret().to_owned())),
+    };
+    let config = tls::client_config(std::slice::from_ref(ca), own)?;
+    Ok(client::new(masters, config, &credentials).map_err(|_| options::FormError::Token)?.0)
+}
+
+fn rehearsed(name: &str, progress: Progress) -> Option<Joined> {
+    progress.say(&format!("nothing is in the way of node {name}; a dry run ends here, with nothing changed"));
+    None
 }
 
 /// Everything that can be wrong, in the order in which people can do something about it.
@@ -127,25 +149,13 @@ async fn check(
     let is_again = earlier.is_some_and(|config| config.node.node_name == name);
     let claimant = Claimant { machine_id: facts::read(Path::new("/")).machine_id, is_again };
 
-    let credentials = Credentials::Token(token.secret().to_owned());
-    let roots = std::slice::from_ref(&ca);
-    let (bootstrap, _) =
-        client::new(masters, tls::client_config(roots, None)?, &credentials).map_err(|_| options::FormError::Token)?;
+    let bootstrap = asking(invitation, &ca, stored.as_ref())?;
     checks::clock(&bootstrap, &server).await?;
     let cluster = checks::kubelet_config(&bootstrap, token).await?;
-    let (config, warnings) =
-        compose::configuration(options, masters, &name, earlier, cluster.as_deref(), runtime.clone())?;
-    if earlier.is_some() {
-        let dir = options.config_dir.display();
-        progress.say(&format!("this machine was joined before: its settings in {dir} stay but for what is said now"));
-    }
-    for warning in warnings {
-        progress.say(&format!("warning: {warning}"));
-    }
-    nobody_elses(&config.layout.data_dir)?;
+    let composed = compose::configuration(options, masters, &name, earlier, cluster.as_deref(), runtime.clone())?;
+    let config = announced(composed, earlier.is_some(), progress)?;
     let effective = config.with_dropins()?;
-    let folders = network::Folders::of(&effective.node, &runtime);
-    let seen = machine::look(&effective, &folders.conf, version, earlier.is_some()).await;
+    let seen = machine::look(&effective, &runtime, version, earlier.is_some()).await;
     if stored.is_none() {
         match checks::name_is_free(&bootstrap, &name, &claimant).await {
             // Its own kubelet has to end first, of which is told next.
@@ -156,6 +166,19 @@ async fn check(
     machine::settle(&seen, options.fix, progress)?;
     preflight::check(Path::new("/"), &effective.kubelet)?;
     Ok(Checked { name, claimant, ca, bootstrap, config, stored })
+}
+
+/// Tells what the configuration brings with it; its data folder has to be there for this node alone.
+fn announced((config, warnings): (Config, Vec<String>), again: bool, progress: Progress) -> Result<Config, JoinError> {
+    if again {
+        let dir = config.layout.config_dir.display();
+        progress.say(&format!("this machine was joined before: its settings in {dir} stay but for what is said now"));
+    }
+    for warning in warnings {
+        progress.say(&format!("warning: {warning}"));
+    }
+    nobody_elses(&config.layout.data_dir)?;
+    Ok(config)
 }
 
 /// Whether the data folder is there for this node alone.
@@ -194,18 +217,29 @@ async fn settle_in(checked: Checked, invitation: &Invitation, progress: Progress
     Ok(Joined { config, client, since: identity::now(), progress })
 }
 
-/// A machine whose join file is gone because it was used: the rest needs no token. `Some(None)` after a dry run.
-fn resumed(options: &JoinOptions, name: &str) -> Option<Option<Joined>> {
-    let (config, _) = Config::load(&options.config_dir).ok()?;
-    let identity = Identity::load(&config.layout.client_pem()).ok()??;
-    if config.node.node_name != name || !identity.is_valid_at(identity::now()) {
-        return None;
-    }
-    let progress = Progress(options.output);
+/// Whether this machine has all that node `name` needs to run.
+fn is_joined_as(config: &Config, name: &str) -> bool {
+    let identity = Identity::load(&config.layout.client_pem()).ok().flatten();
+    config.node.node_name == name && identity.is_some_and(|identity| identity.is_valid_at(identity::now()))
+}
+
+/// A machine whose join file is gone because it was used: the rest needs neither master nor token. `None` after a dry run.
+async fn resumed(options: &JoinOptions, earlier: &Config, progress: Progress) -> Result<Option<Joined>, JoinError> {
+    let NodeSettings { node_name: name, server, .. } = &earlier.node;
     progress.say(&format!("this machine already is node {name}, and its join file was used"));
-    let client = crate::leave::node_client(&config).ok()?;
-    let joined = Joined { config, client, since: identity::now(), progress };
-    Some((!options.dry_run).then_some(joined))
+    let endpoint = compose::runtime_endpoint(options, Some(earlier));
+    let (runtime, version) = runtime(&endpoint, options.install_containerd, progress).await?;
+    let composed = compose::configuration(options, server, name, Some(earlier), None, runtime.clone())?;
+    let config = announced(composed, true, progress)?;
+    let effective = config.with_dropins()?;
+    machine::settle(&machine::look(&effective, &runtime, version, true).await, options.fix, progress)?;
+    preflight::check(Path::new("/"), &effective.kubelet)?;
+    if options.dry_run {
+        return Ok(rehearsed(name, progress));
+    }
+    compose::write_settings(&config)?;
+    let client = leave::node_client(&config).map_err(JoinError::Own)?;
+    Ok(Some(Joined { config, client, since: identity::now(), progress }))
 }
 
 async fn certificate(
@@ -360,8 +394,17 @@ impl Joined {
             return Ok(false);
         }
         ready::wait(self.client.clone(), name, self.since, READY, &|line| self.progress.say(line), said).await?;
+        if let Some(finding) = still_cordoned(&self.client, name).await {
+            self.progress.finding(&finding, false);
+        }
         Ok(true)
     }
+}
+
+/// A machine that left and joins again finds its Node as leaving has cordoned it. Whether somebody wants it so nobody can tell: it is said.
+async fn still_cordoned(client: &kube::Client, name: &str) -> Option<Finding> {
+    let node = Api::<Node>::all(client.clone()).get(name).await.ok()?;
+    doctor::cordoned(name, node.spec.as_ref())
 }
 
 #[cfg(test)]

@@ -27,11 +27,16 @@ pub async fn pin(server: &Server, expected: CaHash) -> Result<CertificateDer<'st
     let ca = match find(&presented, expected) {
         Some(ca) => ca,
         // A stock API server keeps its CA to itself and publishes it in a ConfigMap.
-        None => discovery::published(server, config, expected).await.ok_or_else(|| JoinError::WrongCa {
-            server: server.clone(),
-            expected,
-            found: presented.iter().filter_map(hash).collect(),
-        })?,
+        None => match discovery::published(server, config, expected).await {
+            Ok(Some(ca)) => ca,
+            Err(message) if !presented.iter().any(is_ca) => {
+                return Err(JoinError::HiddenCa { server: server.clone(), message });
+            }
+            _ => {
+                let found = presented.iter().filter_map(hash).collect();
+                return Err(JoinError::WrongCa { server: server.clone(), expected, found });
+            }
+        },
     };
     check_clock(server, &ca)?;
     let verified = tls::client_config(std::slice::from_ref(&ca), None)?;

@@ -73,7 +73,9 @@ async fn serve(
         let head = String::from_utf8_lossy(&buffer[..read]).into_owned();
         let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
         let missing = ("404 Not Found", failure(404, "not found"));
-        let (status, body) = answers.get(path.as_str()).unwrap_or(&missing);
+        let refused = ("401 Unauthorized", failure(401, "Unauthorized"));
+        let is_expired = head.contains("Bearer expire.");
+        let (status, body) = if is_expired { &refused } else { answers.get(path.as_str()).unwrap_or(&missing) };
         let date =
             if path == "/version" && body == "old" { "Sun, 06 Nov 1994 08:49:37 GMT".to_owned() } else { today() };
         let response = format!(
@@ -113,7 +115,8 @@ async fn a_stock_servers_ca_is_found_in_cluster_info() {
     // The CA is made inside of `fake`, so the first server lends it to nobody: its own ConfigMap cannot be known before.
     let unknown = fake(&["127.0.0.1"], |_| {}, false, Answers::new()).await;
     let error = pin::pin(&unknown.server, unknown.hash).await.unwrap_err();
-    assert!(matches!(error, JoinError::WrongCa { .. }), "{error}");
+    assert!(matches!(error, JoinError::HiddenCa { .. }), "{error}");
+    assert!(error.to_string().contains("not found"), "{error}");
     let data = base64::engine::general_purpose::STANDARD.encode(identity::to_pem(&unknown.ca));
     let kubeconfig = format!(r#"{{"clusters":[{{"name":"","cluster":{{"certificate-authority-data":"{data}"}}}}]}}"#);
     let map = serde_json::json!({"metadata": {"name": "cluster-info"}, "data": {"kubeconfig": kubeconfig}}).to_string();
@@ -193,6 +196,18 @@ async fn a_wrong_token_is_told_from_a_cluster_without_configuration() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_one_already_needs_no_token() {
+    let fake = good(Answers::new()).await;
+    let token: Token = "expire.0123456789abcdef".parse().unwrap();
+    let invitation = Invitation { masters: fake.server.clone().into(), ca_cert_hash: fake.hash, token: token.clone() };
+    let own = TestCa::new("kubernetes").identity("n1", &Purpose::Client);
+    for (stored, refused) in [(None, true), (Some(&own), false)] {
+        let client = asking(&invitation, &fake.ca, stored).unwrap();
+        assert_eq!(checks::kubelet_config(&client, &token).await.is_err(), refused);
+    }
+}
+
+#[tokio::test]
 async fn a_living_node_of_that_name_is_told() {
     let node = r#"{"metadata":{"name":"n1"},"status":{"nodeInfo":{"machineID":"m","architecture":"","bootID":"",
         "containerRuntimeVersion":"","kernelVersion":"","kubeProxyVersion":"","kubeletVersion":"","operatingSystem":"",
@@ -241,6 +256,18 @@ async fn the_node_of_a_kubelet_that_was_ended_is_taken_over_once_it_is_not_ready
     assert!(begun.elapsed() < Duration::from_secs(1));
     ask("m").await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(50));
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_cordoned_is_told() {
+    for (unschedulable, remedy) in [(true, Some("kubectl uncordon n1")), (false, None)] {
+        let client = answered(move |_| {
+            let node = serde_json::json!({"metadata": {"name": "n1"}, "spec": {"unschedulable": unschedulable}});
+            Some((200, node.to_string()))
+        });
+        let finding = still_cordoned(&client, "n1").await;
+        assert_eq!(finding.and_then(|finding| finding.remedy).as_deref(), remedy);
+    }
 }
 
 #[tokio::test]
@@ -303,7 +330,9 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     let (kept, warnings) = join(&again, &one);
     assert_eq!((&kept.node, &kept.layout), (&made.node, &made.layout));
     assert_eq!(kept.kubelet, KubeletConfiguration { max_pods: 42, ..made.kubelet });
-    assert!(warnings.len() == 1 && warnings[0].starts_with("clusterDNS stays \"10.96.0.10\""), "{warnings:?}");
+    assert!(warnings.len() == 2 && warnings[0].starts_with("clusterDNS stays \"10.96.0.10\""), "{warnings:?}");
+    assert!(warnings[1].starts_with("server in node.yaml stays 10.0.0.1:6443,10.0.0.2:6443: take out"), "{warnings:?}");
+    assert_eq!(join(&again, &masters).1.len(), 1);
     let asked = compose::key_file(&kept.layout).unwrap();
     std::fs::write(&asked, "").unwrap();
     compose::write(&kept, &ca.der, &identity).unwrap();
@@ -314,6 +343,22 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     let (changed, _) = join(&options(dir.path(), "--node-labels c=d"), &"10.0.0.3".parse().unwrap());
     assert_eq!((changed.node.node_labels.len(), changed.node.node_labels["c"].as_str()), (1, "d"));
     assert_eq!((changed.node.server.to_string().as_str(), changed.node.node_ip), ("10.0.0.3:6443", made.node.node_ip));
+}
+
+#[tokio::test]
+async fn options_are_heeded_also_where_the_join_file_was_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = options(dir.path(), "");
+    let servers = "10.0.0.1".parse().unwrap();
+    let (mut config, _) = compose::configuration(&first, &servers, "n1", None, None, RuntimeInfo::default()).unwrap();
+    config.layout = crate::config::Layout::new(&first.config_dir, dir.path().join("data"), dir.path().join("run"));
+    assert!(!is_joined_as(&config, "n1"));
+    let ca = TestCa::new("kubernetes");
+    compose::write(&config, &ca.der, &ca.identity("n1", &Purpose::Client)).unwrap();
+    assert!(is_joined_as(&config, "n1") && !is_joined_as(&config, "n2"));
+    let again = options(dir.path(), "--container-runtime-endpoint unix:///gone.sock --dry-run");
+    let ended = resumed(&again, &config, Progress(crate::doctor::Output::Text)).await;
+    assert!(matches!(&ended, Err(JoinError::Runtime { endpoint, .. }) if endpoint == "unix:///gone.sock"));
 }
 
 #[test]

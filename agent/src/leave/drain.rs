@@ -62,10 +62,13 @@ pub(super) async fn drain(client: &kube::Client, node: &str, options: &LeaveOpti
     let found = present(client, node).await?;
     let lost: Vec<_> = found.values().filter(|pod| fate(pod) == Fate::Lost).map(title).collect();
     ensure!(options.force || lost.is_empty(), "no controller would make these pods anew: {}", lost.join(", "));
-    match cordon(client, node).await {
-        Err(error) if options.force => say(&format!("going on: {error:#}")),
+    let is_ours = match cordon(client, node).await {
+        Err(error) if options.force => {
+            say(&format!("going on: {error:#}"));
+            false
+        }
         other => other?,
-    }
+    };
     let goes = |pod: &Pod| match fate(pod) {
         Fate::Moves => true,
         Fate::Lost => options.force,
@@ -76,7 +79,15 @@ pub(super) async fn drain(client: &kube::Client, node: &str, options: &LeaveOpti
         return Ok(());
     }
     say(&format!("node {node} is cordoned, {} pods are to go", leaving.len()));
-    move_away(client, node, options, leaving).await
+    let moved = move_away(client, node, options, leaving).await;
+    if moved.is_err() && is_ours && !options.force {
+        // It stays a node, and is to get pods again.
+        match mark(client, node, false).await {
+            Ok(()) => say(&format!("node {node} is uncordoned again")),
+            Err(error) => say(&format!("node {node} stays cordoned (kubectl uncordon {node}): {error:#}")),
+        }
+    }
+    moved
 }
 
 /// Asks for the eviction of each until it is gone.
@@ -126,13 +137,24 @@ async fn present(client: &kube::Client, node: &str) -> anyhow::Result<Pods> {
     Ok(found.into_iter().map(|pod| (pod.metadata.uid.clone().unwrap_or_default(), pod)).collect())
 }
 
-async fn cordon(client: &kube::Client, node: &str) -> anyhow::Result<()> {
+/// Answers whether it was not cordoned before.
+async fn cordon(client: &kube::Client, node: &str) -> anyhow::Result<bool> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let patch = Patch::Strategic(json!({"spec": {"unschedulable": true}}));
+    let found = nodes.get_opt(node).await.context("look up the node")?;
+    // Where there is none, somebody has deleted it already.
+    let is_open = found.is_some_and(|node| node.spec.is_none_or(|spec| spec.unschedulable != Some(true)));
+    if is_open {
+        mark(client, node, true).await?;
+    }
+    Ok(is_open)
+}
+
+async fn mark(client: &kube::Client, node: &str, unschedulable: bool) -> anyhow::Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let patch = Patch::Strategic(json!({"spec": {"unschedulable": unschedulable}}));
     match nodes.patch(node, &PatchParams::default(), &patch).await {
-        // Somebody has deleted it already.
         Err(error) if api_code(&error) == Some(404) => Ok(()),
-        other => other.map(drop).context("mark the node as unschedulable"),
+        other => other.map(drop).with_context(|| format!("mark the node as unschedulable: {unschedulable}")),
     }
 }
 

@@ -57,7 +57,7 @@ fn say(line: &str) {
 /// Pods that cannot move (nothing is removed then), or all that could not be removed, in one error.
 pub async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "leaving needs root: try again with sudo");
-    let place = place::find(options).await?;
+    let place = place::find(options)?;
     let (config, node) = (&place.config, &place.config.node.node_name);
     let client = match place.is_known {
         true => client(config, options).await,
@@ -72,7 +72,7 @@ pub async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
         Err(error) => return Err(error.context("nothing was removed; --force leaves all the same")),
         Ok(()) => {}
     }
-    let failures = remove(&place).await;
+    let failures = remove(&place, options.force).await;
     anyhow::ensure!(failures.is_empty(), "not everything could be removed: {}", failures.join("; "));
     say("this machine is as it was before it joined");
     match client {
@@ -123,8 +123,8 @@ pub(crate) fn node_client(config: &Config) -> anyhow::Result<kube::Client> {
     Ok(client::new(&config.node.server, tls, &Credentials::Certificate)?.0)
 }
 
-/// Removes everything, and answers what could not be.
-async fn remove(place: &Place) -> Vec<String> {
+/// Removes everything, and answers what could not be. By force a runtime that does not do its part is not in the way.
+async fn remove(place: &Place, force: bool) -> Vec<String> {
     let config = &place.config;
     let mut failures = Vec::new();
     // First, or it would make anew what is removed.
@@ -136,7 +136,7 @@ async fn remove(place: &Place) -> Vec<String> {
     failures.extend(DropIns::default().remove().err().map(|error| describe(&error)));
     failures.extend(crate::upgrade::tidy().err().map(|error| describe(&error)));
     if place.has_run {
-        let still_there = pods::end(config).await;
+        let still_there = pods::end(config, force).await;
         if !still_there.is_empty() {
             // Only with their network as it is the runtime can end them the next time.
             failures.extend(still_there);
@@ -145,7 +145,10 @@ async fn remove(place: &Place) -> Vec<String> {
         if let Ok(runtime) = cri::Client::new(&config.kubelet.container_runtime_endpoint)
             && let Err(error) = pause_image::remove(&runtime, &config.layout.data_dir).await
         {
-            failures.push(describe(&error));
+            match force {
+                true => say(&format!("the pause image stays: {}", describe(&error))),
+                false => failures.push(describe(&error)),
+            }
         }
     }
     failures.extend(shutdown::forget().await.err().map(|error| describe(&error)));

@@ -1,15 +1,10 @@
 //! What a machine that leaves has of a node: read from its configuration, also where that is broken or not there yet.
 
-use std::time::Duration;
-
 use super::{LeaveOptions, say};
 use crate::client::watch::describe;
 use crate::config::Config;
 use crate::config::rescue::{Rescued, rescue};
-use crate::{config, own_files, runtime_info};
-
-/// How long the runtime may take to say how it spells cgroups.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::{config, own_files};
 
 /// What is taken apart.
 pub(super) struct Place {
@@ -24,46 +19,34 @@ pub(super) struct Place {
 ///
 /// # Errors
 /// `node.yaml` is missing or broken, unless by force.
-pub(super) async fn find(options: &LeaveOptions) -> anyhow::Result<Place> {
+pub(super) fn find(options: &LeaveOptions) -> anyhow::Result<Place> {
     let folder = std::path::absolute(&options.config_dir)?;
     let found = rescue(&folder, options.force).map_err(config::told)?;
-    let Rescued { mut config, is_known, knows_driver, trouble } = found;
+    let Rescued { config, is_known, trouble } = found;
     for error in trouble {
         say(&format!("leaving in spite of this: {}", describe(&error)));
     }
     let has_run = is_known || own_files::has_run(&config.layout.data_dir);
-    if has_run
-        && !knows_driver
-        && let Some(driver) = driver_of_runtime(&config.kubelet.container_runtime_endpoint).await
-    {
-        config.kubelet.cgroup_driver = driver;
-    }
     Ok(Place { config, is_known, has_run })
-}
-
-async fn driver_of_runtime(endpoint: &str) -> Option<String> {
-    let runtime = cri::Client::new(endpoint).ok()?;
-    let answer = tokio::time::timeout(PATIENCE, runtime_info::ask(&runtime)).await.ok()?;
-    Some(answer.ok()?.cgroup_driver?.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_machine_that_has_not_joined_is_told_so_and_no_pod_of_its_is_touched() {
+    #[test]
+    fn a_machine_that_has_not_joined_is_told_so_and_no_pod_of_its_is_touched() {
         let folder = tempfile::tempdir().unwrap();
         let mut options =
             LeaveOptions { config_dir: folder.path().into(), kubeconfig: None, drain_timeout: None, force: false };
-        let error = format!("{:#}", find(&options).await.err().unwrap());
+        let error = format!("{:#}", find(&options).err().unwrap());
         assert!(error.starts_with("this machine has not joined a cluster"), "{error}");
         options.force = true;
         let data = folder.path().join("data");
         std::fs::write(folder.path().join("node.yaml"), format!("dataDir: {}\n", data.display())).unwrap();
-        let place = find(&options).await.unwrap();
+        let place = find(&options).unwrap();
         assert!(!place.is_known && !place.has_run);
         std::fs::create_dir_all(data.join("pods")).unwrap();
-        assert!(find(&options).await.unwrap().has_run);
+        assert!(find(&options).unwrap().has_run);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cgroups::Tree;
+use cgroups::{Naming, Tree};
 use cri::v1::{
     ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, ListPodSandboxRequest,
     RemovePodSandboxRequest, StopPodSandboxRequest,
@@ -17,7 +17,6 @@ use super::say;
 use crate::client::watch::describe;
 use crate::config::Config;
 use crate::pods::{labels, log_links, open_cgroups_of};
-use crate::runtime_info::configured_driver;
 
 /// Containers that are stopped at a time: those of a full node, which wait for nothing but themselves.
 const AT_ONCE: usize = 256;
@@ -28,20 +27,25 @@ const DEFAULT_GRACE: i64 = 30;
 /// How long all of them together may take.
 const STOPPING: Duration = Duration::from_secs(90);
 
-/// Ends all pods and removes what they had; answers what could not be.
-pub(super) async fn end(config: &Config) -> Vec<String> {
+/// Ends all pods and removes what they had; answers what could not be. By force also those that the runtime does not end.
+pub(super) async fn end(config: &Config, force: bool) -> Vec<String> {
     let mut failures = match cri::Client::new(&config.kubelet.container_runtime_endpoint) {
         Ok(runtime) => sandboxes(&runtime).await,
         Err(error) => vec![error.to_string()],
     };
-    if !failures.is_empty() {
+    if !failures.is_empty() && !force {
         // Their volumes and cgroups are in use.
+        failures.push("--force kills what the runtime does not end".into());
         return failures;
+    }
+    for failure in failures.drain(..) {
+        say(&format!("killing what runs, and leaving the rest to the runtime (crictl pods): {failure}"));
     }
     let own = config.clone();
     let removed = tokio::task::spawn_blocking(move || {
-        let mut failures = volumes(&own.layout.data_dir);
-        failures.extend(cgroups(&own).err().map(|error| describe(&error)));
+        // First, as it kills what still uses volumes.
+        let mut failures: Vec<_> = cgroups(&own).err().map(|error| describe(&error)).into_iter().collect();
+        failures.extend(volumes(&own.layout.data_dir));
         failures.extend(logs(Path::new(&own.kubelet.pod_logs_dir)).err().map(|error| format!("pod logs: {error}")));
         failures
     });
@@ -105,10 +109,17 @@ fn volumes(data_dir: &Path) -> Vec<String> {
     found.iter().filter_map(|uid| Some(describe(&::volumes::teardown::tear_down(&layout, uid).err()?))).collect()
 }
 
-/// The tree of all pods.
+/// The trees of all pods. The runtime may spell them otherwise now than when they were made: both ways are looked for.
 fn cgroups(config: &Config) -> Result<(), cgroups::Error> {
-    let driver = open_cgroups_of(configured_driver(&config.kubelet))?;
-    driver.destroy(&Tree::new(&config.kubelet.cgroup_root).pods())
+    let pods = Tree::new(&config.kubelet.cgroup_root).pods();
+    for naming in [Naming::Cgroupfs, Naming::Systemd] {
+        match open_cgroups_of(naming) {
+            // Nobody can have made slices here.
+            Err(cgroups::Error::SystemdOnV1) => {}
+            driver => driver?.destroy(&pods)?,
+        }
+    }
+    Ok(())
 }
 
 /// Folders named `<namespace>_<name>_<uid>`, and the links to logs in them.
@@ -172,6 +183,30 @@ mod tests {
         let order: Vec<_> = fake.calls().iter().map(|call| call.rpc).filter(|rpc| rpc.starts_with("Stop")).collect();
         assert_eq!(order, [["StopContainer"; 3], ["StopPodSandbox"; 3]].concat());
         assert!(fake.sandboxes().is_empty() && fake.containers().is_empty());
+    }
+
+    /// As root, with cgroups of this machine.
+    #[tokio::test]
+    async fn by_force_pods_end_without_the_runtime_however_cgroups_are_spelt_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = crate::config::tests::minimal();
+        config.layout.data_dir = dir.path().join("data");
+        let kubelet = &mut config.kubelet;
+        kubelet.container_runtime_endpoint = format!("unix://{}/gone.sock", dir.path().display());
+        kubelet.pod_logs_dir = dir.path().join("logs").display().to_string();
+        kubelet.cgroup_root = format!("/kl-leave-{}", std::process::id());
+        // What was configured when the machine joined.
+        kubelet.cgroup_driver = "systemd".into();
+        let (tree, driver) = (Tree::new(&kubelet.cgroup_root), open_cgroups_of(Naming::Cgroupfs).unwrap());
+        driver.ensure(&tree.pods(), &cgroups::Values::default()).unwrap();
+        fs::create_dir_all(dir.path().join("logs/n_p_u")).unwrap();
+
+        let failures = end(&config, false).await;
+        assert!(failures.len() == 2 && failures[1].starts_with("--force"), "{failures:?}");
+        assert!(driver.exists(&tree.pods()) && dir.path().join("logs/n_p_u").exists());
+        assert_eq!(end(&config, true).await, Vec::<String>::new());
+        assert!(!driver.exists(&tree.pods()) && !dir.path().join("logs").exists());
+        driver.destroy(tree.root()).unwrap();
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Putting Node objects together. Pure but for [`addresses`].
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use api::resources::ResourceList;
@@ -116,7 +116,7 @@ pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
 }
 
 /// The configured addresses, or the one from which this machine reaches the API server: with several networks that is the
-/// one the cluster is on.
+/// one the cluster is on. An address that API servers share, and this machine happens to hold, is nobody's.
 pub(super) async fn addresses(config: &Config) -> Vec<IpAddr> {
     if let Some(ips) = &config.node.node_ip {
         return ips.all().to_vec();
@@ -132,12 +132,30 @@ pub(super) async fn addresses(config: &Config) -> Vec<IpAddr> {
 async fn source_address(server: &Server) -> Option<IpAddr> {
     // A name is looked up on a thread of its own: the resolver blocks, and may do so for half a minute.
     let found = tokio::net::lookup_host((server.host(), server.port()));
-    let target = tokio::time::timeout(RESOLVING, found).await.ok()?.ok()?.next()?;
+    let target = tokio::time::timeout(RESOLVING, found).await.ok()?.ok()?.next()?.ip();
+    let source = source_towards(target)?;
+    if source != target {
+        return Some(source);
+    }
+    // The target is this machine. From what it reaches the target's neighbours it has reached the target, too, while another held that.
+    let staying = neighbours(target).into_iter().find_map(|ip| source_towards(ip).filter(|source| *source != ip));
+    Some(staying.unwrap_or(source))
+}
+
+fn source_towards(target: IpAddr) -> Option<IpAddr> {
     let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-    // Connecting a datagram socket sends nothing; it only chooses route and source.
+    // Connecting a datagram socket sends nothing; it only chooses route and source. The port is of no account.
     let socket = UdpSocket::bind(any).ok()?;
-    socket.connect(target).ok()?;
+    socket.connect((target, 9)).ok()?;
     socket.local_addr().ok().map(|local| local.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// Addresses of the same network, one of which is no broadcast. None of IPv6: the source there is the address that is most alike.
+fn neighbours(target: IpAddr) -> Vec<IpAddr> {
+    match target {
+        IpAddr::V4(ip) => [1, 2].map(|bit| Ipv4Addr::from_bits(ip.to_bits() ^ bit).into()).to_vec(),
+        IpAddr::V6(_) => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +190,31 @@ mod tests {
     #[tokio::test]
     async fn the_address_is_the_one_towards_the_server() {
         assert_eq!(addresses(&config()).await, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    /// In a network of the thread's own, as root.
+    #[test]
+    fn an_address_that_api_servers_share_is_not_the_nodes() {
+        std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            for line in [
+                "link add up0 type veth peer name peer0",
+                "link set peer0 up",
+                "link set up0 up",
+                "addr add 10.9.0.5/24 dev up0",
+                "addr add 10.9.0.100/32 dev up0",
+                "addr add 10.9.0.200/24 dev up0",
+            ] {
+                assert!(std::process::Command::new("ip").args(line.split(' ')).status().unwrap().success(), "{line}");
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let source = |server: &str| runtime.block_on(source_address(&server.parse().unwrap())).unwrap().to_string();
+            for server in ["10.9.0.5", "10.9.0.7", "10.9.0.100", "10.9.0.200"] {
+                assert_eq!(source(server), "10.9.0.5", "towards {server}");
+            }
+        })
+        .join()
+        .unwrap();
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The program that is to take over: what it says of itself, and whether it may.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -36,7 +37,12 @@ impl About {
     pub(super) fn ask(program: &Path) -> Result<Self, UpgradeError> {
         let failed = |message: String| UpgradeError::NoAgent { path: program.to_owned(), message };
         let run = |args: &[&str]| -> Result<(bool, String), UpgradeError> {
-            let out = Command::new(program).args(args).output().map_err(|error| failed(error.to_string()))?;
+            // Not in the terminal's group, as it is asked on the way back, too, which no Ctrl-C may end.
+            let out = Command::new(program)
+                .args(args)
+                .process_group(0)
+                .output()
+                .map_err(|error| failed(error.to_string()))?;
             let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
             Ok((out.status.success(), text))
         };

@@ -13,6 +13,7 @@ mod fallback;
 mod programs;
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use candidate::About;
 use programs::Programs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::client::api_code;
 use crate::commands::{CommandError, run};
 use crate::config::Config;
 use crate::join::{unit_says, wait_ready};
@@ -243,6 +245,12 @@ impl Upgrade<'_> {
         tokio::task::spawn_blocking(|| Manager::default().restart(Role::Agent)).await??;
         let client = leave::node_client(&self.config)?;
         let name = &self.config.node.node_name;
+        if !self.config.kubelet.register_node && is_missing(&client, name).await {
+            say(&format!(
+                "node {name} does not register itself (registerNode), and nobody has made it: {version} runs"
+            ));
+            return Ok(());
+        }
         let patience = Duration::from_secs(self.options.timeout);
         wait_ready(client.clone(), name, since, patience, &say, unit_says).await?;
         let node = Api::<Node>::all(client).get(name).await?;
@@ -258,7 +266,7 @@ impl Upgrade<'_> {
             let mut install = Command::new("dpkg");
             install.args(["--force-confdef", "--force-confold", "--install"]).arg(std::path::absolute(file)?);
             install.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
-            let installed = when_unlocked(|| run(&mut install)).await;
+            let installed = when_unlocked(|| undisturbed(&mut install)).await;
             installed.context("the program runs, but the package is not installed: the same command does it")?;
             self.restarted(&about.version).await?;
             say("the package is installed");
@@ -295,6 +303,16 @@ async fn when_unlocked(mut install: impl FnMut() -> Result<(), CommandError>) ->
     }
 }
 
+/// Whether the API server says that there is no such Node.
+async fn is_missing(client: &kube::Client, name: &str) -> bool {
+    Api::<Node>::all(client.clone()).get(name).await.is_err_and(|error| api_code(&error) == Some(404))
+}
+
+/// Runs a command that neither Ctrl-C nor a terminal that is gone ends: those are for the terminal's process group.
+fn undisturbed(command: &mut Command) -> Result<(), CommandError> {
+    run(command.process_group(0))
+}
+
 /// "dpkg frontend lock was locked by another process with pid 7", "unable to lock dpkg status database": as dpkg says it.
 fn is_locked(message: &str) -> bool {
     message.contains("lock was locked by") || message.contains("unable to lock")
@@ -321,6 +339,23 @@ fn same_file(a: &Path, b: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::testing::answered;
+
+    #[tokio::test]
+    async fn only_a_node_that_nobody_has_made_is_missing() {
+        let (node, refusal) = (r#"{"metadata":{}}"#, r#"{"status":"Failure","message":"","reason":"","code":0}"#);
+        for (code, body, missing) in [(200, node, false), (404, refusal, true), (500, refusal, false)] {
+            let body = body.replace(":0", &format!(":{code}"));
+            let client = answered(move |_| Some((code, body.clone())));
+            assert_eq!(is_missing(&client, "n1").await, missing, "{code}");
+        }
+    }
+
+    #[test]
+    fn no_terminal_cuts_dpkg_short() {
+        let leads_its_group = "[ $(cut -d ' ' -f 5 /proc/$$/stat) = $$ ]";
+        undisturbed(Command::new("sh").args(["-c", leads_its_group])).unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_package_waits_for_dpkgs_lock_and_for_nothing_else() {

@@ -89,6 +89,10 @@ fn interrupted(context: &Context) -> Result<()> {
     context.wait_node("True")?;
     // And once more, as a script does that wants it to be so.
     ensure!(guest.say(&join)?.contains("node v1 is Ready"));
+    // What is said then counts.
+    guest.say(&format!(
+        "{join} --node-labels example.com/once=more && grep -q example.com/once /etc/keelson/node.yaml"
+    ))?;
     away(context)
 }
 

@@ -12,9 +12,10 @@ use systemd::{Manager, Role};
 
 use super::{MODULES, OtherAgent, Seen};
 use crate::config::Config;
-use crate::network::{self, CONFLIST};
+use crate::network::{self, CONFLIST, Folders};
 use crate::node::facts;
 use crate::preflight;
+use crate::runtime_info::RuntimeInfo;
 
 /// Units of agents that claim a machine for themselves.
 const OTHER_AGENTS: [&str; 8] = [
@@ -29,14 +30,14 @@ const OTHER_AGENTS: [&str; 8] = [
 ];
 const FIREWALLS: [&str; 2] = ["firewalld.service", "ufw.service"];
 
-/// Asks kernel, systemd and the filesystem. `cni`: where the runtime looks for networks. `has_joined`: this machine was made a node before, and
-/// may still run as one, whether its certificate is good or not: its agent's ports are no fault.
-pub async fn look(config: &Config, cni: &Path, runtime: (String, String), has_joined: bool) -> Seen {
+/// Asks kernel, systemd and the filesystem. `has_joined`: this machine was made a node before, and may still run as one, whether its certificate
+/// is good or not: its agent's ports are no fault.
+pub async fn look(config: &Config, runtime: &RuntimeInfo, version: (String, String), has_joined: bool) -> Seen {
     let mut seen = Seen {
-        runtime,
+        runtime: version,
         absent_modules: MODULES.into_iter().filter(|module| !has_module(Path::new("/"), module)).collect(),
         refusals: preflight::all(Path::new("/"), &config.kubelet),
-        earlier_networks: earlier_networks(cni),
+        earlier_networks: earlier_networks(&Folders::of(&config.node, runtime).conf),
         free: facts::filesystem(&config.layout.data_dir).map(|disk| disk.available),
         hostname: config.node.node_name.clone(),
         closed: [network::closed(false).await, network::closed(true).await],

@@ -46,6 +46,7 @@ struct Server(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
+    unschedulable: bool,
     pods: BTreeMap<String, Entry>,
     calls: Vec<String>,
 }
@@ -72,7 +73,11 @@ impl Server {
     }
 
     fn is_cordoned(&self) -> bool {
-        self.0.lock().unwrap().calls.iter().any(|call| call == "cordon")
+        self.0.lock().unwrap().unschedulable
+    }
+
+    fn marks(&self) -> usize {
+        self.0.lock().unwrap().calls.iter().filter(|call| call.ends_with("cordon")).count()
     }
 }
 
@@ -80,8 +85,12 @@ impl State {
     fn answer(&mut self, method: &Method, uri: &http::Uri, body: &Value) -> (u16, Value) {
         let status = |code: u16| (code, json!({"kind": "Status", "code": code, "reason": "", "message": "refused"}));
         if *method == Method::PATCH && uri.path() == "/api/v1/nodes/n1" {
-            self.calls.push("cordon".into());
+            self.unschedulable = body["spec"]["unschedulable"].as_bool().unwrap();
+            self.calls.push(if self.unschedulable { "cordon".into() } else { "uncordon".into() });
             return (200, json!({"metadata": {"name": "n1"}}));
+        }
+        if *method == Method::GET && uri.path() == "/api/v1/nodes/n1" {
+            return (200, json!({"metadata": {"name": "n1"}, "spec": {"unschedulable": self.unschedulable}}));
         }
         if *method == Method::GET && uri.path() == "/api/v1/pods" {
             assert!(uri.query().unwrap().contains("fieldSelector=spec.nodeName%3Dn1"), "{uri}");
@@ -150,6 +159,19 @@ async fn a_budget_is_waited_for_and_a_failure_ends_the_drain() {
     let server = Server::default().with("d", Some("ReplicaSet"), Answer::Fails);
     let error = drain(&server.client(), "n1", &options(false)).await.unwrap_err().to_string();
     assert_eq!(error, "evict n/d");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_fails_takes_back_its_own_cordon_alone() {
+    for (is_cordoned, marks) in [(false, 2), (true, 0)] {
+        let server = Server::default().with("d", Some("ReplicaSet"), Answer::Fails);
+        server.0.lock().unwrap().unschedulable = is_cordoned;
+        drain(&server.client(), "n1", &options(false)).await.unwrap_err();
+        assert_eq!((server.is_cordoned(), server.marks()), (is_cordoned, marks));
+    }
+    let server = Server::default().with("d", Some("ReplicaSet"), Answer::Fails);
+    drain(&server.client(), "n1", &options(true)).await.unwrap();
+    assert!(server.is_cordoned(), "it leaves all the same");
 }
 
 #[tokio::test(start_paused = true)]
