@@ -1,12 +1,13 @@
 //! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
 //!
-//! Five tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Two others follow
-//! Services and EndpointSlices, and ServiceCIDRs, and hand them to `proxy`. All keep what they have while the API server is away. The others tell load
-//! balancers whether this node has endpoints, and whether its proxy is to be sent to.
+//! Six tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Two others follow
+//! Services and EndpointSlices, and ServiceCIDRs, and hand them to `proxy`. All keep what they have while the API server is away. Two tell load
+//! balancers whether this node has endpoints, and whether its proxy is to be sent to. The last looks after host ports.
 
 mod conflist;
 mod forwarding;
 mod health;
+mod host_ports;
 mod node_ports;
 mod nodes;
 mod plugins;
@@ -104,12 +105,14 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         looked: None,
         health,
     };
+    let host_ports = host_ports::look_after(inputs.config.node.cni_bin_dir.clone());
     let follower = nodes::Follower::new(inputs, cluster);
     let tasks = [
         tokio::spawn(follower.run()),
         tokio::spawn(feed.run()),
         tokio::spawn(answers.run()),
         tokio::spawn(proxy_health),
+        tokio::spawn(host_ports),
         following,
     ]
     .into();
@@ -128,8 +131,8 @@ pub async fn remove(config: &Config) -> Vec<String> {
         }
         Err(error) => failures.push(describe(&error)),
     }
-    if let Err(error) = remove_links().await {
-        failures.push(describe(&error));
+    for done in [host_ports::remove().await, remove_links().await] {
+        failures.extend(done.err().map(|error| describe(&error)));
     }
     let path = config.node.cni_conf_dir.join(CONFLIST);
     match std::fs::remove_file(&path) {
@@ -165,10 +168,12 @@ pub(crate) fn cached() -> Vec<PathBuf> {
 /// What the kernel still has of ours, as far as it can be asked, but for the bridge.
 pub(crate) async fn left() -> Vec<String> {
     let mut found = Vec::new();
-    if let Ok(kernel) = Nft::open_current()
-        && kernel.has_table(proxy::TABLE).await.unwrap_or(false)
-    {
-        found.push(format!("nft table inet {}", proxy::TABLE));
+    for table in [proxy::TABLE, host_ports::TABLE] {
+        if let Ok(kernel) = Nft::open_current()
+            && kernel.has_table(table).await.unwrap_or(false)
+        {
+            found.push(format!("nft table inet {table}"));
+        }
     }
     if let Ok(netlink) = Netlink::open_current() {
         let routes = netlink.routes(ROUTE_PROTOCOL).await.unwrap_or_default();
