@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use pod::resolve::{DnsConfig, DnsFacts};
 
+use crate::client::watch::describe;
+
 /// As upstream's `maxResolvConfLength`, in bytes.
 const LONGEST: u64 = 10 << 20;
 
@@ -44,6 +46,14 @@ impl Settings {
             node: self.node()?,
             node_ips: node_ips.to_vec(),
         })
+    }
+
+    /// What is wrong with the node's file, were pods made by it. Blocks.
+    pub fn problem(&self) -> Option<String> {
+        match self.facts(&[]) {
+            Ok(facts) => facts.search_problem(&self.resolv_conf),
+            Err(error) => Some(describe(&error)),
+        }
     }
 
     fn node(&self) -> Result<Option<DnsConfig>, Error> {
@@ -99,6 +109,9 @@ mod tests {
             std::fs::write(&path, format!("nameserver {server}\n")).unwrap();
             assert_eq!(settings.facts(&[]).unwrap().node.unwrap().servers, [server]);
         }
+        assert_eq!(settings.problem(), None);
+        std::fs::write(&path, format!("search {}\n", "lan".repeat(100))).unwrap();
+        assert!(settings.problem().unwrap().contains("more than allowed 253 chars!"));
         assert_eq!(Settings::default().facts(&[]).unwrap().node, None);
     }
 
