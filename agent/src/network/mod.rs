@@ -1,8 +1,8 @@
 //! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
 //!
-//! Six tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Two others follow
+//! Seven tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Two others follow
 //! Services and EndpointSlices, and ServiceCIDRs, and hand them to `proxy`. All keep what they have while the API server is away. Two tell load
-//! balancers whether this node has endpoints, and whether its proxy is to be sent to. The last looks after host ports.
+//! balancers whether this node has endpoints, and whether its proxy is to be sent to, one tells what the proxy counts. The last looks after host ports.
 
 mod conflist;
 mod forwarding;
@@ -12,6 +12,7 @@ mod node_ports;
 mod nodes;
 mod plugins;
 mod proxy_health;
+mod proxy_metrics;
 mod service_cidrs;
 mod services;
 mod sysctls;
@@ -113,6 +114,7 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         tokio::spawn(answers.run()),
         tokio::spawn(proxy_health),
         tokio::spawn(host_ports),
+        tokio::spawn(proxy_metrics::serve()),
         following,
     ]
     .into();

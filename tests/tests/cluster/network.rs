@@ -190,6 +190,10 @@ fn health_checks(context: &Context, ns: &Namespace) -> Result<()> {
         let answer = context.on("m", &ask)?;
         ensure!(answer.contains(&format!("{eligible}\"healthy\":true")) && answer.ends_with("200"), "{answer}");
     }
+    let metrics = context.on("n1", "curl -sS --max-time 3 http://127.0.0.1:10249/metrics")?;
+    for line in ["sync_proxy_rules_duration_seconds_count", "sync_proxy_rules_last_timestamp_seconds"] {
+        ensure!(metrics.contains(&format!("\nkubeproxy_{line}{{ip_family=\"IPv4\"}} ")), "no {line} in {metrics}");
+    }
     Ok(())
 }
 
