@@ -13,7 +13,7 @@ use tokio::task::JoinError;
 
 use crate::client::{self, Credentials, Renewal, Servers, tls};
 use crate::config::{Config, KubeletConfiguration};
-use crate::events::Recorder;
+use crate::events::{Kind, Recorder, node_reference};
 use crate::eviction::Pressures;
 use crate::identity::csr::Purpose;
 use crate::identity::files::Files;
@@ -224,6 +224,10 @@ async fn pods(
     let reserved = pods::allocatable::enforcements(&config.kubelet, &facts);
     let (above, events) = (pods_config.clone(), recorder.clone());
     let opening = tokio::task::spawn_blocking(move || {
+        if let Some(problem) = above.dns.problem() {
+            let node = node_reference(&above.node_name);
+            events.event(&node, Kind::Warning, "CheckLimitsForResolvConf", &problem);
+        }
         let cgroups = pods::open_cgroups(driver, &above).context("cgroups")?;
         pods::allocatable::enforce(cgroups.as_ref(), &reserved, &events, &above.node_name)?;
         anyhow::Ok(cgroups)

@@ -1,5 +1,6 @@
 //! The nftables table of the plugins: forwarded ports and masqueraded containers, as elements of a few sets. A constant
-//! number of rules; the table is there while it has elements.
+//! number of rules. The table stays once it was made: what closes localhost is in it, and who opened it for the first port does not know which
+//! is the last. It goes with the network.
 //!
 //! Every element says by its comment which attachment of which network it is for, so that DEL and GC need nothing else.
 //! Containers come and go at the same time: a transaction is computed from what was read, and the kernel refuses it when
@@ -219,8 +220,7 @@ impl Rules {
         .await
     }
 
-    /// Removes and adds what `decide` says of the table's contents. Creates the table with its first element, deletes it
-    /// with its last.
+    /// Removes and adds what `decide` says of the table's contents. Creates the table with its first element.
     async fn change(&self, decide: impl Fn(&Contents) -> Result<(Contents, Contents)>) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let generation = self.nft.generation().await?;
@@ -232,7 +232,7 @@ impl Rules {
                 contents => contents?,
             };
             let (gone, new) = decide(&contents)?;
-            let batch = self.batch(exists, contents.len(), gone, new);
+            let batch = self.batch(exists, gone, new);
             match self.nft.commit_at(&batch, generation).await {
                 Err(netns::Error::NftConflict) => {}
                 done => return Ok(done?),
@@ -241,10 +241,7 @@ impl Rules {
         Err(Error::new(Code::TryAgainLater, "the nftables ruleset keeps changing"))
     }
 
-    fn batch(&self, exists: bool, present: usize, gone: Contents, new: Contents) -> Batch {
-        if new.is_empty() && gone.len() == present {
-            return if exists { Batch::deleting(TABLE) } else { Batch::new(TABLE) };
-        }
+    fn batch(&self, exists: bool, gone: Contents, new: Contents) -> Batch {
         let mut batch = Batch::new(TABLE);
         if !exists && !new.is_empty() {
             batch.ops.push(Op::EnsureTable);

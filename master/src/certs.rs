@@ -27,6 +27,7 @@ pub struct Certificate {
     pub file: String,
     /// The subject's common name.
     pub common_name: String,
+    pub begins: Timestamp,
     pub expires: Timestamp,
     /// Names and addresses that it is good for; none for clients.
     pub sans: Vec<String>,
@@ -68,6 +69,7 @@ fn certificate(file: &str, pem: &str) -> Result<Certificate> {
     Ok(Certificate {
         file: file.to_owned(),
         common_name: validity.common_name,
+        begins: validity.not_before,
         expires: validity.not_after,
         sans: validity.dns_names.iter().cloned().chain(addresses).collect(),
     })
@@ -84,9 +86,12 @@ fn show(dir: &DataDir, output: Output) -> Result<()> {
 
 pub fn table(certificates: &[Certificate], now: Timestamp) -> String {
     let mut out = format!("{:<34}{:<32}{:<24}{:<12}FOR\n", "CERTIFICATE", "NAME", "EXPIRES", "LEFT");
-    for Certificate { file, common_name, expires, sans } in certificates {
-        let left = expires.duration_since(now);
-        let left = if left > SignedDuration::ZERO { token::human(left) } else { "<expired>".to_owned() };
+    for Certificate { file, common_name, begins, expires, sans } in certificates {
+        let left = match expires.duration_since(now) {
+            _ if *begins > now => "<not yet>".to_owned(),
+            left if left > SignedDuration::ZERO => token::human(left),
+            _ => "<expired>".to_owned(),
+        };
         // A timestamp does not pad itself.
         let expires = expires.to_string();
         out += &format!("{file:<34}{common_name:<32}{expires:<24}{left:<12}{}\n", sans.join(","));
@@ -138,12 +143,14 @@ mod tests {
         let of = |seconds: i64| Certificate {
             file: "pki/apiserver.crt".into(),
             common_name: "kube-apiserver".into(),
+            begins: now - SignedDuration::from_secs(60),
             expires: now + SignedDuration::from_secs(seconds),
             sans: vec!["kubernetes".into(), "10.96.0.1".into()],
         };
-        let shown = table(&[of(3600 * 24 * 10), of(-1)], now);
+        let ahead = Certificate { begins: now + SignedDuration::from_secs(60), ..of(3600) };
+        let shown = table(&[of(3600 * 24 * 10), of(-1), ahead], now);
         let lines: Vec<&str> = shown.lines().collect();
         assert!(lines[1].contains("Z    240h ") && lines[1].ends_with("kubernetes,10.96.0.1"), "{shown}");
-        assert!(lines[2].contains("<expired>"), "{shown}");
+        assert!(lines[2].contains("<expired>") && lines[3].contains("<not yet>"), "{shown}");
     }
 }

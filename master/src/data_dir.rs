@@ -42,6 +42,11 @@ impl DataDir {
         self.root.join("master.yaml")
     }
 
+    /// The settings that the running master, or the last one, began with.
+    pub fn served_settings(&self) -> PathBuf {
+        self.root.join("served.yaml")
+    }
+
     pub fn store(&self) -> PathBuf {
         self.root.join("store.db")
     }

@@ -35,7 +35,7 @@ pub fn init(options: &InitOptions) -> Result<()> {
 
     let runtime = runtime()?;
     let token = runtime.block_on(token_to_print(&dir, options, now))?;
-    let is_changed = before.is_some_and(|before| before != settings);
+    let is_changed = settings.are_news(&dir, before.as_ref());
     let how = start(options, &dir, is_changed, &runtime)?;
     manual::output::line(format_args!("Cluster CA and certificates: {}", dir.pki("").display()));
     manual::output::line(format_args!("Kubeconfig:                  export KUBECONFIG={}", dir.admin_conf().display()));

@@ -36,6 +36,7 @@ pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(dir: &DataDir) -> Result<()> {
     let settings = Settings::load(dir)?
         .with_context(|| format!("there is no cluster in {}: run `master init` first", dir.root().display()))?;
+    settings.begin(dir)?;
     let now = Timestamp::now();
     let pki = Pki::ensure(dir, &settings, now)?;
     kubeconfig::ensure(dir, &settings, &pki, now)?;

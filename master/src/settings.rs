@@ -1,6 +1,7 @@
 //! What `master init` was told, kept in `master.yaml` for `master run`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
@@ -39,8 +40,26 @@ fn default_signing_seconds() -> u64 {
 impl Settings {
     /// Reads what an earlier `master init` wrote.
     pub fn load(dir: &DataDir) -> Result<Option<Self>> {
-        let path = dir.settings();
-        let Some(text) = data_dir::read(&path)? else { return Ok(None) };
+        Self::read(&dir.settings())
+    }
+
+    /// Says that a master begins to serve them.
+    pub fn begin(&self, dir: &DataDir) -> Result<()> {
+        data_dir::write_private(&dir.served_settings(), &serde_saphyr::to_string(self)?)
+    }
+
+    /// Whether a master that runs does so with others: also where the `master init` that changed them was cut short before it started the service
+    /// again. `before`: what `master.yaml` had, for a master that did not write down what it began with.
+    pub fn are_news(&self, dir: &DataDir, before: Option<&Self>) -> bool {
+        match Self::read(&dir.served_settings()) {
+            Ok(served) => served.as_ref().or(before).is_some_and(|served| served != self),
+            // Another version wrote what this one does not know.
+            Err(_) => true,
+        }
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(text) = data_dir::read(path)? else { return Ok(None) };
         Self::parse(&text).with_context(|| format!("cannot read {}", path.display())).map(Some)
     }
 
@@ -259,6 +278,21 @@ mod tests {
             choose("--advertise-address fd00::1 --service-cidr fd01::/112 --cluster-cidr fd02::/56").unwrap();
         settings.save(&dir).unwrap();
         assert_eq!(Settings::load(&dir).unwrap(), Some(settings));
+    }
+
+    #[test]
+    fn a_change_is_news_until_a_master_serves_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::new(root.path());
+        let [old, new] = ["1", "2"].map(|last| choose(&format!("--advertise-address 172.30.1.{last}")).unwrap());
+        assert!(!old.are_news(&dir, None), "nothing runs yet");
+        assert!(new.are_news(&dir, Some(&old)), "of a master of before");
+        old.begin(&dir).unwrap();
+        new.save(&dir).unwrap();
+        // Cut short here: the next time `master.yaml` is as it is to be.
+        assert!(new.are_news(&dir, Some(&new)));
+        new.begin(&dir).unwrap();
+        assert!(!new.are_news(&dir, Some(&new)));
     }
 
     #[test]

@@ -117,9 +117,12 @@ fn is_ready(node: &Value) -> bool {
 
 fn problems(certificates: &[Certificate], nodes: Option<Nodes>, now: Timestamp) -> Vec<String> {
     let mut problems = Vec::new();
-    for Certificate { file, expires, .. } in certificates {
+    for Certificate { file, begins, expires, .. } in certificates {
         let left = expires.duration_since(now);
-        if left <= SignedDuration::ZERO {
+        if *begins > now {
+            let remedy = "if this machine's clock is right, `master certs rotate` makes a new one";
+            problems.push(format!("{file} is not valid before {begins}: {remedy}"));
+        } else if left <= SignedDuration::ZERO {
             problems.push(format!("{file} expired at {expires}: `master certs rotate` makes a new one"));
         } else if left < NEAR {
             problems.push(format!("{file} expires at {expires} and was not renewed: see the master's log"));
@@ -153,6 +156,7 @@ mod tests {
         Certificate {
             file: "pki/apiserver.crt".into(),
             common_name: "kube-apiserver".into(),
+            begins: expires - SignedDuration::from_hours(24 * 365),
             expires,
             sans: Vec::new(),
         }
@@ -166,6 +170,8 @@ mod tests {
         let found = problems(&[certificate(now, -1), certificate(now, 3)], Some(Nodes { ready: 1, total: 3 }), now);
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[0].contains("pki/apiserver.crt expired"), "{found:?}");
+        let ahead = problems(&[certificate(now, 400)], well, now);
+        assert!(ahead[0].contains("pki/apiserver.crt is not valid before 20"), "{ahead:?}");
         assert!(found[2].starts_with("2 of 3 nodes are not Ready"), "{found:?}");
     }
 }

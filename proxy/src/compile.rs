@@ -34,6 +34,8 @@ pub struct Group {
     pub empty_kind: [u32; 2],
     /// Seconds that clients are remembered.
     pub affinity: Option<u32>,
+    /// Of a UDP port, the endpoints whose connections go on, with or without a slot.
+    pub serving: BTreeSet<Target>,
 }
 
 impl Group {
@@ -159,6 +161,7 @@ fn group(
     let targets = |family: Family| -> BTreeSet<Target> {
         from.iter().filter(|e| Family::of(&e.ip) == family).map(|e| (e.ip, e.port)).collect()
     };
+    let serving = if port.1 == Protocol::Udp { endpoints.serving.clone() } else { BTreeSet::new() };
     let elsewhere = |family: Family| local && endpoints.cluster.iter().any(|e| Family::of(&e.ip) == family);
     Group {
         id,
@@ -167,6 +170,7 @@ fn group(
         slots: Family::BOTH.map(|family| fill(old.map_or(&[], |old| old.slots(family)), targets(family))),
         empty_kind: Family::BOTH.map(|family| if elsewhere(family) { KIND_DROP } else { KIND_REJECT }),
         affinity: service.affinity.map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1)),
+        serving,
     }
 }
 

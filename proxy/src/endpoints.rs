@@ -2,6 +2,7 @@
 //!
 //! The rules are those of KEP-1669 (terminating endpoints), KEP-2433 and KEP-3015 (hints, `trafficDistribution`).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netns::nft::Family;
@@ -26,6 +27,8 @@ pub struct Endpoints {
     pub cluster: Vec<Usable>,
     /// Where it is `Local`.
     pub local: Vec<Usable>,
+    /// All that serve, also while they terminate, whatever policies and hints leave out.
+    pub serving: BTreeSet<(IpAddr, u16)>,
 }
 
 impl Endpoints {
@@ -36,7 +39,8 @@ impl Endpoints {
             let Some(serving) = slice.serving(port) else { continue };
             all.extend(slice.endpoints.iter().map(|endpoint| (endpoint, serving.port)));
         }
-        let mut endpoints = Self::default();
+        let serving = all.iter().filter(|(e, _)| e.ready || e.serving).map(|(e, port)| (e.address, *port));
+        let mut endpoints = Self { serving: serving.collect(), ..Self::default() };
         for family in Family::BOTH {
             let of_family = || all.iter().copied().filter(move |(e, _)| Family::of(&e.address) == family);
             endpoints.cluster.extend(usable(of_family, |ready| Preference::of(ready, zone)));

@@ -268,7 +268,7 @@ impl Table {
         Flush { batch, full, udp }
     }
 
-    /// The endpoints that there are now at UDP addresses; none at one that no Service has.
+    /// The endpoints that serve now at UDP addresses; none at one that no Service has.
     pub fn udp_endpoints(&self, addresses: &BTreeSet<Target>) -> BTreeMap<Target, BTreeSet<Target>> {
         let at = |(ip, port): &Target| {
             let owner = self.claims.owners.get(&Address { ip: *ip, protocol: Protocol::Udp, port: *port });
@@ -480,13 +480,15 @@ fn note_difference(changes: &mut Changes, before: &BTreeSet<(SetId, Element)>, a
     }
 }
 
-/// The UDP addresses of one Service, with the endpoints of each.
+/// The UDP addresses of one Service, with the endpoints of each whose connections go on: all that serve. As with TCP, a connection does not end
+/// because new ones go elsewhere, be it that the endpoint began to terminate, or that a policy or hints leave it out
+/// (`pkg/proxy/conntrack/cleanup.go`).
 fn udp_endpoints(compiled: &Compiled) -> BTreeMap<Target, BTreeSet<Target>> {
     let mut addresses: BTreeMap<Target, BTreeSet<Target>> = BTreeMap::new();
     for frontend in compiled.frontends.iter().filter(|frontend| frontend.address.protocol == Protocol::Udp) {
-        let slots =
-            compiled.groups.get(frontend.group).map_or(&[][..], |group| group.slots(Family::of(&frontend.address.ip)));
-        addresses.entry((frontend.address.ip, frontend.address.port)).or_default().extend(slots);
+        let Some(group) = compiled.groups.get(frontend.group) else { continue };
+        let address = (frontend.address.ip, frontend.address.port);
+        addresses.entry(address).or_default().extend(&group.serving);
     }
     addresses
 }

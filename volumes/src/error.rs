@@ -27,6 +27,8 @@ pub enum Error {
     LocalPath(PathBuf),
     #[error("{} is not {expected}", path.display())]
     LocalKind { path: PathBuf, expected: &'static str },
+    #[error("local: failed to mount device {} at {} (fstype: {kind}), error {why}", device.display(), target.display())]
+    Device { device: PathBuf, target: PathBuf, kind: String, why: String },
     #[error("{} is not a regular file", .0.display())]
     NotRegular(PathBuf),
     #[error("{} is longer than {limit} bytes", path.display())]
@@ -57,6 +59,7 @@ impl Error {
     fn stage(&self) -> &'static str {
         match self {
             Self::LocalPath(_) => "MountVolume.NewMounter initialization failed",
+            Self::Device { .. } => "MountVolume.MountDevice failed",
             _ => "MountVolume.SetUp failed",
         }
     }

@@ -25,6 +25,7 @@ pub mod subpath;
 pub mod teardown;
 
 pub use error::{Error, SetUpError};
+pub use fs::on_other_device;
 pub use layout::Layout;
 pub use objects::{BoundToken, Downward, ObjectError, Objects, TokenAsk, renew_at};
 pub use plan::{Plan, Reference, plan};

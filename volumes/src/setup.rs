@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::atomic::{self, Payload};
 use crate::kinds::claim::{self, Backing};
 use crate::kinds::config_map::{self, Ask};
+use crate::kinds::local::Placed;
 use crate::kinds::{Kind, Medium, downward_api, empty_dir, host_path, local, projected, secret};
 use crate::objects::{Downward, Objects};
 use crate::plan::{Ownership, VolumePlan};
@@ -138,10 +139,10 @@ async fn fetch<O: Objects, D: Downward>(
         Kind::HostPath { path, check } => Ok(on_host(path, check)),
         Kind::Claim { name, read_only } => match claim::resolve(namespace, name, with.objects).await? {
             Backing::Host { path, check } => Ok(on_host(&path, &check)),
-            Backing::Local { name, path, block } => {
+            Backing::Local { name, path, block, file_system } => {
                 let (layout, pod_uid) = (with.layout.clone(), plan.pod_uid.clone());
                 let volume = volume.name.clone();
-                let usage = local::Usage { name, block, read_only: *read_only, layout, pod_uid, volume };
+                let usage = local::Usage { name, block, file_system, read_only: *read_only, layout, pod_uid, volume };
                 Ok(Fetched { content: Content::Local(usage), renew_at: None, at: Some(path.into()) })
             }
         },
@@ -188,13 +189,14 @@ struct Written {
 
 fn write(work: Work, now: Timestamp) -> Result<Written, SetUpError> {
     match write_content(&work, now) {
-        Ok(already_mounted) => Ok(Written { name: work.name, path: work.folder, already_mounted }),
+        Ok(Placed { path, already_mounted }) => {
+            Ok(Written { name: work.name, path: path.unwrap_or(work.folder), already_mounted })
+        }
         Err(error) => Err(SetUpError { volume: work.name, error }),
     }
 }
 
-/// Answers with the text of an event, where the volume has another group.
-fn write_content(work: &Work, now: Timestamp) -> Result<Option<String>, Error> {
+fn write_content(work: &Work, now: Timestamp) -> Result<Placed, Error> {
     let written = match &work.content {
         Content::Empty { medium, limit, max, marker } => {
             let mounted = empty_dir::set_up(&work.folder, medium, *limit, *max);
@@ -204,7 +206,7 @@ fn write_content(work: &Work, now: Timestamp) -> Result<Option<String>, Error> {
         Content::Local(usage) => return local::set_up(&work.folder, usage, &work.ownership),
         Content::Files { payload, medium } => write_files(work, payload, medium, now),
     };
-    written.map(|()| None)
+    written.map(|()| Placed::default())
 }
 
 /// Gives an emptyDir to everyone, and to the pod's group. Only once: what the pod's processes did with it and their own files is theirs. That

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 
 use jiff::{Timestamp, ToSpan};
@@ -294,6 +295,57 @@ async fn a_claim_is_the_volume_that_it_has() {
     assert_eq!(why(&claimed("Bound", &gone)).await, text);
     let text = "failed to fetch PVC from API server: persistentvolumeclaim \"claim\" not found";
     assert!(why(&Cluster::default()).await.ends_with(text));
+}
+
+/// A loop device over a file, until it is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &Path) -> Self {
+        fs::File::create(file).unwrap().set_len(64 << 20).unwrap();
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self(String::from_utf8(made.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_formatted_once_and_mounted_for_each_pod() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    let device = Loop::new(&root.path().join("disk"));
+    let cluster = claimed("Bound", Path::new(&device.0));
+    let spec = |read_only: bool| serde_json::json!([{"name": "v", "persistentVolumeClaim": {"claimName": "claim", "readOnly": read_only}}]);
+    let why = set_up(&layout, &cluster, &planned(spec(true))).await.unwrap_err()[0].to_string();
+    assert!(
+        why.starts_with("MountVolume.MountDevice failed for volume \"v\" : local: failed to mount device /dev/loop")
+            && why.ends_with("as we are manipulating it in read-only mode"),
+        "{why}"
+    );
+    let plan = planned(spec(false));
+    let place = set_up(&layout, &cluster, &plan).await.unwrap().paths["v"].clone();
+    assert_eq!(place, layout.volume("uid-1", "local-volume", "v"));
+    assert_eq!(fs::metadata(&place).unwrap().gid(), 4711);
+    fs::write(place.join("file"), "kept").unwrap();
+    let again = set_up(&layout, &cluster, &plan).await.unwrap();
+    assert_eq!((&again.paths["v"], mounts_below(root.path())), (&place, 1));
+    // Another pod of the same node.
+    let other = Plan { pod_uid: "uid-2".into(), ..planned(spec(true)) };
+    let shared = set_up(&layout, &cluster, &other).await.unwrap();
+    assert_eq!((read(shared.paths["v"].join("file")).as_str(), mounts_below(root.path())), ("kept", 2));
+    for uid in ["uid-1", "uid-2"] {
+        teardown::tear_down(&layout, uid).unwrap();
+    }
+    assert_eq!(mounts_below(root.path()), 0);
+    let place = set_up(&layout, &cluster, &plan).await.unwrap().paths["v"].clone();
+    assert_eq!(read(place.join("file")), "kept", "what is there is not formatted");
+    teardown::tear_down(&layout, "uid-1").unwrap();
 }
 
 #[tokio::test]

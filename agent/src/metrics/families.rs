@@ -305,6 +305,7 @@ pub fn text() -> String {
     }
     histograms(&mut text);
     counters(&mut text);
+    requests(&mut text);
     text.into_string()
 }
 
@@ -318,7 +319,6 @@ fn histograms(text: &mut Text) {
     for histogram in [&POD_WORKER, &CGROUPS, &RUNTIME_DURATION, &SANDBOXES, &RESIZE_MILLISECONDS, &IMAGE_PULLS] {
         histogram.write(text);
     }
-    REST_DURATION.write(text);
     HTTP_DURATION.write(text);
     STORAGE_OPERATIONS.write(text);
 }
@@ -348,6 +348,11 @@ fn counters(text: &mut Text) {
     TERMINATED_CONTAINERS.write(text);
     REQUESTED_RESIZES.write(text);
     HTTP_REQUESTS.write(text);
+}
+
+/// What the API server was asked.
+pub fn requests(text: &mut Text) {
+    REST_DURATION.write(text);
     REST_REQUESTS.write(text);
 }
 

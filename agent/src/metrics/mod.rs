@@ -6,6 +6,7 @@
 
 mod cgroups;
 pub mod families;
+pub mod proxy;
 mod runtime;
 mod start;
 
@@ -100,6 +101,15 @@ impl Gauge {
     pub fn write_if_seen(&self, text: &mut Text) {
         if let Some(value) = *lock(&self.value) {
             text.single(self.name, Type::Gauge, self.help, value);
+        }
+    }
+
+    /// The same for each value of a label.
+    pub fn write_for(&self, text: &mut Text, label: &str, values: &[&str]) {
+        let Some(seen) = *lock(&self.value) else { return };
+        text.family(self.name, Type::Gauge, self.help);
+        for value in values {
+            text.sample(&[(label, value)], seen);
         }
     }
 

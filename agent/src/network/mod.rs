@@ -1,17 +1,19 @@
 //! The pod network of this machine: CNI configuration, routes to the other nodes, and the feed of the service proxy.
 //!
-//! Five tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Two others follow
-//! Services and EndpointSlices, and ServiceCIDRs, and hand them to `proxy`. All keep what they have while the API server is away. The others tell load
-//! balancers whether this node has endpoints, and whether its proxy is to be sent to.
+//! Seven tasks. One follows Nodes: the own podCIDR becomes the conflist, the others' become routes. Two others follow
+//! Services and EndpointSlices, and ServiceCIDRs, and hand them to `proxy`. All keep what they have while the API server is away. Two tell load
+//! balancers whether this node has endpoints, and whether its proxy is to be sent to, one tells what the proxy counts. The last looks after host ports.
 
 mod conflist;
 mod folders;
 mod forwarding;
 mod health;
+mod host_ports;
 mod node_ports;
 mod nodes;
 mod plugins;
 mod proxy_health;
+mod proxy_metrics;
 mod service_cidrs;
 mod services;
 mod sysctls;
@@ -102,12 +104,15 @@ pub fn start(inputs: NetworkInputs) -> Result<NetworkHandle, netns::Error> {
         looked: None,
         health,
     };
+    let host_ports = host_ports::look_after(inputs.folders.clone());
     let follower = nodes::Follower::new(inputs, cluster);
     let tasks = [
         tokio::spawn(follower.run()),
         tokio::spawn(feed.run()),
         tokio::spawn(answers.run()),
         tokio::spawn(proxy_health),
+        tokio::spawn(host_ports),
+        tokio::spawn(proxy_metrics::serve()),
         following,
     ]
     .into();
@@ -126,8 +131,8 @@ pub async fn remove(config: &Config) -> Vec<String> {
         }
         Err(error) => failures.push(describe(&error)),
     }
-    if let Err(error) = remove_links().await {
-        failures.push(describe(&error));
+    for done in [host_ports::remove().await, remove_links().await] {
+        failures.extend(done.err().map(|error| describe(&error)));
     }
     let all = Folders::all(config);
     failures.extend(all.iter().flat_map(remove_files));
@@ -164,10 +169,12 @@ pub(crate) fn cached() -> Vec<PathBuf> {
 /// What the kernel still has of ours, as far as it can be asked, but for the bridge.
 pub(crate) async fn left() -> Vec<String> {
     let mut found = Vec::new();
-    if let Ok(kernel) = Nft::open_current()
-        && kernel.has_table(proxy::TABLE).await.unwrap_or(false)
-    {
-        found.push(format!("nft table inet {}", proxy::TABLE));
+    for table in [proxy::TABLE, host_ports::TABLE] {
+        if let Ok(kernel) = Nft::open_current()
+            && kernel.has_table(table).await.unwrap_or(false)
+        {
+            found.push(format!("nft table inet {table}"));
+        }
     }
     if let Ok(netlink) = Netlink::open_current() {
         let routes = netlink.routes(ROUTE_PROTOCOL).await.unwrap_or_default();

@@ -79,6 +79,13 @@ fn place(source: &Path, dir: &Path) -> Result<usize, PluginError> {
     Ok(ours)
 }
 
+/// The plugin `name`, if it is ours.
+pub(super) fn ours(dir: &Path, name: &str) -> Option<PathBuf> {
+    let path = dir.join(name);
+    let number = |path: &Path| fs::metadata(path).map(|m| m.ino()).ok();
+    (number(&path)? == number(&dir.join(BINARY))?).then_some(path)
+}
+
 /// Removes what [`install`] made.
 ///
 /// # Errors
@@ -143,6 +150,7 @@ mod tests {
         assert_eq!(place(&source, &dir).unwrap(), 3);
         assert_eq!(place(&source, &dir).unwrap(), 3);
         assert_eq!(fs::read_to_string(dir.join("portmap")).unwrap(), "theirs");
+        assert_eq!((ours(&dir, "portmap"), ours(&dir, "bridge")), (None, Some(dir.join("bridge"))));
         assert_eq!(fs::metadata(dir.join("bridge")).unwrap().nlink(), 4);
         fs::write(&source, "newer").unwrap();
         assert_eq!(place(&source, &dir).unwrap(), 3);

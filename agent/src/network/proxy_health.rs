@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::health::{Known, RETRY, typed};
+use crate::metrics::proxy::{HEALTHZ, LIVEZ};
 use crate::node::own::{self, OwnNode};
 use crate::serve::plain;
 
@@ -30,20 +31,31 @@ pub(super) async fn serve(known: watch::Receiver<Known>, mut own: own::Receiver)
     if own.wait_for(Option::is_some).await.is_err() {
         return;
     }
-    let listener = listen(ADDRESS).await;
+    let listener = listen(ADDRESS, "health of the proxy").await;
     plain::serve(listener, move |request: &http::Request<_>| {
-        answer(request.uri().path(), &known.borrow(), own.borrow().as_deref(), Instant::now())
+        let path = request.uri().path();
+        let answer = answer(path, &known.borrow(), own.borrow().as_deref(), Instant::now());
+        let counter = match path {
+            "/healthz" => Some(&HEALTHZ),
+            "/livez" => Some(&LIVEZ),
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            counter.count([answer.status().as_u16().to_string().into()]);
+        }
+        answer
     })
     .await;
 }
 
-async fn listen(address: SocketAddr) -> TcpListener {
+/// The listener for `what`. An address that is taken is waited for.
+pub(super) async fn listen(address: SocketAddr, what: &str) -> TcpListener {
     let mut has_failed = false;
     loop {
         match streams::listen::bind(address) {
             Ok(listener) => return listener,
-            Err(error) if has_failed => tracing::debug!(%address, %error, "health of the proxy is not served"),
-            Err(error) => tracing::warn!(%address, %error, "health of the proxy is not served, will retry"),
+            Err(error) if has_failed => tracing::debug!(%address, %error, what, "not served"),
+            Err(error) => tracing::warn!(%address, %error, what, "not served, will retry"),
         }
         has_failed = true;
         tokio::time::sleep(RETRY).await;

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use netns::nft::Family;
 use netns::{NetNs, Netlink};
 use proxy::types::{EndpointSlice, NodeFacts, ObjectName, Service};
-use proxy::{Proxy, Table, convert};
+use proxy::{Proxy, Stats, Table, convert};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -18,6 +19,7 @@ use super::health::Known;
 use super::{Cluster, node_ports};
 use crate::client::backoff::{Backoff, until};
 use crate::client::watch::{Change, Collection, describe, follow_map};
+use crate::metrics::proxy::Pending;
 
 /// After a transaction the next one waits for this long, so that a burst of slices, as of a rolling update, is few of them.
 /// A change that comes alone is applied at once.
@@ -31,7 +33,10 @@ const LOOK: Duration = Duration::from_secs(60);
 const CHECK: Duration = Duration::from_secs(30);
 
 type ServiceSeen = (ObjectName, Option<Service>);
-type SliceSeen = (ObjectName, Option<(ObjectName, EndpointSlice)>);
+type SliceSeen = (ObjectName, Option<(ObjectName, EndpointSlice)>, Option<Timestamp>);
+
+/// When what changed a slice happened (`EndpointsLastChangeTriggerTime` of the API).
+const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub(super) struct Feed {
     pub(super) client: kube::Client,
@@ -56,17 +61,18 @@ impl Feed {
         let (mut services, mut slices) = self.follow();
         let mut listed = (false, false);
         let mut backoff = backoff();
+        let mut pending = Pending::new();
         let (mut retry, mut look, mut check) = (None, None, None);
         let mut applied: Option<Instant> = None;
         loop {
             // Cancel-safe: recv() and changed() lose nothing when dropped; a sleep is begun anew for the same instant.
             tokio::select! {
                 change = services.recv() => match change {
-                    Some(change) => listed.0 |= absorb_service(&mut proxy, change),
+                    Some(change) => listed.0 |= absorb_service(&mut proxy, &mut pending, change),
                     None => return,
                 },
                 change = slices.recv() => match change {
-                    Some(change) => listed.1 |= absorb_slice(&mut proxy, change),
+                    Some(change) => listed.1 |= absorb_slice(&mut proxy, &mut pending, change),
                     None => return,
                 },
                 changed = self.cluster.changed() => if changed.is_err() { return },
@@ -89,11 +95,11 @@ impl Feed {
             if applied.is_some_and(|at| at.elapsed() < BURST) {
                 tokio::time::sleep(GATHER).await;
             }
-            drain(&mut proxy, &mut services, &mut slices);
+            drain(&mut proxy, &mut pending, (&mut services, &mut slices));
             let missing = self.missing_families(proxy.table());
             proxy.table().set_facts(self.facts(&missing).await);
             look = self.looked.filter(|_| !missing.is_empty()).map(|at| at + LOOK);
-            let flushed = proxy.flush().await;
+            let flushed = flush(&mut proxy, &mut pending).await;
             applied = Some(Instant::now());
             check = check.or_else(|| Some(Instant::now() + CHECK));
             self.tell(proxy.table(), flushed.as_ref().err().is_none_or(proxy::Error::is_applied));
@@ -138,7 +144,8 @@ impl Feed {
             self.client.clone(),
             collection("/apis/discovery.k8s.io/v1/endpointslices"),
             move |slice: discovery::EndpointSlice| {
-                (convert::object_name(&slice.metadata), convert::endpoint_slice(&slice, &node_name))
+                let trigger = slice.metadata.annotations.as_ref().and_then(|all| all.get(TRIGGER)?.parse().ok());
+                (convert::object_name(&slice.metadata), convert::endpoint_slice(&slice, &node_name), trigger)
             },
         );
         (services, slices)
@@ -213,25 +220,37 @@ fn backoff() -> Backoff {
 /// Takes what is there already, so that one transaction carries it.
 fn drain(
     proxy: &mut Proxy,
-    services: &mut mpsc::Receiver<Change<ServiceSeen>>,
-    slices: &mut mpsc::Receiver<Change<SliceSeen>>,
+    pending: &mut Pending,
+    (services, slices): (&mut mpsc::Receiver<Change<ServiceSeen>>, &mut mpsc::Receiver<Change<SliceSeen>>),
 ) {
     while let Ok(change) = services.try_recv() {
-        absorb_service(proxy, change);
+        absorb_service(proxy, pending, change);
     }
     while let Ok(change) = slices.try_recv() {
-        absorb_slice(proxy, change);
+        absorb_slice(proxy, pending, change);
     }
 }
 
+async fn flush(proxy: &mut Proxy, pending: &mut Pending) -> Result<Stats, proxy::Error> {
+    let begun = Instant::now();
+    let flushed = proxy.flush().await;
+    let is_full = match &flushed {
+        Ok(stats) => Some(stats.full),
+        Err(error) => error.is_applied().then_some(false),
+    };
+    pending.synced(is_full, begun.elapsed());
+    flushed
+}
+
 /// Answers whether the collection is known whole now.
-fn absorb_service(proxy: &mut Proxy, change: Change<ServiceSeen>) -> bool {
+fn absorb_service(proxy: &mut Proxy, pending: &mut Pending, change: Change<ServiceSeen>) -> bool {
     let table = proxy.table();
     match change {
         Change::Replaced(all) => {
             let mut gone: BTreeSet<ObjectName> = table.service_names().cloned().collect();
             for (name, service) in all {
                 let Some(service) = service else { continue };
+                pending.service();
                 gone.remove(&name);
                 table.upsert_service(name, service);
             }
@@ -239,10 +258,12 @@ fn absorb_service(proxy: &mut Proxy, change: Change<ServiceSeen>) -> bool {
             true
         }
         Change::Applied((name, Some(service))) => {
+            pending.service();
             table.upsert_service(name, service);
             false
         }
         Change::Applied((name, None)) | Change::Deleted((name, _)) => {
+            pending.service();
             table.remove_service(&name);
             false
         }
@@ -250,24 +271,27 @@ fn absorb_service(proxy: &mut Proxy, change: Change<ServiceSeen>) -> bool {
 }
 
 /// Answers whether the collection is known whole now.
-fn absorb_slice(proxy: &mut Proxy, change: Change<SliceSeen>) -> bool {
+fn absorb_slice(proxy: &mut Proxy, pending: &mut Pending, change: Change<SliceSeen>) -> bool {
     let table = proxy.table();
     match change {
         Change::Replaced(all) => {
             let mut gone: BTreeSet<ObjectName> = table.slice_names().cloned().collect();
-            for (name, slice) in all {
+            for (name, slice, trigger) in all {
                 let Some((service, slice)) = slice else { continue };
+                pending.endpoints(trigger);
                 gone.remove(&name);
                 table.upsert_slice(name, service, slice);
             }
             gone.iter().for_each(|name| table.remove_slice(name));
             true
         }
-        Change::Applied((name, Some((service, slice)))) => {
+        Change::Applied((name, Some((service, slice)), trigger)) => {
+            pending.endpoints(trigger);
             table.upsert_slice(name, service, slice);
             false
         }
-        Change::Applied((name, None)) | Change::Deleted((name, _)) => {
+        Change::Applied((name, None, _)) | Change::Deleted((name, ..)) => {
+            pending.endpoints(None);
             table.remove_slice(&name);
             false
         }

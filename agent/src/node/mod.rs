@@ -12,6 +12,7 @@ mod patch;
 pub mod resources;
 pub mod runtime;
 mod status;
+mod system_oom;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -93,6 +94,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         config.kubelet.node_lease_duration_seconds,
         uid_seen.clone(),
     );
+    let ooms = system_oom::follow(inputs.recorder.clone(), config.node.node_name.clone());
     let task = NodeTask {
         api: Api::all(inputs.client.clone()),
         facts: facts::read(Path::new("/")),
@@ -110,7 +112,7 @@ pub fn start(inputs: NodeInputs) -> NodeHandle {
         images_at: None,
         images: None,
     };
-    let tasks = Tasks::from([tokio::spawn(task.run()), tokio::spawn(keeper.run())]);
+    let tasks = Tasks::from([tokio::spawn(task.run()), tokio::spawn(keeper.run()), tokio::spawn(ooms)]);
     NodeHandle { addresses: addresses_seen, uid: uid_seen, look, tasks }
 }
 

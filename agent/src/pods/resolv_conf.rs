@@ -7,6 +7,7 @@ use std::path::Path;
 
 use pod::resolve::{DnsConfig, DnsFacts};
 
+use crate::client::watch::describe;
 use crate::config::KubeletConfiguration;
 
 /// As upstream's `maxResolvConfLength`, in bytes.
@@ -67,6 +68,14 @@ impl Settings {
             node: self.node()?,
             node_ips: node_ips.to_vec(),
         })
+    }
+
+    /// What is wrong with the node's file, were pods made by it. Blocks.
+    pub fn problem(&self) -> Option<String> {
+        match self.facts(&[]) {
+            Ok(facts) => facts.search_problem(&self.resolv_conf),
+            Err(error) => Some(describe(&error)),
+        }
     }
 
     /// The machine's own.
@@ -138,6 +147,9 @@ mod tests {
             std::fs::write(&path, format!("nameserver {server}\n")).unwrap();
             assert_eq!(settings.facts(&[]).unwrap().node.unwrap().servers, [server]);
         }
+        assert_eq!(settings.problem(), None);
+        std::fs::write(&path, format!("search {}\n", "lan".repeat(100))).unwrap();
+        assert!(settings.problem().unwrap().contains("more than allowed 253 chars!"));
         assert_eq!(Settings::default().facts(&[]).unwrap().node, None);
     }
 

@@ -16,7 +16,8 @@ pub(crate) async fn of_node(stats: &stats::Provider) -> String {
     process() + &stats.kubelet_metrics().await + &families::text()
 }
 
-fn process() -> String {
+/// What this process is, and uses.
+pub(crate) fn process() -> String {
     let mut text = Text::default();
     text.family("kubernetes_build_info", Type::Gauge, "[ALPHA] Build of this node agent.");
     let mut numbers = KUBELET_VERSION.trim_start_matches('v').split('.');

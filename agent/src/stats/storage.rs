@@ -207,8 +207,8 @@ fn names(pod: &Pod) -> impl Iterator<Item = &str> {
     containers.map(|container| container.name.as_str()).chain(ephemeral.map(|container| container.name.as_str()))
 }
 
-/// The volumes of a pod that have a folder in its own, under any plugin's name. That of a local volume is only a mark: what there is of it lies
-/// elsewhere, and is a folder, or a device that has no figures.
+/// The volumes of a pod that have a folder in its own, under any plugin's name. That of a local volume is only a mark, unless a device is
+/// mounted there: what there is of it lies elsewhere, and is a folder, or a device that has no figures.
 fn volumes_of(uid: &PodUid, entry: &Entry, layout: &volumes::Layout) -> Vec<Found> {
     let plugins = std::fs::read_dir(layout.pod(uid.as_str()).join("volumes"));
     let plugins: Vec<PathBuf> = plugins.into_iter().flatten().flatten().map(|plugin| plugin.path()).collect();
@@ -216,7 +216,14 @@ fn volumes_of(uid: &PodUid, entry: &Entry, layout: &volumes::Layout) -> Vec<Foun
     let found = volumes.filter_map(|volume| {
         let path = plugins.iter().map(|plugin| plugin.join(&volume.name)).find(|path| path.is_dir())?;
         let is_mark = path == layout.volume(uid.as_str(), "local-volume", &volume.name);
-        let path = if is_mark { entry.elsewhere.get(&volume.name).filter(|path| path.is_dir())?.clone() } else { path };
+        let path = match entry.elsewhere.get(&volume.name) {
+            Some(elsewhere) if is_mark => elsewhere.clone(),
+            None if is_mark && !volumes::on_other_device(&path).unwrap_or(false) => return None,
+            _ => path,
+        };
+        if !path.is_dir() {
+            return None;
+        }
         let filesystem = facts::filesystem(&path)?;
         Some(Found { uid: uid.clone(), volume: volume.clone(), path, filesystem })
     });

@@ -126,6 +126,13 @@ impl Host {
         block_on(async { netns::nft::Nft::open(&self.host.ns).unwrap().has_table("keelson-cni").await.unwrap() })
     }
 
+    /// How many containers' addresses are masqueraded.
+    pub fn masquerades(&self) -> usize {
+        let elements =
+            async { netns::nft::Nft::open(&self.host.ns).unwrap().elements("keelson-cni", "masqueraded4").await };
+        block_on(elements).map(|all| all.len()).unwrap_or_default()
+    }
+
     pub fn reservations(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.data.path().join("test")) else { return Vec::new() };
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -7,7 +7,7 @@ mod security;
 #[cfg(test)]
 mod tests;
 
-pub use dns::{DnsConfig, DnsFacts, dns};
+pub use dns::{DnsConfig, DnsFacts, dns, missing_cluster_dns};
 pub use mounts::{RecursiveReadOnlyError, recursive_read_only};
 pub use name::{Hostname, HostnameError, hostname, hosts_file, node_hosts_file};
 pub use security::{NonRootError, Security, security, verify_non_root};

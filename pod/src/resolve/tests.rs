@@ -1,7 +1,8 @@
 use super::*;
-use serde_json::json;
+use crate::Event;
+use serde_json::{Value, json};
 
-fn pod(spec: serde_json::Value) -> Pod {
+fn pod(spec: Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
 }
 
@@ -35,30 +36,69 @@ fn resolvers() {
         }),
         node_ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
     };
-    let first = dns(
+    let (first, said) = dns(
         &pod(
             json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}], "searches": ["lan", "x"]}}),
         ),
         &facts,
     );
-    assert_eq!(first.servers, ["10.96.0.10"]);
+    assert_eq!((first.servers, said), (vec!["10.96.0.10".to_owned()], Vec::new()));
     assert_eq!(first.searches, ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan", "x"]);
     assert_eq!(first.options, ["ndots:2"]);
-    assert_eq!(Some(dns(&pod(json!({"containers": [], "hostNetwork": true})), &facts)), facts.node);
-    let own = dns(
+    assert_eq!(Some(dns(&pod(json!({"containers": [], "hostNetwork": true})), &facts).0), facts.node);
+    let (own, said) = dns(
         &pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1", "2", "3", "4"]}})),
         &facts,
     );
     assert_eq!(own.servers, ["1", "2", "3"]);
+    let texts =
+        |said: &[Event]| -> Vec<String> { said.iter().map(|e| format!("{} {}", e.reason, e.message)).collect() };
+    assert_eq!(
+        texts(&said),
+        [
+            "DNSConfigForming Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 1 2 3"
+        ]
+    );
     let long =
         json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"searches": ["a".repeat(254), "b".repeat(253)]}});
-    assert_eq!(dns(&pod(long), &facts).searches, ["b".repeat(253)]);
+    let (long, said) = dns(&pod(long), &facts);
+    assert_eq!(long.searches, ["b".repeat(253)]);
+    assert!(texts(&said)[0].starts_with(
+        "DNSConfigForming Search Line limits were exceeded, some search paths have been omitted, the applied search line is: bbb"
+    ));
 
     let without = DnsFacts { node: None, ..facts };
-    let default = dns(&pod(json!({"containers": [], "dnsPolicy": "Default"})), &without);
+    let (default, _) = dns(&pod(json!({"containers": [], "dnsPolicy": "Default"})), &without);
     assert_eq!((default.servers, default.searches), (vec!["127.0.0.1".into(), "::1".into()], vec![".".into()]));
-    let first = dns(&pod(json!({"containers": []})), &without);
+    let (first, _) = dns(&pod(json!({"containers": []})), &without);
     assert_eq!(first.searches, ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
+}
+
+#[test]
+fn a_cluster_without_name_servers_is_missed_by_those_who_would_ask() {
+    let facts = DnsFacts::default();
+    let missed = |spec: Value| missing_cluster_dns(&pod(spec), &facts).is_some();
+    assert!(missed(json!({"containers": []})));
+    assert!(missed(json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})));
+    assert!(!missed(json!({"containers": [], "hostNetwork": true})));
+    assert!(!missed(json!({"containers": [], "dnsPolicy": "Default"})));
+    let served = DnsFacts { cluster_servers: vec!["10.96.0.10".into()], ..facts };
+    assert_eq!(missing_cluster_dns(&pod(json!({"containers": []})), &served), None);
+}
+
+#[test]
+fn a_search_line_that_pods_cannot_have_is_named() {
+    let problem = |searches: Vec<String>, domain: &str| {
+        let node = DnsConfig { searches, ..DnsConfig::default() };
+        let facts = DnsFacts { cluster_domain: domain.into(), node: Some(node), ..DnsFacts::default() };
+        facts.search_problem("/etc/resolv.conf").unwrap_or_default()
+    };
+    let domains = |number: usize, length: usize| vec!["d".repeat(length); number];
+    assert_eq!(problem(domains(29, 9), "c.local"), "");
+    assert!(problem(domains(30, 9), "c.local").ends_with("search line consisting of more than 29 domains!"));
+    assert_eq!(problem(domains(32, 9), ""), "");
+    assert!(problem(domains(1, 254), "").ends_with("a search path which length is more than allowed 253 chars!"));
+    assert!(problem(domains(9, 250), "").ends_with("search line which length is more than allowed 2048 chars!"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod properties;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fake::{FakeFlows, FakeKernel};
@@ -13,7 +14,7 @@ use netns::nft::{Datum, Element, Op};
 use super::*;
 use crate::compile::{Compiled, compile};
 use crate::numbers::Numbers;
-use crate::types::{Endpoint, EndpointPort, Protocol, ServicePort, TrafficPolicy};
+use crate::types::{Endpoint, EndpointPort, Hints, Protocol, ServicePort, TrafficPolicy};
 
 fn facts() -> NodeFacts {
     NodeFacts {
@@ -230,6 +231,40 @@ fn stale_connections_are_deleted_until_none_is_left() {
     assert_eq!(block_on(proxy.flush()).unwrap().stale_flows, 1);
     assert_eq!(*flows.flows.lock().unwrap(), [flow(1, 2), flow(2, 3), flow(1, 4)]);
     assert_eq!(block_on(proxy.flush()).unwrap().stale_flows, 0);
+}
+
+/// What new connections do not go to keeps those that it has for as long as it serves, as with TCP.
+#[test]
+fn connections_to_endpoints_that_still_serve_go_on() {
+    let (kernel, flows) = (FakeKernel::default(), FakeFlows::new());
+    let mut proxy = Proxy::new(&kernel, &flows, Config::default());
+    proxy.table().set_facts(facts());
+    let dns = Service { ports: vec![port("dns", Protocol::Udp, None)], ..service("10.96.0.1") };
+    let hinted = |last, here| {
+        let hints = Some(Arc::new(Hints { for_this_node: Some(here), zones: Vec::new() }));
+        Endpoint { hints, ..endpoint(last) }
+    };
+    let leaving = |serving| Endpoint { ready: false, serving, terminating: true, ..endpoint(1) };
+    let flow = |to: u8| UdpFlow {
+        original: (IpAddr::from([10, 96, 0, 1]), 80),
+        answering: (endpoint(to).address, 53),
+        translated: true,
+    };
+    proxy.table().upsert_service(name(1), dns.clone());
+    proxy.table().upsert_slice(name(1), name(1), slice((1..=3).map(endpoint).collect()));
+    block_on(proxy.flush()).unwrap();
+    *flows.flows.lock().unwrap() = vec![flow(1), flow(2), flow(3)];
+    let stale = |proxy: &mut FakeProxy<'_>, endpoints: Vec<Endpoint>| {
+        proxy.table().upsert_slice(name(1), name(1), slice(endpoints));
+        block_on(proxy.flush()).unwrap().stale_flows
+    };
+    assert_eq!(stale(&mut proxy, vec![leaving(true), endpoint(2), endpoint(3)]), 0, "it terminates");
+    assert_eq!(stale(&mut proxy, vec![leaving(true), hinted(2, true), hinted(3, false)]), 0, "hints leave one out");
+    proxy.table().upsert_service(name(1), Service { internal_policy: TrafficPolicy::Local, ..dns });
+    assert_eq!(block_on(proxy.flush()).unwrap().stale_flows, 0, "the policy leaves one out");
+    assert_eq!(stale(&mut proxy, vec![leaving(false), hinted(2, true), hinted(3, false)]), 1, "it serves no longer");
+    assert_eq!(stale(&mut proxy, vec![endpoint(2)]), 1, "it went");
+    assert_eq!(*flows.flows.lock().unwrap(), [flow(2)]);
 }
 
 /// A node that is put into another zone uses the endpoints of that.

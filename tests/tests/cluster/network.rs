@@ -190,6 +190,10 @@ fn health_checks(context: &Context, ns: &Namespace) -> Result<()> {
         let answer = context.on("m", &ask)?;
         ensure!(answer.contains(&format!("{eligible}\"healthy\":true")) && answer.ends_with("200"), "{answer}");
     }
+    let metrics = context.on("n1", "curl -sS --max-time 3 http://127.0.0.1:10249/metrics")?;
+    for line in ["sync_proxy_rules_duration_seconds_count", "sync_proxy_rules_last_timestamp_seconds"] {
+        ensure!(metrics.contains(&format!("\nkubeproxy_{line}{{ip_family=\"IPv4\"}} ")), "no {line} in {metrics}");
+    }
     Ok(())
 }
 
@@ -200,7 +204,15 @@ fn host_ports(context: &Context) -> Result<()> {
     ))?;
     ns.wait("pod/p", "condition=Ready")?;
     let url = format!("http://{}:18080/hostname", context.cluster().lan.worker(1));
-    ensure!(context.on("m", &format!("curl -sS --max-time 3 {url}"))?.trim() == "p");
+    let answers = || {
+        ensure!(context.on("m", &format!("curl -sS --max-time 3 {url}"))?.trim() == "p");
+        Ok(())
+    };
+    answers()?;
+    // As an administrator's `nft flush ruleset`, but for the Services of others.
+    context.on("n1", "nft delete table inet keelson-cni")?;
+    ensure!(answers().is_err(), "the port is forwarded without rules");
+    ns.until("the port to be forwarded again", answers)?;
     ns.say("delete pod p --grace-period=1")?;
     ensure!(context.on("m", &format!("curl -sS --max-time 2 {url}")).is_err(), "the port outlived its pod");
     Ok(())

@@ -115,14 +115,17 @@ fn neighbours(context: &Context) -> Result<()> {
         "{{apiVersion: v1, kind: List, items: [\
          {{apiVersion: v1, kind: Service, metadata: {{name: {LONG}}}, spec: {{selector: {{app: {LONG}}}, ports: [{{port: 80, targetPort: 8080}}]}}}}, \
          {{apiVersion: v1, kind: Pod, metadata: {{name: asks}}, spec: {{terminationGracePeriodSeconds: 0, containers: [\
-           {{name: main, image: {HELLO}}}]}}}}]}}"
+           {{name: main, image: {HELLO}, ports: [{{containerPort: 8080, hostPort: 8099}}]}}]}}}}]}}"
     ))?;
     context.wait_pod("asks")?;
+    let host_port = || context.guest().say("bash -c ': </dev/tcp/127.0.0.1/8099'").map(drop);
+    context.until("a host port to lead to its pod", host_port)?;
     let address = context.kubectl.say(&format!("get service {LONG} -o jsonpath={{.spec.clusterIP}}"))?;
     let answers = || context.kubectl.say(&format!("exec asks -- /hello get http://{address}/")).map(drop);
     context.until("a neighbour to answer through its Service", answers)?;
     context.guest().say("nft flush ruleset && ! nft list tables | grep -q 'inet keelson$'")?;
     context.until("its Service to be there again", answers)?;
+    context.until("its host port to be there again", host_port)?;
     context.kubectl.say(&format!("delete service/{LONG} pod/asks --timeout=120s")).map(drop)
 }
 

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
+use super::device::FileSystem;
 use crate::Error;
 use crate::objects::{ObjectError, Objects};
 
@@ -10,8 +11,8 @@ use crate::objects::{ObjectError, Objects};
 pub(crate) enum Backing {
     /// A path, checked as its type says.
     Host { path: String, check: String },
-    /// A folder, or a block device where `block`, of the PersistentVolume `name`.
-    Local { name: String, path: String, block: bool },
+    /// A folder, or a block device, of the PersistentVolume `name`. With `block` it is to be a device as it is.
+    Local { name: String, path: String, block: bool, file_system: FileSystem },
 }
 
 /// Asks for a claim and its volume.
@@ -62,7 +63,9 @@ fn backing(volume: &PersistentVolume) -> Result<Backing, Error> {
     if let Some(source) = &spec.local {
         let block = spec.volume_mode.as_deref() == Some("Block");
         let name = volume.metadata.name.clone().unwrap_or_default();
-        return Ok(Backing::Local { name, path: source.path.clone(), block });
+        let options = spec.mount_options.clone().unwrap_or_default();
+        let file_system = FileSystem { kind: source.fs_type.clone(), options };
+        return Ok(Backing::Local { name, path: source.path.clone(), block, file_system });
     }
     // CSI and the network file systems have no driver here.
     Err(Error::Unsupported("persistentVolumeClaim"))
@@ -94,7 +97,8 @@ mod tests {
         assert_eq!(belongs(&volume("u"), &claim("Bound", "v")), Ok(()));
         let text = "found PV object v but its pv.Spec.ClaimRef.UID w does not point to claim.UID u";
         assert_eq!(belongs(&volume("w"), &claim("Bound", "v")), Err(text.to_owned()));
-        let local = Backing::Local { name: "v".into(), path: "/data".into(), block: false };
+        let file_system = FileSystem::default();
+        let local = Backing::Local { name: "v".into(), path: "/data".into(), block: false, file_system };
         assert_eq!(backing(&volume("u")).unwrap(), local);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod claim;
 pub mod config_map;
+mod device;
 pub mod downward_api;
 pub mod empty_dir;
 pub mod host_path;

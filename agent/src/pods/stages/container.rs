@@ -276,14 +276,14 @@ async fn part(
 /// (`Managed` and `SELinuxRelabel` of upstream's volumes). What a hostPath shows stays the machine's.
 fn is_relabelled(job: &Job, pod: &Pod, name: &str, volume: &Path) -> bool {
     let (layout, uid) = (&job.context.layout, job.uid.as_str());
-    if volume.starts_with(layout.pod(uid)) {
-        return true;
-    }
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let claim = volumes.filter(|other| other.name == name).find_map(|volume| volume.persistent_volume_claim.as_ref());
     // Only a local volume has this.
     let is_local = || layout.volume(uid, "local-volume", name).exists();
-    claim.is_some_and(|claim| !claim.read_only.unwrap_or(false)) && is_local()
+    match claim {
+        Some(claim) => !claim.read_only.unwrap_or(false) && is_local(),
+        None => volume.starts_with(layout.pod(uid)),
+    }
 }
 
 /// Whether a volume may not be written at all: a claim that says so, and whatever the agent itself writes into, as root (CVE-2017-1002102).

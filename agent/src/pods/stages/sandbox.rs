@@ -8,12 +8,14 @@ use cri::v1::{PodSandboxConfig, RemovePodSandboxRequest, RunPodSandboxRequest, S
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
+use pod::Event;
 use pod::resolve::{self, DnsConfig};
 
 use super::request::{self, SandboxParts};
-use super::{Job, Outcome, StageError, blocking, limits};
+use super::{Job, Outcome, Say, StageError, blocking, limits};
 use crate::client::is_not_found;
 use crate::client::watch::describe;
+use crate::events::{Kind, node_reference};
 use crate::metrics::families::{SANDBOX_ERRORS, SANDBOXES};
 use crate::pods::{Context, userns};
 
@@ -102,9 +104,26 @@ async fn dns(job: &Job, pod: &Arc<Pod>) -> Result<DnsConfig, StageError> {
     blocking("CreatePodSandboxConfigError", move || {
         let addresses = context.addresses.borrow().clone();
         let facts = context.config.dns.facts(&addresses).map_err(|error| describe(&error))?;
-        Ok(resolve::dns(&pod, &facts))
+        let say = Say::new(&context.recorder, Some(&pod));
+        if let Some(text) = resolve::missing_cluster_dns(&pod, &facts) {
+            const REASON: &str = "MissingClusterDNS";
+            let node = node_reference(&context.config.node_name);
+            context.recorder.event(&node, Kind::Warning, REASON, text);
+            say.event(Event::warning(REASON, &format!("pod: {:?}. {text}", full_name(&pod))));
+        }
+        let (config, events) = resolve::dns(&pod, &facts);
+        events.into_iter().for_each(|event| say.event(event));
+        Ok(config)
     })
     .await
+}
+
+/// As upstream's `format.Pod` writes a pod.
+fn full_name(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    let [name, namespace, uid] =
+        [&meta.name, &meta.namespace, &meta.uid].map(|text| text.as_deref().unwrap_or_default());
+    format!("{name}_{namespace}({uid})")
 }
 
 /// The configuration of a pod's sandbox: but for its DNS the same whenever it is asked for, so that containers can be created in a
