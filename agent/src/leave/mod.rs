@@ -6,6 +6,7 @@
 mod drain;
 mod place;
 mod pods;
+mod shims;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! What pods have on this machine: sandboxes, volumes, cgroups, logs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use cri::v1::{
 use futures::{StreamExt as _, stream};
 use pod::plan::MINIMUM_GRACE;
 
-use super::say;
+use super::{say, shims};
 use crate::client::watch::describe;
 use crate::config::Config;
 use crate::pods::{labels, log_links, open_cgroups_of};
@@ -55,25 +55,33 @@ pub(super) async fn end(config: &Config, force: bool) -> Vec<String> {
 
 /// Through the runtime, which has the plugins undo each pod's network.
 async fn sandboxes(runtime: &cri::Client) -> Vec<String> {
-    let listed = match runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await {
-        Ok(answer) => answer.items,
-        Err(error) => return vec![describe(&error)],
-    };
-    if !listed.is_empty() {
-        say(&format!("ending {} sandboxes", listed.len()));
-    }
-    stop_containers(runtime).await;
     let mut failures = Vec::new();
-    for sandbox in listed {
-        let stop = StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
-        let remove = RemovePodSandboxRequest { pod_sandbox_id: sandbox.id };
-        if let Err(error) = runtime.stop_pod_sandbox(stop).await {
-            failures.push(describe(&error));
-        } else if let Err(error) = runtime.remove_pod_sandbox(remove).await {
-            failures.push(describe(&error));
+    let mut met = HashSet::new();
+    loop {
+        let mut listed = match runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await {
+            Ok(answer) => answer.items,
+            Err(error) => return vec![describe(&error)],
+        };
+        // One that the agent had asked for when it ended may be there only the second time.
+        listed.retain(|sandbox| met.insert(sandbox.id.clone()));
+        if listed.is_empty() {
+            break;
+        }
+        say(&format!("ending {} sandboxes", listed.len()));
+        stop_containers(runtime).await;
+        for sandbox in listed {
+            failures.extend(end_sandbox(runtime, sandbox.id).await.err().map(|error| describe(&error)));
         }
     }
+    if failures.is_empty() {
+        shims::end(&met).await;
+    }
     failures
+}
+
+async fn end_sandbox(runtime: &cri::Client, id: String) -> Result<(), cri::CallError> {
+    runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
+    runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id }).await.map(drop)
 }
 
 /// Gives all containers their time to end: with a sandbox they would be killed at once. What does not work here is the sandbox' affair.
