@@ -12,6 +12,7 @@ use machinery::{Outcome, Retry, WorkQueue, key_of, split_key};
 use serde_json::json;
 
 use super::mirror::is_leader;
+use super::trigger::{self, Triggers};
 use super::{families, observe, pods_of, select};
 use crate::context::{Caches, Context};
 use crate::pods;
@@ -26,6 +27,7 @@ const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 struct Controller {
     client: Client,
     caches: Caches,
+    triggers: Triggers,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -45,7 +47,7 @@ pub(crate) fn start(context: &mut Context) {
     context.spawn_synced(async move {
         endpoints.all().iter().filter(|one| !is_leader(one)).for_each(|one| to.add(key_of(&one.metadata)));
     });
-    let controller = Controller { client: context.client(NAME), caches };
+    let controller = Controller { client: context.client(NAME), caches, triggers: Triggers::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
@@ -54,6 +56,7 @@ impl Controller {
         let (namespace, name) = split_key(key);
         let api = Api::<Endpoints>::namespaced(self.client.clone(), namespace);
         let Some(service) = self.caches.services.get(key) else {
+            self.triggers.forget(key);
             // Whoever made them: a Service that is made anew must not begin with them.
             machinery::unless_gone(api.delete(name, &DeleteParams::default()).await)?;
             return Ok(Outcome::Done);
@@ -61,7 +64,9 @@ impl Controller {
         if !select::has_selector(&service) || service.metadata.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
         }
-        let wanted = endpoints(&service, &pods_of(&self.caches, &service));
+        let pods = pods_of(&self.caches, &service);
+        let trigger = self.triggers.of(key, &service, &pods);
+        let mut wanted = endpoints(&service, &pods);
         match self.caches.endpoints.get(key) {
             Some(known) if is_same(&known, &wanted) => (),
             Some(known) => {
@@ -70,17 +75,21 @@ impl Controller {
                     "metadata": {
                         "resourceVersion": known.metadata.resource_version,
                         "labels": wanted.metadata.labels,
-                        "annotations": {OVER_CAPACITY: over},
+                        "annotations": {OVER_CAPACITY: over, trigger::ANNOTATION: trigger},
                     },
                     "subsets": wanted.subsets.unwrap_or_default(),
                 });
                 api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
             }
-            None => match api.create(&PostParams::default(), &wanted).await {
-                Ok(_) => (),
-                Err(error) if machinery::is_namespace_terminating(&error) => (),
-                Err(error) => return Err(error.into()),
-            },
+            None => {
+                let annotations = wanted.metadata.annotations.get_or_insert_default();
+                annotations.extend(trigger.map(|time| (trigger::ANNOTATION.to_owned(), time)));
+                match api.create(&PostParams::default(), &wanted).await {
+                    Ok(_) => (),
+                    Err(error) if machinery::is_namespace_terminating(&error) => (),
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
         Ok(Outcome::Done)
     }
@@ -181,7 +190,7 @@ mod tests {
         let (api, caches) = (FakeApi::new("1"), Caches::default());
         let made = json!({ "metadata": { "name": "s", "namespace": "n" }, "subsets": [{ "addresses": [{ "ip": "192.0.2.1" }] }] });
         caches.endpoints.apply(serde_json::from_value(made).unwrap());
-        let controller = Controller { client: api.client(), caches };
+        let controller = Controller { client: api.client(), caches, triggers: Triggers::default() };
         let delete = "DELETE /api/v1/namespaces/n/endpoints/s";
         let service = json!({ "metadata": { "name": "s", "namespace": "n" }, "spec": {} });
         controller.caches.services.apply(serde_json::from_value(service).unwrap());

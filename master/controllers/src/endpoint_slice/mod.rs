@@ -6,6 +6,7 @@ mod plan;
 mod select;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use serde_json::json;
 
 use crate::context::{Caches, Context};
 use crate::trim::pods_on;
+use trigger::Triggers;
 
 /// Names the Service of a slice.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -34,6 +36,7 @@ pub(crate) use mirror::start as start_mirroring;
 struct Controller {
     client: Client,
     caches: Caches,
+    triggers: Triggers,
 }
 
 pub(crate) fn start(context: &mut Context) {
@@ -49,7 +52,7 @@ pub(crate) fn start(context: &mut Context) {
             to.add(key);
         }
     });
-    let controller = Controller { client: context.client(NAME), caches };
+    let controller = Controller { client: context.client(NAME), caches, triggers: Triggers::default() };
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
@@ -106,6 +109,7 @@ impl Controller {
         slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let service = self.caches.services.get(key).filter(|service| select::has_selector(service));
         let Some(service) = service.filter(|service| service.metadata.deletion_timestamp.is_none()) else {
+            self.triggers.forget(key);
             // A deleted Service's slices go with it; one that lost its selector keeps them, as upstream.
             return Ok(Outcome::Done);
         };
@@ -115,7 +119,12 @@ impl Controller {
             node.metadata.labels.as_ref()?.get(select::ZONE).filter(|zone| !zone.is_empty()).cloned()
         };
         let wanted = select::wanted(&service, &pods, &zone_of);
-        let changes = plan::reconcile(&plan::Identity::of(&service, MANAGER), &slices, wanted);
+        let mut changes = plan::reconcile(&plan::Identity::of(&service, MANAGER), &slices, wanted);
+        let trigger =
+            self.triggers.of(key, &service, &pods).map(|time| [(trigger::ANNOTATION.to_owned(), time)].into());
+        for slice in changes.create.iter_mut().chain(&mut changes.update) {
+            slice.metadata.annotations.clone_from(&trigger);
+        }
         apply(&self.client, split_key(key).0, changes).await?;
         Ok(Outcome::Done)
     }
@@ -140,8 +149,12 @@ async fn apply(client: &Client, namespace: &str, changes: plan::Changes) -> Resu
     }
     for slice in &changes.update {
         let meta = &slice.metadata;
+        let trigger = meta.annotations.as_ref().and_then(|all| all.get(trigger::ANNOTATION));
         let patch = json!({
-            "metadata": {"resourceVersion": meta.resource_version, "labels": meta.labels, "ownerReferences": meta.owner_references},
+            "metadata": {
+                "resourceVersion": meta.resource_version, "labels": meta.labels, "ownerReferences": meta.owner_references,
+                "annotations": {trigger::ANNOTATION: trigger},
+            },
             "endpoints": slice.endpoints.as_deref().unwrap_or_default(),
             "ports": slice.ports.as_deref().unwrap_or_default(),
         });
