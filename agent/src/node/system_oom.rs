@@ -1,56 +1,53 @@
 //! The machine ran out of memory: `SystemOOM` of the node, for each process that the kernel killed for it
 //! (pkg/kubelet/oom, cadvisor's `utils/oomparser`). What a cgroup's limit costs a container is told by the runtime.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek as _, SeekFrom};
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use nix::libc;
+use tokio::net::unix::pipe;
 
 use crate::events::{Kind, Recorder, node_reference};
 
 const KMSG: &str = "/dev/kmsg";
 /// Longer than any record.
 const RECORD: usize = 16 << 10;
-/// How often new messages are looked for.
-const LOOK: Duration = Duration::from_secs(5);
+/// Between two looks, however much the kernel says.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Follows the kernel's messages until this task is ended, or the kernel shows them no longer. Where it may not, nobody is told.
 pub(super) async fn follow(recorder: Recorder, node_name: String) {
-    let Ok(mut kmsg) = open().inspect_err(|error| tracing::debug!(%error, "{KMSG} is not followed")) else { return };
-    let (mut oom, mut record) = (Oom::default(), vec![0; RECORD]);
-    loop {
-        loop {
-            match next(&mut kmsg, &mut record) {
-                Ok(Some(text)) => {
-                    if let Some(victim) = message(&text).and_then(|message| oom.hear(message)) {
-                        let node = node_reference(&node_name);
-                        recorder.event(&node, Kind::Warning, "SystemOOM", &victim.text());
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "{KMSG} is followed no longer");
-                    return;
-                }
-            }
-        }
-        tokio::time::sleep(LOOK).await;
+    if let Err(error) = tell(&recorder, &node_name).await {
+        tracing::debug!(%error, "{KMSG} is not followed");
     }
 }
 
-/// From its end: what an agent of before told is not told again.
-fn open() -> io::Result<File> {
+async fn tell(recorder: &Recorder, node_name: &str) -> io::Result<()> {
+    let (kmsg, mut oom, mut record) = (open()?, Oom::default(), vec![0; RECORD]);
+    loop {
+        kmsg.readable().await?;
+        while let Some(text) = next(&kmsg, &mut record)? {
+            if let Some(victim) = message(&text).and_then(|message| oom.hear(message)) {
+                recorder.event(&node_reference(node_name), Kind::Warning, "SystemOOM", &victim.text());
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// From its end: what an agent of before told is not told again. It is no pipe, but waited for and read as one.
+fn open() -> io::Result<pipe::Receiver> {
     let mut kmsg = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(KMSG)?;
     kmsg.seek(SeekFrom::End(0))?;
-    Ok(kmsg)
+    pipe::Receiver::from_file_unchecked(kmsg)
 }
 
 /// The next record; `None` for as long as there is none.
-fn next(kmsg: &mut impl Read, record: &mut [u8]) -> io::Result<Option<String>> {
+fn next(kmsg: &pipe::Receiver, record: &mut [u8]) -> io::Result<Option<String>> {
     loop {
-        match kmsg.read(record) {
+        match kmsg.try_read(record) {
             Ok(0) => return Ok(None),
             Ok(length) => {
                 return Ok(Some(String::from_utf8_lossy(record.get(..length).unwrap_or_default()).into_owned()));
@@ -141,6 +138,26 @@ mod tests {
         assert_eq!(victims(&limit), Vec::<String>::new());
         assert_eq!(victims(&[&limit[..], &machine, &limit].concat()), told);
         assert_eq!(victims(&["sysrq: Killed process 1 (x)"]), Vec::<String>::new(), "not for want of memory");
+    }
+
+    /// As root, with the kernel's own.
+    #[tokio::test]
+    async fn what_is_said_from_now_on_is_heard() {
+        let kmsg = open().unwrap();
+        let said = format!("a test of process {}", std::process::id());
+        std::fs::write(KMSG, format!("{said}\n")).unwrap();
+        let heard = async {
+            let mut record = vec![0; RECORD];
+            loop {
+                kmsg.readable().await.unwrap();
+                while let Some(text) = next(&kmsg, &mut record).unwrap() {
+                    if message(&text) == Some(&said) {
+                        return;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), heard).await.unwrap();
     }
 
     #[test]
