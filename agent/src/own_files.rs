@@ -135,11 +135,8 @@ fn is_own(name: &str, own: &[&str]) -> bool {
     own.contains(&name) || is_unfinished(name, own)
 }
 
-/// Whether `write_atomic` was on its way to one of them: `.NAME.PID.tmp`.
 fn is_unfinished(name: &str, own: &[&str]) -> bool {
-    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
-    let parts = inner.and_then(|inner| inner.rsplit_once('.'));
-    parts.is_some_and(|(name, pid)| own.contains(&name) && pid.parse::<u32>().is_ok())
+    own.iter().any(|file| systemd::is_unfinished(name, file))
 }
 
 #[cfg(test)]

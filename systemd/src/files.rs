@@ -51,8 +51,26 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// Removes a file. Whether there was one.
+/// Whether a file of this name is what [`write_atomic`] leaves of `file` where it is killed.
+#[must_use]
+pub fn is_unfinished(name: &str, file: &str) -> bool {
+    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+    let parts = inner.and_then(|inner| inner.rsplit_once('.'));
+    parts.is_some_and(|(name, pid)| name == file && pid.parse::<u32>().is_ok())
+}
+
+/// Removes a file, and what writes of it that were cut short have left. Whether there was one.
 pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    for entry in path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten() {
+        if is_unfinished(&entry.file_name().to_string_lossy(), &file) {
+            remove_file(&entry.path())?;
+        }
+    }
+    remove_file(path)
+}
+
+fn remove_file(path: &Path) -> Result<bool, FileError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -78,10 +96,16 @@ mod tests {
         let read = |path: &Path| fs::read_to_string(path).unwrap();
         assert_eq!((read(&held).as_str(), read(&path).as_str()), ("one\n", "two\n"));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, fs::metadata(&held).unwrap().mode() & 0o777);
+        // What was killed on its way goes with it, and nothing else.
+        for name in [".x.service.12.tmp", ".x.service.tmp", ".y.service.12.tmp"] {
+            fs::write(root.join("a").join(name), "").unwrap();
+        }
+        assert!(remove(&path).unwrap() && !remove(&path).unwrap());
+        assert_eq!(fs::read_dir(root.join("a")).unwrap().count(), 2);
         // What fails leaves nothing beside it.
         fs::create_dir(root.join("a/folder")).unwrap();
         assert_eq!(write(&root.join("a/folder"), "").unwrap_err().path, root.join("a/folder"));
-        assert_eq!(fs::read_dir(root.join("a")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(root.join("a")).unwrap().count(), 3);
         fs::remove_dir_all(root).unwrap();
     }
 }
