@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use machinery::{Outcome, Retry, WorkQueue, key_of, split_key};
+use machinery::{Outcome, Retry, key_of, split_key};
 use serde_json::json;
 
 use super::mirror::is_leader;
 use super::trigger::{self, Triggers};
-use super::{families, observe, pods_of, select};
+use super::{families, observed, pods_of, select};
 use crate::context::{Caches, Context};
 use crate::pods;
 
@@ -31,9 +31,7 @@ struct Controller {
 }
 
 pub(crate) fn start(context: &mut Context) {
-    let queue = WorkQueue::new();
-    let caches = context.caches.clone();
-    observe(&caches, &queue);
+    let (queue, caches) = observed(context);
     let to = queue.clone();
     let services = caches.services.clone();
     caches.endpoints.on_change(move |change| {

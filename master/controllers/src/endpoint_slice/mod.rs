@@ -40,9 +40,7 @@ struct Controller {
 }
 
 pub(crate) fn start(context: &mut Context) {
-    let queue = WorkQueue::new();
-    let caches = context.caches.clone();
-    observe(&caches, &queue);
+    let (queue, caches) = observed(context);
     let to = queue.clone();
     caches.endpoint_slices.on_change(move |change| {
         let slice = change.object();
@@ -56,8 +54,9 @@ pub(crate) fn start(context: &mut Context) {
     context.spawn_workers(NAME, queue, WORKERS, controller, |it, key| async move { it.reconcile(&key).await });
 }
 
-/// Wakes a Service when it changes, or when one of its pods changes in what a slice says, or a node its zone.
-fn observe(caches: &Caches, queue: &Arc<WorkQueue>) {
+/// A queue that has a Service when it changes, or when one of its pods changes in what a slice says, or a node its zone.
+fn observed(context: &Context) -> (Arc<WorkQueue>, Caches) {
+    let (queue, caches) = (WorkQueue::new(), context.caches.clone());
     let to = queue.clone();
     caches.services.on_change(move |change| to.add(key_of(&change.object().metadata)));
     let (to, services) = (queue.clone(), caches.services.clone());
@@ -90,6 +89,7 @@ fn observe(caches: &Caches, queue: &Arc<WorkQueue>) {
             all.iter().filter(|service| select::selects(service, &pod)).for_each(|one| to.add(key_of(&one.metadata)));
         }
     });
+    (queue, caches)
 }
 
 fn is_managed_by(slice: &EndpointSlice, manager: &str) -> bool {
