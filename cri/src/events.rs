@@ -29,6 +29,8 @@ pub enum Event {
 const LOOKS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(30)];
 const START: &str = "/tasks/start";
 const DELETE: &str = "/tasks/delete";
+/// How long a stream may take to open before the runtime is looked at without.
+const SILENCE: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Bounded: when the reader is this far behind, the stream waits and the runtime's own buffer decides.
@@ -59,8 +61,9 @@ pub fn follow(client: Client) -> mpsc::Receiver<Event> {
 }
 
 async fn once(client: &Client, tx: &mpsc::Sender<Event>) -> Result<(), tonic::Status> {
-    match client.runtime().get_container_events(v1::GetEventsRequest {}).await {
-        Ok(stream) => match from_cri(stream.into_inner(), tx).await {
+    let mut runtime = client.runtime();
+    match opened(client, tx, runtime.get_container_events(v1::GetEventsRequest {})).await {
+        Ok(stream) => match from_cri(stream, tx).await {
             // An old containerd may also open the stream and refuse in its trailers.
             Err(status) if status.code() == Code::Unimplemented => from_containerd(client, tx).await,
             end => end,
@@ -68,6 +71,28 @@ async fn once(client: &Client, tx: &mpsc::Sender<Event>) -> Result<(), tonic::St
         Err(status) if status.code() == Code::Unimplemented => from_containerd(client, tx).await,
         Err(status) => Err(status),
     }
+}
+
+/// Waits for a stream. A server in Go opens it with the first message, which may be long in coming: until then it is enough that the runtime
+/// answers, be it the one of before or another.
+async fn opened<T>(
+    client: &Client,
+    tx: &mpsc::Sender<Event>,
+    opening: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, tonic::Status> {
+    let mut opening = std::pin::pin!(opening);
+    let answer = async {
+        tokio::time::sleep(SILENCE).await;
+        client.version(v1::VersionRequest { version: "v1".into() }).await
+    };
+    // Cancel-safe: the stream is still being opened afterwards, and a version is only asked for.
+    tokio::select! {
+        stream = &mut opening => return stream.map(tonic::Response::into_inner),
+        Ok(_) = answer => {}
+    }
+    // Without a reader nothing is opened, either: the follower sees that.
+    let _ = tx.send(Event::Resync).await;
+    opening.await.map(tonic::Response::into_inner)
 }
 
 async fn from_cri(
@@ -96,7 +121,7 @@ async fn from_containerd(client: &Client, tx: &mpsc::Sender<Event>) -> Result<()
     // Exits are not asked for: those of commands (exec probes) are among them, and a container's is followed by a delete.
     let filters = [START, DELETE].map(|topic| format!("namespace==\"k8s.io\",topic==\"{topic}\"")).to_vec();
     let mut events = EventsClient::new(client.channel());
-    let mut stream = events.subscribe(SubscribeRequest { filters }).await?.into_inner();
+    let mut stream = opened(client, tx, events.subscribe(SubscribeRequest { filters })).await?;
     if tx.send(Event::Resync).await.is_err() {
         return Ok(());
     }
@@ -118,4 +143,18 @@ async fn from_containerd(client: &Client, tx: &mpsc::Sender<Event>) -> Result<()
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_nothing_opens_holds_up_no_look() {
+        let (fake, (tx, mut events)) = (crate::fake::Fake::default(), mpsc::channel(QUEUE));
+        let client = fake.client();
+        let silent = tokio::spawn(async move { opened::<()>(&client, &tx, std::future::pending()).await });
+        assert_eq!(events.recv().await, Some(Event::Resync));
+        silent.abort();
+    }
 }
