@@ -1,5 +1,6 @@
 //! Committing transactions to the kernel and reading tables back.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::os::fd::AsFd;
@@ -146,7 +147,10 @@ impl Kernel for Nft {
 
     async fn elements(&self, table: &str, set: &str) -> Result<Vec<Element>> {
         let elements = self.connection.list_set_elements(table, set, nl::Family::Inet).await;
-        Ok(elements.map_err(|e| Error::nft("list set", set, e))?.iter().map(lower::raise).collect())
+        let elements = elements.map_err(|e| Error::nft("list set", set, e))?;
+        // A set that the kernel makes larger meanwhile is walked from its beginning again: some come twice.
+        let once: BTreeSet<Element> = elements.iter().map(lower::raise).collect();
+        Ok(once.into_iter().collect())
     }
 
     async fn has_table(&self, name: &str) -> Result<bool> {
