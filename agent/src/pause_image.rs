@@ -4,9 +4,9 @@ use std::path::Path;
 
 use cri::import::{Image, ImageConfig, import};
 use cri::v1;
-use serde_json::Value;
 
 use crate::config::write_atomic;
+use crate::runtime_info::{self, RuntimeInfo};
 
 /// The file, below the agent's data folder: a JSON list of the ids of images that were imported.
 const FILE: &str = "pause-images.json";
@@ -29,8 +29,11 @@ pub enum Error {
 /// # Errors
 /// The runtime does not answer.
 pub async fn name(runtime: &cri::Client) -> Result<String, cri::CallError> {
-    let status = runtime.status(v1::StatusRequest { verbose: true }).await?;
-    Ok(status.info.get("config").and_then(|config| sandbox_image(config)).unwrap_or_else(|| DEFAULT.to_owned()))
+    Ok(name_of(runtime_info::configured(runtime).await?))
+}
+
+fn name_of(runtime: RuntimeInfo) -> String {
+    runtime.pause_image.unwrap_or_else(|| DEFAULT.to_owned())
 }
 
 /// Removes what was imported, under whichever names: an image that somebody else brought has another id.
@@ -72,8 +75,8 @@ fn image(name: &str) -> Result<Image, std::io::Error> {
 ///
 /// # Errors
 /// The runtime does not answer, or does not take it.
-pub async fn place(runtime: &cri::Client, data_dir: &Path) -> Result<(), Error> {
-    let name = name(runtime).await?;
+pub async fn place(runtime: &cri::Client, info: RuntimeInfo, data_dir: &Path) -> Result<(), Error> {
+    let name = name_of(info);
     let spec = v1::ImageSpec { image: name.clone(), ..v1::ImageSpec::default() };
     let known = runtime.image_status(v1::ImageStatusRequest { image: Some(spec), verbose: false }).await?;
     if known.image.is_some() {
@@ -84,13 +87,6 @@ pub async fn place(runtime: &cri::Client, data_dir: &Path) -> Result<(), Error> 
     import(runtime, &image).await.map_err(|error| Error::Import(name.clone(), error))?;
     tracing::info!(image = %name, "pause image imported");
     Ok(())
-}
-
-/// containerd's CRI configuration names it: `sandboxImage` up to 1.7, `pinnedImages.sandbox` since 2.0.
-fn sandbox_image(config: &str) -> Option<String> {
-    let config: Value = serde_json::from_str(config).ok()?;
-    let names = [config.get("sandboxImage"), config.pointer("/pinnedImages/sandbox")];
-    names.into_iter().flatten().find_map(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -113,13 +109,5 @@ mod tests {
         let mut ours = [mine, "sha256:earlier".to_owned()];
         ours.sort();
         assert_eq!(removed, ours);
-    }
-
-    #[test]
-    fn the_runtime_names_its_pause_image() {
-        assert_eq!(sandbox_image(r#"{"sandboxImage":"a/pause:3.6"}"#).as_deref(), Some("a/pause:3.6"));
-        assert_eq!(sandbox_image(r#"{"pinnedImages":{"sandbox":"b/pause:3.10"}}"#).as_deref(), Some("b/pause:3.10"));
-        assert_eq!(sandbox_image(r#"{"sandboxImage":""}"#), None);
-        assert_eq!(sandbox_image("no json"), None);
     }
 }

@@ -24,6 +24,8 @@ pub struct RuntimeInfo {
     pub cni_conf_dir: Option<PathBuf>,
     /// How it spells cgroups.
     pub cgroup_driver: Option<Naming>,
+    /// Under which name it looks for the image of sandboxes.
+    pub pause_image: Option<String>,
 }
 
 /// Asks the runtime.
@@ -31,8 +33,7 @@ pub struct RuntimeInfo {
 /// # Errors
 /// When it does not answer.
 pub async fn ask(runtime: &cri::Client) -> Result<RuntimeInfo, cri::CallError> {
-    let answer = runtime.status(StatusRequest { verbose: true }).await?;
-    let mut info = answer.info.get("config").map(|text| parse(text)).unwrap_or_default();
+    let mut info = configured(runtime).await?;
     match runtime.runtime_config(RuntimeConfigRequest {}).await {
         Ok(answer) => {
             let driver = answer.linux.map(|linux| linux.cgroup_driver());
@@ -42,6 +43,15 @@ pub async fn ask(runtime: &cri::Client) -> Result<RuntimeInfo, cri::CallError> {
         Err(error) => return Err(error),
     }
     Ok(info)
+}
+
+/// What its configuration says, without asking for more.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn configured(runtime: &cri::Client) -> Result<RuntimeInfo, cri::CallError> {
+    let answer = runtime.status(StatusRequest { verbose: true }).await?;
+    Ok(answer.info.get("config").map(|text| parse(text)).unwrap_or_default())
 }
 
 /// The cgroup driver in the configuration.
@@ -86,10 +96,14 @@ fn parse(text: &str) -> RuntimeInfo {
     let default = config.pointer("/containerd/defaultRuntimeName").and_then(Value::as_str).unwrap_or("runc");
     let handler = config.get("containerd").and_then(|c| c.get("runtimes")?.get(default));
     let systemd = |handler: &Value| handler.pointer("/options/SystemdCgroup").and_then(Value::as_bool) == Some(true);
+    // `sandboxImage` up to 1.7, `pinnedImages.sandbox` since 2.0.
+    let pause = [config.get("sandboxImage"), config.pointer("/pinnedImages/sandbox")];
+    let pause = pause.into_iter().flatten().find_map(Value::as_str).filter(|name| !name.is_empty());
     RuntimeInfo {
         cni_bin_dirs: several.into_iter().flatten().filter_map(path).chain(at("/cni/binDir")).collect(),
         cni_conf_dir: at("/cni/confDir"),
         cgroup_driver: handler.map(|h| if systemd(h) { Naming::Systemd } else { Naming::Cgroupfs }),
+        pause_image: pause.map(str::to_owned),
     }
 }
 
@@ -117,6 +131,15 @@ mod tests {
         assert_eq!(info.cni_bin_dirs, ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from));
         assert_eq!(info.cni_conf_dir, None);
         assert_eq!(info.cgroup_driver, Some(Naming::Systemd));
+    }
+
+    #[test]
+    fn the_runtime_names_its_pause_image() {
+        let name = |config: &str| parse(config).pause_image;
+        assert_eq!(name(r#"{"sandboxImage":"a/pause:3.6"}"#).as_deref(), Some("a/pause:3.6"));
+        assert_eq!(name(r#"{"pinnedImages":{"sandbox":"b/pause:3.10"}}"#).as_deref(), Some("b/pause:3.10"));
+        assert_eq!(name(r#"{"sandboxImage":""}"#), None);
+        assert_eq!(name("no json"), None);
     }
 
     #[test]

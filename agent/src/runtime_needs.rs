@@ -43,7 +43,8 @@ async fn look(
     config: &Config,
     folders: &watch::Sender<Option<Folders>>,
 ) -> Result<(), pause_image::Error> {
-    let now = Folders::of(&config.node, &runtime_info::ask(runtime).await?);
+    let info = runtime_info::configured(runtime).await?;
+    let now = Folders::of(&config.node, &info);
     folders.send_if_modified(|known| {
         let is_new = known.as_ref() != Some(&now);
         if is_new {
@@ -52,7 +53,7 @@ async fn look(
         }
         is_new
     });
-    pause_image::place(runtime, &config.layout.data_dir).await
+    pause_image::place(runtime, info, &config.layout.data_dir).await
 }
 
 #[cfg(test)]
