@@ -82,9 +82,7 @@ pub(crate) fn remove_run(folder: &Path) -> Vec<String> {
 
 /// Removes what writes of files that were cut short have left.
 pub(crate) fn remove_unfinished(folder: &Path, files: &[&str]) -> Vec<String> {
-    let found = names(folder).unwrap_or_default();
-    let unfinished = found.iter().filter(|name| is_unfinished(name, files));
-    unfinished.filter_map(|name| remove_entry(&folder.join(name)).err()).collect()
+    systemd::unfinished(folder, files).iter().filter_map(|path| remove_entry(path).err()).collect()
 }
 
 /// Removes a file or a folder with all that is in it, up to what is mounted there; one that is gone is removed.
@@ -132,11 +130,7 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 fn is_own(name: &str, own: &[&str]) -> bool {
-    own.contains(&name) || is_unfinished(name, own)
-}
-
-fn is_unfinished(name: &str, own: &[&str]) -> bool {
-    own.iter().any(|file| systemd::is_unfinished(name, file))
+    own.contains(&name) || systemd::is_unfinished(name, own)
 }
 
 #[cfg(test)]

@@ -51,20 +51,27 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// Whether a file of this name is what [`write_atomic`] leaves of `file` where it is killed.
+/// Whether a file of this name is what [`write_atomic`] leaves of one of `files` where it is killed.
 #[must_use]
-pub fn is_unfinished(name: &str, file: &str) -> bool {
+pub fn is_unfinished(name: &str, files: &[&str]) -> bool {
     let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
     let parts = inner.and_then(|inner| inner.rsplit_once('.'));
-    parts.is_some_and(|(name, pid)| name == file && pid.parse::<u32>().is_ok())
+    parts.is_some_and(|(name, pid)| files.contains(&name) && pid.parse::<u32>().is_ok())
+}
+
+/// What such writes have left in a folder; nothing where there is none.
+#[must_use]
+pub fn unfinished(folder: &Path, files: &[&str]) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let found = entries.filter(|entry| is_unfinished(&entry.file_name().to_string_lossy(), files));
+    found.map(|entry| entry.path()).collect()
 }
 
 /// Removes a file, and what writes of it that were cut short have left. Whether there was one.
 pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    for entry in path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten() {
-        if is_unfinished(&entry.file_name().to_string_lossy(), &file) {
-            remove_file(&entry.path())?;
+    if let (Some(folder), Some(file)) = (path.parent(), path.file_name()) {
+        for left in unfinished(folder, &[&file.to_string_lossy()]) {
+            remove_file(&left)?;
         }
     }
     remove_file(path)

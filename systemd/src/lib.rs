@@ -19,6 +19,6 @@ mod unit;
 mod units;
 
 pub use dropins::DropIns;
-pub use files::{FileError, is_unfinished, write_atomic};
+pub use files::{FileError, is_unfinished, unfinished, write_atomic};
 pub use manager::{Error, Manager, UNIT_DIR, is_running};
 pub use unit::{Role, SLICE, Service, service_text, slice_text};
