@@ -28,7 +28,7 @@ pub fn configuration(
     node_name: &str,
     earlier: Option<&Config>,
     cluster: Option<&str>,
-    runtime: RuntimeInfo,
+    runtime: &RuntimeInfo,
 ) -> Result<(Config, Vec<String>), JoinError> {
     let (mut kubelet, mut warnings) = base(earlier, cluster)?;
     if let Some(path) = &options.kubelet_config {

@@ -152,7 +152,7 @@ async fn check(
     let bootstrap = asking(invitation, &ca, stored.as_ref())?;
     checks::clock(&bootstrap, &server).await?;
     let cluster = checks::kubelet_config(&bootstrap, token).await?;
-    let composed = compose::configuration(options, masters, &name, earlier, cluster.as_deref(), runtime.clone())?;
+    let composed = compose::configuration(options, masters, &name, earlier, cluster.as_deref(), &runtime)?;
     let config = announced(composed, earlier.is_some(), progress)?;
     let effective = config.with_dropins()?;
     let seen = machine::look(&effective, &runtime, version, earlier.is_some()).await;
@@ -229,7 +229,7 @@ async fn resumed(options: &JoinOptions, earlier: &Config, progress: Progress) ->
     progress.say(&format!("this machine already is node {name}, and its join file was used"));
     let endpoint = compose::runtime_endpoint(options, Some(earlier));
     let (runtime, version) = runtime(&endpoint, options.install_containerd, progress).await?;
-    let composed = compose::configuration(options, server, name, Some(earlier), None, runtime.clone())?;
+    let composed = compose::configuration(options, server, name, Some(earlier), None, &runtime)?;
     let config = announced(composed, true, progress)?;
     let effective = config.with_dropins()?;
     machine::settle(&machine::look(&effective, &runtime, version, true).await, options.fix, progress)?;

@@ -308,7 +308,7 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     let document = cluster_document("maxPods: 50\nclusterDNS: [10.96.0.10]");
     let first = options(dir.path(), &more);
     let runtime = RuntimeInfo { cni_conf_dir: Some("/said".into()), ..RuntimeInfo::default() };
-    let (made, _) = compose::configuration(&first, &masters, "n1", None, Some(&document), runtime).unwrap();
+    let (made, _) = compose::configuration(&first, &masters, "n1", None, Some(&document), &runtime).unwrap();
     assert_eq!((&made.node.cni_bin_dir, &made.node.cni_conf_dir), (&Some("/b".into()), &None), "it is asked anew");
     let ca = TestCa::new("ca");
     let identity = ca.identity("n1", &Purpose::Client);
@@ -325,7 +325,7 @@ fn a_node_that_joins_again_keeps_all_that_the_command_does_not_name() {
     assert_eq!(compose::runtime_endpoint(&again, Some(&earlier)), "unix:///x.sock");
     let other = cluster_document("maxPods: 60\nclusterDNS: [10.97.0.10]");
     let join = |options, masters| {
-        compose::configuration(options, masters, "n1", Some(&earlier), Some(&other), RuntimeInfo::default()).unwrap()
+        compose::configuration(options, masters, "n1", Some(&earlier), Some(&other), &RuntimeInfo::default()).unwrap()
     };
     let (kept, warnings) = join(&again, &one);
     assert_eq!((&kept.node, &kept.layout), (&made.node, &made.layout));
@@ -350,7 +350,7 @@ async fn options_are_heeded_also_where_the_join_file_was_used() {
     let dir = tempfile::tempdir().unwrap();
     let first = options(dir.path(), "");
     let servers = "10.0.0.1".parse().unwrap();
-    let (mut config, _) = compose::configuration(&first, &servers, "n1", None, None, RuntimeInfo::default()).unwrap();
+    let (mut config, _) = compose::configuration(&first, &servers, "n1", None, None, &RuntimeInfo::default()).unwrap();
     config.layout = crate::config::Layout::new(&first.config_dir, dir.path().join("data"), dir.path().join("run"));
     assert!(!is_joined_as(&config, "n1"));
     let ca = TestCa::new("kubernetes");
@@ -366,7 +366,7 @@ fn a_cluster_with_another_ca_is_the_same_by_its_masters_or_where_the_node_was_to
     let dir = tempfile::tempdir().unwrap();
     let servers = |text: &str| -> Servers { text.parse().unwrap() };
     let (options, master) = (options(dir.path(), ""), servers("10.0.0.1"));
-    let (mut config, _) = compose::configuration(&options, &master, "n1", None, None, RuntimeInfo::default()).unwrap();
+    let (mut config, _) = compose::configuration(&options, &master, "n1", None, None, &RuntimeInfo::default()).unwrap();
     config.layout = crate::config::Layout::new(&options.config_dir, dir.path().join("data"), dir.path().join("run"));
     let (old, new) = (TestCa::new("kubernetes"), TestCa::new("kubernetes"));
     compose::write(&config, &old.der, &old.identity("n1", &Purpose::Client)).unwrap();

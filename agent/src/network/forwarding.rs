@@ -25,10 +25,8 @@ const ALWAYS: &str = "2";
 /// Writes down how forwarding was set before anything of ours set it, the service included: it loads the module that has bridged packets
 /// filtered, and that begins with filtering them. Without it they are not.
 pub(crate) fn remember(data_dir: &Path) {
-    note(data_dir, &[FORWARDING.0]);
-    if let Err(error) = sysctls::remember_or(data_dir, &proxy::BRIDGE_SYSCTLS, Some("0")) {
-        warn_unknown(&error);
-    }
+    note(data_dir, &[FORWARDING.0], None);
+    note(data_dir, &proxy::BRIDGE_SYSCTLS, Some("0"));
 }
 
 /// Turns forwarding of IPv4 on in the namespace the agent runs in, and remembers how it was.
@@ -62,7 +60,7 @@ fn forward_ipv6(data_dir: &Path) -> netns::Result<()> {
     }
     let listening: Vec<String> = interfaces().into_iter().filter(|name| is_listening(name)).map(accept_ra).collect();
     let keys: Vec<String> = listening.iter().cloned().chain([FORWARDING_IPV6.to_owned()]).collect();
-    note(data_dir, &keys);
+    note(data_dir, &keys, None);
     for key in &listening {
         match write_current(key, ALWAYS) {
             // An interface may be gone by now.
@@ -73,14 +71,10 @@ fn forward_ipv6(data_dir: &Path) -> netns::Result<()> {
     write_current(FORWARDING_IPV6, "1")
 }
 
-fn note(data_dir: &Path, keys: &[impl AsRef<str>]) {
-    if let Err(error) = sysctls::remember(data_dir, keys) {
-        warn_unknown(&error);
+fn note(data_dir: &Path, keys: &[impl AsRef<str>], absent: Option<&str>) {
+    if let Err(error) = sysctls::remember_or(data_dir, keys, absent) {
+        tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
     }
-}
-
-fn warn_unknown(error: &std::io::Error) {
-    tracing::warn!(%error, "cannot write down how forwarding was set: leaving will not reset it");
 }
 
 /// Those that may be on somebody else's network: not our bridge and what is plugged into one. What `default` says is for those to come, and

@@ -169,11 +169,11 @@ pub(crate) fn cached() -> Vec<PathBuf> {
 /// What the kernel still has of ours, as far as it can be asked, but for the bridge.
 pub(crate) async fn left() -> Vec<String> {
     let mut found = Vec::new();
-    for table in [proxy::TABLE, host_ports::TABLE] {
-        if let Ok(kernel) = Nft::open_current()
-            && kernel.has_table(table).await.unwrap_or(false)
-        {
-            found.push(format!("nft table inet {table}"));
+    if let Ok(kernel) = Nft::open_current() {
+        for table in [proxy::TABLE, host_ports::TABLE] {
+            if kernel.has_table(table).await.unwrap_or(false) {
+                found.push(format!("nft table inet {table}"));
+            }
         }
     }
     if let Ok(netlink) = Netlink::open_current() {
